@@ -1,0 +1,47 @@
+# make demo            a brain through an embedded S3, and a picture of it
+# make demo URL=...    the picture of any pyramid
+# make test            every test
+# make check           what CI runs: lint, types, test
+#
+# Each target works alone on a machine that has make and Python >= 3.11 with
+# venv and pip; it makes .venv the first time, and again when pyproject.toml changes.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The raw text of URL: a `$` in it is the URL's own, and the shell sees it only quoted.
+export DEMO_URL := $(value URL)
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint types check clean
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m tests.demo $${DEMO_URL:+"$$DEMO_URL"}
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+check: lint types test
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "precomputed_fs needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another with: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "installing into $(VENV) (minutes the first time) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .azurite .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build dist demo.png

@@ -1,0 +1,33 @@
+"""Neuroglancer precomputed volumes wherever fsspec reaches."""
+
+from precomputed_fs.accessor import (
+    Accessor,
+    FsspecAccessor,
+    add_argparse_options,
+    convert_file_url_to_pathname,
+    get_accessor_for_url,
+)
+from precomputed_fs.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    CorruptDataError,
+    DataAccessError,
+    NotFoundError,
+    URLError,
+)
+
+__all__ = [
+    "AccessDeniedError",
+    "Accessor",
+    "AlreadyExistsError",
+    "CorruptDataError",
+    "DataAccessError",
+    "FsspecAccessor",
+    "NotFoundError",
+    "URLError",
+    "add_argparse_options",
+    "convert_file_url_to_pathname",
+    "get_accessor_for_url",
+]
+
+__version__ = "0.1.0"

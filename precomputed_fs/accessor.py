@@ -1,0 +1,817 @@
+"""The face: byte-level access to a pyramid, by the contract of ``neuroglancer_scripts.accessor``.
+
+An accessor names objects, knows under which names they may stand, and undoes their compression; it
+does not interpret what is in them. `FsspecAccessor` is the one for every protocol.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from precomputed_fs.compression import (
+    GZIP_ENCODING,
+    GZIP_SUFFIX,
+    INCOMPRESSIBLE_MIME_TYPES,
+    SUFFIXES,
+    decode,
+    gzip_compress,
+    is_gzip,
+    may_be_gzip,
+    split_suffix,
+)
+from precomputed_fs.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    CorruptDataError,
+    DataAccessError,
+    NotFoundError,
+    ReadOnlyError,
+    URLError,
+)
+from precomputed_fs.grid import ChunkCoords, chunk_coords, chunk_name, layout_of
+from precomputed_fs.objects import Body, ObjectStore
+from precomputed_fs.urls import Filesystem, check_relative_path, convert_file_url_to_pathname, resolve
+
+__all__ = [
+    "Accessor",
+    "DataAccessError",
+    "FsspecAccessor",
+    "URLError",
+    "add_argparse_options",
+    "convert_file_url_to_pathname",
+    "get_accessor_for_url",
+]
+
+Buffer = bytes | bytearray | memoryview
+"""What can be stored; a NumPy array passes its memory as ``array.data``."""
+
+_OCTET_STREAM = "application/octet-stream"
+_SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
+_TWIN_NAMES = 1000  # the most that one listing request returns
+
+
+class Accessor:
+    """Access to the objects of a pyramid as bytes; inherit from it to make another accessor.
+
+    Attributes
+    ----------
+    can_read : bool
+        Whether this accessor reads.
+    can_write : bool
+        Whether this accessor writes.
+    """
+
+    can_read = False
+    can_write = False
+
+    def file_exists(self, relative_path: str) -> bool:
+        """Tell whether there is a file.
+
+        Parameters
+        ----------
+        relative_path : str
+            Path from the base directory of the pyramid.
+
+        Raises
+        ------
+        DataAccessError
+            If the store did not say whether there is one.
+        NotImplementedError
+            If `can_read` is False.
+        """
+        raise NotImplementedError
+
+    def fetch_file(self, relative_path: str) -> bytes:
+        """Fetch a file.
+
+        Parameters
+        ----------
+        relative_path : str
+            Path from the base directory of the pyramid.
+
+        Raises
+        ------
+        DataAccessError
+            If the file cannot be retrieved.
+        NotImplementedError
+            If `can_read` is False.
+        """
+        raise NotImplementedError
+
+    def store_file(
+        self,
+        relative_path: str,
+        buf: Buffer,
+        mime_type: str = _OCTET_STREAM,
+        overwrite: bool = False,
+    ) -> None:
+        """Store a file.
+
+        Parameters
+        ----------
+        relative_path : str
+            Path from the base directory of the pyramid.
+        buf : bytes
+            The contents.
+        mime_type : str
+            The media type of the contents.
+        overwrite : bool
+            Whether an existing file may be replaced.
+
+        Raises
+        ------
+        DataAccessError
+            If the file cannot be stored.
+        NotImplementedError
+            If `can_write` is False.
+        """
+        raise NotImplementedError
+
+    def fetch_chunk(self, key: str, chunk_coords: ChunkCoords) -> bytes:
+        """Fetch a chunk, encoded as its scale says, without the compression it is stored with.
+
+        Parameters
+        ----------
+        key : str
+            The scale's key.
+        chunk_coords : tuple of int
+            ``(xmin, xmax, ymin, ymax, zmin, zmax)`` in voxels, half-open.
+
+        Raises
+        ------
+        DataAccessError
+            If the chunk cannot be retrieved.
+        NotImplementedError
+            If `can_read` is False.
+        """
+        raise NotImplementedError
+
+    def store_chunk(
+        self,
+        buf: Buffer,
+        key: str,
+        chunk_coords: ChunkCoords,
+        mime_type: str = _OCTET_STREAM,
+        overwrite: bool = False,
+    ) -> None:
+        """Store a chunk.
+
+        Parameters
+        ----------
+        buf : bytes
+            The chunk, encoded as its scale says.
+        key : str
+            The scale's key.
+        chunk_coords : tuple of int
+            ``(xmin, xmax, ymin, ymax, zmin, zmax)`` in voxels, half-open.
+        mime_type : str
+            The media type of the encoded chunk.
+        overwrite : bool
+            Whether an existing chunk may be replaced.
+
+        Raises
+        ------
+        DataAccessError
+            If the chunk cannot be stored.
+        NotImplementedError
+            If `can_write` is False.
+        """
+        raise NotImplementedError
+
+
+class _Variant(NamedTuple):
+    """One of the names that a chunk may stand under."""
+
+    flat: bool
+    suffix: str
+
+
+_VARIANTS = tuple(
+    sorted(
+        (_Variant(flat, suffix) for flat in (True, False) for suffix in SUFFIXES),
+        key=lambda variant: (variant.suffix not in ("", GZIP_SUFFIX), not variant.flat),
+    )
+)
+"""Every name that a chunk may stand under, the most usual first."""
+
+
+@dataclass(slots=True)
+class _ScaleNames:
+    """What is known of the names in one scale."""
+
+    seen: list[_Variant] = field(default_factory=list)
+    sampled: bool = False
+
+    def note(self, variant: _Variant) -> None:
+        if variant not in self.seen:
+            self.seen = [*self.seen, variant]
+
+
+class _Stored(NamedTuple):
+    """An object as it was found, still compressed."""
+
+    name: str
+    suffix: str
+    body: Body
+    raw_length: int | None = None
+    sniff: bool = True
+
+    @property
+    def needs_decoding(self) -> bool:
+        return bool(self.suffix or self.body.content_encoding) or (self.sniff and may_be_gzip(self.body.data))
+
+
+class _Packed(NamedTuple):
+    """An object as it will be stored."""
+
+    data: bytes
+    suffix: str
+    content_type: str
+    content_encoding: str
+
+
+class FsspecAccessor(Accessor):
+    """Access to a pyramid on any protocol that fsspec knows.
+
+    Parameters
+    ----------
+    url : str or path
+        Where the pyramid is: a path, or any fsspec URL or chain of URLs, with ``precomputed://`` in
+        front or ``|neuroglancer-precomputed:`` behind or neither; ``s3+https://endpoint/bucket/path``.
+    storage_options : mapping, optional
+        Options of the filesystem, as fsspec has them: flat, or nested by protocol for a chain.
+    fs : fsspec.AbstractFileSystem, optional
+        A filesystem to use instead of making one; `url` is then a path in it.
+    anon : bool, optional
+        Whether to go without credentials, on S3, GCS and Azure alike. By default: if the machine has
+        none, which is found out in a fraction of a second.
+    flat : bool
+        How chunks are named when writing: as the format's specification says, or with False in
+        sub-directories as neuroglancer-scripts does. Reading finds either.
+    gzip : bool
+        Whether what is not JSON, JPEG or PNG is compressed when writing.
+    compresslevel : int
+        0 (stored) to 9 (smallest).
+    attempts : int
+        How often a request is sent at most, if it fails in a way that may pass.
+    timeout : float
+        Seconds after which a request without an answer, or without a byte of it, has failed. No
+        request is repeated later than 30 seconds after it was first sent.
+
+    Raises
+    ------
+    URLError
+        If the URL is of no known scheme, or the scheme's driver is not installed.
+    ValueError
+        If an option is out of its range.
+
+    Notes
+    -----
+    Nothing is sent before the first use. Accessors may be pickled, used by many threads at once and
+    inherited by a fork. Each verb has a twin that ends in ``_async``, to be awaited in any event loop.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        fs: Filesystem = None,
+        anon: bool | None = None,
+        flat: bool = True,
+        gzip: bool = True,
+        compresslevel: int = 9,
+        attempts: int = 5,
+        timeout: float = 30.0,
+    ) -> None:
+        if compresslevel not in range(10):
+            message = f"compresslevel: expected 0 to 9, got {compresslevel!r}"
+            raise ValueError(message)
+        if attempts < 1 or not timeout > 0:
+            message = f"expected attempts >= 1 and timeout > 0, got {attempts!r} and {timeout!r}"
+            raise ValueError(message)
+        self._location = resolve(url, storage_options=storage_options, fs=fs, anon=anon)
+        self._store = ObjectStore(self._location, attempts=attempts, timeout=timeout)
+        self._flat = flat
+        self._gzip = gzip
+        self._compresslevel = compresslevel
+        self._scales: dict[str, _ScaleNames] = {}
+        self._voxel_bytes: dict[str, int] | None = None
+        self.can_read = self._location.readable
+        self.can_write = self._location.writable
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._location.display()!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of connections; an archive that is being written is completed by this."""
+        self._store.close()
+
+    # ------------------------------------------------------------------------------ the verbs
+
+    def file_exists(self, relative_path: str) -> bool:
+        """Tell whether there is a file, compressed or not.
+
+        Parameters
+        ----------
+        relative_path : str
+            Path from the base directory of the pyramid.
+
+        Raises
+        ------
+        ValueError
+            If the path leaves the pyramid.
+        DataAccessError
+            If the store did not say whether there is one; never False for a failure.
+        """
+        return self._store.run(self._file_exists(self._to_read(relative_path)))
+
+    async def file_exists_async(self, relative_path: str) -> bool:
+        """Tell whether there is a file: `file_exists`, to be awaited."""
+        return await self._store.run_async(self._file_exists(self._to_read(relative_path)))
+
+    def fetch_file(self, relative_path: str) -> bytes:
+        """Fetch a file, without the compression it is stored with.
+
+        Parameters
+        ----------
+        relative_path : str
+            Path from the base directory of the pyramid. A path that itself ends in a compression's
+            suffix names the compressed bytes.
+
+        Raises
+        ------
+        ValueError
+            If the path leaves the pyramid.
+        NotFoundError, AccessDeniedError, CorruptDataError, DataAccessError
+            See `precomputed_fs.errors`.
+        """
+        return self._decoded(self._store.run(self._find_file(self._to_read(relative_path))))
+
+    async def fetch_file_async(self, relative_path: str) -> bytes:
+        """Fetch a file: `fetch_file`, to be awaited."""
+        found = await self._store.run_async(self._find_file(self._to_read(relative_path)))
+        return await self._decoded_async(found)
+
+    def fetch_chunk(self, key: str, chunk_coords: ChunkCoords) -> bytes:
+        """Fetch a chunk, encoded as its scale says, without the compression it is stored with.
+
+        Parameters
+        ----------
+        key : str
+            The scale's key.
+        chunk_coords : tuple of int
+            ``(xmin, xmax, ymin, ymax, zmin, zmax)`` in voxels, half-open, voxel_offset included.
+
+        Raises
+        ------
+        ValueError
+            If the coordinates are not six integers that span a box, or the key leaves the pyramid.
+        NotFoundError
+            If the store said that the chunk is not there, under any of its names.
+        AccessDeniedError, CorruptDataError, DataAccessError
+            See `precomputed_fs.errors`.
+        """
+        return self._decoded(self._store.run(self._find_chunk(*self._chunk(key, chunk_coords))))
+
+    async def fetch_chunk_async(self, key: str, chunk_coords: ChunkCoords) -> bytes:
+        """Fetch a chunk: `fetch_chunk`, to be awaited."""
+        found = await self._store.run_async(self._find_chunk(*self._chunk(key, chunk_coords)))
+        return await self._decoded_async(found)
+
+    def store_file(
+        self,
+        relative_path: str,
+        buf: Buffer,
+        mime_type: str = _OCTET_STREAM,
+        overwrite: bool = False,
+    ) -> None:
+        """Store a file, whole or not at all.
+
+        Parameters
+        ----------
+        relative_path : str
+            Path from the base directory of the pyramid. Under a path that itself ends in a
+            compression's suffix the bytes are stored as they are.
+        buf : bytes-like
+            The contents.
+        mime_type : str
+            The media type; stored as Content-Type where the protocol can.
+        overwrite : bool
+            Whether an existing file is replaced. Afterwards there is just one, under one name.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If ``overwrite=False`` and there is one, compressed or not.
+        ReadOnlyError
+            If the protocol cannot be written to; see `can_write`.
+        ValueError
+            If the path leaves the pyramid.
+        AccessDeniedError, DataAccessError
+            See `precomputed_fs.errors`.
+        """
+        name = self._to_write(relative_path)
+        packed = self._packed(name, buf, mime_type)
+        self._store.run(self._store_file(name, packed, overwrite=overwrite))
+
+    async def store_file_async(
+        self,
+        relative_path: str,
+        buf: Buffer,
+        mime_type: str = _OCTET_STREAM,
+        overwrite: bool = False,
+    ) -> None:
+        """Store a file: `store_file`, to be awaited."""
+        name = self._to_write(relative_path)
+        packed = await asyncio.to_thread(self._packed, name, buf, mime_type)
+        await self._store.run_async(self._store_file(name, packed, overwrite=overwrite))
+
+    def store_chunk(
+        self,
+        buf: Buffer,
+        key: str,
+        chunk_coords: ChunkCoords,
+        mime_type: str = _OCTET_STREAM,
+        overwrite: bool = False,
+    ) -> None:
+        """Store a chunk, whole or not at all.
+
+        Parameters
+        ----------
+        buf : bytes-like
+            The chunk, encoded as its scale says.
+        key : str
+            The scale's key.
+        chunk_coords : tuple of int
+            ``(xmin, xmax, ymin, ymax, zmin, zmax)`` in voxels, half-open, voxel_offset included.
+        mime_type : str
+            The media type; stored as Content-Type where the protocol can.
+        overwrite : bool
+            Whether an existing chunk is replaced. Afterwards there is just one, under one name.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If ``overwrite=False`` and there is one, under any of its names.
+        ReadOnlyError
+            If the protocol cannot be written to; see `can_write`.
+        ValueError
+            If the coordinates are not six integers that span a box, or the key leaves the pyramid.
+        AccessDeniedError, DataAccessError
+            See `precomputed_fs.errors`.
+        """
+        key, coords = self._chunk_to_write(key, chunk_coords)
+        packed = self._packed("", buf, mime_type)
+        self._store.run(self._store_chunk(key, coords, packed, overwrite=overwrite))
+
+    async def store_chunk_async(
+        self,
+        buf: Buffer,
+        key: str,
+        chunk_coords: ChunkCoords,
+        mime_type: str = _OCTET_STREAM,
+        overwrite: bool = False,
+    ) -> None:
+        """Store a chunk: `store_chunk`, to be awaited."""
+        key, coords = self._chunk_to_write(key, chunk_coords)
+        packed = await asyncio.to_thread(self._packed, "", buf, mime_type)
+        await self._store.run_async(self._store_chunk(key, coords, packed, overwrite=overwrite))
+
+    # -------------------------------------------------------------------------------- finding
+
+    async def _file_exists(self, name: str) -> bool:
+        for suffix in _suffixes_of(name):
+            if await self._store.exists(name + suffix):
+                return True
+        return False
+
+    async def _find_file(self, name: str) -> _Stored:
+        for suffix in _suffixes_of(name):
+            try:
+                body = await self._store.read(name + suffix)
+            except NotFoundError:
+                continue
+            return _Stored(name + suffix, suffix, body, sniff=not split_suffix(name)[1])
+        raise self._not_found(name)
+
+    async def _find_chunk(self, key: str, coords: ChunkCoords) -> _Stored:
+        names = self._names_in(key)
+        denied = None
+        for variant in self._variants_to_read(names):
+            name = _object_name(key, coords, variant)
+            try:
+                body = await self._store.read(name)
+            except NotFoundError:
+                continue
+            except AccessDeniedError as exc:  # S3 without the right to list says so of absent ones
+                denied = denied or exc
+                continue
+            names.note(variant)
+            found = _Stored(name, variant.suffix, body)
+            if found.needs_decoding and not variant.suffix and not body.content_encoding:
+                return found._replace(raw_length=await self._raw_length(key, coords))
+            return found
+        raise denied or self._not_found(f"{key}/{chunk_name(coords)}")
+
+    def _variants_to_read(self, names: _ScaleNames) -> Iterable[_Variant]:
+        """Choose the names to ask for, so that a scale's usual chunk takes one request.
+
+        Once one chunk of a scale was found, the others are asked for under the same name; and under
+        those that our own writer uses there, since it may have written some of them anew.
+        """
+        if self._store.scheme.cheap_misses or not names.seen:
+            return _VARIANTS
+        return dict.fromkeys((*names.seen, *self._own_variants()))
+
+    def _own_variants(self) -> Iterable[_Variant]:
+        if not self.can_write:
+            return ()
+        suffixes = ("",) if self._store.scheme.write_keywords else ("", GZIP_SUFFIX)
+        return [_Variant(flat=True, suffix=suffix) for suffix in suffixes]
+
+    def _names_in(self, key: str) -> _ScaleNames:
+        return self._scales.setdefault(key, _ScaleNames())
+
+    async def _raw_length(self, key: str, coords: ChunkCoords) -> int | None:
+        """Compute the length in bytes of a raw chunk; None if the scale is not known to be raw."""
+        if self._voxel_bytes is None:
+            try:
+                info = self._decoded(await self._find_file("info"))
+            except NotFoundError:
+                return None
+            self._voxel_bytes = _raw_voxel_bytes(info)
+        voxel_bytes = self._voxel_bytes.get(key)
+        if voxel_bytes is None:
+            return None
+        shape = (high - low for low, high in zip(coords[::2], coords[1::2], strict=True))
+        return voxel_bytes * math.prod(shape)
+
+    def _decoded(self, found: _Stored) -> bytes:
+        if not found.needs_decoding:
+            return found.body.data
+        try:
+            return decode(
+                found.body.data,
+                suffix=found.suffix,
+                content_encoding=found.body.content_encoding,
+                raw_length=found.raw_length,
+                sniff=found.sniff,
+            )
+        except CorruptDataError as exc:
+            message = f"{self._location.display(found.name)}: {exc}"
+            raise CorruptDataError(message) from exc
+
+    async def _decoded_async(self, found: _Stored) -> bytes:
+        if not found.needs_decoding:
+            return found.body.data
+        return await asyncio.to_thread(self._decoded, found)
+
+    def _not_found(self, name: str) -> NotFoundError:
+        return NotFoundError(
+            f"{self._location.display(name)} does not exist, compressed or not; is the pyramid's URL "
+            "right, and was all of it uploaded?"
+        )
+
+    # -------------------------------------------------------------------------------- storing
+
+    def _packed(self, name: str, buf: Buffer, mime_type: str) -> _Packed:
+        """Compress what is to be compressed.
+
+        Bytes that are gzip themselves are always wrapped: reading would otherwise take them for
+        something that this package compressed. A name with a suffix says what they are.
+        """
+        if not mime_type.isprintable() or not mime_type.isascii():
+            message = f"mime_type: expected a media type, got {mime_type!r}"
+            raise ValueError(message)
+        data = buf if isinstance(buf, bytes) else memoryview(buf).tobytes(order="A")
+        is_named = bool(split_suffix(name)[1])
+        wanted = self._gzip and mime_type not in INCOMPRESSIBLE_MIME_TYPES
+        if is_named or not (wanted or is_gzip(data)):
+            return _Packed(data, "", mime_type, "")
+        data = gzip_compress(data, self._compresslevel)
+        if self._store.scheme.write_keywords is not None:
+            return _Packed(data, "", mime_type, GZIP_ENCODING)
+        return _Packed(data, GZIP_SUFFIX, mime_type, "")
+
+    async def _store_file(self, name: str, packed: _Packed, *, overwrite: bool) -> None:
+        others = await self._other_names(name, packed.suffix)
+        await self._put(name + packed.suffix, others, packed, overwrite=overwrite)
+        if name == "info":
+            self._voxel_bytes = None
+
+    async def _other_names(self, name: str, suffix: str) -> list[str]:
+        """List the names, besides the one to write, that the file may stand under."""
+        names = {name + other for other in _suffixes_of(name)} - {name + suffix}
+        if not self._store.scheme.cheap_misses:
+            parent, slash, _ = name.rpartition("/")
+            try:
+                listed = await self._store.list_names(name, _TWIN_NAMES)
+            except AccessDeniedError:  # who may not list may still write
+                listed = []
+            names &= {f"{parent}{slash}{entry}" for entry in listed}
+        return sorted(names)
+
+    async def _store_chunk(self, key: str, coords: ChunkCoords, packed: _Packed, *, overwrite: bool) -> None:
+        names = self._names_in(key)
+        variant = _Variant(self._flat, packed.suffix)
+        twins = await self._variants_to_clear(key, names)
+        others = [_object_name(key, coords, twin) for twin in twins if twin != variant]
+        await self._put(_object_name(key, coords, variant), others, packed, overwrite=overwrite)
+        names.note(variant)
+
+    async def _variants_to_clear(self, key: str, names: _ScaleNames) -> Iterable[_Variant]:
+        """Choose the names under which a twin of a chunk to be written may stand.
+
+        Where a miss costs a request, these are the names that the scale was found to use: by what
+        was read of it, and by looking at some of its entries before the first write.
+        """
+        if self._store.scheme.cheap_misses:
+            return _VARIANTS
+        if not names.sampled:
+            try:
+                entries = await self._store.list_names(f"{key}/", _SAMPLED_NAMES)
+            except AccessDeniedError:  # who may not list may still write
+                entries = []
+            for variant in _variants_among(entries):
+                names.note(variant)
+            names.sampled = True
+        return dict.fromkeys((*names.seen, *self._own_variants()))
+
+    async def _put(self, name: str, others: list[str], packed: _Packed, *, overwrite: bool) -> None:
+        """Write an object and see to it that it is the only one of its twins."""
+        replaceable = self._store.scheme.can_replace
+        if not overwrite or not replaceable:
+            for other in others if replaceable else (name, *others):
+                if await self._store.exists(other):
+                    raise self._in_the_way(other, overwrite=overwrite)
+        try:
+            await self._store.write(
+                name,
+                packed.data,
+                content_type=packed.content_type,
+                content_encoding=packed.content_encoding,
+                create=not overwrite,
+            )
+        except AlreadyExistsError as exc:
+            raise self._in_the_way(name, overwrite=overwrite) from exc
+        if overwrite and replaceable:  # the new data is in place before the old twins go
+            for other in others:
+                await self._store.delete(other)
+
+    def _in_the_way(self, name: str, *, overwrite: bool) -> DataAccessError:
+        shown = self._location.display(name)
+        if overwrite:
+            return DataAccessError(f"{shown} exists, and this kind of archive cannot replace it")
+        return AlreadyExistsError(f"{shown} exists; pass overwrite=True to replace it")
+
+    # ------------------------------------------------------------------------------- checking
+
+    def _to_read(self, relative_path: str) -> str:
+        name = check_relative_path(relative_path)
+        if not self.can_read:
+            message = f"{self._location.display(name)}: this archive is open for writing"
+            raise ReadOnlyError(message)
+        return name
+
+    def _to_write(self, relative_path: str) -> str:
+        name = check_relative_path(relative_path)
+        if not self.can_write:
+            message = (
+                f"{self._location.display(name)}: {self._location.links[0].protocol}:// is read-only "
+                "here; write to where the data is stored"
+            )
+            raise ReadOnlyError(message)
+        return name
+
+    def _chunk(self, key: str, coords: Iterable[int]) -> tuple[str, ChunkCoords]:
+        return self._to_read(key), chunk_coords(coords)
+
+    def _chunk_to_write(self, key: str, coords: Iterable[int]) -> tuple[str, ChunkCoords]:
+        return self._to_write(key), chunk_coords(coords)
+
+
+def get_accessor_for_url(
+    url: str | os.PathLike[str],
+    accessor_options: Mapping[str, Any] = {},
+) -> FsspecAccessor:
+    """Make an accessor for a pyramid's URL.
+
+    Parameters
+    ----------
+    url : str or path
+        See `FsspecAccessor`.
+    accessor_options : mapping
+        Options of `FsspecAccessor`. Unknown ones are ignored, and so are those that are None, so
+        that ``vars(args)`` of a command line with `add_argparse_options` can be passed.
+
+    Raises
+    ------
+    URLError
+        If the URL is of no known scheme, or the scheme's driver is not installed.
+    """
+    options = {name: accessor_options[name] for name in _OPTION_NAMES if accessor_options.get(name) is not None}
+    return FsspecAccessor(url, **options)
+
+
+_OPTION_NAMES = tuple(FsspecAccessor.__init__.__kwdefaults__ or ())
+
+
+def add_argparse_options(
+    parser: argparse.ArgumentParser,
+    write_chunks: bool = True,
+    write_files: bool = True,
+) -> None:
+    """Add the command-line options for writing pyramids.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    write_chunks : bool
+        Whether the command writes chunks.
+    write_files : bool
+        Whether the command writes other files.
+
+    Examples
+    --------
+    >>> parser = argparse.ArgumentParser()
+    >>> add_argparse_options(parser)
+    >>> vars(parser.parse_args(["--no-gzip"]))
+    {'gzip': False, 'compresslevel': 9, 'flat': True}
+    """
+    if not (write_chunks or write_files):
+        return
+    group = parser.add_argument_group("Options for file storage")
+    group.add_argument(
+        "--no-gzip",
+        "--no-compression",
+        action="store_false",
+        dest="gzip",
+        help="do not compress with gzip what is written",
+    )
+    group.add_argument(
+        "--compresslevel",
+        type=int,
+        default=9,
+        choices=range(10),
+        help="level of the gzip compression (0 to 9, default 9)",
+    )
+    if write_chunks:
+        group.add_argument(
+            "--flat",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="name chunks as the format's specification says (the default); with --no-flat put "
+            "them into sub-directories, which Neuroglancer cannot read without a special web server",
+        )
+
+
+def _object_name(key: str, coords: ChunkCoords, variant: _Variant) -> str:
+    return f"{key}/{chunk_name(coords, flat=variant.flat)}{variant.suffix}"
+
+
+def _suffixes_of(name: str) -> tuple[str, ...]:
+    """Return the suffixes that a file's name may carry: none more, if it has one."""
+    return ("",) if split_suffix(name)[1] else SUFFIXES
+
+
+def _variants_among(entries: Iterable[str]) -> Iterable[_Variant]:
+    """Tell from entries of a scale how its chunks are named."""
+    for entry in entries:
+        name, suffix = split_suffix(entry)
+        flat = layout_of(name)
+        if flat:
+            yield _Variant(flat, suffix)
+        elif flat is not None and not suffix:  # a directory: what is in it may be compressed
+            yield from (variant for variant in _VARIANTS if not variant.flat)
+
+
+_VOXEL_BYTES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "float32": 4}
+_VOXEL_BYTES |= {"uint64": 8, "int64": 8, "float64": 8}
+
+
+def _raw_voxel_bytes(info: bytes) -> dict[str, int]:
+    """Read from an ``info`` how many bytes a voxel takes, in its scales of encoding "raw"."""
+    try:
+        parsed = json.loads(info)
+        voxel_bytes = _VOXEL_BYTES[parsed["data_type"].lower()] * int(parsed["num_channels"])
+        return {scale["key"]: voxel_bytes for scale in parsed["scales"] if scale["encoding"].lower() == "raw"}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}  # not an info that says it: nothing is known

@@ -1,0 +1,272 @@
+"""How one object is compressed: its suffix, its Content-Encoding, encoding and decoding.
+
+An object may be stored under its own name with a ``Content-Encoding`` (buckets, web servers) or
+under its name with a suffix (files). Reading knows every compression that cloud-volume writes;
+writing is always gzip, with a modification time of 0, so that the same bytes give the same object.
+"""
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+
+from precomputed_fs.errors import CorruptDataError
+
+GZIP_SUFFIX = ".gz"
+GZIP_ENCODING = "gzip"
+
+INCOMPRESSIBLE_MIME_TYPES = frozenset({"application/json", "image/jpeg", "image/png"})
+"""What neuroglancer-scripts stores as it is: Neuroglancer and browsers read these directly."""
+
+_GZIP_MAGIC = b"\x1f\x8b\x08"
+_DEFLATE_MAX_RATIO = 1032  # bytes out per byte in; the format cannot do better
+MAX_DECODED_SIZE = 1 << 32
+"""Bytes that one object may decode to where its size is not known (4 GiB)."""
+
+
+class _TooLargeError(ValueError):
+    """The decoded bytes exceed the limit."""
+
+
+def _decode_members(new: Callable[[], Any], data: bytes, limit: int) -> bytes:
+    """Decode concatenated streams with a decompressor of the standard library."""
+    parts: list[bytes] = []
+    size = 0
+    rest = data
+    while rest or not parts:
+        member = new()
+        part = member.decompress(rest, limit - size + 1)
+        size += len(part)
+        if size > limit:
+            message = f"more than {limit} bytes when decoded"
+            raise _TooLargeError(message)
+        if not member.eof:
+            message = "the stream ends too early"
+            raise ValueError(message)
+        parts.append(part)
+        rest = member.unused_data
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _decode_gzip(data: bytes, limit: int) -> bytes:
+    """Decode gzip; one member in the fast library, whatever it will not take in zlib.
+
+    The fast one reads the size from the stream's end and passes over what follows the stream, so
+    its answer counts only where the size agrees.
+    """
+    size = int.from_bytes(data[-4:], "little")
+    if size <= min(limit, len(data) * _DEFLATE_MAX_RATIO):
+        try:
+            decoded = bytes(imagecodecs.gzip_decode(data, out=max(size, 1)))
+        except (RuntimeError, ValueError, SystemError):
+            pass
+        else:
+            if len(decoded) == size:
+                return decoded
+    return _decode_members(lambda: zlib.decompressobj(wbits=31), data, limit)
+
+
+def _decode_deflate(data: bytes, limit: int) -> bytes:
+    """Decode HTTP's "deflate", which is zlib by its definition and bare deflate in old servers."""
+    try:
+        return _decode_members(zlib.decompressobj, data, limit)
+    except zlib.error:
+        return _decode_members(lambda: zlib.decompressobj(wbits=-15), data, limit)
+
+
+def _decode_growing(
+    decode: Callable[..., bytes | bytearray], failure: type[Exception], data: bytes, limit: int
+) -> bytes:
+    """Decode with a library that must be told the size: guess, and grow the guess to the limit."""
+    size = max(1 << 16, 8 * len(data))
+    while size < limit:
+        try:
+            return bytes(decode(data, out=size))
+        except failure:
+            size *= 8
+    return bytes(decode(data, out=limit))
+
+
+def _decode_brotli(data: bytes, limit: int) -> bytes:
+    return _decode_growing(imagecodecs.brotli_decode, imagecodecs.BrotliError, data, limit)
+
+
+def _decode_zstd(data: bytes, limit: int) -> bytes:
+    return _decode_growing(imagecodecs.zstd_decode, imagecodecs.ZstdError, data, limit)
+
+
+def _decode_xz(data: bytes, limit: int) -> bytes:
+    return _decode_members(lzma.LZMADecompressor, data, limit)
+
+
+def _decode_bz2(data: bytes, limit: int) -> bytes:
+    return _decode_members(bz2.BZ2Decompressor, data, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """One row of the table: how a compression is named and undone."""
+
+    suffix: str
+    """Added to an object's name; empty where only a header tells."""
+
+    encodings: tuple[str, ...]
+    """Its names in a ``Content-Encoding`` header, in lower case."""
+
+    decode: Callable[[bytes, int], bytes]
+    """``(data, limit) -> bytes``: decode to at most ``limit`` bytes, or raise."""
+
+
+_TABLE = (
+    Compression(GZIP_SUFFIX, (GZIP_ENCODING, "x-gzip"), _decode_gzip),
+    Compression(".br", ("br",), _decode_brotli),
+    Compression(".zstd", ("zstd",), _decode_zstd),
+    Compression(".xz", ("xz",), _decode_xz),
+    Compression(".bz2", ("bzip2", "bz2", "x-bzip2"), _decode_bz2),
+    Compression("", ("deflate",), _decode_deflate),
+)
+_BY_SUFFIX = {row.suffix: row for row in _TABLE if row.suffix}
+_BY_ENCODING = {name: row for row in _TABLE for name in row.encodings}
+
+SUFFIXES = ("", *_BY_SUFFIX)
+"""What may follow an object's name, uncompressed first, then the most usual first."""
+
+ACCEPT_ENCODING = "gzip, br, zstd"
+"""What a server may answer with: the browsers' compressions that are decoded here."""
+
+
+def gzip_compress(data: bytes, level: int) -> bytes:
+    """Compress with gzip; the same bytes in give the same bytes out.
+
+    Parameters
+    ----------
+    data : bytes
+    level : int
+        0 (stored) to 9 (smallest).
+    """
+    return bytes(imagecodecs.gzip_encode(data, level))
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """Split a compression's suffix off a name.
+
+    Examples
+    --------
+    >>> split_suffix("0-64_0-64_0-64.gz"), split_suffix("info")
+    (('0-64_0-64_0-64', '.gz'), ('info', ''))
+    """
+    for suffix in _BY_SUFFIX:
+        if name.endswith(suffix):
+            return name[: -len(suffix)], suffix
+    return name, ""
+
+
+def may_be_gzip(data: bytes) -> bool:
+    """Tell whether these bytes begin like gzip."""
+    return data[:3] == _GZIP_MAGIC
+
+
+def is_gzip(data: bytes, limit: int = MAX_DECODED_SIZE) -> bool:
+    """Tell whether these bytes are gzip from beginning to end, checksum and length included."""
+    return _try_gzip(data, limit) is not None
+
+
+def decode(
+    data: bytes,
+    *,
+    suffix: str = "",
+    content_encoding: str = "",
+    raw_length: int | None = None,
+    sniff: bool = True,
+) -> bytes:
+    """Undo the compression of one stored object.
+
+    A suffix or a header says how the bytes are compressed, and then they must decode. Where
+    nothing says it, bytes that begin like gzip are decoded if they are gzip to the last byte, since
+    some filesystems return what is stored and do not tell, and files are uploaded without headers.
+
+    Parameters
+    ----------
+    data : bytes
+        The body as it was stored or served.
+    suffix : str
+        The compression's suffix in the object's name, one of `SUFFIXES`.
+    content_encoding : str
+        The ``Content-Encoding`` of the answer, not yet undone.
+    raw_length : int, optional
+        The length in bytes of the decoded object where it is known beforehand (raw chunks). Bytes
+        of just this length are returned as they are, and nothing decodes to more.
+    sniff : bool
+        Whether gzip may be recognized by its content.
+
+    Raises
+    ------
+    CorruptDataError
+        If the bytes are not what the suffix or the header says. The message does not name the
+        object: the caller does.
+    """
+    limit = MAX_DECODED_SIZE if raw_length is None else raw_length
+    served = _decode_header(data, content_encoding, limit if not suffix else MAX_DECODED_SIZE)
+    if suffix:
+        return _decode_suffix(served, suffix, limit, already_decoded=served is not data)
+    if sniff and served is data and may_be_gzip(data) and len(data) != raw_length:
+        decoded = _try_gzip(data, limit)
+        return data if decoded is None else decoded
+    return served
+
+
+def _header_rows(content_encoding: str) -> Iterator[Compression]:
+    """Go through the codings of a header in the order in which they are to be undone."""
+    names = [name.strip().lower() for name in content_encoding.split(",")]
+    for name in reversed(names):
+        if name in ("", "identity", "aws-chunked"):
+            continue  # aws-chunked is how an S3 upload was framed, not how the object is stored
+        if name not in _BY_ENCODING:
+            message = f"unknown Content-Encoding {name!r}"
+            raise CorruptDataError(message)
+        yield _BY_ENCODING[name]
+
+
+def _decode_header(data: bytes, content_encoding: str, limit: int) -> bytes:
+    for row in _header_rows(content_encoding):
+        data = _decode_row(row, data, limit, f"Content-Encoding {row.encodings[0]}")
+    return data
+
+
+def _decode_suffix(data: bytes, suffix: str, limit: int, *, already_decoded: bool) -> bytes:
+    """Undo the compression that a name tells.
+
+    Web servers often serve ``x.gz`` with ``Content-Encoding: gzip`` for the one compression there
+    is; then the header has told the same as the suffix and there is nothing left to undo.
+    """
+    row = _BY_SUFFIX[suffix]
+    try:
+        return _decode_row(row, data, limit, f"suffix {suffix}")
+    except CorruptDataError:
+        if already_decoded:
+            return data
+        raise
+
+
+def _decode_row(row: Compression, data: bytes, limit: int, told_by: str) -> bytes:
+    try:
+        return row.decode(data, limit)
+    except (RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError, OSError) as exc:
+        message = f"{len(data)} bytes do not decode as the {told_by} says: {exc}"
+        raise CorruptDataError(message) from exc
+
+
+def _try_gzip(data: bytes, limit: int) -> bytes | None:
+    if not may_be_gzip(data):
+        return None
+    try:
+        return _decode_gzip(data, limit)
+    except _TooLargeError:
+        message = f"a gzip stream of {len(data)} bytes decodes to more than the {limit} expected"
+        raise CorruptDataError(message) from None
+    except (ValueError, zlib.error):
+        return None

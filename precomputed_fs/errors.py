@@ -1,0 +1,58 @@
+"""What can go wrong: the tree of this package's exceptions.
+
+A user can always tell absent, forbidden, broken and unreachable apart::
+
+    Exception
+    ├── DataAccessError        a store could not be read or written; names the URL and what was tried
+    │   ├── NotFoundError      (also FileNotFoundError) the store said definitely: not there
+    │   ├── AlreadyExistsError (also FileExistsError)   overwrite=False met existing data
+    │   ├── AccessDeniedError  (also PermissionError)   401 or 403
+    │   ├── CorruptDataError   (also ValueError)        truncated, not decodable, of the wrong length
+    │   └── ReadOnlyError      (also NotImplementedError) the protocol cannot do this, see can_write
+    └── URLError               not a URL that can be opened; names the scheme and what to install
+
+A relative path that would leave the pyramid is a plain ``ValueError``, raised before any request.
+Messages never show a query string, a password or a storage option.
+"""
+
+__all__ = [
+    "AccessDeniedError",
+    "AlreadyExistsError",
+    "CorruptDataError",
+    "DataAccessError",
+    "NotFoundError",
+    "ReadOnlyError",
+    "URLError",
+]
+
+
+class DataAccessError(Exception):
+    """A store could not be read or written.
+
+    Raised as such for what is neither absent, forbidden, in the way nor corrupt: an unreachable
+    host, a server's error that outlived the retries, a write to a read-only protocol.
+    """
+
+
+class NotFoundError(DataAccessError, FileNotFoundError):
+    """The store said definitely that the object is not there."""
+
+
+class AlreadyExistsError(DataAccessError, FileExistsError):
+    """``overwrite=False`` met an object that exists, under any of its possible names."""
+
+
+class AccessDeniedError(DataAccessError, PermissionError):
+    """The store refused: status 401 or 403, or a file permission."""
+
+
+class CorruptDataError(DataAccessError, ValueError):
+    """The bytes that came back cannot be what was stored: truncated, or not decodable."""
+
+
+class ReadOnlyError(DataAccessError, NotImplementedError):
+    """The protocol cannot be written to (or, an archive being written, not be read from)."""
+
+
+class URLError(Exception):
+    """Not a URL that this package can open."""

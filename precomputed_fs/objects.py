@@ -1,0 +1,800 @@
+"""How bytes move: one filesystem's objects, read, written, probed and deleted.
+
+`ObjectStore` has each verb once, as a coroutine, with two doors: `ObjectStore.run` for callers
+without an event loop and `ObjectStore.run_async` for callers in any. Foreign exceptions are mapped to
+ours here and nowhere else, and transient ones are tried again here and nowhere else.
+"""
+
+import asyncio
+import contextlib
+import functools
+import http
+import os
+import socket
+import threading
+import time
+import urllib.request
+import uuid
+import zipfile
+import zlib
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import stamina
+
+from precomputed_fs.compression import ACCEPT_ENCODING
+from precomputed_fs.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    CorruptDataError,
+    DataAccessError,
+    NotFoundError,
+)
+from precomputed_fs.urls import Filesystem, Location, Options, Publish, Request, Scheme, join
+
+_T = TypeVar("_T")
+_Response = Any  # an aiohttp.ClientResponse; aiohttp is imported when it is first used
+_Session = Any  # an aiohttp.ClientSession
+_Operation = Callable[[], Awaitable[_T]]
+
+RETRY_SECONDS = 30.0
+"""No attempt begins later than this many seconds after the first."""
+
+_WAITS = {"wait_initial": 0.2, "wait_max": 5.0, "wait_jitter": 0.2}  # seconds; each twice the last
+_NO_HEAD = frozenset({405, 501})
+_LONGEST_WAIT = 10.0  # seconds, of what a server asks for in Retry-After
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a store returned for an object."""
+
+    data: bytes
+    """The bytes as served: not decoded, unless the filesystem does so and does not tell."""
+
+    content_encoding: str = ""
+    """How the served bytes are encoded, where the answer says it."""
+
+
+class _TransientError(DataAccessError):
+    """A failure that may pass; ``final`` is what it is if it does not."""
+
+    def __init__(
+        self,
+        message: str,
+        final: type[DataAccessError] = DataAccessError,
+        wait: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.final = final
+        self.wait = wait
+
+
+class _StatusError(Exception):
+    """An HTTP answer that is not the one asked for."""
+
+    def __init__(self, status: int, reason: str | None, retry_after: str = "") -> None:
+        super().__init__(f"{status} {reason or ''}".strip())
+        self.status = status
+        self.wait = float(retry_after) if retry_after.isdecimal() else None
+
+
+class _BrokenAnswerError(Exception):
+    """An answer that is not what was asked for, or not what its own headers promise."""
+
+
+class _Transport(Protocol):
+    """How to reach one filesystem, in the filesystem's paths and with its exceptions."""
+
+    async def read(self, path: str, start: int | None, end: int | None) -> Body: ...
+
+    async def exists(self, path: str) -> bool: ...
+
+    async def write(self, path: str, data: bytes, keywords: Options, *, create: bool) -> None: ...
+
+    async def delete(self, path: str) -> None: ...
+
+    async def list_names(self, prefix: str, limit: int) -> list[str]: ...
+
+    async def retry(self, operation: _Operation[_T], attempts: int) -> _T: ...
+
+    def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T: ...
+
+    async def run_async(self, coroutine: Coroutine[Any, Any, _T]) -> _T: ...
+
+    def close(self) -> None: ...
+
+
+class ObjectStore:
+    """The objects below one root, on one filesystem.
+
+    The filesystem is built when it is first needed, once per process: a store may be pickled, used
+    by threads and inherited by a fork.
+
+    Parameters
+    ----------
+    location : Location
+        Where the pyramid is.
+    attempts : int
+        How often a request is sent at most, if its failures are transient.
+    timeout : float
+        Seconds without an answer, or without a byte of it, after which a request has failed.
+    """
+
+    def __init__(self, location: Location, *, attempts: int, timeout: float) -> None:
+        self.location = location
+        self.scheme = location.scheme
+        self.attempts = attempts
+        self.timeout = timeout
+        self._secrets = location.secrets
+        self._connections: dict[int, _Connection] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild = functools.partial(ObjectStore, attempts=self.attempts, timeout=self.timeout)
+        return rebuild, (self.location,)
+
+    # ------------------------------------------------------------------------------ the doors
+
+    def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine of this store to its end, from a thread that is not its event loop's."""
+        return self._open(coroutine).run(coroutine)
+
+    async def run_async(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Await a coroutine of this store from any event loop."""
+        if not self._connection.is_open:
+            await asyncio.to_thread(self._open, coroutine)
+        return await self._open(coroutine).run_async(coroutine)
+
+    def close(self) -> None:
+        """Let go of the filesystem; a store that is used again makes a new one."""
+        connection = self._connections.pop(os.getpid(), None)
+        if connection is not None:
+            connection.close()
+
+    # ------------------------------------------------------------------------------ the verbs
+
+    async def read(self, name: str, start: int | None = None, end: int | None = None) -> Body:
+        """Read an object, or the bytes from ``start`` up to ``end`` of what is stored.
+
+        Raises
+        ------
+        NotFoundError, AccessDeniedError
+        CorruptDataError
+            If the body is shorter than announced, or not the range that was asked for.
+        DataAccessError
+            If the store cannot be reached, or fails in another way.
+        """
+        if start is not None and start == end:
+            return Body(b"")
+        return await self._attempt("read", name, lambda link, path: link.read(path, start, end))
+
+    async def exists(self, name: str) -> bool:
+        """Tell whether there is an object of this name; False is the store's own word for it."""
+        return await self._attempt("probe", name, lambda link, path: link.exists(path))
+
+    async def write(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        content_type: str,
+        content_encoding: str = "",
+        create: bool,
+    ) -> None:
+        """Write an object, whole or not at all.
+
+        Parameters
+        ----------
+        create : bool
+            Whether an existing object is an AlreadyExistsError. The store itself decides where the
+            protocol has a way to ask it; otherwise the name is checked before the write.
+        """
+        keywords: Options = {}
+        if self.scheme.write_keywords is not None:
+            keywords = self.scheme.write_keywords(content_type, content_encoding)
+        tries = 0
+
+        async def put(transport: _Transport, path: str) -> None:
+            nonlocal tries
+            tries += 1
+            await transport.write(path, data, keywords, create=create)
+
+        try:
+            await self._attempt("write", name, put)
+        except AlreadyExistsError:
+            # A try whose answer was lost may have written just what the next one met.
+            if tries == 1 or (await self.read(name)).data != data:
+                raise
+
+    async def delete(self, name: str) -> None:
+        """Delete an object; that there is none is no error."""
+        with contextlib.suppress(NotFoundError):
+            await self._attempt("delete", name, lambda link, path: link.delete(path))
+
+    async def list_names(self, prefix: str, limit: int) -> list[str]:
+        """List the last parts of up to `limit` names that begin with a prefix, in one request."""
+        return await self._attempt("list", prefix, lambda link, path: link.list_names(path, limit))
+
+    # ----------------------------------------------------------------------------- the inside
+
+    @property
+    def _connection(self) -> "_Connection":
+        pid = os.getpid()
+        connection = self._connections.get(pid)
+        if connection is None:  # setdefault: of two threads, one wins
+            connection = self._connections.setdefault(pid, _Connection(self.location, self.timeout))
+        return connection
+
+    def _open(self, coroutine: Coroutine[Any, Any, Any]) -> _Transport:
+        """Return the transport; on failure, close the coroutine that cannot run."""
+        try:
+            return self._connection.transport
+        except Exception as exc:  # noqa: BLE001 - each becomes one of ours
+            coroutine.close()
+            error = self._error("open", "", exc)
+        raise error
+
+    async def _attempt(self, verb: str, name: str, operation: Callable[[_Transport, str], Awaitable[_T]]) -> _T:
+        connection = self._connection
+        transport = connection.transport
+        path = join(connection.root, name)
+        sent = 0
+
+        async def once() -> _T:
+            nonlocal sent
+            sent += 1
+            try:
+                return await operation(transport, path)
+            except Exception as exc:  # noqa: BLE001 - each becomes one of ours
+                error = self._error(verb, name, exc)
+            raise error  # outside of the handler: a cause with secrets would follow as context
+
+        if not self.scheme.remote:
+            return await once()
+        began = time.monotonic()
+        try:
+            return await transport.retry(once, self.attempts)
+        except _TransientError as exc:
+            seconds = time.monotonic() - began
+            final = exc.final(f"{exc} (gave up after {sent} attempts in {seconds:.1f} s)")
+            final.__cause__ = exc.__cause__
+        raise final
+
+    def _error(self, verb: str, name: str, exc: Exception) -> Exception:
+        """Map a foreign exception; the cause goes along unless it shows a secret."""
+        if isinstance(exc, (DataAccessError, *_OUR_MISTAKES)):
+            return exc
+        secrets = self._secrets
+        shows_secret = _shows_url(exc) or any(
+            secret in f"{link!r} {link}" for link in _causes(exc) for secret in secrets
+        )
+        detail = f"{type(exc).__name__}: {exc}" if not isinstance(exc, _OWN) else str(exc)
+        for secret in secrets:
+            detail = detail.replace(secret, "***")
+        if _shows_url(exc):
+            detail = type(exc).__name__
+        error = _mapped(exc, f"cannot {verb} {self.location.display(name)}: {detail}")
+        error.__cause__ = None if shows_secret else exc
+        return error
+
+
+class _Connection:
+    """One process's filesystem for a store."""
+
+    def __init__(self, location: Location, timeout: float) -> None:
+        self.root = ""
+        self._location = location
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._transport: _Transport | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None
+
+    @property
+    def transport(self) -> _Transport:
+        if self._transport is None:
+            with self._lock:
+                if self._transport is None:
+                    self._transport = self._make()
+        return self._transport
+
+    def _make(self) -> _Transport:
+        scheme = self._location.scheme
+        try:
+            fs, self.root = self._location.open(self._timeout)
+        except FileNotFoundError:
+            self._confirm_archive_missing()
+            raise
+        if scheme.request is not None and getattr(fs, "asynchronous", False):
+            message = "fs: an instance made with asynchronous=True is bound to its own event loop"
+            raise TypeError(message)
+        if scheme.request is not None:
+            return _AsyncTransport(fs, scheme, self._timeout)
+        return _ThreadTransport(fs, self._location, self._timeout)
+
+    def _confirm_archive_missing(self) -> None:
+        """Ask the store behind an archive: fsspec's files say "not found" for any failure."""
+        if self._location.behind is not None:
+            behind = _Connection(self._location.behind, self._timeout)
+            _confirm_missing(behind.transport, behind.root)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._transport is not None:
+                self._transport.close()
+                self._transport = None
+
+
+class _AsyncTransport:
+    """A filesystem of coroutines, read by HTTP requests of our own where it tells how."""
+
+    def __init__(self, fs: Filesystem, scheme: Scheme, timeout: float) -> None:
+        self._fs = fs
+        self._scheme = scheme
+        self._timeout = timeout
+        self._sessions: Any = None  # the filesystem whose aiohttp session is ours to use
+        self._referred = False
+        self._create_is_real: bool | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        loop = self._fs.loop  # read at each call: another one after a fork
+        if _running_loop() is loop:
+            coroutine.close()
+            message = "called from the filesystem's own event loop: await the _async method instead"
+            raise RuntimeError(message)
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            return future.result()
+        except BaseException:  # of the coroutine, or a KeyboardInterrupt here
+            future.cancel()
+            raise
+
+    async def run_async(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        loop = self._fs.loop
+        if _running_loop() is loop:
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
+    async def retry(self, operation: _Operation[_T], attempts: int) -> _T:
+        async for attempt in _retrying(attempts):
+            with attempt:
+                return await operation()
+        raise AssertionError  # pragma: no cover - the loop ends by returning or raising
+
+    async def read(self, path: str, start: int | None, end: int | None) -> Body:
+        request = await self._request("GET", path)
+        if request is not None:
+            async with await self._send(request, start, end) as response:
+                if not self._is_referred(response):
+                    return await _read_response(response, start, end)
+        if start is None:
+            return Body(await self._fs._cat_file(path, **self._scheme.read_keywords))  # noqa: SLF001
+        data = await self._fs._cat_file(path, start=start, end=end)  # noqa: SLF001
+        return _checked_range(data, start, end)
+
+    async def exists(self, path: str) -> bool:
+        request = await self._request("HEAD", path)
+        if request is None:
+            return await self._is_file(path)
+        async with await self._send(request) as response:
+            if self._is_referred(response):
+                return await self._is_file(path)
+            if response.status not in _NO_HEAD:
+                return _found(response)
+        whole = request._replace(method="GET")  # a server without HEAD
+        async with await self._send(whole, 0, 1) as response:
+            return response.status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or _found(response)
+
+    async def write(self, path: str, data: bytes, keywords: Options, *, create: bool) -> None:
+        pipe = functools.partial(self._fs._pipe_file, path, data, **keywords)  # noqa: SLF001
+        if not create:
+            await pipe(mode="overwrite")
+        elif self._create_is_real:
+            await self._create(pipe)
+        else:
+            if await self.exists(path):
+                raise FileExistsError(path)
+            await self._create(pipe)
+            if self._create_is_real is None:
+                self._create_is_real = await self._refuses_second(pipe)
+
+    async def delete(self, path: str) -> None:
+        await self._fs._rm_file(path)  # noqa: SLF001
+
+    async def list_names(self, prefix: str, limit: int) -> list[str]:
+        return await self._scheme.list_names(self._fs, prefix, limit)
+
+    def close(self) -> None:
+        self._sessions = None  # fsspec closes a session with its filesystem
+
+    async def _create(self, pipe: Callable[..., Awaitable[Any]]) -> None:
+        try:
+            await pipe(mode="create")
+        except Exception as exc:
+            if _status_of(exc) == http.HTTPStatus.PRECONDITION_FAILED:
+                raise FileExistsError from exc
+            raise
+
+    async def _refuses_second(self, pipe: Callable[..., Awaitable[Any]]) -> bool:
+        """Create once more what was just created: some servers ignore that it should fail."""
+        try:
+            await self._create(pipe)
+        except FileExistsError:
+            return True
+        return False
+
+    async def _is_file(self, path: str) -> bool:
+        try:
+            info = await self._fs._info(path)  # noqa: SLF001
+        except FileNotFoundError:
+            return False
+        return bool(info["type"] == "file")
+
+    async def _request(self, method: str, path: str) -> Request | None:
+        if self._referred or self._scheme.request is None:
+            return None
+        return await self._scheme.request(self._fs, method, path)
+
+    async def _send(self, request: Request, start: int | None = None, end: int | None = None) -> _Response:
+        import aiohttp  # noqa: PLC0415 - only where requests are sent
+        import yarl  # noqa: PLC0415
+
+        headers = {**request.headers, "Accept-Encoding": ACCEPT_ENCODING}
+        if start is not None and end is not None:
+            headers |= {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
+        options: Options = {
+            "timeout": aiohttp.ClientTimeout(sock_connect=self._timeout, sock_read=self._timeout),
+            **request.options,
+        }
+        session = await self._session()
+        return session.request(
+            request.method,
+            yarl.URL(request.url, encoded=True),
+            headers=headers,
+            auto_decompress=False,
+            allow_redirects=not self._scheme.refer_statuses,
+            **options,
+        )
+
+    async def _session(self) -> _Session:
+        """Return an aiohttp session, which fsspec makes on its loop and closes in the end."""
+        if self._sessions is None:
+            if hasattr(self._fs, "set_session") and hasattr(self._fs, "get_client"):
+                self._sessions = self._fs
+            else:
+                import fsspec  # noqa: PLC0415
+
+                options = {"trust_env": bool(urllib.request.getproxies())}
+                self._sessions = fsspec.filesystem(
+                    "http", client_kwargs=options, loop=self._fs.loop, skip_instance_cache=True
+                )
+        return await self._sessions.set_session()
+
+    def _is_referred(self, response: _Response) -> bool:
+        """Whether only the filesystem knows where to ask; it is asked from then on."""
+        if response.status not in self._scheme.refer_statuses:
+            return False
+        self._referred = True
+        return True
+
+
+class _ThreadTransport:
+    """A filesystem used through fsspec's synchronous API, in the calling thread or in a pool's."""
+
+    def __init__(self, fs: Filesystem, location: Location, timeout: float) -> None:
+        self._fs = fs
+        self._scheme = location.scheme
+        self._turn = threading.RLock() if self._scheme.one_at_a_time else contextlib.nullcontext()
+        self._behind: _Connection | None = None
+        if self._scheme.cache_of and location.behind is not None:
+            self._behind = _Connection(location.behind, timeout)
+
+    def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine that never waits, which none does on this transport."""
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        coroutine.close()
+        message = "a coroutine waited on a synchronous filesystem"
+        raise RuntimeError(message)
+
+    async def run_async(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        return await asyncio.to_thread(self.run, coroutine)
+
+    async def retry(self, operation: _Operation[_T], attempts: int) -> _T:
+        for attempt in _retrying(attempts):
+            with attempt:
+                return await operation()
+        raise AssertionError  # pragma: no cover - the loop ends by returning or raising
+
+    async def read(self, path: str, start: int | None, end: int | None) -> Body:
+        try:
+            with self._turn:
+                if start is not None:
+                    data = self._fs.cat_file(path, start=start, end=end)
+                    return _checked_range(data, start, end)
+                if self._scheme.read is not None:
+                    return Body(self._scheme.read(self._fs, path))
+                return Body(self._fs.cat_file(path, **self._scheme.read_keywords))
+        except FileNotFoundError:
+            if self._behind is not None:
+                _confirm_missing(self._behind.transport, path)
+            raise
+
+    async def exists(self, path: str) -> bool:
+        if self._behind is not None:
+            behind = self._behind.transport
+            return behind.run(behind.exists(path))
+        try:
+            with self._turn:
+                return bool(self._fs.info(path)["type"] != "directory")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    async def write(self, path: str, data: bytes, keywords: Options, *, create: bool) -> None:
+        if self._scheme.publish is not None:
+            self._write_sibling(path, data, self._scheme.publish, create=create)
+            return
+        with self._turn, _creating if create else contextlib.nullcontext():
+            if create and await self.exists(path):
+                raise FileExistsError(path)
+            self._fs.pipe_file(path, data, **keywords)
+
+    async def delete(self, path: str) -> None:
+        with self._turn:
+            self._fs.rm_file(path)
+
+    async def list_names(self, prefix: str, limit: int) -> list[str]:
+        with self._turn:
+            return await self._scheme.list_names(self._fs, prefix, limit)
+
+    def close(self) -> None:
+        if self._scheme.one_at_a_time and hasattr(self._fs, "close"):
+            with self._turn:
+                self._fs.close()  # an archive's directory is written when it is closed
+
+    def _write_sibling(self, path: str, data: bytes, publish: Publish, *, create: bool) -> None:
+        """Write a temporary file beside the object and put it in place in one step."""
+        parent = path.rpartition("/")[0]
+        temporary = f"{parent}/.{uuid.uuid4().hex}.tmp"
+        with self._turn:
+            try:
+                self._fill(temporary, data)
+            except FileNotFoundError:
+                self._fs.makedirs(parent, exist_ok=True)
+                self._fill(temporary, data)
+            try:
+                publish(self._fs, temporary, path, create)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._fs.rm_file(temporary)
+                raise
+
+    def _fill(self, path: str, data: bytes) -> None:
+        try:
+            with self._fs.open(path, "wb") as file:
+                file.write(data)
+        except FileNotFoundError:
+            raise
+        except BaseException:  # a full disk, an interrupt: leave nothing behind
+            with contextlib.suppress(OSError):
+                self._fs.rm_file(path)
+            raise
+
+
+# --------------------------------------------------------------------------------- answers
+
+
+async def _read_response(response: _Response, start: int | None, end: int | None) -> Body:
+    """Take the body of an HTTP answer that is just what was asked for."""
+    if start is None or end is None:
+        if response.status != http.HTTPStatus.OK:
+            raise _status_error(response)
+        return Body(await response.read(), response.headers.get("Content-Encoding", ""))
+    if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+        if response.status == http.HTTPStatus.OK:
+            message = f"the server ignores Range: asked for bytes {start}-{end - 1}, it sends all"
+            raise _BrokenAnswerError(message)
+        raise _status_error(response)
+    encoding = response.headers.get("Content-Encoding", "")
+    sent = response.headers.get("Content-Range", "")
+    if encoding not in ("", "identity") or not sent.startswith(f"bytes {start}-"):
+        message = f"asked for bytes {start}-{end - 1}, got Content-Range {sent!r}, Content-Encoding {encoding!r}"
+        raise _BrokenAnswerError(message)
+    return _checked_range(await response.read(), start, end)
+
+
+def _checked_range(data: bytes, start: int, end: int | None) -> Body:
+    if end is not None and len(data) != end - start:
+        message = f"asked for bytes {start}-{end - 1}, got {len(data)} instead of {end - start} bytes"
+        raise _BrokenAnswerError(message)
+    return Body(data)
+
+
+def _found(response: _Response) -> bool:
+    """Tell presence from the status of an answer: only 404 means that there is nothing."""
+    if response.status == http.HTTPStatus.NOT_FOUND:
+        return False
+    if response.status in (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT):
+        return True
+    raise _status_error(response)
+
+
+def _status_error(response: _Response) -> _StatusError:
+    return _StatusError(response.status, response.reason, response.headers.get("Retry-After", ""))
+
+
+def _confirm_missing(behind: _Transport, path: str) -> None:
+    """Ask the store behind an archive or a cache; fsspec's HTTP files call any failure "not found"."""
+    if behind.run(behind.exists(path)):
+        message = "it is there, but cannot be read through the archive or cache in front"
+        raise OSError(message)
+
+
+# ---------------------------------------------------------------------- retries and mapping
+
+
+def _retrying(attempts: int) -> "stamina._core._RetryContextIterator":
+    return stamina.retry_context(on=_retry_after, attempts=attempts, timeout=RETRY_SECONDS, **_WAITS)
+
+
+def _retry_after(exc: Exception) -> bool | float:
+    """Tell whether to try again; where the server says when, the seconds to wait."""
+    if not isinstance(exc, _TransientError):
+        return False
+    return True if exc.wait is None else min(exc.wait, _LONGEST_WAIT)
+
+
+_OWN = (_StatusError, _BrokenAnswerError)
+_OUR_MISTAKES = (TypeError, AttributeError, NameError, AssertionError, MemoryError, RecursionError)
+"""Not the store's failures: these stay what they are."""
+
+_SHOWING_URLS = frozenset({"ClientResponseError", "InvalidURL", "RequestException"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Which foreign failures are one of ours."""
+
+    error: type[DataAccessError]
+    transient: bool = False
+    statuses: frozenset[int] = frozenset()
+    types: tuple[type[Exception], ...] = ()
+    names: frozenset[str] = frozenset()
+    """Names of drivers' exception classes, so that no driver is imported to ask."""
+
+
+_UNKNOWN = _Rule(DataAccessError)
+_RULES = (
+    _Rule(
+        NotFoundError,
+        statuses=frozenset({404}),
+        types=(FileNotFoundError, NotADirectoryError, IsADirectoryError),
+    ),
+    _Rule(
+        AccessDeniedError,
+        statuses=frozenset({401, 403}),
+        types=(PermissionError,),
+        names=frozenset(
+            {
+                "AuthenticationException",
+                "ClientAuthenticationError",
+                "DefaultCredentialsError",
+                "NoCredentialsError",
+                "PartialCredentialsError",
+                "RefreshError",
+            }
+        ),
+    ),
+    _Rule(AlreadyExistsError, statuses=frozenset({412}), types=(FileExistsError,)),
+    _Rule(
+        CorruptDataError,
+        statuses=frozenset({416}),
+        types=(_BrokenAnswerError, zipfile.BadZipFile, zlib.error),
+    ),
+    _Rule(
+        CorruptDataError,
+        transient=True,
+        names=frozenset({"ClientPayloadError", "IncompleteRead", "IncompleteReadError"}),
+    ),
+    _Rule(
+        DataAccessError,  # unreachable
+        types=(ConnectionRefusedError, socket.gaierror),
+        names=frozenset(
+            {"ClientConnectorError", "EndpointConnectionError", "NoValidConnectionsError", "ServiceRequestError"}
+        ),
+    ),
+    _Rule(
+        DataAccessError,
+        transient=True,
+        statuses=frozenset({408, 409, 425, 429, 500, 502, 503, 504}),
+        types=(TimeoutError, ConnectionError, EOFError),
+        names=frozenset(
+            {
+                "ClientOSError",
+                "ConnectTimeoutError",
+                "ConnectionClosedError",
+                "FSTimeoutError",
+                "ReadTimeoutError",
+                "SSHException",
+                "ServerDisconnectedError",
+                "Timeout",
+            }
+        ),
+    ),
+)
+
+
+def _mapped(exc: Exception, message: str) -> DataAccessError:
+    """Make the exception of ours for a foreign one: by its status, else by its type."""
+    rule = _rule_for(exc)
+    if rule.transient:
+        return _TransientError(message, final=rule.error, wait=getattr(exc, "wait", None))
+    return rule.error(message)
+
+
+def _rule_for(exc: Exception) -> _Rule:
+    status = None if isinstance(exc, FileExistsError) else _status_of(exc)
+    if status is not None:
+        return next((rule for rule in _RULES if status in rule.statuses), _UNKNOWN)
+    names = _class_names(exc)
+    matching = (rule for rule in _RULES if isinstance(exc, rule.types) or names & rule.names)
+    return next(matching, _UNKNOWN)
+
+
+def _status_of(exc: BaseException) -> int | None:
+    """Find the HTTP status that an exception of any driver carries."""
+    for link in _causes(exc):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):  # botocore
+            response = response.get("ResponseMetadata", {})
+            candidates = [response.get("HTTPStatusCode")]
+        else:  # aiohttp and ours, gcsfs, azure, requests
+            candidates = [getattr(link, name, None) for name in ("status", "code", "status_code")]
+            candidates.append(getattr(response, "status_code", None))
+        for status in candidates:
+            if isinstance(status, int):
+                return int(status)
+        if str(link).startswith("Forbidden: "):
+            return http.HTTPStatus.FORBIDDEN  # gcsfs gives an OSError without a number
+    return None
+
+
+def _causes(exc: BaseException) -> list[BaseException]:
+    chain = [exc]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    return chain
+
+
+def _class_names(exc: BaseException) -> set[str]:
+    return {base.__name__ for link in _causes(exc) for base in type(link).__mro__}
+
+
+def _shows_url(exc: BaseException) -> bool:
+    """Whether an exception's text may hold a URL with a signature in it."""
+    return bool(_class_names(exc) & _SHOWING_URLS)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+_creating = threading.Lock()
+"""Held from checking a name to writing it, where a store has no exclusive write of its own."""
+
+
+def _renew_lock() -> None:
+    global _creating  # noqa: PLW0603 - a lock held by another thread at the fork is held for ever
+    _creating = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -1,0 +1,864 @@
+"""From a pyramid's URL to (filesystem, root), with the one table of what differs between protocols.
+
+`resolve` reads a URL without touching the network; `Location.open` makes the filesystem. Every
+filesystem is our own instance with listing caches off, so that no answer is stale.
+"""
+
+import errno
+import functools
+import http.client
+import io
+import itertools
+import os
+import re
+import urllib.parse
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from precomputed_fs.errors import URLError
+
+PRECOMPUTED_PREFIX = "precomputed://"
+_PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
+_CHAIN = "::"
+_METADATA_TIMEOUT = 0.25  # seconds; a cloud's own metadata service answers in a few milliseconds
+
+Options = dict[str, Any]
+Filesystem = Any
+"""An `fsspec.AbstractFileSystem`; fsspec ships no types."""
+
+
+Publish = Callable[[Filesystem, str, str, bool], None]
+"""``(fs, temporary, path, create)``"""
+
+
+class Request(NamedTuple):
+    """One HTTP request that a filesystem would send."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+async def _list_nothing(_fs: Filesystem, _prefix: str, _limit: int) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One row of the table: what is particular to a protocol.
+
+    A protocol that is not in the table takes the defaults, which assume nothing: fsspec's
+    synchronous API in threads, one request per name, compression told by suffixes.
+    """
+
+    package: str = ""
+    """What to ``pip install`` when the driver is missing."""
+
+    writable: Callable[[Options], bool] = lambda _options: True
+    """Whether a filesystem with these storage options can be written to."""
+
+    readable: Callable[[Options], bool] = lambda _options: True
+    """Whether a filesystem with these storage options can be read from."""
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Storage options that hold unless the user gives others."""
+
+    anonymous: Mapping[str, Any] = field(default_factory=dict)
+    """The storage options that mean "without credentials"."""
+
+    credential_options: frozenset[str] = frozenset()
+    """Storage options that settle whether to use credentials."""
+
+    find_credentials: Callable[[Options], bool] | None = None
+    """Whether the machine has any; asked only if neither the user nor the options say."""
+
+    prepare: Callable[[Filesystem, float], None] | None = None
+    """``(fs, timeout)``: have a new filesystem send each request once, for so many seconds."""
+
+    request: Callable[[Filesystem, str, str], Awaitable[Request | None]] | None = None
+    """``(fs, "GET" or "HEAD", path)``: the request to send ourselves, or None to leave it to the
+    filesystem. A row without it is used through fsspec's synchronous API."""
+
+    refer_statuses: frozenset[int] = frozenset()
+    """Answers to such a request that only the filesystem knows how to follow."""
+
+    read_keywords: Mapping[str, Any] = field(default_factory=dict)
+    """For ``cat_file``, where the filesystem does the reading."""
+
+    write_keywords: Callable[[str, str], Options] | None = None
+    """``(content_type, content_encoding)`` to the keywords of ``pipe_file``; None where a write
+    cannot say them, and compression is told by the name's suffix."""
+
+    create: bool = False
+    """Whether ``pipe_file(mode="create")`` asks the store itself for an exclusive write."""
+
+    publish: Publish | None = None
+    """Put a finished temporary sibling in place, atomically."""
+
+    read: Callable[[Filesystem, str], bytes] | None = None
+    """A better way than ``cat_file`` to read a whole object."""
+
+    list_names: Callable[[Filesystem, str, int], Awaitable[list[str]]] = _list_nothing
+    """``(fs, prefix, limit)``: the last parts of some names that begin with the prefix, down to the
+    next ``/``, in one request; nothing where no request of the protocol does that."""
+
+    cheap_misses: bool = True
+    """Whether asking for a name that is not there costs next to nothing."""
+
+    can_replace: bool = True
+    """Whether an object can be replaced or deleted."""
+
+    one_at_a_time: bool = False
+    """Whether an instance must not be used by two threads at once."""
+
+    remote: bool = False
+    """Whether failures may be transient, so that trying again makes sense."""
+
+    cache_of: bool = False
+    """Whether this is a cache in front of another filesystem, its ``fs`` attribute."""
+
+
+# ---------------------------------------------------------------------- local files and SFTP
+
+
+def _read_local(_fs: Filesystem, path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123 - the fastest way; the path is absolute
+        return file.read()
+
+
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def _publish_local(_fs: Filesystem, temporary: str, path: str, create: bool) -> None:
+    if not create:
+        os.replace(temporary, path)  # noqa: PTH105
+        return
+    try:
+        os.link(temporary, path)
+    except OSError as exc:
+        if isinstance(exc, FileExistsError) or exc.errno not in _NO_HARD_LINKS:
+            raise
+        # Without hard links: an empty file claims the name first, so that still one writer wins.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        os.replace(temporary, path)  # noqa: PTH105
+    else:
+        os.unlink(temporary)  # noqa: PTH108
+
+
+def _read_sftp(fs: Filesystem, path: str) -> bytes:
+    buffer = io.BytesIO()
+    fs.ftp.getfo(path, buffer)  # asks for all blocks at once; open().read() waits for each
+    return buffer.getvalue()
+
+
+def _publish_sftp(fs: Filesystem, temporary: str, path: str, create: bool) -> None:
+    if not create:
+        fs.ftp.posix_rename(temporary, path)
+        return
+    try:
+        fs.ftp.rename(temporary, path)  # SFTP's rename never replaces; its error tells no reason
+    except OSError as exc:
+        if fs.exists(path):
+            raise FileExistsError(path) from exc
+        raise
+
+
+async def _list_sftp(fs: Filesystem, prefix: str, limit: int) -> list[str]:
+    parent, _, start = prefix.rpartition("/")
+    try:
+        entries = itertools.islice(fs.ftp.listdir_iter(parent), limit)
+        return [entry.filename for entry in entries if entry.filename.startswith(start)]
+    except FileNotFoundError:
+        return []
+
+
+# -------------------------------------------------------------------------------------- HTTP
+
+
+async def _request_http(fs: Filesystem, method: str, path: str) -> Request:
+    options = {key: value for key, value in fs.kwargs.items() if key != "headers"}
+    return Request(method, path, fs.kwargs.get("headers") or {}, options)
+
+
+# ---------------------------------------------------------------------------------------- S3
+
+
+def _prepare_s3(fs: Filesystem, timeout: float) -> None:
+    fs.retries = 1  # this package retries; two layers would multiply
+    fs.config_kwargs = {
+        "retries": {"max_attempts": 0},
+        "connect_timeout": timeout,
+        "read_timeout": timeout,
+        "max_pool_connections": 128,
+        **({} if fs.anon else {"signature_version": "s3v4"}),  # for signed URLs, still v2 by default
+        **fs.config_kwargs,
+    }
+
+
+async def _request_s3(fs: Filesystem, method: str, path: str) -> Request | None:
+    """Sign a URL (plain where anonymous): a tenth of the work of the SDK's own call."""
+    customized = (
+        fs.req_kw
+        or fs.s3_additional_kwargs
+        or fs.version_aware
+        or (fs.session is not None and not fs._session_is_owned)  # noqa: SLF001 - no public way
+        or "verify" in fs.client_kwargs
+        or "proxies" in fs.config_kwargs
+    )
+    if customized:
+        return None
+    operation = "head_object" if method == "HEAD" else "get_object"
+    url = await fs._url(path, client_method=operation)  # noqa: SLF001 - the coroutine of fs.sign
+    return Request(method, url, {})
+
+
+def _write_keywords_s3(content_type: str, content_encoding: str) -> Options:
+    keywords = {"ContentType": content_type}
+    if content_encoding:
+        keywords["ContentEncoding"] = content_encoding
+    return keywords
+
+
+async def _list_s3(fs: Filesystem, prefix: str, limit: int) -> list[str]:
+    bucket, key, _ = fs.split_path(prefix)
+    page = await fs._call_s3(  # noqa: SLF001 - public listings fetch every page
+        "list_objects_v2", Bucket=bucket, Prefix=key, Delimiter="/", MaxKeys=limit, **fs.req_kw
+    )
+    names = [entry["Key"] for entry in page.get("Contents", ())]
+    names += [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
+    return _last_parts(names)
+
+
+def _has_s3_credentials(options: Options) -> bool:
+    """Go through botocore's own order: environment, files, container, then the instance's role."""
+    import botocore.session  # noqa: PLC0415 - only where S3 is used
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    session = botocore.session.Session(profile=options.get("profile"))
+    resolver = session.get_component("credential_provider")
+    resolver.remove("iam-role")
+    try:
+        return resolver.load_credentials() is not None or _has_instance_role()
+    except BotoCoreError:
+        return True  # there is something and it is broken: let the filesystem say what
+
+
+@functools.cache
+def _has_instance_role() -> bool:
+    """Ask EC2's metadata service, once per process, and give it a fraction of a second."""
+    import botocore.session  # noqa: PLC0415 - only where S3 is used
+
+    session = botocore.session.Session()
+    session.set_config_variable("metadata_service_timeout", _METADATA_TIMEOUT)
+    session.set_config_variable("metadata_service_num_attempts", 1)
+    role = session.get_component("credential_provider").get_provider("iam-role")
+    return role.load() is not None
+
+
+# --------------------------------------------------------------------------------------- GCS
+
+
+def _prepare_gcs(fs: Filesystem, timeout: float) -> None:
+    fs.requests_timeout = fs.requests_timeout or timeout
+    request = getattr(type(fs)._request, "__wrapped__", None)  # noqa: SLF001 - without its 6 tries
+    if request is not None:
+        fs._request = request.__get__(fs)  # noqa: SLF001
+
+
+async def _request_gcs(fs: Filesystem, method: str, path: str) -> Request | None:
+    if fs.requester_pays or getattr(fs, "_use_client_cert", False):
+        return None
+    headers = fs._get_headers(None)  # noqa: SLF001 - where the token is
+    if method == "GET":
+        return Request("GET", fs.url(path), headers)
+    bucket, key, _ = fs.split_path(path)
+    key = urllib.parse.quote(key, safe="")
+    return Request("GET", f"{fs.base}b/{bucket}/o/{key}?fields=name", headers)
+
+
+def _write_keywords_gcs(content_type: str, content_encoding: str) -> Options:
+    keywords: Options = {"content_type": content_type}
+    if content_encoding:
+        keywords["fixed_key_metadata"] = {"content_encoding": content_encoding}
+    return keywords
+
+
+async def _list_gcs(fs: Filesystem, prefix: str, limit: int) -> list[str]:
+    bucket, key, _ = fs.split_path(prefix)
+    page = await fs._call(  # noqa: SLF001 - public listings fetch every page
+        "GET", "b/{}/o", bucket, prefix=key, delimiter="/", maxResults=limit, json_out=True
+    )
+    return _last_parts([*(item["name"] for item in page.get("items", ())), *page.get("prefixes", ())])
+
+
+def _has_gcs_credentials(_options: Options) -> bool:
+    config = os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")  # noqa: PTH111
+    return (
+        "GOOGLE_APPLICATION_CREDENTIALS" in os.environ
+        or os.path.exists(os.path.join(config, "application_default_credentials.json"))  # noqa: PTH110, PTH118
+        or os.path.exists(os.path.expanduser("~/.gcs_tokens"))  # noqa: PTH110, PTH111
+        or _metadata_service_answers("/", "Metadata-Flavor", "Google")
+    )
+
+
+# ------------------------------------------------------------------------------------- Azure
+
+
+async def _request_azure(fs: Filesystem, method: str, path: str) -> Request | None:
+    if fs.version_aware:
+        return None
+    if fs.account_key or "accountkey" in (fs.connection_string or "").lower():
+        return Request(method, await fs._url(path), {})  # noqa: SLF001 - the coroutine of fs.sign
+    if fs.credential is None and (fs.sas_token or fs.anon):
+        container, blob, _ = fs.split_path(path)
+        async with fs.service_client.get_blob_client(container, blob) as client:
+            return Request(method, client.url, {})
+    return None
+
+
+def _write_keywords_azure(content_type: str, content_encoding: str) -> Options:
+    settings = {"content_type": content_type}
+    if content_encoding:
+        settings["content_encoding"] = content_encoding
+    return {"content_settings": settings}
+
+
+async def _list_azure(fs: Filesystem, prefix: str, limit: int) -> list[str]:
+    container, key, _ = fs.split_path(prefix)
+    async with fs.service_client.get_container_client(container) as client:
+        pages = client.walk_blobs(name_starts_with=key, delimiter="/", results_per_page=limit).by_page()
+        async for page in pages:
+            return _last_parts([item.name async for item in page])
+    return []
+
+
+def _has_azure_credentials(_options: Options) -> bool:
+    return (
+        any(name.startswith(("AZURE_STORAGE_", "AZURE_CLIENT_")) for name in os.environ)
+        or os.path.isdir(os.path.expanduser("~/.azure"))  # noqa: PTH111, PTH112
+        or _metadata_service_answers("/metadata/instance?api-version=2021-02-01", "Metadata", "true")
+    )
+
+
+@functools.cache
+def _metadata_service_answers(path: str, header: str, value: str) -> bool:
+    """Ask the cloud's metadata service, once per process."""
+    host = os.environ.get("GCE_METADATA_HOST", "169.254.169.254")
+    connection = http.client.HTTPConnection(host, timeout=_METADATA_TIMEOUT)
+    try:
+        connection.request("GET", path, headers={header: value})
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _last_parts(names: Iterable[str]) -> list[str]:
+    return [name.rstrip("/").rpartition("/")[2] for name in names]
+
+
+# --------------------------------------------------------------------------------- the table
+
+
+def _never(_options: Options) -> bool:
+    return False
+
+
+def _archive_is_written(options: Options) -> bool:
+    return options.get("mode", "r") in ("w", "a")
+
+
+def _archive_is_read(options: Options) -> bool:
+    return not _archive_is_written(options)
+
+
+_NO_LISTINGS = {"use_listings_cache": False}
+_READ_ONLY = Scheme(writable=_never)
+_CACHE = Scheme(writable=_never, cheap_misses=False, remote=True, cache_of=True)
+_HTTP = Scheme(
+    writable=_never,
+    # The bodies are decoded here, in threads; the URL is quoted here, so that signatures survive.
+    defaults={
+        "encoded": True,
+        "client_kwargs": {"auto_decompress": False},
+        "use_listings_cache": False,
+    },
+    request=_request_http,
+    cheap_misses=False,
+    remote=True,
+)
+_S3 = Scheme(
+    package="s3fs",
+    defaults=_NO_LISTINGS,
+    anonymous={"anon": True},
+    credential_options=frozenset({"anon", "key", "secret", "token", "profile", "session"}),
+    find_credentials=_has_s3_credentials,
+    prepare=_prepare_s3,
+    request=_request_s3,
+    refer_statuses=frozenset({301, 307, 400}),  # another region's bucket
+    read_keywords={"max_concurrency": 1},  # otherwise a HEAD goes before every GET
+    write_keywords=_write_keywords_s3,
+    create=True,
+    list_names=_list_s3,
+    cheap_misses=False,
+    remote=True,
+)
+_GCS = Scheme(
+    package="gcsfs",
+    defaults=_NO_LISTINGS,
+    anonymous={"token": "anon"},
+    credential_options=frozenset({"token"}),
+    find_credentials=_has_gcs_credentials,
+    prepare=_prepare_gcs,
+    request=_request_gcs,
+    write_keywords=_write_keywords_gcs,
+    create=True,
+    list_names=_list_gcs,
+    cheap_misses=False,
+    remote=True,
+)
+_AZURE = Scheme(
+    package="adlfs",
+    defaults=_NO_LISTINGS,
+    anonymous={"anon": True},
+    credential_options=frozenset({"anon", "account_key", "connection_string", "credential", "sas_token", "client_id"}),
+    find_credentials=_has_azure_credentials,
+    request=_request_azure,
+    write_keywords=_write_keywords_azure,
+    create=True,
+    list_names=_list_azure,
+    cheap_misses=False,
+    remote=True,
+)
+_LOCAL = Scheme(read=_read_local, publish=_publish_local)
+_SFTP = Scheme(
+    package="paramiko",
+    read=_read_sftp,
+    publish=_publish_sftp,
+    list_names=_list_sftp,
+    cheap_misses=False,
+    one_at_a_time=True,
+    remote=True,
+)
+_ZIP = Scheme(
+    writable=_archive_is_written,
+    readable=_archive_is_read,
+    can_replace=False,
+    one_at_a_time=True,
+)
+
+SCHEMES: Mapping[str, Scheme] = {
+    "file": _LOCAL,
+    "local": _LOCAL,
+    "http": _HTTP,
+    "https": _HTTP,
+    "s3": _S3,
+    "s3a": _S3,
+    "gs": _GCS,
+    "gcs": _GCS,
+    "az": _AZURE,
+    "abfs": _AZURE,
+    "abfss": _AZURE,
+    "sftp": _SFTP,
+    "ssh": _SFTP,
+    "zip": _ZIP,
+    "tar": _READ_ONLY,
+    "libarchive": _READ_ONLY,
+    "github": Scheme(package="requests", writable=_never, cheap_misses=False, remote=True),
+    "git": _READ_ONLY,
+    "reference": Scheme(writable=_never, remote=True),
+    "data": _READ_ONLY,
+    "simplecache": _CACHE,
+    "filecache": _CACHE,
+    "blockcache": _CACHE,
+    "cached": _CACHE,
+}
+"""What differs between protocols; a protocol that is not here takes `Scheme`'s defaults."""
+
+
+# ---------------------------------------------------------------------------------- resolving
+
+
+class Link(NamedTuple):
+    """One part of a chained URL."""
+
+    protocol: str
+    url: str
+    display: str
+    options: Options
+    has_path: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a pyramid is, and how to reach it. Nothing here touches the network but `open`."""
+
+    links: tuple[Link, ...]
+    """The parts of the URL, the outermost first; they carry secrets: use `display` to show."""
+
+    anon: bool | None = None
+    fs: Filesystem = field(default=None)
+    """The user's own filesystem, or None to make one."""
+
+    made_by: int = field(default_factory=os.getpid)
+    """The process that ``fs`` works in."""
+
+    def __repr__(self) -> str:
+        return f"Location({self.display()!r})"
+
+    @property
+    def scheme(self) -> Scheme:
+        """The table's row for the outermost protocol."""
+        return SCHEMES.get(self.links[0].protocol, Scheme())
+
+    @property
+    def writable(self) -> bool:
+        """Whether this protocol, with these options, can be written to."""
+        return self.scheme.writable(self.links[0].options)
+
+    @property
+    def readable(self) -> bool:
+        """Whether this protocol, with these options, can be read from."""
+        return self.scheme.readable(self.links[0].options)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not show in a message: query strings, passwords, keys, tokens."""
+        found = set()
+        for link in self.links:
+            parts = urllib.parse.urlsplit(link.url)
+            found |= {parts.query, parts.password or ""}
+            found |= {urllib.parse.unquote(parts.password or "")}
+            found |= set(_secret_values(link.options, secret=False))
+        return tuple(sorted((text for text in found if len(text) > 3), key=len, reverse=True))  # noqa: PLR2004
+
+    def display(self, name: str = "") -> str:
+        """Show the URL of the pyramid, or of an object in it, without secrets."""
+        shown = [link.display for link in self.links]
+        place = next((i for i, link in enumerate(self.links) if link.has_path), len(shown) - 1)
+        if name:
+            shown[place] = f"{shown[place].rstrip('/')}/{name}" if shown[place] else name
+        return _CHAIN.join(shown)
+
+    @property
+    def behind(self) -> "Location | None":
+        """What an archive or a cache is in front of, if that is asked over HTTP by ourselves."""
+        if len(self.links) > 1 and SCHEMES.get(self.links[1].protocol, Scheme()).request:
+            return Location(self.links[1:], anon=self.anon)
+        return None
+
+    def open(self, timeout: float) -> tuple[Any, str]:
+        """Make the filesystem; returns it with the root below which the pyramid's objects are."""
+        import fsspec  # noqa: PLC0415
+
+        if self.fs is not None:
+            fs = self.fs
+            if self.made_by != os.getpid():  # not safe to use after a fork: make its like
+                fs = type(fs)(*fs.storage_args, **{**fs.storage_options, "skip_instance_cache": True})
+            return fs, fs._strip_protocol(self.links[0].url)  # noqa: SLF001 - as url_to_fs does
+        options = {link.protocol: self._options(link) for link in self.links}
+        fs, root = fsspec.core.url_to_fs(_CHAIN.join(link.url for link in self.links), **options)
+        inner = fs
+        for link in self.links:
+            prepare = SCHEMES.get(link.protocol, Scheme()).prepare
+            if prepare is not None and inner is not None:
+                prepare(inner, timeout)
+            inner = getattr(inner, "fs", None)
+        return fs, root
+
+    def _options(self, link: Link) -> Options:
+        scheme = SCHEMES.get(link.protocol, Scheme())
+        options = _merged(scheme.defaults, link.options)
+        if not scheme.anonymous or scheme.credential_options & options.keys():
+            return options
+        anonymous = self.anon
+        if anonymous is None and scheme.find_credentials is not None:
+            anonymous = not scheme.find_credentials(options)
+        return _merged(options, scheme.anonymous) if anonymous else options
+
+
+def resolve(
+    url: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    fs: Filesystem = None,
+    anon: bool | None = None,
+) -> Location:
+    """Read a pyramid's URL.
+
+    Parameters
+    ----------
+    url : str or path
+        A path, any fsspec URL or chain of them, ``s3+http(s)://endpoint/bucket/path``; with
+        ``precomputed://`` in front or ``|neuroglancer-precomputed:`` behind, or with neither.
+    storage_options : mapping, optional
+        As fsspec has them: for one protocol flat, for a chain nested by protocol.
+    fs : fsspec.AbstractFileSystem, optional
+        A filesystem to use instead of making one; `url` is then a path in it.
+    anon : bool, optional
+        Whether to go without credentials; by default without, where the machine has none.
+
+    Raises
+    ------
+    URLError
+        If the scheme is not known or written with one colon, or its driver is not installed.
+    """
+    text = _strip_precomputed(os.fspath(url))
+    options = dict(storage_options or {})
+    if fs is not None:
+        if options or anon is not None:
+            message = "fs is a finished filesystem: storage_options and anon do not apply to it"
+            raise ValueError(message)
+        protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+        link = Link(protocol, text, _without_secrets(text), dict(fs.storage_options), has_path=True)
+        return Location((link,), fs=fs)
+    links = [_link(part, options) for part in text.split(_CHAIN)]
+    links[0].options.update(options)
+    return Location(tuple(links), anon=anon)
+
+
+def join(root: str, relative_path: str) -> str:
+    """Join a pyramid's root in its filesystem and the checked path of an object.
+
+    Where the root is a URL, the path is quoted and goes before the query, so that every object of a
+    signed base URL keeps the signature.
+
+    Examples
+    --------
+    >>> join("bucket/pyramid/", "info"), join("", "info")
+    ('bucket/pyramid/info', 'info')
+    >>> join("http://host/a?sig=x%2F", "1e+06/0-1_0-1_0-1")
+    'http://host/a/1e%2B06/0-1_0-1_0-1?sig=x%2F'
+    """
+    if not root:
+        return relative_path
+    if "://" not in root:
+        return f"{root.rstrip('/')}/{relative_path}"
+    base, mark, query = root.partition("?")
+    quoted = urllib.parse.quote(relative_path, safe="/!$&'()*,;=:@~")
+    return f"{base.rstrip('/')}/{quoted}{mark}{query}"
+
+
+def check_relative_path(path: str) -> str:
+    """Check that a path stays inside the pyramid.
+
+    Raises
+    ------
+    ValueError
+        If the path is empty, absolute, has a NUL, an empty segment, or a segment that is or decodes
+        to ``..``.
+
+    Examples
+    --------
+    >>> check_relative_path("mesh/./1:0")
+    'mesh/1:0'
+    >>> check_relative_path("mesh/%2e%2e/%2e%2e/etc")
+    Traceback (most recent call last):
+        ...
+    ValueError: 'mesh/%2e%2e/%2e%2e/etc' is not a path inside the pyramid
+    """
+    if not isinstance(path, str):
+        path = os.fspath(path)
+    decoded = re.split(r"[/\\]", urllib.parse.unquote(path))
+    segments = path.split("/")
+    if ".." in decoded or "" in segments or "\0" in "".join(decoded) or "\0" in path:
+        message = f"{path!r} is not a path inside the pyramid"
+        raise ValueError(message)
+    inside = "/".join(segment for segment in segments if segment != ".")
+    if not inside:
+        message = f"{path!r} does not name an object in the pyramid"
+        raise ValueError(message)
+    return inside
+
+
+def convert_file_url_to_pathname(url: str) -> str:
+    """Convert a local ``file://`` URL or a plain pathname to a pathname.
+
+    Parameters
+    ----------
+    url : str
+        A plain pathname (returned as it is), ``file:///path`` or ``file://localhost/path`` with
+        percent-encoding, each also with ``precomputed://`` in front.
+
+    Returns
+    -------
+    str
+        A pathname suitable for `open`.
+
+    Raises
+    ------
+    URLError
+        If this is another kind of URL, or not a local one.
+
+    Examples
+    --------
+    >>> convert_file_url_to_pathname("precomputed://file:///my%20pyramid")
+    '/my pyramid'
+    """
+    text = _strip_precomputed(url)
+    scheme = _scheme_of(text)
+    if scheme is None:
+        return text
+    if scheme != "file":
+        message = f"{_without_secrets(text)}: a local path or a file:/// URL is required"
+        raise URLError(message)
+    parts = urllib.parse.urlsplit(text)
+    if parts.netloc not in ("", "localhost"):
+        message = f"{_without_secrets(text)}: not a local file; is a slash missing in file:///?"
+        raise URLError(message)
+    try:
+        return urllib.parse.unquote(parts.path, errors="strict")
+    except UnicodeDecodeError as exc:
+        message = f"{text}: the percent-encoded bytes are not UTF-8"
+        raise URLError(message) from exc
+
+
+def _strip_precomputed(url: str) -> str:
+    text = url.removesuffix(_PRECOMPUTED_ADAPTER).removeprefix(PRECOMPUTED_PREFIX)
+    adapter = re.search(r"\|([a-z][a-z0-9+.-]*):", text)
+    if adapter:
+        message = (
+            f"{_without_secrets(text)}: the adapter {adapter[1]!r} is not known; only a closing "
+            f"{_PRECOMPUTED_ADAPTER!r} is"
+        )
+        raise URLError(message)
+    if not text:
+        message = f"{url!r} names no pyramid"
+        raise URLError(message)
+    return text
+
+
+def _scheme_of(text: str) -> str | None:
+    """Return the scheme in lower case, or None for a plain path."""
+    if os.name == "nt" and re.match(r"[A-Za-z]:[\\/]", text):
+        return None
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
+    return match[1].lower() if match else None
+
+
+def _link(text: str, options: Options) -> Link:
+    """Read one part of a chain, taking the options that are nested under its protocol."""
+    if re.fullmatch(r"[a-z][a-z0-9]*", text) and text in SCHEMES and text not in ("file", "local"):
+        text += "://"
+    scheme = _scheme_of(text)
+    if scheme is None or scheme in ("file", "local"):
+        return _local_link(text, options)
+    if not re.match(r"[^:]+://", text):
+        message = (
+            f"{_without_secrets(text)}: a URL has two slashes after its scheme "
+            f"({scheme}://...); for a local file of this name write ./{text}"
+        )
+        raise URLError(message)
+    extra: Options = {}
+    if scheme in ("s3+http", "s3+https"):
+        text, extra = _s3_at_endpoint(text)
+        scheme = "s3"
+    else:
+        text = scheme + text[len(scheme) :]
+    _require_driver(scheme, text)
+    if scheme in ("http", "https"):
+        text = _quoted_base(text)
+    own = _merged(extra, _take_options(scheme, options))
+    bare = text == f"{scheme}://"
+    inherits = bare and SCHEMES.get(scheme, Scheme()).cache_of
+    display = scheme if inherits else _without_secrets(text)
+    return Link(scheme, text, display, own, has_path=not inherits)
+
+
+def _local_link(text: str, options: Options) -> Link:
+    path = os.path.abspath(convert_file_url_to_pathname(re.sub("^local:", "file:", text)))  # noqa: PTH100
+    return Link("file", f"file://{path}", path, _take_options("file", options), has_path=True)
+
+
+def _s3_at_endpoint(text: str) -> tuple[str, Options]:
+    """Read Neuroglancer's ``s3+https://endpoint/bucket/path``."""
+    parts = urllib.parse.urlsplit(text)
+    bucket_path = parts.path.lstrip("/")
+    if not parts.netloc or not bucket_path:
+        message = f"{_without_secrets(text)}: expected s3+https://endpoint/bucket/path"
+        raise URLError(message)
+    endpoint = f"{parts.scheme.removeprefix('s3+')}://{parts.netloc}"
+    options = {"endpoint_url": endpoint, "config_kwargs": {"s3": {"addressing_style": "path"}}}
+    return f"s3://{urllib.parse.unquote(bucket_path)}", options
+
+
+def _quoted_base(text: str) -> str:
+    """Quote what a person types into an HTTP URL and leave what is quoted alone; no fragment."""
+    parts = urllib.parse.urlsplit(text)
+    if not parts.hostname:
+        message = f"{_without_secrets(text)}: the URL names no host"
+        raise URLError(message)
+    path = urllib.parse.quote(parts.path, safe="/%!$&'()*+,;=:@~")
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def _require_driver(protocol: str, text: str) -> None:
+    """Import the filesystem's class, or tell what is missing."""
+    import fsspec  # noqa: PLC0415
+
+    if protocol in ("gs", "gcs"):
+        # Else gcsfs asks for the bucket's layout before each operation: a minute of stalls on
+        # servers that do not know the question. It is read when gcsfs is first imported.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as exc:
+        package = SCHEMES.get(protocol, Scheme()).package
+        hint = f"pip install {package}" if package else str(exc)
+        message = f"{_without_secrets(text)}: the driver of {protocol}:// is not installed: {hint}"
+        raise URLError(message) from exc
+    except ValueError as exc:
+        message = (
+            f"{_without_secrets(text)}: the scheme {protocol!r} is not known to fsspec; "
+            "is it misspelt, or is a package to be installed that registers it?"
+        )
+        raise URLError(message) from exc
+
+
+def _take_options(protocol: str, options: Options) -> Options:
+    """Take out what is nested under a protocol, by any of the names of its row."""
+    row = SCHEMES.get(protocol)
+    names = [name for name, scheme in SCHEMES.items() if scheme is row] if row else [protocol]
+    taken: Options = {"skip_instance_cache": True}
+    for name in names:
+        if isinstance(options.get(name), Mapping):
+            taken.update(options.pop(name))
+    return taken
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Options:
+    """Merge options, the second one's winning, one level into options that are mappings."""
+    merged = dict(first)
+    for key, value in second.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = {**merged[key], **value}
+        else:
+            merged[key] = value
+    return merged
+
+
+def _without_secrets(text: str) -> str:
+    """Strip the query, the user and the password from a URL."""
+    text = text.partition("?")[0] if "://" in text else text
+    return re.sub(r"(?<=://)[^/@]*@", "", text)
+
+
+_SECRET_OPTION = re.compile(
+    r"key$|secret|token|pass|credential|connection_string|auth|headers|cookies|signature", re.IGNORECASE
+)
+
+
+def _secret_values(options: object, *, secret: bool) -> Iterable[str]:
+    """Find the texts in storage options that stand under a telling name."""
+    if isinstance(options, Mapping):
+        for key, value in options.items():
+            yield from _secret_values(value, secret=secret or bool(_SECRET_OPTION.search(str(key))))
+    elif isinstance(options, (list, tuple)):
+        for value in options:
+            yield from _secret_values(value, secret=secret)
+    elif secret and isinstance(options, str) and options != "anon":
+        yield options
