@@ -17,7 +17,7 @@ import urllib.request
 import uuid
 import zipfile
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -102,6 +102,8 @@ class _Transport(Protocol):
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T: ...
 
     async def run_async(self, coroutine: Coroutine[Any, Any, _T]) -> _T: ...
+
+    def is_alive(self) -> bool: ...
 
     def close(self) -> None: ...
 
@@ -227,39 +229,42 @@ class ObjectStore:
         return connection
 
     def _open(self, coroutine: Coroutine[Any, Any, Any]) -> _Transport:
-        """Return the transport; on failure, close the coroutine that cannot run."""
+        """Return the transport, making the filesystem if need be; on failure, close the coroutine."""
+        connection = self._connection
+        if connection.is_open:
+            return connection.transport
         try:
-            return self._connection.transport
-        except Exception as exc:  # noqa: BLE001 - each becomes one of ours
+            with _giving_up():
+                for attempt in _retrying(self.attempts):
+                    with attempt:
+                        return self._opened(connection)
+        except BaseException:
             coroutine.close()
+            raise
+        raise AssertionError  # pragma: no cover - the loop ends by returning or raising
+
+    def _opened(self, connection: "_Connection") -> _Transport:
+        try:
+            return connection.transport
+        except Exception as exc:  # noqa: BLE001 - each becomes one of ours
             error = self._error("open", "", exc)
         raise error
 
     async def _attempt(self, verb: str, name: str, operation: Callable[[_Transport, str], Awaitable[_T]]) -> _T:
         connection = self._connection
-        transport = connection.transport
-        path = join(connection.root, name)
-        sent = 0
 
         async def once() -> _T:
-            nonlocal sent
-            sent += 1
+            transport = self._opened(connection)
             try:
-                return await operation(transport, path)
+                return await operation(transport, join(connection.root, name))
             except Exception as exc:  # noqa: BLE001 - each becomes one of ours
-                error = self._error(verb, name, exc)
+                error = self._error(verb, name, exc if transport.is_alive() else _lost_connection(exc))
             raise error  # outside of the handler: a cause with secrets would follow as context
 
         if not self.scheme.remote:
             return await once()
-        began = time.monotonic()
-        try:
-            return await transport.retry(once, self.attempts)
-        except _TransientError as exc:
-            seconds = time.monotonic() - began
-            final = exc.final(f"{exc} (gave up after {sent} attempts in {seconds:.1f} s)")
-            final.__cause__ = exc.__cause__
-        raise final
+        with _giving_up():
+            return await self._opened(connection).retry(once, self.attempts)
 
     def _error(self, verb: str, name: str, exc: Exception) -> Exception:
         """Map a foreign exception; the cause goes along unless it shows a secret."""
@@ -295,11 +300,13 @@ class _Connection:
 
     @property
     def transport(self) -> _Transport:
-        if self._transport is None:
+        transport = self._transport
+        if transport is None or not transport.is_alive():
             with self._lock:
-                if self._transport is None:
-                    self._transport = self._make()
-        return self._transport
+                transport = self._transport
+                if transport is None or not transport.is_alive():
+                    transport = self._transport = self._make()
+        return transport
 
     def _make(self) -> _Transport:
         scheme = self._location.scheme
@@ -406,6 +413,9 @@ class _AsyncTransport:
 
     async def list_names(self, prefix: str, limit: int) -> list[str]:
         return await self._scheme.list_names(self._fs, prefix, limit)
+
+    def is_alive(self) -> bool:
+        return True
 
     def close(self) -> None:
         self._sessions = None  # fsspec closes a session with its filesystem
@@ -552,6 +562,9 @@ class _ThreadTransport:
         with self._turn:
             return await self._scheme.list_names(self._fs, prefix, limit)
 
+    def is_alive(self) -> bool:
+        return self._scheme.is_alive(self._fs)
+
     def close(self) -> None:
         if self._scheme.one_at_a_time and hasattr(self._fs, "close"):
             with self._turn:
@@ -640,6 +653,27 @@ def _confirm_missing(behind: _Transport, path: str) -> None:
 
 def _retrying(attempts: int) -> "stamina._core._RetryContextIterator":
     return stamina.retry_context(on=_retry_after, attempts=attempts, timeout=RETRY_SECONDS, **_WAITS)
+
+
+@contextlib.contextmanager
+def _giving_up() -> Iterator[None]:
+    """Turn a failure that was tried again in vain into what it is."""
+    began = time.monotonic()
+    try:
+        yield
+    except _TransientError as exc:
+        seconds = time.monotonic() - began
+        final = exc.final(f"{exc} (gave up after trying again for {seconds:.1f} s)")
+        final.__cause__ = exc.__cause__
+    else:
+        return
+    raise final
+
+
+def _lost_connection(exc: Exception) -> ConnectionResetError:
+    lost = ConnectionResetError(f"the connection was lost: {exc}")
+    lost.__cause__ = exc
+    return lost
 
 
 def _retry_after(exc: Exception) -> bool | float:

@@ -114,6 +114,9 @@ class Scheme:
     one_at_a_time: bool = False
     """Whether an instance must not be used by two threads at once."""
 
+    is_alive: Callable[[Filesystem], bool] = lambda _fs: True
+    """Whether the filesystem still has the connection that it was made with."""
+
     remote: bool = False
     """Whether failures may be transient, so that trying again makes sense."""
 
@@ -164,6 +167,11 @@ def _publish_sftp(fs: Filesystem, temporary: str, path: str, create: bool) -> No
         if fs.exists(path):
             raise FileExistsError(path) from exc
         raise
+
+
+def _is_alive_sftp(fs: Filesystem) -> bool:
+    transport = fs.client.get_transport()
+    return transport is not None and transport.is_active()
 
 
 async def _list_sftp(fs: Filesystem, prefix: str, limit: int) -> list[str]:
@@ -440,6 +448,7 @@ _SFTP = Scheme(
     read=_read_sftp,
     publish=_publish_sftp,
     list_names=_list_sftp,
+    is_alive=_is_alive_sftp,
     cheap_misses=False,
     one_at_a_time=True,
     remote=True,
