@@ -55,11 +55,11 @@ def _decode_members(new: Callable[[], Any], data: bytes, limit: int) -> bytes:
 def _decode_gzip(data: bytes, limit: int) -> bytes:
     """Decode gzip; one member in the fast library, whatever it will not take in zlib.
 
-    The fast one reads the size from the stream's end and passes over what follows the stream, so
-    its answer counts only where the size agrees.
+    The fast one checks the first member and passes over what follows it. So its answer counts only
+    where the size at the end of the data is this member's, and no other member can begin.
     """
     size = int.from_bytes(data[-4:], "little")
-    if size <= min(limit, len(data) * _DEFLATE_MAX_RATIO):
+    if size <= min(limit, len(data) * _DEFLATE_MAX_RATIO) and data.find(_GZIP_MAGIC, 1) < 0:
         try:
             decoded = bytes(imagecodecs.gzip_decode(data, out=max(size, 1)))
         except (RuntimeError, ValueError, SystemError):
@@ -96,6 +96,9 @@ def _decode_brotli(data: bytes, limit: int) -> bytes:
 
 
 def _decode_zstd(data: bytes, limit: int) -> bytes:
+    if not data:
+        message = "the stream ends too early"
+        raise ValueError(message)
     return _decode_growing(imagecodecs.zstd_decode, imagecodecs.ZstdError, data, limit)
 
 
@@ -210,13 +213,30 @@ def decode(
         object: the caller does.
     """
     limit = MAX_DECODED_SIZE if raw_length is None else raw_length
-    served = _decode_header(data, content_encoding, limit if not suffix else MAX_DECODED_SIZE)
+    told = [(row, f"Content-Encoding {row.encodings[0]}") for row in _header_rows(content_encoding)]
     if suffix:
-        return _decode_suffix(served, suffix, limit, already_decoded=served is not data)
-    if sniff and served is data and may_be_gzip(data) and len(data) != raw_length:
-        decoded = _try_gzip(data, limit)
-        return data if decoded is None else decoded
-    return served
+        told.append((_BY_SUFFIX[suffix], f"suffix {suffix}"))
+    if not told:
+        return _sniffed(data, limit, raw_length) if sniff else data
+    for row, told_by in told[:-1]:
+        data = _decode_row(row, data, MAX_DECODED_SIZE, told_by)
+    row, told_by = told[-1]
+    try:
+        return _decode_row(row, data, limit, told_by)
+    except CorruptDataError:
+        # Web servers often serve x.gz with Content-Encoding: gzip for the one compression there is.
+        # The header has told the same as the suffix, and there is nothing left to undo.
+        if suffix and any(row is header_row for header_row, _ in told[:-1]):
+            return data
+        raise
+
+
+def _sniffed(data: bytes, limit: int, raw_length: int | None) -> bytes:
+    """Decode what nobody says is compressed, if it is gzip to the last byte."""
+    if not may_be_gzip(data) or len(data) == raw_length:
+        return data
+    decoded = _try_gzip(data, limit)
+    return data if decoded is None else decoded
 
 
 def _header_rows(content_encoding: str) -> Iterator[Compression]:
@@ -229,27 +249,6 @@ def _header_rows(content_encoding: str) -> Iterator[Compression]:
             message = f"unknown Content-Encoding {name!r}"
             raise CorruptDataError(message)
         yield _BY_ENCODING[name]
-
-
-def _decode_header(data: bytes, content_encoding: str, limit: int) -> bytes:
-    for row in _header_rows(content_encoding):
-        data = _decode_row(row, data, limit, f"Content-Encoding {row.encodings[0]}")
-    return data
-
-
-def _decode_suffix(data: bytes, suffix: str, limit: int, *, already_decoded: bool) -> bytes:
-    """Undo the compression that a name tells.
-
-    Web servers often serve ``x.gz`` with ``Content-Encoding: gzip`` for the one compression there
-    is; then the header has told the same as the suffix and there is nothing left to undo.
-    """
-    row = _BY_SUFFIX[suffix]
-    try:
-        return _decode_row(row, data, limit, f"suffix {suffix}")
-    except CorruptDataError:
-        if already_decoded:
-            return data
-        raise
 
 
 def _decode_row(row: Compression, data: bytes, limit: int, told_by: str) -> bytes:

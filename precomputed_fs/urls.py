@@ -550,7 +550,9 @@ class Location:
         shown = [link.display for link in self.links]
         place = next((i for i, link in enumerate(self.links) if link.has_path), len(shown) - 1)
         if name:
-            shown[place] = f"{shown[place].rstrip('/')}/{name}" if shown[place] else name
+            scheme, mark, path = shown[place].rpartition("://")
+            path = f"{path.rstrip('/')}/{name}" if path else name
+            shown[place] = scheme + mark + path
         return _CHAIN.join(shown)
 
     @property
@@ -625,7 +627,8 @@ def resolve(
         protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
         link = Link(protocol, text, _without_secrets(text), dict(fs.storage_options), has_path=True)
         return Location((link,), fs=fs)
-    links = [_link(part, options) for part in text.split(_CHAIN)]
+    parts = text.split(_CHAIN)
+    links = [_link(part, options, chained=len(parts) > 1) for part in parts]
     links[0].options.update(options)
     return Location(tuple(links), anon=anon)
 
@@ -749,9 +752,9 @@ def _scheme_of(text: str) -> str | None:
     return match[1].lower() if match else None
 
 
-def _link(text: str, options: Options) -> Link:
+def _link(text: str, options: Options, *, chained: bool) -> Link:
     """Read one part of a chain, taking the options that are nested under its protocol."""
-    if re.fullmatch(r"[a-z][a-z0-9]*", text) and text in SCHEMES and text not in ("file", "local"):
+    if chained and text in SCHEMES and text not in ("file", "local"):
         text += "://"
     scheme = _scheme_of(text)
     if scheme is None or scheme in ("file", "local"):
@@ -850,10 +853,19 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Options:
     return merged
 
 
+_WITH_USER_INFO = ("http", "https", "sftp", "ssh", "ftp", "smb", "webdav", "webhdfs")
+
+
 def _without_secrets(text: str) -> str:
-    """Strip the query, the user and the password from a URL."""
-    text = text.partition("?")[0] if "://" in text else text
-    return re.sub(r"(?<=://)[^/@]*@", "", text)
+    """Strip the query from a URL, and the user and the password where a scheme has them."""
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    rest = rest.partition("?")[0]
+    if scheme.lower() in _WITH_USER_INFO:
+        authority, slash, path = rest.partition("/")
+        rest = authority.rpartition("@")[2] + slash + path
+    return f"{scheme}://{rest}"
 
 
 _SECRET_OPTION = re.compile(
