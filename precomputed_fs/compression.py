@@ -239,6 +239,18 @@ def _sniffed(data: bytes, limit: int, raw_length: int | None) -> bytes:
     return data if decoded is None else decoded
 
 
+def decode_gzip_or_zlib(data: bytes, limit: int = MAX_DECODED_SIZE) -> bytes:
+    """Decode what a shard calls "gzip": RFC 1952, or the zlib streams of neuroglancer-scripts.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is neither, or decodes to more than the limit in bytes.
+    """
+    row = _BY_ENCODING[GZIP_ENCODING] if may_be_gzip(data) else _BY_ENCODING["deflate"]
+    return _decode_row(row, data, limit, "shard's encoding gzip")
+
+
 def _header_rows(content_encoding: str) -> Iterator[Compression]:
     """Go through the codings of a header in the order in which they are to be undone."""
     names = [name.strip().lower() for name in content_encoding.split(",")]

@@ -9,6 +9,7 @@ A user can always tell absent, forbidden, broken and unreachable apart::
     │   ├── AccessDeniedError  (also PermissionError)   401 or 403
     │   ├── CorruptDataError   (also ValueError)        truncated, not decodable, of the wrong length
     │   └── ReadOnlyError      (also NotImplementedError) the protocol cannot do this, see can_write
+    ├── InvalidInfoError       (a ValueError) `info` says what cannot be; names the place
     └── URLError               not a URL that can be opened; names the scheme and what to install
 
 A relative path that would leave the pyramid is a plain ``ValueError``, raised before any request.
@@ -20,6 +21,7 @@ __all__ = [
     "AlreadyExistsError",
     "CorruptDataError",
     "DataAccessError",
+    "InvalidInfoError",
     "NotFoundError",
     "ReadOnlyError",
     "URLError",
@@ -52,6 +54,10 @@ class CorruptDataError(DataAccessError, ValueError):
 
 class ReadOnlyError(DataAccessError, NotImplementedError):
     """The protocol cannot be written to (or, an archive being written, not be read from)."""
+
+
+class InvalidInfoError(ValueError):
+    """``info`` says what cannot be; the message names the place, such as ``scales[0].size``."""
 
 
 class URLError(Exception):

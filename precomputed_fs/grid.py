@@ -6,14 +6,20 @@ include the scale's ``voxel_offset`` and so may be negative. The specification n
 ``{key}/{xmin}-{xmax}/{ymin}-{ymax}/{zmin}-{zmax}`` (sub-directories) unless told otherwise.
 """
 
+import functools
 import operator
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 ChunkCoords = tuple[int, int, int, int, int, int]
 """``(xmin, xmax, ymin, ymax, zmin, zmax)`` in voxels, half-open."""
 
+Triple = tuple[int, int, int]
+"""``(x, y, z)``."""
+
 _COORDS_LENGTH = 6
+_MORTON_BITS = 64
 _FLAT_NAME = re.compile(r"-?\d+--?\d+_-?\d+--?\d+_-?\d+--?\d+")
 _SUBDIRECTORY_NAME = re.compile(r"-?\d+--?\d+")
 
@@ -100,3 +106,87 @@ def layout_of(name: str) -> bool | None:
     if _SUBDIRECTORY_NAME.fullmatch(name):
         return False
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkGrid:
+    """How a scale's volume is cut into chunks; all in voxels, xyz."""
+
+    size: Triple
+    chunk_size: Triple
+    voxel_offset: Triple = (0, 0, 0)
+
+    @property
+    def shape(self) -> Triple:
+        """How many chunks there are along x, y and z."""
+        x, y, z = (-(-size // chunk) for size, chunk in zip(self.size, self.chunk_size, strict=True))
+        return x, y, z
+
+    def chunk(self, cell: Triple) -> ChunkCoords:
+        """Return the coordinates of the chunk at a cell of the grid, clipped to the volume.
+
+        Examples
+        --------
+        >>> ChunkGrid(size=(100, 64, 64), chunk_size=(64, 64, 64), voxel_offset=(-10, 0, 0)).chunk((1, 0, 0))
+        (54, 90, 0, 64, 0, 64)
+        """
+        lows = [index * chunk for index, chunk in zip(cell, self.chunk_size, strict=True)]
+        highs = [min(low + chunk, size) for low, chunk, size in zip(lows, self.chunk_size, self.size, strict=True)]
+        (x0, y0, z0), (x1, y1, z1), (x, y, z) = lows, highs, self.voxel_offset
+        return x + x0, x + x1, y + y0, y + y1, z + z0, z + z1
+
+    def cell(self, coords: ChunkCoords) -> Triple:
+        """Return the cell of the grid that a chunk's coordinates name.
+
+        Raises
+        ------
+        ValueError
+            If these are not the coordinates of a chunk of this grid; the message gives the chunk
+            that begins there, or the bounds.
+        """
+        lows = [low - offset for low, offset in zip(coords[::2], self.voxel_offset, strict=True)]
+        x, y, z = (low // chunk for low, chunk in zip(lows, self.chunk_size, strict=True))
+        if not all(0 <= index < count for index, count in zip((x, y, z), self.shape, strict=True)):
+            message = f"chunk {coords} is outside of the volume: size {self.size}, voxel_offset {self.voxel_offset}"
+            raise ValueError(message)
+        if self.chunk((x, y, z)) != coords:
+            message = f"{coords} is no chunk of the grid; the chunk there is {self.chunk((x, y, z))}"
+            raise ValueError(message)
+        return x, y, z
+
+
+def compressed_morton_code(cell: Triple, shape: Triple) -> int:
+    """Interleave the bits of a cell's indices, as chunks are numbered in shards.
+
+    Parameters
+    ----------
+    cell : tuple of int
+        Indices of a chunk in the grid, xyz.
+    shape : tuple of int
+        How many chunks the grid has along x, y and z. Bit ``i`` of an axis is used only while
+        ``2**i`` is less than that (specification, "compressed Morton code").
+
+    Raises
+    ------
+    ValueError
+        If the code would need more than 64 bits.
+
+    Examples
+    --------
+    >>> compressed_morton_code((2, 1, 0), (4, 2, 1))
+    6
+    """
+    code = 0
+    for position, (axis, bit) in enumerate(_morton_bits(shape)):
+        code |= (cell[axis] >> bit & 1) << position
+    return code
+
+
+@functools.lru_cache(maxsize=64)
+def _morton_bits(shape: Triple) -> tuple[tuple[int, int], ...]:
+    """List the bits of a code, the lowest first, as (axis, bit of its index)."""
+    widths = [(count - 1).bit_length() for count in shape]
+    if sum(widths) > _MORTON_BITS:
+        message = f"a grid of {shape} chunks needs {sum(widths)} bits to number its chunks; shards have 64"
+        raise ValueError(message)
+    return tuple((axis, bit) for bit in range(max(widths)) for axis in range(3) if bit < widths[axis])

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import http
+import lzma
 import os
 import socket
 import threading
@@ -203,7 +204,7 @@ class ObjectStore:
             await transport.write(path, data, keywords, create=create)
 
         try:
-            await self._attempt("write", name, put)
+            await self._attempt("create" if create else "write", name, put)
         except AlreadyExistsError:
             # A try whose answer was lost may have written just what the next one met.
             if tries == 1 or (await self.read(name)).data != data:
@@ -279,7 +280,7 @@ class ObjectStore:
             detail = detail.replace(secret, "***")
         if _shows_url(exc):
             detail = type(exc).__name__
-        error = _mapped(exc, f"cannot {verb} {self.location.display(name)}: {detail}")
+        error = _mapped(verb, exc, f"cannot {verb} {self.location.display(name)}: {detail}")
         error.__cause__ = None if shows_secret else exc
         return error
 
@@ -684,7 +685,7 @@ def _retry_after(exc: Exception) -> bool | float:
 
 
 _OWN = (_StatusError, _BrokenAnswerError)
-_OUR_MISTAKES = (TypeError, AttributeError, NameError, AssertionError, MemoryError, RecursionError)
+_OUR_MISTAKES = (TypeError, AttributeError, NameError, AssertionError, MemoryError)
 """Not the store's failures: these stay what they are."""
 
 _SHOWING_URLS = frozenset({"ClientResponseError", "InvalidURL", "RequestException"})
@@ -701,13 +702,21 @@ class _Rule:
     names: frozenset[str] = frozenset()
     """Names of drivers' exception classes, so that no driver is imported to ask."""
 
+    verbs: frozenset[str] = frozenset({"open", "read", "probe", "write", "create", "delete", "list"})
+    """What was being done."""
+
 
 _UNKNOWN = _Rule(DataAccessError)
 _RULES = (
     _Rule(
         NotFoundError,
         statuses=frozenset({404}),
-        types=(FileNotFoundError, NotADirectoryError, IsADirectoryError),
+        types=(FileNotFoundError,),
+    ),
+    _Rule(
+        NotFoundError,  # a folder is no object, and there are none below a file
+        types=(NotADirectoryError, IsADirectoryError),
+        verbs=frozenset({"read", "probe"}),
     ),
     _Rule(
         AccessDeniedError,
@@ -724,11 +733,11 @@ _RULES = (
             }
         ),
     ),
-    _Rule(AlreadyExistsError, statuses=frozenset({412}), types=(FileExistsError,)),
+    _Rule(AlreadyExistsError, types=(FileExistsError,), verbs=frozenset({"create"})),
     _Rule(
         CorruptDataError,
         statuses=frozenset({416}),
-        types=(_BrokenAnswerError, zipfile.BadZipFile, zlib.error),
+        types=(_BrokenAnswerError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
     ),
     _Rule(
         CorruptDataError,
@@ -763,26 +772,29 @@ _RULES = (
 )
 
 
-def _mapped(exc: Exception, message: str) -> DataAccessError:
+def _mapped(verb: str, exc: Exception, message: str) -> DataAccessError:
     """Make the exception of ours for a foreign one: by its status, else by its type."""
-    rule = _rule_for(exc)
+    rule = _rule_for(verb, exc)
     if rule.transient:
         return _TransientError(message, final=rule.error, wait=getattr(exc, "wait", None))
     return rule.error(message)
 
 
-def _rule_for(exc: Exception) -> _Rule:
+def _rule_for(verb: str, exc: Exception) -> _Rule:
+    rules = [rule for rule in _RULES if verb in rule.verbs]
     status = None if isinstance(exc, FileExistsError) else _status_of(exc)
     if status is not None:
-        return next((rule for rule in _RULES if status in rule.statuses), _UNKNOWN)
+        return next((rule for rule in rules if status in rule.statuses), _UNKNOWN)
     names = _class_names(exc)
-    matching = (rule for rule in _RULES if isinstance(exc, rule.types) or names & rule.names)
+    matching = (rule for rule in rules if isinstance(exc, rule.types) or names & rule.names)
     return next(matching, _UNKNOWN)
 
 
 def _status_of(exc: BaseException) -> int | None:
     """Find the HTTP status that an exception of any driver carries."""
     for link in _causes(exc):
+        if type(link).__module__ == "aiohttp.http_exceptions":
+            continue  # their code tells what a server would answer to such a request
         response = getattr(link, "response", None)
         if isinstance(response, dict):  # botocore
             response = response.get("ResponseMetadata", {})

@@ -1,0 +1,308 @@
+"""How shards are laid out: where a chunk is, what the indexes say, which ranges to read.
+
+Facts from the specification of ``neuroglancer_uint64_sharded_v1``. A shard file begins with the shard
+index, 2**minishard_bits pairs (start, end) of little-endian uint64 that locate the minishard indexes;
+a minishard index is a C-order [3, n] array of uint64: chunk ids (delta-coded), offsets (each from the
+end of the chunk before), sizes. All offsets count from the end of the shard index.
+
+This module is pure: it reads and writes bytes in memory, and plans; others do the input and output.
+"""
+
+import bisect
+import operator
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from precomputed_fs.compression import decode_gzip_or_zlib
+from precomputed_fs.errors import CorruptDataError, InvalidInfoError
+
+SHARDING_TYPE = "neuroglancer_uint64_sharded_v1"
+
+_UINT64 = (1 << 64) - 1
+_UINT32 = (1 << 32) - 1
+_LARGEST_OFFSET = 1 << 62
+_PAIR = struct.Struct("<QQ")
+_ROW_BYTES = 24  # of one chunk in a minishard index: id, offset, size
+_HASHES = ("identity", "murmurhash3_x86_128")
+_ENCODINGS = ("raw", "gzip")
+_MOST_BITS = 64
+_MOST_MINISHARD_BITS = 32
+PAGE_ENTRIES = 4096
+"""Entries of the shard index that are read at once (64 KiB): nearly always all there are."""
+
+
+class ByteRange(NamedTuple):
+    """Bytes ``start`` up to ``end`` of a file."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """A scale's ``sharding``, as the specification names its members."""
+
+    preshift_bits: int
+    hash: str
+    minishard_bits: int
+    shard_bits: int
+    minishard_index_encoding: str = "raw"
+    data_encoding: str = "raw"
+
+    @classmethod
+    def from_info(cls, given: Mapping[str, Any], place: str = "sharding") -> "Sharding":
+        """Read the member ``sharding`` of a scale.
+
+        Raises
+        ------
+        InvalidInfoError
+            If a member is missing or cannot be; the message begins with its place.
+        """
+        if not isinstance(given, Mapping):
+            message = f"{place}: expected an object, got {given!r}"
+            raise InvalidInfoError(message)
+        if given.get("@type") != SHARDING_TYPE:
+            message = f"{place}.@type: expected {SHARDING_TYPE!r}, got {given.get('@type')!r}"
+            raise InvalidInfoError(message)
+        bits = {
+            name: _bits(given, place, name, most)
+            for name, most in (
+                ("preshift_bits", _MOST_BITS),
+                ("minishard_bits", _MOST_MINISHARD_BITS),
+                ("shard_bits", _MOST_BITS),
+            )
+        }
+        if bits["minishard_bits"] + bits["shard_bits"] > _MOST_BITS:
+            message = f"{place}: expected minishard_bits + shard_bits <= 64, got {given!r}"
+            raise InvalidInfoError(message)
+        return cls(
+            hash=_choice(given, place, "hash", _HASHES, None),
+            minishard_index_encoding=_choice(given, place, "minishard_index_encoding", _ENCODINGS, "raw"),
+            data_encoding=_choice(given, place, "data_encoding", _ENCODINGS, "raw"),
+            **bits,
+        )
+
+    @property
+    def index_size(self) -> int:
+        """Bytes of the shard index, at the beginning of each shard."""
+        return _PAIR.size << self.minishard_bits
+
+    def locate(self, chunk_id: int) -> tuple[int, int]:
+        """Return the shard and, within it, the minishard that a chunk belongs to."""
+        hashed = chunk_id >> self.preshift_bits
+        if self.hash == "murmurhash3_x86_128":
+            hashed = murmurhash3_x86_128_low64(hashed)
+        minishard = hashed & ((1 << self.minishard_bits) - 1)
+        shard = hashed >> self.minishard_bits & ((1 << self.shard_bits) - 1)
+        return shard, minishard
+
+    def shard_name(self, shard: int) -> str:
+        """Return a shard's name below the scale's key, without its extension.
+
+        Examples
+        --------
+        >>> Sharding(0, "identity", 2, 9).shard_name(255)
+        '0ff'
+        """
+        return f"{shard:0{max(1, -(-self.shard_bits // 4))}x}"
+
+
+def _bits(given: Mapping[str, Any], place: str, name: str, most: int) -> int:
+    value = given.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        message = f"{place}.{name}: expected an integer from 0 to {most}, got {value!r}"
+        raise InvalidInfoError(message)
+    return value
+
+
+def _choice(given: Mapping[str, Any], place: str, name: str, known: tuple[str, ...], default: str | None) -> str:
+    value = given.get(name, default)
+    if not isinstance(value, str) or value.lower() not in known:
+        message = f"{place}.{name}: expected one of {', '.join(known)}, got {value!r}"
+        raise InvalidInfoError(message)
+    return value.lower()
+
+
+def murmurhash3_x86_128_low64(value: int) -> int:
+    """Hash the 8 little-endian bytes of a value with seed 0; the low 64 of the 128 bits.
+
+    Examples
+    --------
+    >>> hex(murmurhash3_x86_128_low64(0))
+    '0x4772b084e028ae41'
+    """
+    k1, k2 = value & _UINT32, value >> 32 & _UINT32
+    h1 = _multiply(_rotate(_multiply(k1, 0x239B961B), 15), 0xAB0E9789)
+    h2 = _multiply(_rotate(_multiply(k2, 0xAB0E9789), 16), 0x38B34AE5)
+    h1, h2, h3, h4 = h1 ^ 8, h2 ^ 8, 8, 8  # 8 is the length in bytes
+    h1 = h1 + h2 + h3 + h4 & _UINT32
+    h2, h3, h4 = h2 + h1 & _UINT32, h3 + h1 & _UINT32, h4 + h1 & _UINT32
+    h1, h2, h3, h4 = _mix(h1), _mix(h2), _mix(h3), _mix(h4)
+    h1 = h1 + h2 + h3 + h4 & _UINT32
+    return h1 | (h2 + h1 & _UINT32) << 32
+
+
+def _multiply(a: int, b: int) -> int:
+    return a * b & _UINT32
+
+
+def _rotate(value: int, bits: int) -> int:
+    return (value << bits | value >> 32 - bits) & _UINT32
+
+
+def _mix(value: int) -> int:
+    value = _multiply(value ^ value >> 16, 0x85EBCA6B)
+    value = _multiply(value ^ value >> 13, 0xC2B2AE35)
+    return value ^ value >> 16
+
+
+# ------------------------------------------------------------------------------- the indexes
+
+
+def page_of(minishard: int, sharding: Sharding) -> ByteRange:
+    """Return the bytes of the shard index to read for a minishard's entry and those around it."""
+    first = minishard - minishard % PAGE_ENTRIES
+    end = min(first + PAGE_ENTRIES, 1 << sharding.minishard_bits)
+    return ByteRange(first * _PAIR.size, end * _PAIR.size)
+
+
+def minishard_index_range(page: bytes, minishard: int, sharding: Sharding) -> ByteRange | None:
+    """Return where in the shard a minishard's index is; None if the minishard is empty.
+
+    Parameters
+    ----------
+    page : bytes
+        The part of the shard index that `page_of` names.
+
+    Raises
+    ------
+    CorruptDataError
+        If the entry ends before it starts, or is no whole number of rows long where it is raw.
+    """
+    start, end = _PAIR.unpack_from(page, minishard % PAGE_ENTRIES * _PAIR.size)
+    if start == end:
+        return None
+    if start > end or end > _LARGEST_OFFSET:
+        message = f"the shard index places the index of minishard {minishard} at {start} to {end}"
+        raise CorruptDataError(message)
+    if sharding.minishard_index_encoding == "raw" and (end - start) % _ROW_BYTES:
+        message = f"the raw index of minishard {minishard} takes {end - start} bytes, not a multiple of {_ROW_BYTES}"
+        raise CorruptDataError(message)
+    return ByteRange(start, end)
+
+
+class MinishardIndex:
+    """Where the chunks of one minishard are.
+
+    Offsets count from the end of the shard index, as in the file. It takes 24 bytes a chunk.
+    """
+
+    __slots__ = ("_ends", "_ids", "_starts")
+
+    def __init__(self, ids: "array[int]", starts: "array[int]", ends: "array[int]") -> None:
+        self._ids = ids
+        self._starts = starts
+        self._ends = ends
+
+    @classmethod
+    def from_bytes(cls, stored: bytes, encoding: str) -> "MinishardIndex":
+        """Read an index as it is stored.
+
+        Raises
+        ------
+        CorruptDataError
+            If it does not decode, is not made of whole rows, overflows, or has an id twice.
+        """
+        data = decode_gzip_or_zlib(stored) if encoding == "gzip" else stored
+        if len(data) % _ROW_BYTES:
+            message = f"a minishard index of {len(data)} bytes is not a multiple of {_ROW_BYTES}"
+            raise CorruptDataError(message)
+        count = len(data) // _ROW_BYTES
+        numbers = array("Q")
+        numbers.frombytes(data)
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        deltas, gaps, sizes = numbers[:count], numbers[count : 2 * count], numbers[2 * count :]
+        # Deltas are modulo 2**64: neither ids nor offsets need ascend.
+        ids = [total & _UINT64 for total in accumulate(deltas)]
+        ends = [total & _UINT64 for total in accumulate(map(operator.add, gaps, sizes))]
+        starts = [end - size for end, size in zip(ends, sizes, strict=True)]
+        if count and (min(starts) < 0 or max(ends) > _LARGEST_OFFSET):
+            message = "a minishard index places a chunk where no file can be"
+            raise CorruptDataError(message)
+        if any(map(operator.ge, ids, ids[1:])):
+            order = sorted(range(count), key=ids.__getitem__)
+            ids, starts, ends = ([column[i] for i in order] for column in (ids, starts, ends))
+            if any(map(operator.eq, ids, ids[1:])):
+                message = "a minishard index has the same chunk twice"
+                raise CorruptDataError(message)
+        return cls(array("Q", ids), array("Q", starts), array("Q", ends))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the index takes."""
+        return _ROW_BYTES * len(self._ids) + 256
+
+    def find(self, chunk_id: int) -> ByteRange | None:
+        """Return where a chunk is; None if it is absent, which a size of zero means too."""
+        i = bisect.bisect_left(self._ids, chunk_id)
+        if i == len(self._ids) or self._ids[i] != chunk_id or self._starts[i] == self._ends[i]:
+            return None
+        return ByteRange(self._starts[i], self._ends[i])
+
+
+# --------------------------------------------------------------------------------- planning
+
+
+class Wanted(NamedTuple):
+    """A chunk in a shard, and where it is: offsets from the beginning of the file."""
+
+    chunk_id: int
+    start: int
+    end: int
+
+
+class Read(NamedTuple):
+    """One range to read, and the chunks that are in it."""
+
+    start: int
+    end: int
+    chunks: tuple[Wanted, ...]
+
+
+def plan_reads(wanted: Iterable[Wanted], *, gap: int, size: int) -> list[Read]:
+    """Join chunks that lie together in a shard into ranges to be read at once.
+
+    Parameters
+    ----------
+    wanted : iterable of Wanted
+        Chunks of one file.
+    gap : int
+        Bytes between two chunks that may be read in vain to save a request.
+    size : int
+        Bytes beyond which no range grows by joining; a longer chunk is read alone.
+
+    Examples
+    --------
+    >>> near, far = Wanted(1, 0, 10), Wanted(2, 12, 20)
+    >>> [(read.start, read.end) for read in plan_reads([far, near], gap=2, size=100)]
+    [(0, 20)]
+    >>> [(read.start, read.end) for read in plan_reads([far, near], gap=1, size=100)]
+    [(0, 10), (12, 20)]
+    """
+    reads: list[Read] = []
+    for chunk in sorted(wanted, key=lambda chunk: (chunk.start, chunk.end)):
+        last = reads[-1] if reads else None
+        if last is not None and chunk.start - last.end <= gap and max(last.end, chunk.end) - last.start <= size:
+            reads[-1] = Read(last.start, max(last.end, chunk.end), (*last.chunks, chunk))
+        else:
+            reads.append(Read(chunk.start, chunk.end, (chunk,)))
+    return reads
