@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import brotli
 import imagecodecs
 
 from precomputed_fs.errors import CorruptDataError
@@ -23,6 +24,7 @@ INCOMPRESSIBLE_MIME_TYPES = frozenset({"application/json", "image/jpeg", "image/
 """What neuroglancer-scripts stores as it is: Neuroglancer and browsers read these directly."""
 
 _GZIP_MAGIC = b"\x1f\x8b\x08"
+_XZ_MEMORY = 1 << 30  # bytes that a stream may ask its reader for; xz -9 asks for 65 MiB
 _DEFLATE_MAX_RATIO = 1032  # bytes out per byte in; the format cannot do better
 MAX_DECODED_SIZE = 1 << 32
 """Bytes that one object may decode to where its size is not known (4 GiB)."""
@@ -30,6 +32,9 @@ MAX_DECODED_SIZE = 1 << 32
 
 class _TooLargeError(ValueError):
     """The decoded bytes exceed the limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} bytes when decoded")
 
 
 def _decode_members(new: Callable[[], Any], data: bytes, limit: int) -> bytes:
@@ -42,8 +47,7 @@ def _decode_members(new: Callable[[], Any], data: bytes, limit: int) -> bytes:
         part = member.decompress(rest, limit - size + 1)
         size += len(part)
         if size > limit:
-            message = f"more than {limit} bytes when decoded"
-            raise _TooLargeError(message)
+            raise _TooLargeError(limit)
         if not member.eof:
             message = "the stream ends too early"
             raise ValueError(message)
@@ -78,32 +82,44 @@ def _decode_deflate(data: bytes, limit: int) -> bytes:
         return _decode_members(lambda: zlib.decompressobj(wbits=-15), data, limit)
 
 
-def _decode_growing(
-    decode: Callable[..., bytes | bytearray], failure: type[Exception], data: bytes, limit: int
-) -> bytes:
-    """Decode with a library that must be told the size: guess, and grow the guess to the limit."""
-    size = max(1 << 16, 8 * len(data))
-    while size < limit:
-        try:
-            return bytes(decode(data, out=size))
-        except failure:
-            size *= 8
-    return bytes(decode(data, out=limit))
-
-
 def _decode_brotli(data: bytes, limit: int) -> bytes:
-    return _decode_growing(imagecodecs.brotli_decode, imagecodecs.BrotliError, data, limit)
+    decoder = brotli.Decompressor()
+    parts = [decoder.process(data, output_buffer_limit=limit + 1)]
+    size = len(parts[0])
+    while size <= limit and not decoder.is_finished():
+        if not parts[-1] and decoder.can_accept_more_data():
+            message = "the stream ends too early"
+            raise ValueError(message)
+        parts.append(decoder.process(b"", output_buffer_limit=limit + 1))
+        size += len(parts[-1])
+    if size > limit:
+        raise _TooLargeError(limit)
+    return b"".join(parts)
 
 
 def _decode_zstd(data: bytes, limit: int) -> bytes:
+    """Decode zstd, which must be told a size: guess, and grow the guess while it is too small."""
     if not data:
         message = "the stream ends too early"
         raise ValueError(message)
-    return _decode_growing(imagecodecs.zstd_decode, imagecodecs.ZstdError, data, limit)
+    size = min(limit, max(1 << 16, 8 * len(data)))
+    while True:
+        try:
+            decoded = bytes(imagecodecs.zstd_decode(data, out=max(size, 1)))
+        except imagecodecs.ZstdError as exc:
+            if "too small" not in str(exc):
+                raise
+            if size == limit:
+                raise _TooLargeError(limit) from exc
+            size = min(limit, 8 * size)
+        else:
+            if len(decoded) > limit:
+                raise _TooLargeError(limit)
+            return decoded
 
 
 def _decode_xz(data: bytes, limit: int) -> bytes:
-    return _decode_members(lzma.LZMADecompressor, data, limit)
+    return _decode_members(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY), data, limit)
 
 
 def _decode_bz2(data: bytes, limit: int) -> bytes:
@@ -223,10 +239,11 @@ def decode(
     row, told_by = told[-1]
     try:
         return _decode_row(row, data, limit, told_by)
-    except CorruptDataError:
+    except CorruptDataError as exc:
         # Web servers often serve x.gz with Content-Encoding: gzip for the one compression there is.
         # The header has told the same as the suffix, and there is nothing left to undo.
-        if suffix and any(row is header_row for header_row, _ in told[:-1]):
+        told_twice = suffix and any(row is header_row for header_row, _ in told[:-1])
+        if told_twice and len(data) <= limit and not isinstance(exc.__cause__, _TooLargeError):
             return data
         raise
 
@@ -266,7 +283,7 @@ def _header_rows(content_encoding: str) -> Iterator[Compression]:
 def _decode_row(row: Compression, data: bytes, limit: int, told_by: str) -> bytes:
     try:
         return row.decode(data, limit)
-    except (RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError, OSError) as exc:
+    except (RuntimeError, ValueError, EOFError, OSError, brotli.error, zlib.error, lzma.LZMAError) as exc:
         message = f"{len(data)} bytes do not decode as the {told_by} says: {exc}"
         raise CorruptDataError(message) from exc
 

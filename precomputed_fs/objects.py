@@ -579,7 +579,7 @@ class _ThreadTransport:
             try:
                 self._fill(temporary, data)
             except FileNotFoundError:
-                self._fs.makedirs(parent, exist_ok=True)
+                self._make_folder(parent)
                 self._fill(temporary, data)
             try:
                 publish(self._fs, temporary, path, create)
@@ -587,6 +587,12 @@ class _ThreadTransport:
                 with contextlib.suppress(OSError):
                     self._fs.rm_file(temporary)
                 raise
+
+    def _make_folder(self, path: str) -> None:
+        try:
+            self._fs.makedirs(path, exist_ok=True)
+        except (FileNotFoundError, FileExistsError) as exc:  # where a file stands in the way
+            raise NotADirectoryError(path) from exc
 
     def _fill(self, path: str, data: bytes) -> None:
         try:
