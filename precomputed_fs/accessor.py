@@ -6,20 +6,22 @@ does not interpret what is in them. `FsspecAccessor` is the one for every protoc
 
 import argparse
 import asyncio
-import json
+import itertools
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from precomputed_fs.compression import (
     GZIP_ENCODING,
     GZIP_SUFFIX,
     INCOMPRESSIBLE_MIME_TYPES,
+    MAX_DECODED_SIZE,
     SUFFIXES,
     decode,
+    decode_gzip_or_zlib,
     gzip_compress,
     is_gzip,
     may_be_gzip,
@@ -30,13 +32,19 @@ from precomputed_fs.errors import (
     AlreadyExistsError,
     CorruptDataError,
     DataAccessError,
+    InvalidInfoError,
     NotFoundError,
     ReadOnlyError,
     URLError,
 )
-from precomputed_fs.grid import ChunkCoords, chunk_coords, chunk_name, layout_of
-from precomputed_fs.objects import Body, ObjectStore
+from precomputed_fs.grid import ChunkCoords, ChunkGrid, chunk_coords, chunk_name, compressed_morton_code, layout_of
+from precomputed_fs.info import ScaleLayout, parse_info, scale_layout
+from precomputed_fs.objects import Body, More, ObjectStore
+from precomputed_fs.sharding import Read, Sharding, Wanted, plan_reads
+from precomputed_fs.shards import Located, ShardReader, Stored
 from precomputed_fs.urls import Filesystem, check_relative_path, convert_file_url_to_pathname, resolve
+
+_T = TypeVar("_T")
 
 __all__ = [
     "Accessor",
@@ -51,6 +59,19 @@ __all__ = [
 Buffer = bytes | bytearray | memoryview
 """What can be stored; a NumPy array passes its memory as ``array.data``."""
 
+Callback = Any
+"""An `fsspec.callbacks.Callback`, such as its ``TqdmCallback``, or None; fsspec ships no types."""
+
+IN_FLIGHT = 64
+"""Chunks of a batch that are under way at once, unless told otherwise."""
+
+MAX_GAP = 1 << 16
+"""Bytes between chunks of a shard that are read in vain, at most, to save a request (64 KiB)."""
+
+MAX_RANGE = 1 << 22
+"""Bytes of a shard that are read at once, at most, where chunks lie together (4 MiB)."""
+
+_WINDOW = 4096  # chunks of a sharded scale whose reading is planned at once
 _OCTET_STREAM = "application/octet-stream"
 _SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
 _TWIN_NAMES = 1000  # the most that one listing request returns
@@ -221,10 +242,28 @@ class _Stored(NamedTuple):
     body: Body
     raw_length: int | None = None
     sniff: bool = True
+    shard_gzip: bool = False
 
     @property
     def needs_decoding(self) -> bool:
-        return bool(self.suffix or self.body.content_encoding) or (self.sniff and may_be_gzip(self.body.data))
+        return bool(self.shard_gzip or self.suffix or self.body.content_encoding) or (
+            self.sniff and may_be_gzip(self.body.data)
+        )
+
+
+_Fetched = list[tuple[ChunkCoords, bytes | None]]
+
+
+@dataclass(slots=True)
+class _ShardGroup:
+    """Chunks of one shard that are fetched together."""
+
+    coords: dict[int, ChunkCoords] = field(default_factory=dict)
+    minishards: dict[int, int] = field(default_factory=dict)
+    """For each minishard, one of its chunks."""
+
+    read: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Counts the minishard indexes that were read; in one step, as threads share it."""
 
 
 class _Packed(NamedTuple):
@@ -264,6 +303,11 @@ class FsspecAccessor(Accessor):
         Seconds after which a request without an answer, or without a byte of it, has failed. No
         request is repeated later than 30 seconds after it was first sent.
 
+    max_gap : int
+        Bytes between two wanted chunks of a shard that are read in vain to save a request.
+    max_range : int
+        Bytes beyond which no range of a shard grows by joining chunks that lie together.
+
     Raises
     ------
     URLError
@@ -289,6 +333,8 @@ class FsspecAccessor(Accessor):
         compresslevel: int = 9,
         attempts: int = 5,
         timeout: float = 30.0,
+        max_gap: int = MAX_GAP,
+        max_range: int = MAX_RANGE,
     ) -> None:
         if compresslevel not in range(10):
             message = f"compresslevel: expected 0 to 9, got {compresslevel!r}"
@@ -296,13 +342,20 @@ class FsspecAccessor(Accessor):
         if attempts < 1 or not timeout > 0:
             message = f"expected attempts >= 1 and timeout > 0, got {attempts!r} and {timeout!r}"
             raise ValueError(message)
+        if max_gap < 0 or max_range < 1:
+            message = f"expected max_gap >= 0 and max_range >= 1, got {max_gap!r} and {max_range!r}"
+            raise ValueError(message)
         self._location = resolve(url, storage_options=storage_options, fs=fs, anon=anon)
         self._store = ObjectStore(self._location, attempts=attempts, timeout=timeout)
         self._flat = flat
         self._gzip = gzip
         self._compresslevel = compresslevel
+        self._max_gap = max_gap
+        self._max_range = max_range
+        self._shards = ShardReader(self._store)
         self._scales: dict[str, _ScaleNames] = {}
-        self._voxel_bytes: dict[str, int] | None = None
+        self._info: Mapping[str, Any] | None = None
+        self._layouts: dict[str, ScaleLayout] = {}
         self.can_read = self._location.readable
         self.can_write = self._location.writable
 
@@ -495,6 +548,197 @@ class FsspecAccessor(Accessor):
         packed = await asyncio.to_thread(self._packed, "", buf, mime_type)
         await self._store.run_async(self._store_chunk(key, coords, packed, overwrite=overwrite))
 
+    # -------------------------------------------------------------------------------- batches
+
+    def fetch_chunks(
+        self,
+        key: str,
+        chunk_coords: Iterable[ChunkCoords],
+        *,
+        in_flight: int = IN_FLIGHT,
+        callback: Callback = None,
+    ) -> Iterator[tuple[ChunkCoords, bytes | None]]:
+        """Fetch many chunks at once.
+
+        Parameters
+        ----------
+        key : str
+            The scale's key.
+        chunk_coords : iterable of tuple of int
+            Consumed as the results are, so it may be as long as it likes.
+        in_flight : int
+            Requests under way at once, and results that wait to be consumed.
+        callback : fsspec.callbacks.Callback, optional
+            Told of each chunk that has come, and of their number if the coordinates have a length.
+
+        Yields
+        ------
+        tuple of int, bytes or None
+            The coordinates and the chunk, in the order in which they come; None: it is absent.
+
+        Raises
+        ------
+        AccessDeniedError, CorruptDataError, DataAccessError
+            For the first chunk that fails, named in the message; the iteration ends.
+        """
+        key = self._to_read(key)
+        layout = self._store.run(self._layout(key))
+        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback))
+        for results in self._store.run_many(jobs, _checked_in_flight(in_flight)):
+            for result in results:
+                _tell(callback)
+                yield result
+
+    async def fetch_chunks_async(
+        self,
+        key: str,
+        chunk_coords: Iterable[ChunkCoords],
+        *,
+        in_flight: int = IN_FLIGHT,
+        callback: Callback = None,
+    ) -> AsyncIterator[tuple[ChunkCoords, bytes | None]]:
+        """Fetch many chunks at once: `fetch_chunks`, with ``async for`` in any event loop."""
+        key = self._to_read(key)
+        layout = await self._store.run_async(self._layout(key))
+        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback))
+        async for results in self._store.run_many_async(jobs, _checked_in_flight(in_flight)):
+            for result in results:
+                _tell(callback)
+                yield result
+
+    def store_chunks(
+        self,
+        key: str,
+        chunks: Iterable[tuple[ChunkCoords, Buffer]],
+        *,
+        mime_type: str = _OCTET_STREAM,
+        overwrite: bool = False,
+        in_flight: int = IN_FLIGHT,
+        callback: Callback = None,
+    ) -> None:
+        """Store many chunks at once.
+
+        Parameters
+        ----------
+        key : str
+            The scale's key.
+        chunks : iterable of (tuple of int, bytes-like)
+            Coordinates and encoded chunks; consumed as chunks are stored, so it may be a generator
+            of any length.
+        mime_type, overwrite
+            As for `store_chunk`.
+        in_flight : int
+            Chunks that are compressed and sent at once.
+        callback : fsspec.callbacks.Callback, optional
+            Told of each chunk that is stored, and of their number if the chunks have a length.
+
+        Raises
+        ------
+        AlreadyExistsError, AccessDeniedError, DataAccessError
+            For the first chunk that fails, named in the message; those before it are stored.
+        """
+        jobs = self._store_jobs(self._to_write(key), _counted(chunks, callback), mime_type, overwrite=overwrite)
+        for _ in self._store.run_many(jobs, _checked_in_flight(in_flight)):
+            _tell(callback)
+
+    async def store_chunks_async(
+        self,
+        key: str,
+        chunks: Iterable[tuple[ChunkCoords, Buffer]],
+        *,
+        mime_type: str = _OCTET_STREAM,
+        overwrite: bool = False,
+        in_flight: int = IN_FLIGHT,
+        callback: Callback = None,
+    ) -> None:
+        """Store many chunks at once: `store_chunks`, to be awaited."""
+        jobs = self._store_jobs(self._to_write(key), _counted(chunks, callback), mime_type, overwrite=overwrite)
+        async for _ in self._store.run_many_async(jobs, _checked_in_flight(in_flight)):
+            _tell(callback)
+
+    def _fetch_jobs(
+        self, key: str, layout: ScaleLayout, wanted: Iterable[Iterable[int]]
+    ) -> Iterator[Coroutine[Any, Any, _Fetched | More]]:
+        checked = map(chunk_coords, wanted)
+        if layout.sharding is None or layout.grid is None:
+            return (self._fetch_alone(key, layout, coords) for coords in checked)
+        return self._fetch_shard_jobs(key, layout, layout.sharding, layout.grid, checked)
+
+    async def _fetch_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Fetched:
+        try:
+            found = await self._find_alone(key, layout, coords)
+        except NotFoundError:
+            return [(coords, None)]
+        if not found.needs_decoding:
+            return [(coords, found.body.data)]
+        return [(coords, await self._store.in_thread(lambda: self._decoded(found)))]
+
+    def _fetch_shard_jobs(
+        self, key: str, layout: ScaleLayout, sharding: Sharding, grid: ChunkGrid, wanted: Iterable[ChunkCoords]
+    ) -> Iterator[Coroutine[Any, Any, _Fetched | More]]:
+        """Go through chunks of a sharded scale, so many at a time: first the indexes, then the ranges."""
+        remaining = iter(wanted)
+        while window := list(itertools.islice(remaining, _WINDOW)):
+            groups: dict[int, _ShardGroup] = {}
+            for coords in window:
+                chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
+                shard, minishard = sharding.locate(chunk_id)
+                group = groups.setdefault(shard, _ShardGroup())
+                group.coords[chunk_id] = coords
+                group.minishards.setdefault(minishard, chunk_id)
+            for group in groups.values():
+                for chunk_id in group.minishards.values():
+                    yield self._plan_shard(key, layout, sharding, group, chunk_id)
+
+    async def _plan_shard(
+        self, key: str, layout: ScaleLayout, sharding: Sharding, group: "_ShardGroup", chunk_id: int
+    ) -> _Fetched | More:
+        """Read the index that one chunk needs; with a group's last one, plan what to read of its shard."""
+        await self._shards.locate(key, sharding, chunk_id)
+        if next(group.read) < len(group.minishards):
+            return []
+        absent: _Fetched = []
+        wanted = []
+        files: dict[str, Located] = {}
+        for wanted_id, coords in group.coords.items():
+            located = await self._shards.locate(key, sharding, wanted_id)
+            if located is None:
+                absent.append((coords, None))
+            else:
+                files[located.name] = located
+                wanted.append(Wanted(wanted_id, located.start, located.end))
+        reads = plan_reads(wanted, gap=self._max_gap, size=self._max_range)
+        jobs = [self._fetch_read(key, layout, next(iter(files.values())), read, group.coords) for read in reads]
+        if absent:
+            jobs.append(_already(absent))
+        return More(jobs)
+
+    async def _fetch_read(
+        self, key: str, layout: ScaleLayout, located: Located, read: Read, coords: Mapping[int, ChunkCoords]
+    ) -> _Fetched:
+        """Fetch the chunks of one range; one by one, if the shard was replaced since it was planned."""
+        stored = await self._shards.fetch_read(located, read)
+        found: list[tuple[ChunkCoords, _Stored | None]] = []
+        for chunk in read.chunks:
+            place = coords[chunk.chunk_id]
+            if stored is None:
+                found.append((place, await self._find_in_shard(key, layout, place)))
+            else:
+                found.append((place, self._from_shard(layout, place, stored[chunk.chunk_id])))
+        return await self._store.in_thread(
+            lambda: [(place, None if one is None else self._decoded(one)) for place, one in found]
+        )
+
+    def _store_jobs(
+        self, key: str, chunks: Iterable[tuple[Iterable[int], Buffer]], mime_type: str, *, overwrite: bool
+    ) -> Iterator[Coroutine[Any, Any, None]]:
+        for coords, buf in chunks:
+            yield self._store_one(key, chunk_coords(coords), buf, mime_type, overwrite=overwrite)
+
+    async def _store_one(self, key: str, coords: ChunkCoords, buf: Buffer, mime_type: str, *, overwrite: bool) -> None:
+        packed = await self._store.in_thread(lambda: self._packed("", buf, mime_type))
+        await self._store_chunk(key, coords, packed, overwrite=overwrite)
+
     # -------------------------------------------------------------------------------- finding
 
     async def _file_exists(self, name: str) -> bool:
@@ -513,6 +757,35 @@ class FsspecAccessor(Accessor):
         raise self._not_found(name)
 
     async def _find_chunk(self, key: str, coords: ChunkCoords) -> _Stored:
+        layout = await self._layout(key)
+        if layout.sharding is not None:
+            found = await self._find_in_shard(key, layout, coords)
+            if found is None:
+                raise self._not_in_shard(key, coords)
+            return found
+        return await self._find_alone(key, layout, coords)
+
+    async def _find_in_shard(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Stored | None:
+        sharding, grid = layout.sharding, layout.grid
+        if sharding is None or grid is None:
+            return None
+        chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
+        stored = await self._shards.fetch(key, sharding, chunk_id)
+        if stored is None:
+            return None
+        return self._from_shard(layout, coords, stored)
+
+    def _from_shard(self, layout: ScaleLayout, coords: ChunkCoords, stored: Stored) -> _Stored:
+        return _Stored(
+            stored.name,
+            "",
+            Body(stored.data),
+            _raw_length(layout, coords),
+            sniff=False,
+            shard_gzip=layout.sharding is not None and layout.sharding.data_encoding == "gzip",
+        )
+
+    async def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Stored:
         names = self._names_in(key)
         denied = None
         for variant in self._variants_to_read(names):
@@ -525,11 +798,27 @@ class FsspecAccessor(Accessor):
                 denied = denied or exc
                 continue
             names.note(variant)
-            found = _Stored(name, variant.suffix, body)
-            if found.needs_decoding and not variant.suffix and not body.content_encoding:
-                return found._replace(raw_length=await self._raw_length(key, coords))
-            return found
+            return _Stored(name, variant.suffix, body, _raw_length(layout, coords))
         raise denied or self._not_found(f"{key}/{chunk_name(coords)}")
+
+    async def _layout(self, key: str) -> ScaleLayout:
+        """Find out how a scale is stored, from `info`, which is read once; by default without one."""
+        layout = self._layouts.get(key)
+        if layout is None:
+            try:
+                layout = self._layouts[key] = scale_layout(await self._read_info(), key)
+            except InvalidInfoError as exc:
+                message = f"{self._location.display('info')}: {exc}"
+                raise InvalidInfoError(message) from exc
+        return layout
+
+    async def _read_info(self) -> Mapping[str, Any]:
+        if self._info is None:
+            try:
+                self._info = parse_info(self._decoded(await self._find_file("info")))
+            except (NotFoundError, AccessDeniedError):
+                return {}
+        return self._info
 
     def _variants_to_read(self, names: _ScaleNames) -> Iterable[_Variant]:
         """Choose the names to ask for, so that a scale's usual chunk takes one request.
@@ -550,24 +839,12 @@ class FsspecAccessor(Accessor):
     def _names_in(self, key: str) -> _ScaleNames:
         return self._scales.setdefault(key, _ScaleNames())
 
-    async def _raw_length(self, key: str, coords: ChunkCoords) -> int | None:
-        """Compute the length in bytes of a raw chunk; None if the scale is not known to be raw."""
-        if self._voxel_bytes is None:
-            try:
-                info = self._decoded(await self._find_file("info"))
-            except NotFoundError:
-                return None
-            self._voxel_bytes = _raw_voxel_bytes(info)
-        voxel_bytes = self._voxel_bytes.get(key)
-        if voxel_bytes is None:
-            return None
-        shape = (high - low for low, high in zip(coords[::2], coords[1::2], strict=True))
-        return voxel_bytes * math.prod(shape)
-
     def _decoded(self, found: _Stored) -> bytes:
         if not found.needs_decoding:
             return found.body.data
         try:
+            if found.shard_gzip:
+                return decode_gzip_or_zlib(found.body.data, found.raw_length or MAX_DECODED_SIZE)
             return decode(
                 found.body.data,
                 suffix=found.suffix,
@@ -589,6 +866,9 @@ class FsspecAccessor(Accessor):
             f"{self._location.display(name)} does not exist, compressed or not; is the pyramid's URL "
             "right, and was all of it uploaded?"
         )
+
+    def _not_in_shard(self, key: str, coords: ChunkCoords) -> NotFoundError:
+        return NotFoundError(f"{self._location.display(key)} is sharded, and no shard has chunk {coords}")
 
     # -------------------------------------------------------------------------------- storing
 
@@ -615,7 +895,8 @@ class FsspecAccessor(Accessor):
         others = await self._other_names(name, packed.suffix)
         await self._put(name + packed.suffix, others, packed, overwrite=overwrite)
         if name == "info":
-            self._voxel_bytes = None
+            self._info = None
+            self._layouts = {}
 
     async def _other_names(self, name: str, suffix: str) -> list[str]:
         """List the names, besides the one to write, that the file may stand under."""
@@ -630,6 +911,9 @@ class FsspecAccessor(Accessor):
         return sorted(names)
 
     async def _store_chunk(self, key: str, coords: ChunkCoords, packed: _Packed, *, overwrite: bool) -> None:
+        if (await self._layout(key)).sharding is not None:
+            message = f"{self._location.display(key)} is sharded; writing shards is not supported yet"
+            raise DataAccessError(message)
         names = self._names_in(key)
         variant = _Variant(self._flat, packed.suffix)
         twins = await self._variants_to_clear(key, names)
@@ -783,6 +1067,29 @@ def add_argparse_options(
         )
 
 
+async def _already(fetched: _Fetched) -> _Fetched:
+    return fetched
+
+
+def _checked_in_flight(in_flight: int) -> int:
+    if in_flight < 1:
+        message = f"in_flight: expected at least 1, got {in_flight!r}"
+        raise ValueError(message)
+    return in_flight
+
+
+def _counted(items: Iterable[_T], callback: Callback) -> Iterable[_T]:
+    """Tell a callback how many there will be, if they have a length."""
+    if callback is not None and isinstance(items, Sized):
+        callback.set_size(len(items))
+    return items
+
+
+def _tell(callback: Callback) -> None:
+    if callback is not None:
+        callback.relative_update(1)
+
+
 def _object_name(key: str, coords: ChunkCoords, variant: _Variant) -> str:
     return f"{key}/{chunk_name(coords, flat=variant.flat)}{variant.suffix}"
 
@@ -803,15 +1110,8 @@ def _variants_among(entries: Iterable[str]) -> Iterable[_Variant]:
             yield from (variant for variant in _VARIANTS if not variant.flat)
 
 
-_VOXEL_BYTES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "float32": 4}
-_VOXEL_BYTES |= {"uint64": 8, "int64": 8, "float64": 8}
-
-
-def _raw_voxel_bytes(info: bytes) -> dict[str, int]:
-    """Read from an ``info`` how many bytes a voxel takes, in its scales of encoding "raw"."""
-    try:
-        parsed = json.loads(info)
-        voxel_bytes = _VOXEL_BYTES[parsed["data_type"].lower()] * int(parsed["num_channels"])
-        return {scale["key"]: voxel_bytes for scale in parsed["scales"] if scale["encoding"].lower() == "raw"}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return {}  # not an info that says it: nothing is known
+def _raw_length(layout: ScaleLayout, coords: ChunkCoords) -> int | None:
+    """Compute the length in bytes of a raw chunk; None if the scale is not known to be raw."""
+    if layout.raw_voxel_bytes is None:
+        return None
+    return layout.raw_voxel_bytes * math.prod(high - low for low, high in zip(coords[::2], coords[1::2], strict=True))

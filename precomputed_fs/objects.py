@@ -6,11 +6,16 @@ ours here and nowhere else, and transient ones are tried again here and nowhere 
 """
 
 import asyncio
+import collections
+import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import http
+import itertools
 import lzma
 import os
+import queue
 import socket
 import threading
 import time
@@ -18,7 +23,7 @@ import urllib.request
 import uuid
 import zipfile
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -43,6 +48,7 @@ RETRY_SECONDS = 30.0
 """No attempt begins later than this many seconds after the first."""
 
 _WAITS = {"wait_initial": 0.2, "wait_max": 5.0, "wait_jitter": 0.2}  # seconds; each twice the last
+_THREADS = min(32, 2 * (os.cpu_count() or 1))  # that one caller has use a synchronous filesystem
 _NO_HEAD = frozenset({405, 501})
 _LONGEST_WAIT = 10.0  # seconds, of what a server asks for in Retry-After
 
@@ -56,6 +62,16 @@ class Body:
 
     content_encoding: str = ""
     """How the served bytes are encoded, where the answer says it."""
+
+    version: str = ""
+    """Of a range: what tells one state of the object from another, where the store says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """What a coroutine of `ObjectStore.run_many` may return to have further ones run."""
+
+    coroutines: Sequence[Coroutine[Any, Any, Any]]
 
 
 class _TransientError(DataAccessError):
@@ -100,6 +116,12 @@ class _Transport(Protocol):
 
     async def retry(self, operation: _Operation[_T], attempts: int) -> _T: ...
 
+    async def in_thread(self, function: Callable[[], _T]) -> _T: ...
+
+    async def wait(self, future: concurrent.futures.Future[_T]) -> _T: ...
+
+    def flight(self) -> "_Flight": ...
+
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T: ...
 
     async def run_async(self, coroutine: Coroutine[Any, Any, _T]) -> _T: ...
@@ -107,6 +129,19 @@ class _Transport(Protocol):
     def is_alive(self) -> bool: ...
 
     def close(self) -> None: ...
+
+
+class _Flight(Protocol):
+    """Coroutines under way at once."""
+
+    def __len__(self) -> int: ...
+
+    def advance(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+        """Start some more, wait until any have ended, and return their results."""
+
+    async def advance_async(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]: ...
+
+    def cancel(self) -> None: ...
 
 
 class ObjectStore:
@@ -141,13 +176,44 @@ class ObjectStore:
 
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine of this store to its end, from a thread that is not its event loop's."""
-        return self._open(coroutine).run(coroutine)
+        with _closed_on_error(coroutine):
+            transport = self._open()
+        return transport.run(coroutine)
 
     async def run_async(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Await a coroutine of this store from any event loop."""
-        if not self._connection.is_open:
-            await asyncio.to_thread(self._open, coroutine)
-        return await self._open(coroutine).run_async(coroutine)
+        with _closed_on_error(coroutine):
+            transport = await self._open_async()
+        return await transport.run_async(coroutine)
+
+    def run_many(self, coroutines: Iterable[Coroutine[Any, Any, _T | More]], limit: int) -> Iterator[_T]:
+        """Run coroutines of this store, up to `limit` at once; their results as they come.
+
+        A new one is taken only while fewer than `limit` are under way or wait to be consumed. The
+        first failure ends the iteration, and ending it cancels what is under way.
+        """
+        upcoming = _Upcoming(coroutines)
+        flight = self._open().flight()
+        try:
+            while (new := upcoming.take(limit - len(flight))) or len(flight):
+                yield from upcoming.sifted(flight.advance(new))
+        finally:
+            flight.cancel()
+            upcoming.close()
+
+    async def run_many_async(
+        self, coroutines: Iterable[Coroutine[Any, Any, _T | More]], limit: int
+    ) -> AsyncIterator[_T]:
+        """Run coroutines of this store from any event loop: `run_many`, to be awaited."""
+        upcoming = _Upcoming(coroutines)
+        flight = (await self._open_async()).flight()
+        try:
+            while (new := upcoming.take(limit - len(flight))) or len(flight):
+                for result in upcoming.sifted(await flight.advance_async(new)):
+                    yield result
+        finally:
+            flight.cancel()
+            upcoming.close()
 
     def close(self) -> None:
         """Let go of the filesystem; a store that is used again makes a new one."""
@@ -229,20 +295,27 @@ class ObjectStore:
             connection = self._connections.setdefault(pid, _Connection(self.location, self.timeout))
         return connection
 
-    def _open(self, coroutine: Coroutine[Any, Any, Any]) -> _Transport:
-        """Return the transport, making the filesystem if need be; on failure, close the coroutine."""
+    async def in_thread(self, function: Callable[[], _T]) -> _T:
+        """Run what computes where it does not hold up requests; for coroutines of this store."""
+        return await self._connection.transport.in_thread(function)
+
+    async def wait(self, future: concurrent.futures.Future[_T]) -> _T:
+        """Wait for what another thread or task does; for coroutines of this store."""
+        return await self._connection.transport.wait(future)
+
+    def _open(self) -> _Transport:
+        """Return the transport, making the filesystem if need be."""
         connection = self._connection
         if connection.is_open:
             return connection.transport
-        try:
-            with _giving_up():
-                for attempt in _retrying(self.attempts):
-                    with attempt:
-                        return self._opened(connection)
-        except BaseException:
-            coroutine.close()
-            raise
+        with _giving_up():
+            for attempt in _retrying(self.attempts):
+                with attempt:
+                    return self._opened(connection)
         raise AssertionError  # pragma: no cover - the loop ends by returning or raising
+
+    async def _open_async(self) -> _Transport:
+        return self._open() if self._connection.is_open else await asyncio.to_thread(self._open)
 
     def _opened(self, connection: "_Connection") -> _Transport:
         try:
@@ -264,8 +337,18 @@ class ObjectStore:
 
         if not self.scheme.remote:
             return await once()
+        try:
+            return await once()  # without the machinery of retries, which costs as much as a request
+        except _TransientError as exc:
+            failures = [exc]
+
+        async def again() -> _T:
+            if failures:
+                raise failures.pop()  # what has happened counts as the first attempt
+            return await once()
+
         with _giving_up():
-            return await self._opened(connection).retry(once, self.attempts)
+            return await self._opened(connection).retry(again, self.attempts)
 
     def _error(self, verb: str, name: str, exc: Exception) -> Exception:
         """Map a foreign exception; the cause goes along unless it shows a secret."""
@@ -283,6 +366,30 @@ class ObjectStore:
         error = _mapped(verb, exc, f"cannot {verb} {self.location.display(name)}: {detail}")
         error.__cause__ = None if shows_secret else exc
         return error
+
+
+class _Upcoming:
+    """Coroutines that are still to be started: those that others asked for first."""
+
+    def __init__(self, coroutines: Iterable[Coroutine[Any, Any, Any]]) -> None:
+        self._given = iter(coroutines)
+        self._more: collections.deque[Coroutine[Any, Any, Any]] = collections.deque()
+
+    def take(self, count: int) -> list[Coroutine[Any, Any, Any]]:
+        taken = [self._more.popleft() for _ in range(min(count, len(self._more)))]
+        taken.extend(itertools.islice(self._given, max(0, count - len(taken))))
+        return taken
+
+    def sifted(self, results: Iterable[Any]) -> Iterator[Any]:
+        for result in results:
+            if isinstance(result, More):
+                self._more.extend(result.coroutines)
+            else:
+                yield result
+
+    def close(self) -> None:
+        for coroutine in self._more:
+            coroutine.close()
 
 
 class _Connection:
@@ -371,6 +478,15 @@ class _AsyncTransport:
             with attempt:
                 return await operation()
         raise AssertionError  # pragma: no cover - the loop ends by returning or raising
+
+    async def in_thread(self, function: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(None, function)
+
+    async def wait(self, future: concurrent.futures.Future[_T]) -> _T:
+        return await asyncio.wrap_future(future)
+
+    def flight(self) -> _Flight:
+        return _AsyncFlight(self)
 
     async def read(self, path: str, start: int | None, end: int | None) -> Body:
         request = await self._request("GET", path)
@@ -492,6 +608,39 @@ class _AsyncTransport:
         return True
 
 
+class _AsyncFlight:
+    """Tasks under way on a filesystem's event loop."""
+
+    def __init__(self, transport: _AsyncTransport) -> None:
+        self._transport = transport
+        self._pending: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def advance(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+        return self._transport.run(self._step(new))
+
+    async def advance_async(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+        return await self._transport.run_async(self._step(new))
+
+    async def _step(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+        self._pending |= {asyncio.create_task(coroutine) for coroutine in new}
+        done, _ = await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED)
+        self._pending -= done
+        failed = [task for task in done if task.exception() is not None]
+        return [task.result() for task in failed[:1] or done]
+
+    def cancel(self) -> None:
+        for task in self._pending:
+            task.get_loop().call_soon_threadsafe(_cancel_quietly, task)
+
+
+def _cancel_quietly(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+
+
 class _ThreadTransport:
     """A filesystem used through fsspec's synchronous API, in the calling thread or in a pool's."""
 
@@ -522,12 +671,24 @@ class _ThreadTransport:
                 return await operation()
         raise AssertionError  # pragma: no cover - the loop ends by returning or raising
 
+    async def in_thread(self, function: Callable[[], _T]) -> _T:
+        return function()  # it is in one
+
+    async def wait(self, future: concurrent.futures.Future[_T]) -> _T:
+        return future.result()
+
+    def flight(self) -> _Flight:
+        return _ThreadFlight(self)
+
     async def read(self, path: str, start: int | None, end: int | None) -> Body:
         try:
             with self._turn:
                 if start is not None:
-                    data = self._fs.cat_file(path, start=start, end=end)
-                    return _checked_range(data, start, end)
+                    before = self._version(path)
+                    body = _checked_range(self._fs.cat_file(path, start=start, end=end), start, end)
+                    # Replaced meanwhile: of no version that an index could be of
+                    version = before if before == self._version(path) else f"{before} and later"
+                    return dataclasses.replace(body, version=version)
                 if self._scheme.read is not None:
                     return Body(self._scheme.read(self._fs, path))
                 return Body(self._fs.cat_file(path, **self._scheme.read_keywords))
@@ -535,6 +696,11 @@ class _ThreadTransport:
             if self._behind is not None:
                 _confirm_missing(self._behind.transport, path)
             raise
+
+    def _version(self, path: str) -> str:
+        """Tell the states of a file apart by what its filesystem knows of it."""
+        info = self._fs.info(path)
+        return " ".join(str(info.get(name)) for name in ("ino", "size", "mtime", "created", "etag"))
 
     async def exists(self, path: str) -> bool:
         if self._behind is not None:
@@ -606,6 +772,54 @@ class _ThreadTransport:
             raise
 
 
+class _ThreadFlight:
+    """Coroutines under way in threads of their own, on a synchronous filesystem."""
+
+    def __init__(self, transport: _ThreadTransport) -> None:
+        self._transport = transport
+        self._todo: queue.SimpleQueue[Coroutine[Any, Any, Any] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        self._under_way = 0
+        self._threads = 0
+
+    def __len__(self) -> int:
+        return self._under_way
+
+    def advance(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+        for coroutine in new:
+            self._todo.put(coroutine)
+        self._under_way += len(new)
+        while self._threads < min(_THREADS, self._under_way):
+            threading.Thread(target=self._work, daemon=True, name="precomputed_fs").start()
+            self._threads += 1
+        ended = [self._done.get()]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                ended.append(self._done.get_nowait())
+        self._under_way -= len(ended)
+        for _, error in ended:
+            if error is not None:
+                raise error
+        return [result for result, _ in ended]
+
+    async def advance_async(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+        return await asyncio.to_thread(self.advance, new)
+
+    def _work(self) -> None:
+        while (coroutine := self._todo.get()) is not None:
+            try:
+                self._done.put((self._transport.run(coroutine), None))
+            except BaseException as exc:  # noqa: BLE001 - it is raised where the results are taken
+                self._done.put((None, exc))
+
+    def cancel(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while (coroutine := self._todo.get_nowait()) is not None:
+                coroutine.close()
+        for _ in range(self._threads):
+            self._todo.put(None)
+
+
 # --------------------------------------------------------------------------------- answers
 
 
@@ -625,7 +839,8 @@ async def _read_response(response: _Response, start: int | None, end: int | None
     if encoding not in ("", "identity") or not sent.startswith(f"bytes {start}-"):
         message = f"asked for bytes {start}-{end - 1}, got Content-Range {sent!r}, Content-Encoding {encoding!r}"
         raise _BrokenAnswerError(message)
-    return _checked_range(await response.read(), start, end)
+    body = _checked_range(await response.read(), start, end)
+    return dataclasses.replace(body, version=response.headers.get("ETag", ""))
 
 
 def _checked_range(data: bytes, start: int, end: int | None) -> Body:
@@ -675,6 +890,16 @@ def _giving_up() -> Iterator[None]:
     else:
         return
     raise final
+
+
+@contextlib.contextmanager
+def _closed_on_error(coroutine: Coroutine[Any, Any, Any]) -> Iterator[None]:
+    """Close a coroutine that will never run, lest Python warns of it."""
+    try:
+        yield
+    except BaseException:
+        coroutine.close()
+        raise
 
 
 def _lost_connection(exc: Exception) -> ConnectionResetError:

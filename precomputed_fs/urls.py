@@ -343,9 +343,19 @@ async def _list_azure(fs: Filesystem, prefix: str, limit: int) -> list[str]:
     return []
 
 
+_AZURE_CREDENTIAL_VARIABLES = (
+    "AZURE_CLIENT_ID",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_ANON",  # none, but the user's own word on it, which adlfs takes
+    "AZURE_STORAGE_CLIENT_ID",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_SAS_TOKEN",
+)
+
+
 def _has_azure_credentials(_options: Options) -> bool:
     return (
-        any(name.startswith(("AZURE_STORAGE_", "AZURE_CLIENT_")) for name in os.environ)
+        any(name in os.environ for name in _AZURE_CREDENTIAL_VARIABLES)
         or os.path.isdir(os.path.expanduser("~/.azure"))  # noqa: PTH111, PTH112
         or _metadata_service_answers("/metadata/instance?api-version=2021-02-01", "Metadata", "true")
     )
@@ -629,7 +639,9 @@ def resolve(
         return Location((link,), fs=fs)
     parts = text.split(_CHAIN)
     links = [_link(part, options, chained=len(parts) > 1) for part in parts]
-    links[0].options.update(options)
+    # What is nested under a protocol that this URL does not use is for another URL's accessor.
+    own = {key: value for key, value in options.items() if not (key in SCHEMES and isinstance(value, Mapping))}
+    links[0].options.update(own)
     return Location(tuple(links), anon=anon)
 
 

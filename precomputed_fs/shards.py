@@ -1,0 +1,273 @@
+"""How a shard's bytes are fetched: its indexes once, its chunks by ranges, never the whole file.
+
+`precomputed_fs.sharding` knows the layout and this module asks the store. Indexes are remembered, in
+a cache that is bounded in bytes, and threads that need the same one share a request. Each remembers
+which version of the file it is from (ETag, or modification time), and an answer from another version
+sends the reader back to the indexes: a shard that was replaced never yields another chunk's bytes.
+"""
+
+import contextlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+from precomputed_fs.errors import CorruptDataError, DataAccessError, NotFoundError
+from precomputed_fs.objects import Body, ObjectStore
+from precomputed_fs.sharding import (
+    ByteRange,
+    MinishardIndex,
+    Read,
+    Sharding,
+    minishard_index_range,
+    page_of,
+)
+
+INDEX_CACHE_BYTES = 64 << 20
+"""Memory that the indexes of one accessor may take (64 MiB: 2.8 million chunks)."""
+
+_TRIES = 3  # times that a shard may be replaced while it is read
+
+
+class Stored(NamedTuple):
+    """A chunk as its shard has it, and the name of the file."""
+
+    name: str
+    data: bytes
+
+
+class Located(NamedTuple):
+    """Where a chunk is: a range of a file, and the version of the file that this holds for."""
+
+    name: str
+    start: int
+    end: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A part of a shard index, and where the offsets in it count from."""
+
+    data: bytes
+    index_name: str
+    name: str
+    base: int
+    version: str
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data) + 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Minishard:
+    """A minishard index, and where the offsets in it count from."""
+
+    index: MinishardIndex
+    name: str
+    base: int
+    version: str
+
+    @property
+    def nbytes(self) -> int:
+        return self.index.nbytes + 256
+
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+_T = TypeVar("_T", bound=_Sized)
+
+
+class _IndexCache:
+    """Indexes of one process, the least recently used ones let go."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Hashable, _Sized] = OrderedDict()
+        self._flights: dict[Hashable, Future[None]] = {}
+
+    async def get(
+        self,
+        key: Hashable,
+        load: Callable[[], Awaitable[_T | None]],
+        wait: Callable[[Future[None]], Awaitable[None]],
+    ) -> _T | None:
+        """Return what is kept, or load it; of many that ask at once, one loads."""
+        mine: Future[None] = Future()
+        while True:
+            with self._lock:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    return cast("_T", self._kept[key])
+                flight = self._flights.setdefault(key, mine)
+            if flight is mine:
+                break
+            await wait(flight)  # then look again: its loader may have failed or been cancelled
+        try:
+            value = await load()
+            if value is not None:
+                self._keep(key, value)
+            return value
+        finally:
+            with self._lock:
+                del self._flights[key]
+            mine.set_result(None)
+
+    def _keep(self, key: Hashable, value: _Sized) -> None:
+        with self._lock:
+            self._kept[key] = value
+            self._size += value.nbytes
+            while self._size > self._limit and len(self._kept) > 1:
+                _, dropped = self._kept.popitem(last=False)
+                self._size -= dropped.nbytes
+
+    def forget(self, shard: Hashable) -> None:
+        """Let go of all that is known of a shard; keys are tuples that begin with it."""
+        with self._lock:
+            for key in [key for key in self._kept if isinstance(key, tuple) and key[0] == shard]:
+                self._size -= self._kept.pop(key).nbytes
+
+
+class ShardReader:
+    """The sharded scales of one pyramid.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        Where the shards are.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._caches: dict[int, _IndexCache] = {}
+        self._legacy: dict[str, bool] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShardReader, (self._store,)
+
+    async def fetch(self, key: str, sharding: Sharding, chunk_id: int) -> Stored | None:
+        """Fetch one chunk, encoded as the shard has it; None if it is absent.
+
+        Raises
+        ------
+        CorruptDataError
+            If an index cannot be, or points where there is no data; names the file and the chunk.
+        DataAccessError
+            If the store fails, or the shard is replaced again and again.
+        """
+        for _ in range(_TRIES):
+            located = await self.locate(key, sharding, chunk_id)
+            if located is None:
+                return None
+            body = await self._read(located.name, located.start, located.end, f"chunk {chunk_id}")
+            if body.version == located.version:
+                return Stored(located.name, body.data)
+            self._cache.forget((key, sharding.locate(chunk_id)[0]))
+        raise self._unsettled(key, sharding, sharding.locate(chunk_id)[0])
+
+    async def locate(self, key: str, sharding: Sharding, chunk_id: int) -> Located | None:
+        """Find a chunk through the indexes: without a request, if they are known."""
+        shard, minishard = sharding.locate(chunk_id)
+        found = await self._minishard(key, sharding, shard, minishard)
+        place = None if found is None else found.index.find(chunk_id)
+        if found is None or place is None:
+            return None
+        return Located(found.name, found.base + place.start, found.base + place.end, found.version)
+
+    async def fetch_read(self, located: Located, read: Read) -> dict[int, Stored] | None:
+        """Fetch chunks that lie together, by id; None if the shard has been replaced meanwhile."""
+        chunks = ", ".join(str(chunk.chunk_id) for chunk in read.chunks[:3])
+        body = await self._read(located.name, read.start, read.end, f"chunks {chunks} ...")
+        if body.version != located.version:
+            return None
+        return {
+            chunk.chunk_id: Stored(located.name, body.data[chunk.start - read.start : chunk.end - read.start])
+            for chunk in read.chunks
+        }
+
+    # ---------------------------------------------------------------------------- the indexes
+
+    @property
+    def _cache(self) -> _IndexCache:
+        pid = os.getpid()
+        cache = self._caches.get(pid)
+        return self._caches.setdefault(pid, _IndexCache(INDEX_CACHE_BYTES)) if cache is None else cache
+
+    async def _minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Minishard | None:
+        async def load() -> _Minishard | None:
+            return await self._load_minishard(key, sharding, shard, minishard)
+
+        return await self._cache.get(((key, shard), "minishard", minishard), load, self._store.wait)
+
+    async def _load_minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Minishard | None:
+        for _ in range(_TRIES):
+            page = await self._page(key, sharding, shard, minishard)
+            if page is None:
+                return None
+            where = f"index of minishard {minishard}"
+            with self._naming(page.index_name, where):
+                place = minishard_index_range(page.data, minishard, sharding)
+            if place is None:
+                return None
+            body = await self._read(page.name, page.base + place.start, page.base + place.end, where)
+            if page.name != page.index_name or body.version == page.version:
+                with self._naming(page.name, where):
+                    index = await self._parse(body.data, sharding.minishard_index_encoding)
+                return _Minishard(index, page.name, page.base, body.version)
+            self._cache.forget((key, shard))
+        raise self._unsettled(key, sharding, shard)
+
+    async def _parse(self, stored: bytes, encoding: str) -> MinishardIndex:
+        return await self._store.in_thread(lambda: MinishardIndex.from_bytes(stored, encoding))
+
+    async def _page(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Page | None:
+        place = page_of(minishard, sharding)
+
+        async def load() -> _Page | None:
+            return await self._load_page(f"{key}/{sharding.shard_name(shard)}", key, sharding, place)
+
+        return await self._cache.get(((key, shard), "page", place.start), load, self._store.wait)
+
+    async def _load_page(self, stem: str, key: str, sharding: Sharding, place: ByteRange) -> _Page | None:
+        """Read a part of a shard index, from `.shard` or from the older pair of `.index` and `.data`."""
+        layouts = (False, True) if self._legacy.get(key) is None else (self._legacy[key],)
+        for legacy in layouts:
+            index_name = f"{stem}.index" if legacy else f"{stem}.shard"
+            try:
+                body = await self._read(index_name, place.start, place.end, "shard index")
+            except NotFoundError:
+                continue
+            self._legacy[key] = legacy
+            if legacy:
+                return _Page(body.data, index_name, f"{stem}.data", 0, body.version)
+            return _Page(body.data, index_name, index_name, sharding.index_size, body.version)
+        return None
+
+    async def _read(self, name: str, start: int, end: int, what: str) -> Body:
+        try:
+            return await self._store.read(name, start, end)
+        except CorruptDataError as exc:
+            message = f"{what}: {exc}"
+            raise CorruptDataError(message) from exc
+
+    @contextlib.contextmanager
+    def _naming(self, name: str, what: str) -> Iterator[None]:
+        """Say of which file and which part of it a finding is."""
+        try:
+            yield
+        except CorruptDataError as exc:
+            message = f"{self._store.location.display(name)}, {what}: {exc}"
+            raise CorruptDataError(message) from exc
+
+    def _unsettled(self, key: str, sharding: Sharding, shard: int) -> DataAccessError:
+        shown = self._store.location.display(f"{key}/{sharding.shard_name(shard)}.shard")
+        return DataAccessError(f"{shown} was replaced {_TRIES} times while it was read; is it being written?")
