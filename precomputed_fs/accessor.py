@@ -813,12 +813,14 @@ class FsspecAccessor(Accessor):
         return layout
 
     async def _read_info(self) -> Mapping[str, Any]:
-        if self._info is None:
+        async def load() -> Mapping[str, Any]:
             try:
                 self._info = parse_info(self._decoded(await self._find_file("info")))
             except (NotFoundError, AccessDeniedError):
-                return {}
-        return self._info
+                self._info = {}
+            return self._info
+
+        return await self._store.load_once("info", lambda: self._info, load) or {}
 
     def _variants_to_read(self, names: _ScaleNames) -> Iterable[_Variant]:
         """Choose the names to ask for, so that a scale's usual chunk takes one request.

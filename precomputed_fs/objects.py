@@ -23,7 +23,7 @@ import urllib.request
 import uuid
 import zipfile
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -299,9 +299,34 @@ class ObjectStore:
         """Run what computes where it does not hold up requests; for coroutines of this store."""
         return await self._connection.transport.in_thread(function)
 
-    async def wait(self, future: concurrent.futures.Future[_T]) -> _T:
-        """Wait for what another thread or task does; for coroutines of this store."""
-        return await self._connection.transport.wait(future)
+    async def load_once(
+        self, key: Hashable, kept: Callable[[], _T | None], load: Callable[[], Awaitable[_T | None]]
+    ) -> _T | None:
+        """Return what is kept, or load it; for coroutines of this store.
+
+        Of many threads and tasks that ask at once, one loads and the others take its result, unless
+        it fails: then each tries for itself, one after the other.
+        """
+        connection = self._connection
+        mine: concurrent.futures.Future[tuple[_T | None] | None] = concurrent.futures.Future()
+        outcome: tuple[_T | None] | None
+        while (value := kept()) is None:
+            flight = connection.loads.setdefault(key, mine)
+            if flight is mine:
+                break
+            outcome = await connection.transport.wait(flight)
+            if outcome is not None:
+                return outcome[0]
+        else:
+            return value
+        outcome = None
+        try:
+            value = kept()  # another may have ended between the two questions above
+            outcome = (await load() if value is None else value,)
+            return outcome[0]
+        finally:
+            del connection.loads[key]
+            mine.set_result(outcome)
 
     def _open(self) -> _Transport:
         """Return the transport, making the filesystem if need be."""
@@ -397,6 +422,7 @@ class _Connection:
 
     def __init__(self, location: Location, timeout: float) -> None:
         self.root = ""
+        self.loads: dict[Hashable, concurrent.futures.Future[Any]] = {}
         self._location = location
         self._timeout = timeout
         self._lock = threading.Lock()
@@ -745,20 +771,21 @@ class _ThreadTransport:
             try:
                 self._fill(temporary, data)
             except FileNotFoundError:
-                self._make_folder(parent)
-                self._fill(temporary, data)
+                self._fill_in_new_folder(parent, temporary, data)
             try:
-                publish(self._fs, temporary, path, create)
+                with _creating if create else contextlib.nullcontext():
+                    publish(self._fs, temporary, path, create)
             except BaseException:
                 with contextlib.suppress(OSError):
                     self._fs.rm_file(temporary)
                 raise
 
-    def _make_folder(self, path: str) -> None:
+    def _fill_in_new_folder(self, folder: str, path: str, data: bytes) -> None:
         try:
-            self._fs.makedirs(path, exist_ok=True)
-        except (FileNotFoundError, FileExistsError) as exc:  # where a file stands in the way
-            raise NotADirectoryError(path) from exc
+            self._fs.makedirs(folder, exist_ok=True)
+            self._fill(path, data)
+        except (FileNotFoundError, FileExistsError) as exc:  # a file stands in the way
+            raise NotADirectoryError(folder) from exc
 
     def _fill(self, path: str, data: bytes) -> None:
         try:
@@ -1016,6 +1043,8 @@ def _rule_for(verb: str, exc: Exception) -> _Rule:
     status = None if isinstance(exc, FileExistsError) else _status_of(exc)
     if status is not None:
         return next((rule for rule in rules if status in rule.statuses), _UNKNOWN)
+    if str(exc) == "Invalid data stream":
+        return _Rule(CorruptDataError)  # bz2 gives an OSError without a number
     names = _class_names(exc)
     matching = (rule for rule in rules if isinstance(exc, rule.types) or names & rule.names)
     return next(matching, _UNKNOWN)
@@ -1023,21 +1052,22 @@ def _rule_for(verb: str, exc: Exception) -> _Rule:
 
 def _status_of(exc: BaseException) -> int | None:
     """Find the HTTP status that an exception of any driver carries."""
-    for link in _causes(exc):
-        if type(link).__module__ == "aiohttp.http_exceptions":
-            continue  # their code tells what a server would answer to such a request
-        response = getattr(link, "response", None)
-        if isinstance(response, dict):  # botocore
-            response = response.get("ResponseMetadata", {})
-            candidates = [response.get("HTTPStatusCode")]
-        else:  # aiohttp and ours, gcsfs, azure, requests
-            candidates = [getattr(link, name, None) for name in ("status", "code", "status_code")]
-            candidates.append(getattr(response, "status_code", None))
-        for status in candidates:
-            if isinstance(status, int):
-                return int(status)
-        if str(link).startswith("Forbidden: "):
-            return http.HTTPStatus.FORBIDDEN  # gcsfs gives an OSError without a number
+    return next((status for link in _causes(exc) if (status := _own_status(link)) is not None), None)
+
+
+def _own_status(exc: BaseException) -> int | None:
+    if type(exc).__module__ == "aiohttp.http_exceptions":
+        return None  # their code tells what a server would answer to such a request
+    if str(exc).startswith("Forbidden: "):
+        return http.HTTPStatus.FORBIDDEN  # gcsfs gives an OSError without a number
+    response = getattr(exc, "response", None)
+    if isinstance(response, dict):  # botocore
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status if isinstance(status, int) else None
+    for holder, name in ((exc, "status"), (exc, "status_code"), (response, "status_code"), (exc, "code")):
+        status = getattr(holder, name, None)  # aiohttp and ours, azure, requests, gcsfs
+        if isinstance(status, int):
+            return int(status)
     return None
 
 

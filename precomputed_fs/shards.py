@@ -10,10 +10,9 @@ import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterator
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from precomputed_fs.errors import CorruptDataError, DataAccessError, NotFoundError
 from precomputed_fs.objects import Body, ObjectStore
@@ -77,14 +76,6 @@ class _Minishard:
         return self.index.nbytes + 256
 
 
-class _Sized(Protocol):
-    @property
-    def nbytes(self) -> int: ...
-
-
-_T = TypeVar("_T", bound=_Sized)
-
-
 class _IndexCache:
     """Indexes of one process, the least recently used ones let go."""
 
@@ -92,49 +83,38 @@ class _IndexCache:
         self._limit = limit
         self._size = 0
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Hashable, _Sized] = OrderedDict()
-        self._flights: dict[Hashable, Future[None]] = {}
+        self._kept: OrderedDict[_IndexKey, _Page | _Minishard] = OrderedDict()
 
-    async def get(
-        self,
-        key: Hashable,
-        load: Callable[[], Awaitable[_T | None]],
-        wait: Callable[[Future[None]], Awaitable[None]],
-    ) -> _T | None:
-        """Return what is kept, or load it; of many that ask at once, one loads."""
-        mine: Future[None] = Future()
-        while True:
-            with self._lock:
-                if key in self._kept:
-                    self._kept.move_to_end(key)
-                    return cast("_T", self._kept[key])
-                flight = self._flights.setdefault(key, mine)
-            if flight is mine:
-                break
-            await wait(flight)  # then look again: its loader may have failed or been cancelled
-        try:
-            value = await load()
-            if value is not None:
-                self._keep(key, value)
-            return value
-        finally:
-            with self._lock:
-                del self._flights[key]
-            mine.set_result(None)
+    def get(self, key: "_IndexKey") -> "_Page | _Minishard | None":
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
 
-    def _keep(self, key: Hashable, value: _Sized) -> None:
+    def put(self, key: "_IndexKey", value: "_Page | _Minishard") -> None:
         with self._lock:
             self._kept[key] = value
             self._size += value.nbytes
             while self._size > self._limit and len(self._kept) > 1:
-                _, dropped = self._kept.popitem(last=False)
-                self._size -= dropped.nbytes
+                self._size -= self._kept.popitem(last=False)[1].nbytes
 
-    def forget(self, shard: Hashable) -> None:
-        """Let go of all that is known of a shard; keys are tuples that begin with it."""
+    def forget(self, scale: str, shard: int) -> None:
+        """Let go of all that is known of a shard."""
         with self._lock:
-            for key in [key for key in self._kept if isinstance(key, tuple) and key[0] == shard]:
+            for key in [key for key in self._kept if (key.scale, key.shard) == (scale, shard)]:
                 self._size -= self._kept.pop(key).nbytes
+
+
+class _IndexKey(NamedTuple):
+    """Which index: a minishard's, or the page of the shard index that begins at a byte."""
+
+    scale: str
+    shard: int
+    kind: str
+    which: int
+
+
+_Index = TypeVar("_Index", _Page, _Minishard)
 
 
 class ShardReader:
@@ -171,7 +151,7 @@ class ShardReader:
             body = await self._read(located.name, located.start, located.end, f"chunk {chunk_id}")
             if body.version == located.version:
                 return Stored(located.name, body.data)
-            self._cache.forget((key, sharding.locate(chunk_id)[0]))
+            self._cache.forget(key, sharding.locate(chunk_id)[0])
         raise self._unsettled(key, sharding, sharding.locate(chunk_id)[0])
 
     async def locate(self, key: str, sharding: Sharding, chunk_id: int) -> Located | None:
@@ -206,7 +186,18 @@ class ShardReader:
         async def load() -> _Minishard | None:
             return await self._load_minishard(key, sharding, shard, minishard)
 
-        return await self._cache.get(((key, shard), "minishard", minishard), load, self._store.wait)
+        return await self._remembered(_IndexKey(key, shard, "minishard", minishard), load)
+
+    async def _remembered(self, key: _IndexKey, load: Callable[[], Awaitable[_Index | None]]) -> _Index | None:
+        cache = self._cache
+
+        async def load_and_keep() -> _Index | None:
+            value = await load()
+            if value is not None:
+                cache.put(key, value)
+            return value
+
+        return await self._store.load_once(key, lambda: cast("_Index | None", cache.get(key)), load_and_keep)
 
     async def _load_minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Minishard | None:
         for _ in range(_TRIES):
@@ -223,7 +214,7 @@ class ShardReader:
                 with self._naming(page.name, where):
                     index = await self._parse(body.data, sharding.minishard_index_encoding)
                 return _Minishard(index, page.name, page.base, body.version)
-            self._cache.forget((key, shard))
+            self._cache.forget(key, shard)
         raise self._unsettled(key, sharding, shard)
 
     async def _parse(self, stored: bytes, encoding: str) -> MinishardIndex:
@@ -235,7 +226,7 @@ class ShardReader:
         async def load() -> _Page | None:
             return await self._load_page(f"{key}/{sharding.shard_name(shard)}", key, sharding, place)
 
-        return await self._cache.get(((key, shard), "page", place.start), load, self._store.wait)
+        return await self._remembered(_IndexKey(key, shard, "page", place.start), load)
 
     async def _load_page(self, stem: str, key: str, sharding: Sharding, place: ByteRange) -> _Page | None:
         """Read a part of a shard index, from `.shard` or from the older pair of `.index` and `.data`."""

@@ -63,8 +63,8 @@ class Scheme:
     readable: Callable[[Options], bool] = lambda _options: True
     """Whether a filesystem with these storage options can be read from."""
 
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Storage options that hold unless the user gives others."""
+    defaults: Callable[[float], Options] = lambda _timeout: {}
+    """``(timeout)``: storage options that hold unless the user gives others."""
 
     anonymous: Mapping[str, Any] = field(default_factory=dict)
     """The storage options that mean "without credentials"."""
@@ -75,8 +75,8 @@ class Scheme:
     find_credentials: Callable[[Options], bool] | None = None
     """Whether the machine has any; asked only if neither the user nor the options say."""
 
-    prepare: Callable[[Filesystem, float], None] | None = None
-    """``(fs, timeout)``: have a new filesystem send each request once, for so many seconds."""
+    prepare: Callable[[Filesystem], None] = lambda _fs: None
+    """Have a new filesystem send each request once: this package retries, two layers multiply."""
 
     request: Callable[[Filesystem, str, str], Awaitable[Request | None]] | None = None
     """``(fs, "GET" or "HEAD", path)``: the request to send ourselves, or None to leave it to the
@@ -186,6 +186,15 @@ async def _list_sftp(fs: Filesystem, prefix: str, limit: int) -> list[str]:
 # -------------------------------------------------------------------------------------- HTTP
 
 
+def _defaults_http(timeout: float) -> Options:
+    """Have bodies decoded here, in threads, and URLs quoted here, so that signatures survive."""
+    import aiohttp  # noqa: PLC0415 - only where requests are sent
+
+    limits = aiohttp.ClientTimeout(sock_connect=timeout, sock_read=timeout)
+    client = {"auto_decompress": False, "timeout": limits}
+    return {"encoded": True, "client_kwargs": client, "use_listings_cache": False}
+
+
 async def _request_http(fs: Filesystem, method: str, path: str) -> Request:
     options = {key: value for key, value in fs.kwargs.items() if key != "headers"}
     return Request(method, path, fs.kwargs.get("headers") or {}, options)
@@ -194,16 +203,20 @@ async def _request_http(fs: Filesystem, method: str, path: str) -> Request:
 # ---------------------------------------------------------------------------------------- S3
 
 
-def _prepare_s3(fs: Filesystem, timeout: float) -> None:
-    fs.retries = 1  # this package retries; two layers would multiply
-    fs.config_kwargs = {
+def _defaults_s3(timeout: float) -> Options:
+    config = {
         "retries": {"max_attempts": 0},
         "connect_timeout": timeout,
         "read_timeout": timeout,
         "max_pool_connections": 128,
-        **({} if fs.anon else {"signature_version": "s3v4"}),  # for signed URLs, still v2 by default
-        **fs.config_kwargs,
     }
+    return {"config_kwargs": config, "use_listings_cache": False}
+
+
+def _prepare_s3(fs: Filesystem) -> None:
+    fs.retries = 1
+    if not fs.anon:  # for signed URLs, which botocore still signs with version 2 by default
+        fs.config_kwargs.setdefault("signature_version", "s3v4")
 
 
 async def _request_s3(fs: Filesystem, method: str, path: str) -> Request | None:
@@ -258,19 +271,31 @@ def _has_s3_credentials(options: Options) -> bool:
 def _has_instance_role() -> bool:
     """Ask EC2's metadata service, once per process, and give it a fraction of a second."""
     import botocore.session  # noqa: PLC0415 - only where S3 is used
+    from botocore.credentials import resolve_imds_endpoint_mode  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+    from botocore.utils import InstanceMetadataFetcher  # noqa: PLC0415
 
     session = botocore.session.Session()
-    session.set_config_variable("metadata_service_timeout", _METADATA_TIMEOUT)
-    session.set_config_variable("metadata_service_num_attempts", 1)
-    role = session.get_component("credential_provider").get_provider("iam-role")
-    return role.load() is not None
+    config = {
+        name: session.get_config_variable(name)
+        for name in ("ec2_metadata_service_endpoint", "ec2_metadata_v1_disabled")
+    }
+    config["ec2_metadata_service_endpoint_mode"] = resolve_imds_endpoint_mode(session)
+    try:
+        fetcher = InstanceMetadataFetcher(timeout=_METADATA_TIMEOUT, num_attempts=1, config=config)
+        return bool(fetcher.retrieve_iam_role_credentials())
+    except BotoCoreError:
+        return False
 
 
 # --------------------------------------------------------------------------------------- GCS
 
 
-def _prepare_gcs(fs: Filesystem, timeout: float) -> None:
-    fs.requests_timeout = fs.requests_timeout or timeout
+def _defaults_gcs(timeout: float) -> Options:
+    return {"requests_timeout": timeout, "use_listings_cache": False}
+
+
+def _prepare_gcs(fs: Filesystem) -> None:
     request = getattr(type(fs)._request, "__wrapped__", None)  # noqa: SLF001 - without its 6 tries
     if request is not None:
         fs._request = request.__get__(fs)  # noqa: SLF001
@@ -313,6 +338,10 @@ def _has_gcs_credentials(_options: Options) -> bool:
 
 
 # ------------------------------------------------------------------------------------- Azure
+
+
+def _defaults_azure(timeout: float) -> Options:
+    return {"connection_timeout": timeout, "read_timeout": timeout, "use_listings_cache": False}
 
 
 async def _request_azure(fs: Filesystem, method: str, path: str) -> Request | None:
@@ -394,24 +423,18 @@ def _archive_is_read(options: Options) -> bool:
     return not _archive_is_written(options)
 
 
-_NO_LISTINGS = {"use_listings_cache": False}
 _READ_ONLY = Scheme(writable=_never)
 _CACHE = Scheme(writable=_never, cheap_misses=False, remote=True, cache_of=True)
 _HTTP = Scheme(
     writable=_never,
-    # The bodies are decoded here, in threads; the URL is quoted here, so that signatures survive.
-    defaults={
-        "encoded": True,
-        "client_kwargs": {"auto_decompress": False},
-        "use_listings_cache": False,
-    },
+    defaults=_defaults_http,
     request=_request_http,
     cheap_misses=False,
     remote=True,
 )
 _S3 = Scheme(
     package="s3fs",
-    defaults=_NO_LISTINGS,
+    defaults=_defaults_s3,
     anonymous={"anon": True},
     credential_options=frozenset({"anon", "key", "secret", "token", "profile", "session"}),
     find_credentials=_has_s3_credentials,
@@ -427,7 +450,7 @@ _S3 = Scheme(
 )
 _GCS = Scheme(
     package="gcsfs",
-    defaults=_NO_LISTINGS,
+    defaults=_defaults_gcs,
     anonymous={"token": "anon"},
     credential_options=frozenset({"token"}),
     find_credentials=_has_gcs_credentials,
@@ -441,7 +464,7 @@ _GCS = Scheme(
 )
 _AZURE = Scheme(
     package="adlfs",
-    defaults=_NO_LISTINGS,
+    defaults=_defaults_azure,
     anonymous={"anon": True},
     credential_options=frozenset({"anon", "account_key", "connection_string", "credential", "sas_token", "client_id"}),
     find_credentials=_has_azure_credentials,
@@ -549,10 +572,7 @@ class Location:
         """What must not show in a message: query strings, passwords, keys, tokens."""
         found = set()
         for link in self.links:
-            parts = urllib.parse.urlsplit(link.url)
-            found |= {parts.query, parts.password or ""}
-            found |= {urllib.parse.unquote(parts.password or "")}
-            found |= set(_secret_values(link.options, secret=False))
+            found |= {*_secrets_in_url(link.url), *_secret_values(link.options, secret=False)}
         return tuple(sorted((text for text in found if len(text) > 3), key=len, reverse=True))  # noqa: PLR2004
 
     def display(self, name: str = "") -> str:
@@ -581,19 +601,18 @@ class Location:
             if self.made_by != os.getpid():  # not safe to use after a fork: make its like
                 fs = type(fs)(*fs.storage_args, **{**fs.storage_options, "skip_instance_cache": True})
             return fs, fs._strip_protocol(self.links[0].url)  # noqa: SLF001 - as url_to_fs does
-        options = {link.protocol: self._options(link) for link in self.links}
+        options = {link.protocol: self._options(link, timeout) for link in self.links}
         fs, root = fsspec.core.url_to_fs(_CHAIN.join(link.url for link in self.links), **options)
         inner = fs
         for link in self.links:
-            prepare = SCHEMES.get(link.protocol, Scheme()).prepare
-            if prepare is not None and inner is not None:
-                prepare(inner, timeout)
+            if inner is not None:
+                SCHEMES.get(link.protocol, Scheme()).prepare(inner)
             inner = getattr(inner, "fs", None)
         return fs, root
 
-    def _options(self, link: Link) -> Options:
+    def _options(self, link: Link, timeout: float) -> Options:
         scheme = SCHEMES.get(link.protocol, Scheme())
-        options = _merged(scheme.defaults, link.options)
+        options = _merged(scheme.defaults(timeout), link.options)
         if not scheme.anonymous or scheme.credential_options & options.keys():
             return options
         anonymous = self.anon
@@ -812,8 +831,13 @@ def _s3_at_endpoint(text: str) -> tuple[str, Options]:
 
 def _quoted_base(text: str) -> str:
     """Quote what a person types into an HTTP URL and leave what is quoted alone; no fragment."""
-    parts = urllib.parse.urlsplit(text)
-    if not parts.hostname:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        host = parts.hostname
+    except ValueError as exc:
+        message = f"{_without_secrets(text)}: {exc}"
+        raise URLError(message) from exc
+    if not host:
         message = f"{_without_secrets(text)}: the URL names no host"
         raise URLError(message)
     path = urllib.parse.quote(parts.path, safe="/%!$&'()*+,;=:@~")
@@ -865,19 +889,19 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Options:
     return merged
 
 
-_WITH_USER_INFO = ("http", "https", "sftp", "ssh", "ftp", "smb", "webdav", "webhdfs")
+_AT_IN_NAMES = ("abfs", "abfss", "az", "github", "git", "gs", "gcs", "s3", "s3a")
 
 
 def _without_secrets(text: str) -> str:
-    """Strip the query from a URL, and the user and the password where a scheme has them."""
-    scheme, mark, rest = text.partition("://")
-    if not mark:
+    """Strip the query from a URL, and the user and the password unless the @ is part of a name."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)", text)
+    if not match:
         return text
-    rest = rest.partition("?")[0]
-    if scheme.lower() in _WITH_USER_INFO:
+    rest = text[match.end() :].partition("?")[0]
+    if match[1].lower() not in _AT_IN_NAMES:
         authority, slash, path = rest.partition("/")
         rest = authority.rpartition("@")[2] + slash + path
-    return f"{scheme}://{rest}"
+    return match[0] + rest
 
 
 _SECRET_OPTION = re.compile(
@@ -893,5 +917,14 @@ def _secret_values(options: object, *, secret: bool) -> Iterable[str]:
     elif isinstance(options, (list, tuple)):
         for value in options:
             yield from _secret_values(value, secret=secret)
-    elif secret and isinstance(options, str) and options != "anon":
-        yield options
+    elif isinstance(options, str):
+        yield from _secrets_in_url(options)
+        if secret and options != "anon":
+            yield options
+
+
+def _secrets_in_url(text: str) -> Iterable[str]:
+    if "://" in text:
+        parts = urllib.parse.urlsplit(text)
+        password = parts.netloc.rpartition("@")[0].partition(":")[2]
+        yield from (parts.query, password, urllib.parse.unquote(password))

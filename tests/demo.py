@@ -13,12 +13,14 @@ import argparse
 import itertools
 import json
 import math
+import os
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,7 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CannotShowError, DataAccessError, URLError) as exc:
         print(f"cannot show it: {exc}", file=sys.stderr)
         return 1
-    draw(slices).save(args.picture, optimize=True)
+    try:
+        draw(slices).save(args.picture, format="PNG", optimize=True)
+    except OSError as exc:
+        print(f"cannot save it: {exc}", file=sys.stderr)
+        return 1
     print(f"picture: {args.picture.resolve()}")
     return 0
 
@@ -89,7 +95,7 @@ def brain_through_s3() -> "Slices":
     """Write the MNI152 template to an embedded S3, read it back, compare."""
     brain = mni152()
     url = f"s3://{BUCKET}/mni152"
-    with s3_server() as s3:
+    with nothing_between(), s3_server() as s3:
         s3.create_bucket(BUCKET)
         options = {"storage_options": s3.storage_options}
         print(f"{url} on {s3.endpoint}")
@@ -114,6 +120,17 @@ def brain_through_s3() -> "Slices":
     slices = Slices(finest, ANATOMICAL_VIEWS)
     slices.paste(finest.bounds, volumes[finest.key])
     return slices
+
+
+@contextmanager
+def nothing_between() -> Iterator[None]:
+    """Let no proxy and no AWS setting of this machine come between the demo and its own S3."""
+    proxies = {"http_proxy", "https_proxy", "all_proxy"}
+    kept = {
+        name: value for name, value in os.environ.items() if name.lower() not in proxies and not name.startswith("AWS_")
+    }
+    with mock.patch.dict(os.environ, kept, clear=True):
+        yield
 
 
 def mni152() -> Any:
@@ -176,10 +193,8 @@ def show_pyramid(url: str) -> "Slices":
     acc = get_accessor_for_url(url)
     scales = read_scales(acc)
     scale = good_scale(scales)
-    if scale.sharded:
-        raise CannotShowError(f"{url}: scale {scale.key} is sharded; reading shards comes with a later version")
     size = " x ".join(map(str, scale.size))
-    print(f"{url}: {len(scales)} scale(s); showing {scale.key}: {size} {scale.dtype.name}")
+    print(f"{len(scales)} scale(s); showing {scale.key}: {size} {scale.dtype.name}")
     slices = Slices(scale, STORED_VIEWS)
     absent = 0
     for coords, voxels in read_chunks(acc, scale, slices.chunks):
@@ -214,7 +229,6 @@ class Scale:
     channels: int
     dtype: np.dtype[Any]
     segmentation: bool
-    sharded: bool
     decode: Decode
 
     @property
@@ -259,7 +273,6 @@ def parse_scale(info: Mapping[str, Any], scale: Mapping[str, Any]) -> Scale:
         channels=info["num_channels"],
         dtype=np.dtype(info["data_type"]),
         segmentation=info["type"] == "segmentation",
-        sharded=scale.get("sharding") is not None,
         decode=decoder(info, scale),
     )
 
@@ -433,11 +446,14 @@ def pixel_size(slices: Slices, view: View) -> tuple[int, int]:
 def grey_levels(planes: Sequence[NDArray[Any]]) -> Paint:
     """Return a painter whose black and white suit all planes alike."""
     values = np.concatenate([plane.ravel() for plane in planes]).astype(np.float64)
-    black, white = np.nanpercentile(values, (0.1, 99.9))
+    finite = values[np.isfinite(values)]
+    black, white = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 1.0)
     span = (white - black) or 1.0
 
     def paint(plane: NDArray[Any]) -> NDArray[np.uint8]:
-        levels = np.clip((np.nan_to_num(plane) - black) / span * 255, 0, 255).astype(np.uint8)
+        levels = np.clip(
+            (np.nan_to_num(plane, nan=black, posinf=white, neginf=black) - black) / span * 255, 0, 255
+        ).astype(np.uint8)
         pixels: NDArray[np.uint8] = levels if plane.shape[2] == RGB else levels[:, :, 0]
         return pixels
 

@@ -1,0 +1,397 @@
+"""The public face: names, signatures, errors, the command line's options, and what an import costs."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import pickle
+import subprocess
+import sys
+import types
+from typing import Any
+
+import neuroglancer_scripts.accessor
+import numpy as np
+import pytest
+
+import precomputed_fs
+import precomputed_fs.accessor
+import precomputed_fs.errors
+from precomputed_fs import (
+    AccessDeniedError,
+    Accessor,
+    AlreadyExistsError,
+    CorruptDataError,
+    DataAccessError,
+    FsspecAccessor,
+    NotFoundError,
+    URLError,
+    add_argparse_options,
+    get_accessor_for_url,
+)
+from precomputed_fs.errors import ReadOnlyError
+
+PUBLIC = {
+    "AccessDeniedError",
+    "Accessor",
+    "AlreadyExistsError",
+    "CorruptDataError",
+    "DataAccessError",
+    "FsspecAccessor",
+    "NotFoundError",
+    "URLError",
+    "add_argparse_options",
+    "convert_file_url_to_pathname",
+    "get_accessor_for_url",
+}
+COORDS = (0, 64, 0, 64, 0, 64)
+VERBS = ("file_exists", "fetch_file", "store_file", "fetch_chunk", "store_chunk")
+
+
+# --------------------------------------------------------------------------------------------------------------- names
+
+
+def test_all_lists_the_public_names_in_order() -> None:
+    public = [
+        name
+        for name, value in vars(precomputed_fs).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    ]
+    assert precomputed_fs.__all__ == sorted(public)
+
+
+def test_the_public_names_are_those_of_the_design() -> None:
+    assert set(precomputed_fs.__all__) == PUBLIC
+
+
+@pytest.mark.parametrize("name", neuroglancer_scripts.accessor.__all__)
+def test_the_contract_is_importable_from_the_accessor_module(name: str) -> None:
+    assert name in precomputed_fs.accessor.__all__
+    assert getattr(precomputed_fs.accessor, name) is getattr(precomputed_fs, name)
+
+
+@pytest.mark.parametrize("module", [precomputed_fs.accessor, precomputed_fs.errors], ids=lambda module: module.__name__)
+def test_the_lists_of_the_modules_are_sorted_and_hold(module: types.ModuleType) -> None:
+    names: list[str] = module.__all__
+    assert names == sorted(names)
+    assert [name for name in names if not hasattr(module, name)] == []
+
+
+def test_the_version_is_one() -> None:
+    assert [part.isdecimal() for part in precomputed_fs.__version__.split(".")][:2] == [True, True]
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_each_public_name_is_documented(name: str) -> None:
+    assert inspect.getdoc(getattr(precomputed_fs, name))
+
+
+# ---------------------------------------------------------------------------------------------------------- signatures
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    """Return what a caller sees of a signature."""
+    return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize("name", ["get_accessor_for_url", "add_argparse_options", "convert_file_url_to_pathname"])
+def test_a_function_has_the_contracts_signature(name: str) -> None:
+    assert parameters(getattr(precomputed_fs, name)) == parameters(getattr(neuroglancer_scripts.accessor, name))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("cls", [Accessor, FsspecAccessor])
+def test_a_verb_has_the_contracts_signature(cls: type[Accessor], verb: str) -> None:
+    assert parameters(getattr(cls, verb)) == parameters(getattr(neuroglancer_scripts.accessor.Accessor, verb))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_awaited_verb_has_the_same_signature(verb: str) -> None:
+    twin = getattr(FsspecAccessor, f"{verb}_async")
+    assert inspect.iscoroutinefunction(twin)
+    assert parameters(twin) == parameters(getattr(FsspecAccessor, verb))
+
+
+def test_the_options_of_the_accessor_are_keywords_with_the_designs_defaults() -> None:
+    found = inspect.signature(FsspecAccessor).parameters
+    assert next(iter(found)) == "url"
+    kinds = {each.kind for name, each in found.items() if name != "url"}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+    designed = {"storage_options": None, "fs": None, "anon": None, "flat": True, "gzip": True, "compresslevel": 9}
+    assert {name: found[name].default for name in designed} == designed
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+
+TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
+    DataAccessError: (Exception,),
+    NotFoundError: (DataAccessError, FileNotFoundError),
+    AlreadyExistsError: (DataAccessError, FileExistsError),
+    AccessDeniedError: (DataAccessError, PermissionError),
+    CorruptDataError: (DataAccessError, ValueError),
+    ReadOnlyError: (DataAccessError, NotImplementedError),
+    URLError: (Exception,),
+}
+each_error = pytest.mark.parametrize("error", TREE)
+
+
+@each_error
+def test_an_error_has_its_place_in_the_tree(error: type[Exception]) -> None:
+    assert error.__bases__ == TREE[error]
+    assert error.__module__ == "precomputed_fs.errors"
+
+
+def test_only_data_access_errors_are_data_access_errors() -> None:
+    assert not issubclass(URLError, DataAccessError)
+    leaves = [NotFoundError, AlreadyExistsError, AccessDeniedError, CorruptDataError, ReadOnlyError]
+    for error in leaves:
+        assert not any(issubclass(error, other) for other in leaves if other is not error)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@each_error
+def test_an_error_comes_back_from_a_pickle(error: type[Exception], protocol: int) -> None:
+    original = error("s3://bucket/brain/info: it did not work")
+    copy = pickle.loads(pickle.dumps(original, protocol))
+    assert type(copy) is error
+    assert str(copy) == str(original) == "s3://bucket/brain/info: it did not work"
+    assert copy.args == original.args
+
+
+def test_the_tree_in_the_docstring_is_complete() -> None:
+    assert precomputed_fs.errors.__doc__ is not None
+    missing = [error.__name__ for error in TREE if error.__name__ not in precomputed_fs.errors.__doc__]
+    assert missing == []
+
+
+# ------------------------------------------------------------------------------------------------------- the base class
+
+
+def test_the_base_can_neither_read_nor_write() -> None:
+    assert (Accessor.can_read, Accessor.can_write) == (False, False)
+    assert (Accessor().can_read, Accessor().can_write) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("file_exists", ("info",)),
+        ("fetch_file", ("info",)),
+        ("store_file", ("info", b"{}")),
+        ("store_file", ("info", b"{}", "application/json", True)),
+        ("fetch_chunk", ("key", COORDS)),
+        ("store_chunk", (b"", "key", COORDS)),
+        ("store_chunk", (b"", "key", COORDS, "image/jpeg", True)),
+    ],
+)
+def test_each_verb_of_the_base_is_not_implemented(verb: str, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(NotImplementedError):
+        getattr(Accessor(), verb)(*arguments)
+
+
+class Constant(Accessor):
+    """An accessor of one's own, that only reads."""
+
+    can_read = True
+
+    def fetch_file(self, relative_path: str) -> bytes:
+        return relative_path.encode()
+
+
+def test_another_accessor_can_be_made_by_inheriting() -> None:
+    accessor = Constant()
+    assert accessor.fetch_file("info") == b"info"
+    assert (accessor.can_read, accessor.can_write) == (True, False)
+    with pytest.raises(NotImplementedError):
+        accessor.store_file("info", b"{}")
+
+
+def test_the_accessor_is_an_accessor() -> None:
+    assert isinstance(FsspecAccessor("memory://brain"), Accessor)
+    assert isinstance(get_accessor_for_url("memory://brain"), FsspecAccessor)
+
+
+# -------------------------------------------------------------------------------------------------------------- import
+
+LAZY = ("s3fs", "gcsfs", "adlfs", "paramiko", "aiohttp", "botocore", "google.auth", "azure.storage.blob", "requests")
+
+
+def modules_after(*statements: str) -> set[str]:
+    """Return which modules a fresh interpreter has loaded after these statements."""
+    program = "\n".join(["import sys", *statements, "print(*sys.modules, sep='\\n')"])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def imported() -> set[str]:
+    return modules_after("import precomputed_fs")
+
+
+@pytest.mark.parametrize("driver", LAZY)
+def test_an_import_loads_no_driver(driver: str, imported: set[str]) -> None:
+    assert "precomputed_fs.accessor" in imported
+    assert driver not in imported
+
+
+def test_a_local_pyramid_loads_no_driver() -> None:
+    loaded = modules_after("import precomputed_fs", "precomputed_fs.FsspecAccessor('brain').file_exists('info')")
+    assert "fsspec" in loaded
+    assert loaded.isdisjoint(LAZY)
+
+
+# --------------------------------------------------------------------------------------------------------- command line
+
+
+def options(*arguments: str, **which: bool) -> dict[str, Any]:
+    """Parse a command line."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_argparse_options(parser, **which)
+    return vars(parser.parse_args(arguments))
+
+
+DEFAULTS = {"gzip": True, "compresslevel": 9, "flat": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        ([], {}),
+        (["--no-gzip"], {"gzip": False}),
+        (["--no-compression"], {"gzip": False}),
+        (["--flat"], {"flat": True}),
+        (["--no-flat"], {"flat": False}),
+        (["--no-flat", "--flat"], {"flat": True}),
+        (["--no-gzip", "--no-flat", "--compresslevel", "3"], {"gzip": False, "flat": False, "compresslevel": 3}),
+        *((["--compresslevel", str(level)], {"compresslevel": level}) for level in range(10)),
+    ],
+    ids=str,
+)
+def test_options_of_the_command_line(arguments: list[str], changed: dict[str, Any]) -> None:
+    assert options(*arguments) == DEFAULTS | changed
+
+
+@pytest.mark.parametrize("level", ["-1", "10", "nine", "9.5", ""])
+def test_another_compresslevel_is_refused(level: str) -> None:
+    with pytest.raises(argparse.ArgumentError):
+        options("--compresslevel", level)
+
+
+@pytest.mark.parametrize(
+    ("write_chunks", "write_files", "expected"),
+    [
+        (True, True, {"gzip", "compresslevel", "flat"}),
+        (True, False, {"gzip", "compresslevel", "flat"}),
+        (False, True, {"gzip", "compresslevel"}),
+        (False, False, set()),
+    ],
+)
+def test_a_command_has_the_options_of_what_it_writes(write_chunks: bool, write_files: bool, expected: set[str]) -> None:
+    assert set(options(write_chunks=write_chunks, write_files=write_files)) == expected
+
+
+@pytest.mark.parametrize("write_chunks", [True, False])
+@pytest.mark.parametrize("write_files", [True, False])
+def test_each_option_of_neuroglancer_scripts_is_there(write_chunks: bool, write_files: bool) -> None:
+    ours, theirs = argparse.ArgumentParser(), argparse.ArgumentParser()
+    add_argparse_options(ours, write_chunks, write_files)
+    neuroglancer_scripts.accessor.add_argparse_options(theirs, write_chunks, write_files)
+    assert theirs._option_string_actions.keys() <= ours._option_string_actions.keys()
+    assert vars(theirs.parse_args([])).keys() == vars(ours.parse_args([])).keys()
+
+
+def test_the_help_explains_each_option() -> None:
+    parser = argparse.ArgumentParser()
+    add_argparse_options(parser)
+    text = parser.format_help()
+    for name in ("--no-gzip", "--no-compression", "--compresslevel", "--flat", "--no-flat"):
+        assert name in text
+    for action in parser._actions:
+        assert action.help
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+def stored_names(url: str, given: dict[str, Any]) -> list[str]:
+    """Store one chunk of zeros in memory; returns the names that came of it."""
+    with get_accessor_for_url(url, given) as accessor:
+        accessor.store_chunk(bytes(64**3), "key", COORDS)
+        fs, root = accessor._location.open(5.0)
+        names = [path.removeprefix(f"{root}/") for path in fs.find(root)]
+        fs.rm(root, recursive=True)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([], "key/0-64_0-64_0-64.gz"),
+        (["--no-gzip"], "key/0-64_0-64_0-64"),
+        (["--no-flat"], "key/0-64/0-64/0-64.gz"),
+        (["--no-flat", "--no-gzip"], "key/0-64/0-64/0-64"),
+    ],
+    ids=str,
+)
+def test_options_of_the_command_line_take_effect(arguments: list[str], name: str) -> None:
+    assert stored_names("memory://precomputed_fs-public", options(*arguments)) == [name]
+
+
+def test_unknown_options_are_ignored_by_the_function() -> None:
+    parsed = options("--no-gzip") | {"volume_filename": "brain.nii", "sharding": None, "verbose": True, "url": "x"}
+    assert stored_names("memory://precomputed_fs-public", parsed) == ["key/0-64_0-64_0-64"]
+    assert parsed["volume_filename"] == "brain.nii"
+
+
+def test_options_that_are_none_are_those_by_default() -> None:
+    given = dict.fromkeys(inspect.signature(FsspecAccessor).parameters.keys() - {"url"})
+    assert stored_names("memory://precomputed_fs-public", given) == ["key/0-64_0-64_0-64.gz"]
+
+
+def test_an_unknown_option_of_the_class_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="compresion"):
+        FsspecAccessor("memory://brain", compresion=True)  # type: ignore[call-arg]
+
+
+def test_options_of_the_class_are_not_positional() -> None:
+    with pytest.raises(TypeError):
+        FsspecAccessor("memory://brain", {})  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("compresslevel", -1),
+        ("compresslevel", 10),
+        ("compresslevel", 9.5),
+        ("compresslevel", "9"),
+        ("attempts", 0),
+        ("attempts", -3),
+        ("timeout", 0),
+        ("timeout", -1.0),
+        ("timeout", float("nan")),
+    ],
+)
+def test_an_option_out_of_its_range_is_a_value_error(option: str, value: Any) -> None:
+    given = {option: value}
+    with pytest.raises(ValueError, match=option) as caught:
+        FsspecAccessor("memory://brain", **given)
+    assert repr(value) in str(caught.value)
+    with pytest.raises(ValueError, match=option):
+        get_accessor_for_url("memory://brain", given)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("compresslevel", 0), ("compresslevel", 9), ("compresslevel", np.int64(5)), ("attempts", 1), ("timeout", 0.01)],
+)
+def test_the_ends_of_the_ranges_are_inside(option: str, value: Any) -> None:
+    assert stored_names("memory://precomputed_fs-public", {option: value}) == ["key/0-64_0-64_0-64.gz"]
+
+
+@pytest.mark.parametrize("url", [None, 5, b"/lab/brain"], ids=repr)
+def test_an_url_of_another_type_is_a_type_error(url: Any) -> None:
+    with pytest.raises(TypeError):
+        FsspecAccessor(url)

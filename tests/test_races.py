@@ -1,0 +1,539 @@
+"""Who wins, and what others see meanwhile: concurrent creators, readers during writes, killed writers, lost answers."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import multiprocessing
+import os
+import random
+import signal
+import struct
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from socket import SO_LINGER, SOL_SOCKET
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import aiohttp
+import fsspec
+import pytest
+import yarl
+from aiohttp import web
+
+from precomputed_fs import AlreadyExistsError, DataAccessError, FsspecAccessor, NotFoundError
+from tests import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+KEY = "8_8_8"
+COORDS = (0, 64, 0, 64, 0, 64)
+NAME = "0-64_0-64_0-64"
+BUCKET = "bucket"
+
+needs_sshd = pytest.mark.skipif(not servers.sshd_installed(), reason="needs openssh-server")
+needs_azurite = pytest.mark.skipif(servers.azurite_command() is None, reason="needs azurite")
+forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+class Pyramid(NamedTuple):
+    """An empty pyramid, and how many threads its server can stand."""
+
+    url: str
+    options: dict[str, Any]
+    threads: int = 50
+
+    def accessor(self, **more: Any) -> FsspecAccessor:
+        return FsspecAccessor(self.url, storage_options=self.options, **more)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[servers.S3Server]:
+    with servers.s3_server() as server:
+        server.create_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gcs() -> Iterator[servers.GcsServer]:
+    with servers.gcs_server() as server:
+        server.create_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture
+def on_s3(s3: servers.S3Server, tmp_path: Path) -> Pyramid:
+    return Pyramid(f"s3://{BUCKET}/{tmp_path.name}", s3.storage_options)
+
+
+@pytest.fixture
+def on_gcs(gcs: servers.GcsServer, tmp_path: Path) -> Pyramid:
+    return Pyramid(f"gs://{BUCKET}/{tmp_path.name}", gcs.storage_options)
+
+
+@pytest.fixture
+def on_azure(tmp_path: Path) -> Iterator[Pyramid]:
+    with servers.azure_server() as server:
+        server.create_container(BUCKET)
+        yield Pyramid(f"az://{BUCKET}/{tmp_path.name}", server.storage_options)
+
+
+@pytest.fixture
+def on_sftp(tmp_path: Path) -> Iterator[Pyramid]:
+    with servers.sftp_server(tmp_path) as server:
+        yield Pyramid(server.url, server.storage_options, threads=8)
+
+
+@pytest.fixture
+def on_local(tmp_path: Path) -> Pyramid:
+    return Pyramid(str(tmp_path), {})
+
+
+@pytest.fixture
+def on_memory(tmp_path: Path) -> Iterator[Pyramid]:
+    yield Pyramid(f"memory://{tmp_path.name}", {})
+    fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
+
+
+@pytest.fixture
+def pyramid(request: pytest.FixtureRequest) -> Pyramid:
+    found: Pyramid = request.getfixturevalue(f"on_{request.param}")
+    return found
+
+
+PLACES = [
+    "local",
+    "memory",
+    "s3",
+    "gcs",
+    pytest.param("azure", marks=needs_azurite),
+    pytest.param("sftp", marks=needs_sshd),
+]
+
+
+def body_of(i: int) -> bytes:
+    """Return bytes that tell their writer, long enough to be written in parts."""
+    return b"%09d" % i * 20_000
+
+
+# ----------------------------------------------------------------------------------------------------------- creators
+
+
+def outcomes(n: int, create: Callable[[int], None]) -> list[type[BaseException] | None]:
+    """Let n threads create the same object at once; return how it ended for each."""
+    barrier = threading.Barrier(n)
+
+    def run(i: int) -> None:
+        barrier.wait(20)
+        create(i)
+
+    with ThreadPoolExecutor(n) as pool:
+        futures = [pool.submit(run, i) for i in range(n)]
+        errors = [future.exception(60) for future in futures]
+    return [type(error) if error else None for error in errors]
+
+
+def assert_one_won(ended: list[type[BaseException] | None], content: bytes) -> None:
+    assert Counter(ended) == {None: 1, AlreadyExistsError: len(ended) - 1}
+    assert content == body_of(ended.index(None))
+
+
+@pytest.mark.parametrize("pyramid", PLACES, indirect=True)
+def test_one_thread_creates_a_chunk(pyramid: Pyramid) -> None:
+    with pyramid.accessor() as accessor:
+        ended = outcomes(pyramid.threads, lambda i: accessor.store_chunk(body_of(i), KEY, COORDS))
+        assert_one_won(ended, accessor.fetch_chunk(KEY, COORDS))
+
+
+@pytest.mark.parametrize("pyramid", PLACES, indirect=True)
+def test_one_thread_creates_a_file(pyramid: Pyramid) -> None:
+    with pyramid.accessor(gzip=False) as accessor:
+        accessor.store_file("other", b"x")  # the accessor has created before: it knows its store
+        ended = outcomes(pyramid.threads, lambda i: accessor.store_file("mesh/1", body_of(i)))
+        assert_one_won(ended, accessor.fetch_file("mesh/1"))
+
+
+@pytest.mark.parametrize("pyramid", ["local", "memory", "s3", "gcs"], indirect=True)
+def test_one_of_many_accessors_creates_a_chunk(pyramid: Pyramid) -> None:
+    many = [pyramid.accessor() for _ in range(50 if pyramid.url.startswith(("/", "memory")) else 8)]
+    ended = outcomes(len(many), lambda i: many[i].store_chunk(body_of(i), KEY, COORDS))
+    assert_one_won(ended, many[0].fetch_chunk(KEY, COORDS))
+    for accessor in many:
+        accessor.close()
+
+
+def test_one_thread_wins_though_all_bring_the_same_bytes(on_local: Pyramid) -> None:
+    with on_local.accessor() as accessor:
+        ended = outcomes(50, lambda _: accessor.store_chunk(body_of(7), KEY, COORDS))
+    assert Counter(ended) == {None: 1, AlreadyExistsError: 49}
+
+
+def _create(accessor: FsspecAccessor, i: int, ready: Any, results: Any) -> None:
+    try:
+        ready.wait(20)
+        accessor.store_chunk(body_of(i), KEY, COORDS)
+    except BaseException as exc:  # noqa: BLE001 - the parent judges it
+        results.put((i, type(exc)))
+    else:
+        results.put((i, None))
+
+
+@forking
+def test_one_process_creates_a_chunk(on_local: Pyramid) -> None:
+    context = multiprocessing.get_context("fork")
+    accessor = on_local.accessor()
+    ready, results = context.Barrier(8), context.SimpleQueue()
+    children = [context.Process(target=_create, args=(accessor, i, ready, results)) for i in range(8)]
+    for child in children:
+        child.start()
+    ended = dict(results.get() for _ in children)
+    for child in children:
+        child.join()
+    results.close()
+    assert_one_won([ended[i] for i in range(8)], accessor.fetch_chunk(KEY, COORDS))
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EMLINK])
+def test_one_thread_wins_without_hard_links(on_local: Pyramid, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with on_local.accessor() as accessor:
+        ended = outcomes(50, lambda i: accessor.store_chunk(body_of(i), KEY, COORDS))
+        assert_one_won(ended, accessor.fetch_chunk(KEY, COORDS))
+
+
+def test_a_failure_to_link_is_no_success(on_local: Pyramid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with on_local.accessor() as accessor, pytest.raises(DataAccessError, match="Input/output error"):
+        accessor.store_chunk(b"x", KEY, COORDS)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("pyramid", ["local", "memory", "s3"], indirect=True)
+def test_losers_leave_nothing_behind(pyramid: Pyramid, tmp_path: Path, s3: servers.S3Server) -> None:
+    with pyramid.accessor() as accessor:
+        outcomes(10, lambda i: accessor.store_chunk(body_of(i), KEY, COORDS))
+        accessor.store_chunk(body_of(1), KEY, COORDS, overwrite=True)
+    stored = {
+        "/": [path.name for path in tmp_path.rglob("*") if path.is_file()],
+        "m": [name.rpartition("/")[2] for name in fsspec.filesystem("memory").find(f"/{tmp_path.name}")],
+        "s": [name.rpartition("/")[2] for name in s3.keys(BUCKET) if name.startswith(f"{tmp_path.name}/")],
+    }[pyramid.url[0]]
+    assert stored == [NAME if pyramid.url[0] == "s" else f"{NAME}.gz"]
+
+
+# ------------------------------------------------------------------------------------------------------------ readers
+
+
+@pytest.mark.parametrize("pyramid", ["local", "memory", "s3", "gcs"], indirect=True)
+def test_readers_see_whole_objects_while_they_are_replaced(pyramid: Pyramid) -> None:
+    values = {body_of(i) * 5 for i in range(3)}
+    seen: Counter[bytes] = Counter()
+    written = threading.Event()
+    with pyramid.accessor(gzip=False) as accessor, ThreadPoolExecutor(4) as pool:
+        accessor.store_chunk(min(values), KEY, COORDS)
+
+        def poll() -> None:
+            while not written.is_set():
+                seen[accessor.fetch_chunk(KEY, COORDS)] += 1
+
+        polls = [pool.submit(poll) for _ in range(4)]
+        try:
+            for _ in range(10):
+                for value in sorted(values):
+                    accessor.store_chunk(value, KEY, COORDS, overwrite=True)
+        finally:
+            written.set()
+        assert [future.exception(20) for future in polls] == [None] * 4
+    assert set(seen) <= values
+    assert seen.total() > 4
+
+
+@pytest.mark.parametrize("pyramid", ["local", "memory", "s3"], indirect=True)
+def test_readers_see_nothing_or_the_whole_object_while_it_is_created(pyramid: Pyramid) -> None:
+    seen: list[bytes | None] = []
+    written = threading.Event()
+    with pyramid.accessor(gzip=False) as accessor, ThreadPoolExecutor(1) as pool:
+
+        def poll() -> None:
+            i = 0
+            while not written.is_set() and i < 20:
+                try:
+                    seen.append(accessor.fetch_file(f"f{i}"))
+                    i += 1
+                except NotFoundError:
+                    seen.append(None)
+
+        polling = pool.submit(poll)
+        try:
+            for i in range(20):
+                accessor.store_file(f"f{i}", body_of(i) * 5)
+        finally:
+            written.set()
+        polling.result(20)
+    assert {value for value in seen if value is not None} <= {body_of(i) * 5 for i in range(20)}
+
+
+def test_an_object_without_hard_links_is_never_seen_empty(on_local: Pyramid, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    replace = os.replace
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def watched(source: str, target: str) -> None:
+        if os.path.exists(target):  # noqa: PTH110 - what a reader would find now
+            seen.append(reader.fetch_file("x"))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "replace", watched)
+    with on_local.accessor(gzip=False) as accessor, on_local.accessor() as reader:
+        accessor.store_file("x", b"whole")
+        assert accessor.fetch_file("x") == b"whole"
+    assert set(seen) <= {b"whole"}
+
+
+# ----------------------------------------------------------------------------------------- servers that do not help
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs"])
+@pytest.mark.parametrize("is_known", [True, False], ids=["after a create", "at first"])
+def test_a_server_that_ignores_the_condition_still_keeps_what_it_has(
+    tmp_path: Path, kind: str, *, is_known: bool
+) -> None:
+    folder = tmp_path.name  # all S3 servers of a process share their buckets
+    started = (
+        servers.s3_server(honours_if_none_match=False)
+        if kind == "s3"
+        else servers.gcs_server(honours_generation_match=False)
+    )
+    with started as server:
+        server.create_bucket(BUCKET)
+        scheme = {"s3": "s3", "gcs": "gs"}[kind]
+        options = server.storage_options
+        with FsspecAccessor(f"{scheme}://{BUCKET}/{folder}", storage_options=options, gzip=False) as accessor:
+            if is_known:
+                accessor.store_file("first", b"1")
+                accessor.store_file("second", b"2")
+            server.put(BUCKET, f"{folder}/{KEY}/{NAME}", b"old")
+            server.put(BUCKET, f"{folder}/mesh/1", b"old")
+            with pytest.raises(AlreadyExistsError):
+                accessor.store_chunk(b"new", KEY, COORDS)
+            with pytest.raises(AlreadyExistsError):
+                accessor.store_file("mesh/1", b"new")
+            accessor.store_file("mesh/2", b"new")
+        kept = {name: server.get(BUCKET, name)[0] for name in server.keys(BUCKET)}
+    assert (
+        kept.items()
+        >= {f"{folder}/{KEY}/{NAME}": b"old", f"{folder}/mesh/1": b"old", f"{folder}/mesh/2": b"new"}.items()
+    )
+
+
+HOP_BY_HOP = {"Host", "Content-Length", "Transfer-Encoding", "Connection", "Date", "Server"}
+
+
+class LossyProxy:
+    """Passes requests on; `lose` and `refuse` say how many of the next writes go wrong."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.lose = 0  # is done, but its answer is lost
+        self.refuse = 0  # is not done: 503
+        self.instead: Callable[[], None] | None = None  # what another does at that moment
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        is_write = request.method in {"PUT", "POST"}
+        if is_write and self.refuse:
+            self.refuse -= 1
+            if self.instead is not None:
+                self.instead()
+            return web.Response(status=503, headers={"Retry-After": "0"})
+        answer = await self._forward(request)
+        if is_write and self.lose:
+            self.lose -= 1
+            return _reset(request)
+        return answer
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        url = yarl.URL(self.endpoint + request.raw_path, encoded=True)
+        headers = {name: value for name, value in request.headers.items() if name.title() not in HOP_BY_HOP}
+        data = await request.read()
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(request.method, url, headers=headers, data=data) as answer,
+        ):
+            body = await answer.read()
+            kept = {name: value for name, value in answer.headers.items() if name.title() not in HOP_BY_HOP}
+            return web.Response(status=answer.status, body=body, headers=kept)
+
+
+def _reset(request: web.Request) -> web.StreamResponse:
+    transport = request.transport
+    assert transport is not None
+    socket = transport.get_extra_info("socket")
+    socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+    return web.Response()
+
+
+class Lossy(NamedTuple):
+    """An accessor to a bucket behind a proxy that loses answers."""
+
+    accessor: FsspecAccessor
+    proxy: LossyProxy
+    server: Any
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def lossy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lossy]:
+    server = request.getfixturevalue(request.param)
+    proxy = LossyProxy(server.endpoint)
+    with servers.fault_server(proxy.handle) as front:
+        scheme = {"s3": "s3", "gcs": "gs"}[request.param]
+        options = {**server.storage_options, "endpoint_url": front.url}
+        url = f"{scheme}://{BUCKET}/{tmp_path.name}"
+        with FsspecAccessor(url, storage_options=options, attempts=3, timeout=5) as accessor:
+            yield Lossy(accessor, proxy, server)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["after a create", "at first"])
+def test_a_create_whose_answer_was_lost_is_a_success(lossy: Lossy, tmp_path: Path, *, is_known: bool) -> None:
+    if is_known:
+        lossy.accessor.store_file("first", b"1")
+    lossy.proxy.lose = 1
+    lossy.accessor.store_file("mesh/1", b"mine")
+    assert gzip.decompress(lossy.server.get(BUCKET, f"{tmp_path.name}/mesh/1")[0]) == b"mine"
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["after a create", "at first"])
+def test_a_create_that_was_refused_meets_what_another_wrote(lossy: Lossy, tmp_path: Path, *, is_known: bool) -> None:
+    if is_known:
+        lossy.accessor.store_file("first", b"1")
+    lossy.proxy.refuse = 1
+    lossy.proxy.instead = lambda: lossy.server.put(BUCKET, f"{tmp_path.name}/mesh/1", b"theirs")
+    with pytest.raises(AlreadyExistsError):
+        lossy.accessor.store_file("mesh/1", b"mine")
+    assert lossy.server.get(BUCKET, f"{tmp_path.name}/mesh/1")[0] == b"theirs"
+
+
+def test_an_overwrite_whose_answer_was_lost_is_a_success(lossy: Lossy, tmp_path: Path) -> None:
+    lossy.server.put(BUCKET, f"{tmp_path.name}/mesh/1", b"old")
+    lossy.proxy.lose = 1
+    lossy.accessor.store_file("mesh/1", b"mine", overwrite=True)
+    assert gzip.decompress(lossy.server.get(BUCKET, f"{tmp_path.name}/mesh/1")[0]) == b"mine"
+
+
+# ----------------------------------------------------------------------------------------------------- killed writers
+
+SIZE = 4 << 20
+
+
+def _write_for_ever(accessor: FsspecAccessor, started: Any, *, overwrite: bool) -> None:
+    for i in range(1_000_000):
+        key = KEY if overwrite else f"{KEY}/{i}"
+        accessor.store_chunk(bytes([i % 256]) * SIZE, key, COORDS, overwrite=overwrite)
+        started.set()
+
+
+def kill_in_mid_write(accessor: FsspecAccessor, delay: float, *, overwrite: bool) -> None:
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    child = context.Process(
+        target=_write_for_ever, args=(accessor, started), kwargs={"overwrite": overwrite}, daemon=True
+    )
+    child.start()
+    assert child.pid is not None
+    assert started.wait(20)
+    time.sleep(delay)  # the moment is the point of the test
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    child.close()
+
+
+@forking
+def test_a_killed_writer_leaves_the_old_object_or_the_new(on_local: Pyramid) -> None:
+    chance = random.Random(1)
+    with on_local.accessor(gzip=False) as accessor:
+        for _ in range(20):
+            kill_in_mid_write(accessor, chance.uniform(0, 0.02), overwrite=True)
+            content = accessor.fetch_chunk(KEY, COORDS)
+            assert (len(content), len(set(content))) == (SIZE, 1)
+
+
+@forking
+def test_a_killed_creator_leaves_the_whole_object_or_none(on_local: Pyramid, tmp_path: Path) -> None:
+    chance = random.Random(2)
+    for turn in range(5):
+        folder = tmp_path / str(turn)
+        with FsspecAccessor(folder, gzip=False) as accessor:
+            kill_in_mid_write(accessor, chance.uniform(0, 0.02), overwrite=False)
+        sizes = {path.stat().st_size for path in folder.rglob(NAME)}
+        assert sizes == {SIZE}
+
+
+# --------------------------------------------------------------------------------------------------------- leftovers
+
+
+@pytest.fixture
+def littered(tmp_path: Path) -> Path:
+    """Make a pyramid with what a killed writer leaves, under the name that one really gave."""
+    left = []
+    real = os.link
+
+    def note(source: Any, target: Any) -> None:
+        left.append(os.path.basename(source))  # noqa: PTH119
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "link", note)
+        FsspecAccessor(tmp_path / "other").store_file("x", b"x")
+    for folder in (tmp_path / "p", tmp_path / "p" / KEY):
+        folder.mkdir()
+        (folder / left[0]).write_bytes(b"half an obj")
+    return tmp_path / "p"
+
+
+@pytest.fixture
+def local_litter(littered: Path) -> Pyramid:
+    return Pyramid(str(littered), {})
+
+
+@pytest.fixture
+def sftp_litter(littered: Path) -> Iterator[Pyramid]:
+    with servers.sftp_server(littered) as server:
+        yield Pyramid(server.url, server.storage_options)
+
+
+@pytest.fixture(params=["local", pytest.param("sftp", marks=needs_sshd)])
+def on_litter(request: pytest.FixtureRequest) -> Pyramid:
+    found: Pyramid = request.getfixturevalue(f"{request.param}_litter")
+    return found
+
+
+def test_what_a_killed_writer_left_is_no_chunk_and_no_file(on_litter: Pyramid) -> None:
+    with on_litter.accessor() as accessor:
+        with pytest.raises(NotFoundError):
+            accessor.fetch_chunk(KEY, COORDS)
+        assert accessor.file_exists("info") is False
+
+
+def test_what_a_killed_writer_left_is_in_nobodys_way(on_litter: Pyramid) -> None:
+    with on_litter.accessor() as accessor:
+        accessor.store_chunk(b"one", KEY, COORDS)
+        accessor.store_chunk(b"two", KEY, COORDS, overwrite=True)
+        accessor.store_file("info", b"{}", mime_type="application/json")
+        assert accessor.fetch_chunk(KEY, COORDS) == b"two"
+        assert accessor.fetch_file("info") == b"{}"
+
+
+def test_what_a_killed_writer_leaves_is_hidden(littered: Path) -> None:
+    assert all(path.name.startswith(".") for path in littered.rglob("*") if path.is_file())

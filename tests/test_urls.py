@@ -1,0 +1,1079 @@
+"""URLs: which filesystem and root they mean, how objects are joined to them, credentials, and what must not show."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+import urllib.parse
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import fsspec.core
+import neuroglancer_scripts.accessor
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from precomputed_fs import DataAccessError, FsspecAccessor, URLError, get_accessor_for_url, urls
+from precomputed_fs.urls import check_relative_path, convert_file_url_to_pathname, join, resolve
+from tests import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TIMEOUT = 5.0
+FALLBACK_SECONDS = 1.5
+AZURE_ACCOUNT = {"account_name": "acc"}
+REFERENCES = {"fo": {"info": "{}", "sub/info": "{}"}}
+
+
+# ------------------------------------------------------------------------------------------------------ where they lead
+
+
+class Case(NamedTuple):
+    """`root` and `shown` are those that the URL should have; ``{here}`` is the working directory."""
+
+    url: str | Path
+    protocol: str
+    root: str
+    shown: str
+    options: dict[str, Any] = {}  # noqa: RUF012 - read only
+
+
+OPENED = [
+    # plain paths, as they stand: nothing in them is a query, a fragment or percent-encoded
+    Case("brain", "file", "{here}/brain", "{here}/brain/info"),
+    Case("./brain/", "file", "{here}/brain", "{here}/brain/info"),
+    Case("a brain/of mine", "file", "{here}/a brain/of mine", "{here}/a brain/of mine/info"),
+    Case("/lab/brain/", "file", "/lab/brain", "/lab/brain/info"),
+    Case("/lab/100%25?#é", "file", "/lab/100%25?#é", "/lab/100%25?#é/info"),
+    Case("lab/s3:brain", "file", "{here}/lab/s3:brain", "{here}/lab/s3:brain/info"),
+    Case("./s3:b", "file", "{here}/s3:b", "{here}/s3:b/info"),
+    Case(Path("a brain"), "file", "{here}/a brain", "{here}/a brain/info"),
+    Case(Path("/lab/brain"), "file", "/lab/brain", "/lab/brain/info"),
+    Case("precomputed:///lab/brain", "file", "/lab/brain", "/lab/brain/info"),
+    # local files, percent-encoded
+    Case("file:///lab/brain", "file", "/lab/brain", "/lab/brain/info"),
+    Case("file:///lab/a%20brain/100%25%3F%23%C3%A9", "file", "/lab/a brain/100%?#é", "/lab/a brain/100%?#é/info"),
+    Case("file://localhost/lab/a%20brain", "file", "/lab/a brain", "/lab/a brain/info"),
+    Case("FILE:///lab/brain", "file", "/lab/brain", "/lab/brain/info"),
+    Case("precomputed://file:///lab/a%20brain/", "file", "/lab/a brain", "/lab/a brain/info"),
+    Case("file:///lab/a%20brain|neuroglancer-precomputed:", "file", "/lab/a brain", "/lab/a brain/info"),
+    # memory
+    Case("memory://lab/brain", "memory", "/lab/brain", "memory://lab/brain/info"),
+    Case("memory://", "memory", "", "memory://info"),
+    # buckets
+    Case("s3://bucket/lab/brain", "s3", "bucket/lab/brain", "s3://bucket/lab/brain/info"),
+    Case("s3://bucket/lab/brain/", "s3", "bucket/lab/brain", "s3://bucket/lab/brain/info"),
+    Case("s3://bucket", "s3", "bucket", "s3://bucket/info"),
+    Case("S3://bucket/Lab", "s3", "bucket/Lab", "s3://bucket/Lab/info"),
+    Case("s3://bucket/a b+c%20d", "s3", "bucket/a b+c%20d", "s3://bucket/a b+c%20d/info"),
+    Case("gs://bucket/lab/brain", "gs", "bucket/lab/brain", "gs://bucket/lab/brain/info"),
+    Case("gcs://bucket/lab/brain", "gcs", "bucket/lab/brain", "gcs://bucket/lab/brain/info"),
+    Case("az://container/lab", "az", "container/lab", "az://container/lab/info", AZURE_ACCOUNT),
+    Case("abfs://container/lab", "abfs", "container/lab", "abfs://container/lab/info", AZURE_ACCOUNT),
+    Case("abfss://container/lab", "abfss", "container/lab", "abfss://container/lab/info", AZURE_ACCOUNT),
+    Case("az://c@acc.blob.core.windows.net/p", "az", "c/p", "az://c@acc.blob.core.windows.net/p/info"),
+    Case("abfs://c@acc.dfs.core.windows.net/p", "abfs", "c/p", "abfs://c@acc.dfs.core.windows.net/p/info"),
+    Case("precomputed://gs://bucket/lab/brain", "gs", "bucket/lab/brain", "gs://bucket/lab/brain/info"),
+    Case("gs://bucket/brain/|neuroglancer-precomputed:", "gs", "bucket/brain", "gs://bucket/brain/info"),
+    Case("precomputed://s3://bucket/brain|neuroglancer-precomputed:", "s3", "bucket/brain", "s3://bucket/brain/info"),
+    Case("s3+https://end.org:9000/bucket/a%20brain", "s3", "bucket/a brain", "s3://bucket/a brain/info"),
+    Case("s3+http://end.org/bucket/brain/", "s3", "bucket/brain", "s3://bucket/brain/info"),
+    Case("precomputed://s3+http://end.org/bucket", "s3", "bucket", "s3://bucket/info"),
+    # web servers: the root stays a URL
+    Case("http://host/lab/brain", "http", "http://host/lab/brain", "http://host/lab/brain/info"),
+    Case("HTTPS://host:8443/Lab/", "https", "https://host:8443/Lab/", "https://host:8443/Lab/info"),
+    Case("http://host", "http", "http://host", "http://host/info"),
+    Case("https://host/a?X-Sig=a%2Fb+c&x=/d/", "https", "https://host/a?X-Sig=a%2Fb+c&x=/d/", "https://host/a/info"),
+    Case("https://host/a?sig=1|neuroglancer-precomputed:", "https", "https://host/a?sig=1", "https://host/a/info"),
+    Case("http://host/a b/é", "http", "http://host/a%20b/%C3%A9", "http://host/a%20b/%C3%A9/info"),
+    Case("http://host/a%20b/c+d%2Fe", "http", "http://host/a%20b/c+d%2Fe", "http://host/a%20b/c+d%2Fe/info"),
+    Case("http://host/a#!view", "http", "http://host/a", "http://host/a/info"),
+    Case(
+        "http://[0:0:0:0:0:0:0:1]:80/a", "http", "http://[0:0:0:0:0:0:0:1]:80/a", "http://[0:0:0:0:0:0:0:1]:80/a/info"
+    ),
+    # archives, caches, references
+    Case("zip://lab/brain::{here}/all.zip", "zip", "lab/brain", "zip://lab/brain/info::{here}/all.zip"),
+    Case("zip:///lab/brain/::all.zip", "zip", "lab/brain", "zip:///lab/brain/info::{here}/all.zip"),
+    Case("zip://::all.zip", "zip", "", "zip://info::{here}/all.zip"),
+    Case("zip::all.zip", "zip", "", "zip://info::{here}/all.zip"),
+    Case("zip://lab::file://{here}/all%2Ezip", "zip", "lab", "zip://lab/info::{here}/all.zip"),
+    Case("precomputed://zip://lab::all.zip", "zip", "lab", "zip://lab/info::{here}/all.zip"),
+    Case("simplecache::s3://bucket/lab", "simplecache", "bucket/lab", "simplecache::s3://bucket/lab/info"),
+    Case("filecache::gs://bucket/lab", "filecache", "bucket/lab", "filecache::gs://bucket/lab/info"),
+    Case("blockcache::http://host/a", "blockcache", "http://host/a", "blockcache::http://host/a/info"),
+    Case("simplecache::{here}/brain", "simplecache", "{here}/brain", "simplecache::{here}/brain/info"),
+    Case("reference://", "reference", "", "reference://info", REFERENCES),
+    Case("reference://sub", "reference", "sub", "reference://sub/info", REFERENCES),
+]
+CONNECTING = [
+    Case("sftp://host/lab/brain", "sftp", "", "sftp://host/lab/brain/info"),
+    Case("sftp://me:hunter2pass@host:2222/lab", "sftp", "", "sftp://host:2222/lab/info"),
+    Case("ssh://me@host/lab", "ssh", "", "ssh://host/lab/info"),
+    Case("github://org:repo@main/lab", "github", "", "github://org:repo@main/lab/info"),
+    Case("github://org:repo@/", "github", "", "github://org:repo@/info"),
+    Case("zip://lab::s3://bucket/all.zip", "zip", "", "zip://lab/info::s3://bucket/all.zip"),
+    Case("zip://lab::simplecache::http://h/all.zip?sig=1", "zip", "", "zip://lab/info::simplecache::http://h/all.zip"),
+    Case("reference://::http://host/refs.json", "reference", "", "reference://info::http://host/refs.json"),
+]
+"""Those whose filesystem connects, or reads, when it is made."""
+
+
+def here(case: Case, folder: Path) -> Case:
+    """Fill the working directory in."""
+    url = case.url.replace("{here}", str(folder)) if isinstance(case.url, str) else case.url
+    return case._replace(
+        url=url,
+        root=case.root.replace("{here}", str(folder)),
+        shown=case.shown.replace("{here}", str(folder)),
+    )
+
+
+def case_id(case: Case) -> str:
+    return f"{type(case.url).__name__} {case.url}" if isinstance(case.url, Path) else case.url
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder with an archive."""
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("lab/brain/info", "{}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", OPENED, ids=case_id)
+def test_an_url_gives_its_filesystem_and_root(case: Case, folder: Path) -> None:
+    case = here(case, folder)
+    location = resolve(case.url, storage_options=case.options, anon=True)
+    fs, root = location.open(TIMEOUT)
+    assert location.links[0].protocol == case.protocol
+    assert case.protocol in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+    is_url = "://" in case.root
+    assert root == case.root if is_url else root.rstrip("/") == case.root  # `join` does not mind
+
+
+@pytest.mark.parametrize("case", [*OPENED, *CONNECTING], ids=case_id)
+def test_an_url_is_shown(case: Case, folder: Path) -> None:
+    case = here(case, folder)
+    accessor = FsspecAccessor(case.url, storage_options=case.options, anon=True)
+    location = resolve(case.url, storage_options=case.options)
+    assert location.links[0].protocol == case.protocol
+    assert location.display("info") == case.shown
+    assert location.display() in {case.shown.replace("/info", "", 1), case.shown.replace("info", "", 1)}
+    assert repr(accessor) == f"FsspecAccessor({location.display()!r})"
+
+
+@pytest.mark.parametrize("case", [*OPENED, *CONNECTING], ids=case_id)
+def test_the_constructor_does_not_touch_the_network(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def touch(*_: Any, **__: Any) -> None:
+        pytest.fail("the network was touched")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, touch)
+    for name in ("create_connection", "getaddrinfo", "gethostbyname"):
+        monkeypatch.setattr(socket, name, touch)
+    case = here(case, folder)
+    FsspecAccessor(case.url, storage_options=case.options)
+    get_accessor_for_url(case.url, {"storage_options": case.options, "anon": False})
+
+
+def test_sftp_opens_its_root() -> None:
+    if not servers.sshd_installed():
+        pytest.skip("sshd is not installed (apt-get install openssh-server)")
+    with servers.sftp_server(Path("/")) as server:
+        url = server.url.rstrip("/")
+        fs, root = resolve(f"{url}/lab/a brain", storage_options=server.storage_options).open(TIMEOUT)
+        fs.client.close()
+        assert root == "/lab/a brain"
+
+
+NAMES = [
+    "brain",
+    "a brain",
+    "100%",
+    "50%25",
+    "what?",
+    "no#1",
+    "a+b",
+    "é☃",
+    "a[1]*",
+    "a%20b",
+    "x&y=z",
+    "~",
+    "data",
+    "zip",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", ["absolute", "relative", "Path", "file URL", "localhost URL", "precomputed URL"])
+def test_a_local_folder_of_any_name_is_read(name: str, form: str, folder: Path) -> None:
+    path = folder / name
+    path.mkdir()
+    (path / "info").write_bytes(name.encode())
+    forms: dict[str, str | Path] = {
+        "absolute": str(path),
+        "relative": name,
+        "Path": Path(name),
+        "file URL": path.as_uri(),
+        "localhost URL": path.as_uri().replace("file://", "file://localhost"),
+        "precomputed URL": f"precomputed://{path.as_uri()}|neuroglancer-precomputed:",
+    }
+    with FsspecAccessor(forms[form]) as accessor:
+        assert accessor.fetch_file("info") == name.encode()
+
+
+@pytest.mark.parametrize("name", [*sorted(urls.SCHEMES), "memory", "dir", "ftp", "hf", "precomputed"])
+def test_a_plain_path_may_be_named_like_a_protocol(name: str, folder: Path) -> None:
+    location = resolve(name)
+    assert location.links[0].protocol == "file"
+    assert location.display() == f"{folder}/{name}"
+
+
+def test_a_finished_filesystem_is_used_as_it_is() -> None:
+    fs = MemoryFileSystem()
+    location = resolve("/lab/brain", fs=fs)
+    assert location.open(TIMEOUT) == (fs, "/lab/brain")
+    assert location.links[0].protocol == "memory"
+    assert resolve("/lab/brain", fs=LocalFileSystem()).open(TIMEOUT)[1] == "/lab/brain"
+
+
+@pytest.mark.parametrize("others", [{"anon": True}, {"anon": False}, {"storage_options": {"key": "k"}}], ids=str)
+def test_a_finished_filesystem_takes_no_options(others: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="fs is a finished filesystem"):
+        FsspecAccessor("/lab/brain", fs=MemoryFileSystem(), **others)
+
+
+# ------------------------------------------------------------------------------------------------------ what is no URL
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", "names no pyramid"),
+        ("precomputed://", "names no pyramid"),
+        ("|neuroglancer-precomputed:", "names no pyramid"),
+        ("::", "names no pyramid"),
+        ("zip://lab::", "names no pyramid"),
+        ("nope://bucket/brain", "'nope'"),
+        ("s3+ftp://host/bucket/brain", r"'s3\+ftp'"),
+        ("precomputed://precomputed://s3://bucket/brain", "'precomputed'"),
+        ("simplecache::nope://bucket/brain", "'nope'"),
+        ("s3:bucket/brain", "s3://"),
+        ("s3:/bucket/brain", "s3://"),
+        ("gs:bucket/brain", "gs://"),
+        ("http:/host/brain", "http://"),
+        ("memory:brain", "memory://"),
+        ("zip://lab::s3:bucket/all.zip", "s3://"),
+        ("C:\\brains\\mine", "two slashes"),
+        ("C:/brains/mine", "two slashes"),
+        ("file://otherhost/lab/brain", "otherhost.*not a local file"),
+        ("precomputed://file://lab/brain", "not a local file"),
+        ("file:///lab/%ff", "UTF-8"),
+        ("http:///lab/brain", "no host"),
+        ("https://", "no host"),
+        ("http://[/lab", "http"),
+        ("s3+https://host", "endpoint/bucket"),
+        ("s3+https:///bucket/brain", "endpoint/bucket"),
+        ("/lab/all.zip|zip:brain/|neuroglancer-precomputed:", "'zip'"),
+        ("gs://bucket/info.gz|gzip:", "'gzip'"),
+    ],
+)
+def test_what_cannot_be_opened_is_an_url_error(url: str, said: str) -> None:
+    for make in (resolve, FsspecAccessor, get_accessor_for_url):
+        with pytest.raises(URLError, match=said):
+            make(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nope://user:hunter2pass@host/a?sig=hunter2sig",
+        "s4://bucket/a?sig=hunter2sig",
+        "https:/user:hunter2pass@host/a?sig=hunter2sig",
+        "https:host/a?sig=hunter2sig",
+        "http://user:hunter2pass@host/a?sig=hunter2sig|gzip:",
+        "http://user:hunter2pass@/a?sig=hunter2sig",
+        "s3+https://user:hunter2pass@host?sig=hunter2sig",
+        "file://user:hunter2pass@otherhost/a?sig=hunter2sig",
+        "zip://a::nope://user:hunter2pass@host/a.zip?sig=hunter2sig",
+    ],
+)
+def test_an_url_error_shows_no_secret(url: str) -> None:
+    with pytest.raises(URLError) as caught:
+        resolve(url)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "missing", "module", "hint"),
+    [
+        ("s3://b/p", "s3fs", "s3fs", "pip install s3fs"),
+        ("s3+http://host/b/p", "s3fs", "s3fs", "pip install s3fs"),
+        ("gs://b/p", "gcsfs", "gcsfs", "pip install gcsfs"),
+        ("az://c/p", "adlfs", "adlfs", "pip install adlfs"),
+        ("abfs://c/p", "adlfs", "adlfs", "pip install adlfs"),
+        ("sftp://host/p", "paramiko", "fsspec.implementations.sftp", "pip install paramiko"),
+        ("github://org:repo@main/p", "requests", "fsspec.implementations.github", "pip install requests"),
+        ("hf://org/repo", "huggingface_hub", "huggingface_hub", "huggingface_hub"),
+        ("simplecache::s3://b/p", "s3fs", "s3fs", "pip install s3fs"),
+    ],
+)
+def test_a_missing_driver_is_an_url_error_that_says_what_to_install(
+    url: str, missing: str, module: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = importlib.import_module("fsspec.registry")
+    monkeypatch.setattr(registry, "_registry", {})  # forget the classes that were imported before
+    monkeypatch.setattr(registry, "registry", registry._registry)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)  # so its import fails
+    scheme = "s3" if "s3" in url else url.partition(":")[0]
+    with pytest.raises(URLError, match=f"{scheme}://.*{hint}") as caught:
+        FsspecAccessor(url)
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
+# ------------------------------------------------------------------------------------------------------ storage options
+
+
+def options_of(url: str, options: dict[str, Any], **others: Any) -> list[dict[str, Any]]:
+    """Return the options of each filesystem of a chain, the outermost first."""
+    fs, _ = resolve(url, storage_options=options, **others).open(TIMEOUT)
+    found = []
+    while fs is not None:
+        found.append(dict(fs.storage_options))
+        fs = getattr(fs, "fs", None)
+    return found
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "gcs", "az", "abfs"])
+def test_options_reach_the_filesystem(scheme: str, nested: bool) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "s3": {"key": "k", "secret": "s", "client_kwargs": {"region_name": "eu-west-1"}},
+        "az": {"account_name": "acc", "account_key": "a2V5"},
+        "gs": {"token": "anon", "project": "mine"},
+    }
+    own = options[{"gcs": "gs", "abfs": "az"}.get(scheme, scheme)]
+    (found,) = options_of(f"{scheme}://b/p", {scheme: own} if nested else own)
+    assert {name: found.get(name) for name in own} == own
+
+
+@pytest.mark.parametrize(("scheme", "name"), [("gs", "gcs"), ("gcs", "gs"), ("az", "abfs"), ("s3", "s3a")])
+def test_options_may_be_nested_under_another_name_of_the_protocol(scheme: str, name: str) -> None:
+    location = resolve(f"{scheme}://b/p", storage_options={name: {"token": "anon"}})
+    assert location.links[0].options["token"] == "anon"
+
+
+def test_nested_options_reach_each_filesystem_of_a_chain(tmp_path: Path) -> None:
+    options = {"simplecache": {"cache_storage": str(tmp_path)}, "s3": {"key": "k", "secret": "s"}}
+    cache, bucket = options_of("simplecache::s3://b/p", options)
+    assert cache["cache_storage"] == str(tmp_path)
+    assert (bucket["key"], bucket["secret"]) == ("k", "s")
+    assert "cache_storage" not in bucket
+
+
+def test_flat_options_of_a_chain_are_the_outermost_ones(tmp_path: Path) -> None:
+    """As fsspec has it: ``url_to_fs(chain, **options)``."""
+    options = {"cache_storage": str(tmp_path), "s3": {"key": "k", "secret": "s"}}
+    cache, bucket = options_of("simplecache::s3://b/p", options)
+    assert cache["cache_storage"] == str(tmp_path)
+    assert "cache_storage" not in bucket
+    expected, _ = fsspec.core.url_to_fs("simplecache::s3://b/p", **options)
+    assert expected.storage_options["cache_storage"] == str(tmp_path)
+
+
+def test_the_callers_options_are_not_changed() -> None:
+    options = {"simplecache": {"same_names": True}, "s3": {"key": "k", "config_kwargs": {"a": {"b": 1}}}}
+    copy = json.loads(json.dumps(options))
+    resolve("simplecache::s3+http://host/b/p", storage_options=options, anon=True).open(TIMEOUT)
+    assert options == copy
+
+
+def test_an_endpoint_in_the_url_reaches_the_filesystem() -> None:
+    fs, _ = resolve("s3+http://end.org:9000/bucket/brain", anon=True).open(TIMEOUT)
+    assert fs.endpoint_url == "http://end.org:9000"
+    fs, _ = resolve("s3+https://end.org/bucket", storage_options={"key": "k", "secret": "s"}).open(TIMEOUT)
+    assert (fs.endpoint_url, fs.key) == ("https://end.org", "k")
+
+
+@pytest.mark.parametrize("url", ["s3://b/p", "gs://b/p", "http://h/p", "az://c/p"])
+def test_each_filesystem_is_our_own_without_listing_caches(url: str) -> None:
+    options = AZURE_ACCOUNT if url.startswith("az") else {}
+    first, second = (resolve(url, storage_options=options, anon=True).open(TIMEOUT)[0] for _ in range(2))
+    assert first is not second
+    assert first.dircache.use_listings_cache is False
+
+
+# ----------------------------------------------------------------------------------------------------------- anonymous
+
+
+def is_anonymous(fs: Any) -> bool:
+    """Tell whether a filesystem of S3, GCS or Azure goes without credentials."""
+    if "gs" in fs.protocol:
+        return fs.credentials.credentials is None
+    return bool(fs.anon)
+
+
+CLOUDS = [("s3://b/p", {}), ("gs://b/p", {}), ("az://c/p", AZURE_ACCOUNT)]
+each_cloud = pytest.mark.parametrize(("url", "options"), CLOUDS, ids=["S3", "GCS", "Azure"])
+
+
+@each_cloud
+def test_anon_means_the_same_everywhere(url: str, options: dict[str, Any]) -> None:
+    fs, _ = resolve(url, storage_options=options, anon=True).open(TIMEOUT)
+    assert is_anonymous(fs)
+
+
+@each_cloud
+def test_anon_reaches_through_a_chain(url: str, options: dict[str, Any]) -> None:
+    nested = {url.partition(":")[0]: options}
+    fs, _ = resolve(f"simplecache::{url}", storage_options=nested, anon=True).open(TIMEOUT)
+    assert is_anonymous(fs.fs)
+
+
+def test_anon_wins_over_credentials_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    assert is_anonymous(resolve("s3://b/p", anon=True).open(TIMEOUT)[0])
+
+
+def test_anonymous_s3_requests_are_not_signed(s3_server: servers.S3Server) -> None:
+    s3_server.create_bucket("anonymous")
+    s3_server.put("anonymous", "brain/info", b"{}", ACL="public-read")
+    url = f"s3+{s3_server.endpoint}/anonymous/brain"
+    s3_server.log.clear()
+    with FsspecAccessor(url, anon=True) as accessor:
+        assert accessor.fetch_file("info") == b"{}"
+    assert s3_server.log.count() > 0
+    for request in s3_server.log.entries():
+        assert "Authorization" not in request.headers
+        assert "Signature" not in request.query
+
+
+def test_anonymous_gcs_requests_carry_no_token(gcs_server: servers.GcsServer) -> None:
+    gcs_server.create_bucket("anonymous")
+    gcs_server.put("anonymous", "brain/info", b"{}")
+    gcs_server.log.clear()
+    options = {"endpoint_url": gcs_server.endpoint}
+    with FsspecAccessor("gs://anonymous/brain", storage_options=options, anon=True) as accessor:
+        assert accessor.fetch_file("info") == b"{}"
+    assert gcs_server.log.count() > 0
+    assert not any("Authorization" in request.headers for request in gcs_server.log.entries())
+
+
+# --------------------------------------------------------------------------------------------------------- credentials
+
+
+class Machine(NamedTuple):
+    """A machine without credentials, whose metadata service accepts connections and never answers."""
+
+    home: Path
+    metadata: servers.HttpServer
+
+
+@pytest.fixture(scope="module")
+def black_hole() -> Iterator[servers.HttpServer]:
+    with servers.fault_server(servers.latency(3600, servers.respond(200))) as server:
+        yield server
+
+
+@pytest.fixture
+def machine(black_hole: servers.HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    for name in ("s3fs", "gcsfs", "adlfs", "botocore.session", "google.auth"):
+        importlib.import_module(name)  # the drivers' imports are not what is measured
+    for name in [name for name in os.environ if name.startswith(("AWS_", "GCE_", "NO_GCE_", "GOOGLE_", "AZURE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", black_hole.url)
+    monkeypatch.setenv("GCE_METADATA_HOST", black_hole.url.removeprefix("http://"))
+    forget_probes()
+    black_hole.log.clear()
+    yield Machine(tmp_path, black_hole)
+    forget_probes()
+
+
+def forget_probes() -> None:
+    """Let the metadata services be asked again: otherwise they are once per process."""
+    for value in vars(urls).values():
+        if isinstance(value, functools._lru_cache_wrapper):
+            value.cache_clear()
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@each_cloud
+def test_without_credentials_it_is_anonymous_soon(url: str, options: dict[str, Any], machine: Machine) -> None:
+    began = time.monotonic()
+    fs, _ = resolve(url, storage_options=options).open(TIMEOUT)
+    seconds = time.monotonic() - began
+    assert is_anonymous(fs)
+    assert seconds < FALLBACK_SECONDS
+    assert machine.metadata.log.count() > 0, "the metadata service was not asked"
+
+
+@each_cloud
+def test_the_metadata_service_is_asked_once_per_process(url: str, options: dict[str, Any], machine: Machine) -> None:
+    resolve(url, storage_options=options).open(TIMEOUT)
+    machine.metadata.log.clear()
+    assert is_anonymous(resolve(url, storage_options=options).open(TIMEOUT)[0])
+    assert machine.metadata.log.count() == 0
+
+
+@each_cloud
+def test_a_refusing_metadata_service_is_not_waited_for(
+    url: str, options: dict[str, Any], machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", servers.refused_url())
+    monkeypatch.setenv("GCE_METADATA_HOST", servers.refused_url().removeprefix("http://"))
+    began = time.monotonic()
+    assert is_anonymous(resolve(url, storage_options=options).open(TIMEOUT)[0])
+    assert time.monotonic() - began < FALLBACK_SECONDS
+
+
+def test_the_first_read_falls_back_too(machine: Machine, s3_server: servers.S3Server) -> None:
+    s3_server.create_bucket("fallback")
+    s3_server.put("fallback", "brain/info", b"{}", ACL="public-read")
+    url = f"s3+{s3_server.endpoint}/fallback/brain"
+    with FsspecAccessor(url, anon=True) as accessor:  # let the SDK load its models
+        accessor.fetch_file("info")
+    s3_server.log.clear()
+    began = time.monotonic()
+    with FsspecAccessor(url) as accessor:
+        assert accessor.fetch_file("info") == b"{}"
+    assert time.monotonic() - began < FALLBACK_SECONDS
+    assert not any("Authorization" in request.headers for request in s3_server.log.entries())
+    assert not any("Signature" in request.query for request in s3_server.log.entries())
+
+
+KEYS = "aws_access_key_id = k\naws_secret_access_key = s\n"
+
+
+def s3_environment(home: Path) -> dict[str, str]:
+    return {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+
+
+def s3_credentials_file(home: Path) -> dict[str, str]:
+    write(home / ".aws" / "credentials", f"[default]\n{KEYS}")
+    return {}
+
+
+def s3_credentials_file_elsewhere(home: Path) -> dict[str, str]:
+    write(home / "elsewhere", f"[default]\n{KEYS}")
+    return {"AWS_SHARED_CREDENTIALS_FILE": str(home / "elsewhere")}
+
+
+def s3_profile(home: Path) -> dict[str, str]:
+    write(home / ".aws" / "credentials", f"[lab]\n{KEYS}")
+    return {"AWS_PROFILE": "lab"}
+
+
+def s3_config_file(home: Path) -> dict[str, str]:
+    write(home / ".aws" / "config", f"[default]\n{KEYS}")
+    return {}
+
+
+def s3_process(home: Path) -> dict[str, str]:
+    answer = json.dumps({"Version": 1, "AccessKeyId": "k", "SecretAccessKey": "s"})
+    write(home / "answer.json", answer)
+    write(home / ".aws" / "config", f"[default]\ncredential_process = cat {home}/answer.json\n")
+    return {}
+
+
+@pytest.mark.parametrize(
+    "provide",
+    [s3_environment, s3_credentials_file, s3_credentials_file_elsewhere, s3_profile, s3_config_file, s3_process],
+)
+def test_s3_credentials_are_found_without_the_metadata_service(
+    provide: Callable[[Path], dict[str, str]], machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in provide(machine.home).items():
+        monkeypatch.setenv(name, value)
+    fs, _ = resolve("s3://b/p").open(TIMEOUT)
+    assert not is_anonymous(fs)
+    assert machine.metadata.log.count() == 0
+
+
+def test_a_profile_among_the_options_is_looked_up(machine: Machine) -> None:
+    write(machine.home / ".aws" / "credentials", f"[lab]\n{KEYS}")
+    assert not is_anonymous(resolve("s3://b/p", storage_options={"profile": "lab"}).open(TIMEOUT)[0])
+    assert machine.metadata.log.count() == 0
+
+
+@pytest.fixture
+def container(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[servers.HttpServer]:
+    """Run in a container that gives credentials."""
+    answer = {"AccessKeyId": "k", "SecretAccessKey": "s", "Token": "t", "Expiration": "2099-01-01T00:00:00Z"}
+    with servers.fault_server(servers.respond(200, json.dumps(answer).encode())) as server:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{server.url}/credentials")
+        yield server
+
+
+def test_a_container_is_asked_before_the_metadata_service(machine: Machine, container: servers.HttpServer) -> None:
+    assert not is_anonymous(resolve("s3://b/p").open(TIMEOUT)[0])
+    assert container.log.methods() == ["GET"]
+    assert machine.metadata.log.count() == 0
+
+
+@pytest.mark.parametrize("provide", [s3_environment, s3_credentials_file, s3_config_file])
+def test_environment_and_files_come_before_a_container(
+    provide: Callable[[Path], dict[str, str]],
+    machine: Machine,
+    container: servers.HttpServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in provide(machine.home).items():
+        monkeypatch.setenv(name, value)
+    assert not is_anonymous(resolve("s3://b/p").open(TIMEOUT)[0])
+    assert container.log.count() == 0
+    assert machine.metadata.log.count() == 0
+
+
+def test_the_environment_comes_before_files(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that would run a command is not even followed."""
+    trace = machine.home / "was-run"
+    write(machine.home / ".aws" / "config", f"[default]\ncredential_process = touch {trace}\n")
+    for name, value in s3_environment(machine.home).items():
+        monkeypatch.setenv(name, value)
+    assert not is_anonymous(resolve("s3://b/p").open(TIMEOUT)[0])
+    assert not trace.exists()
+
+
+def test_an_instance_with_a_role_is_not_anonymous(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    role = {"Code": "Success", "AccessKeyId": "k", "SecretAccessKey": "s", "Token": "t"}
+    role["Expiration"] = "2099-01-01T00:00:00Z"
+    answers = {"PUT": b"token", "/latest/meta-data/iam/security-credentials/": b"my-role"}
+
+    async def instance(request: web.Request) -> web.StreamResponse:
+        body = answers.get(request.method) or answers.get(request.path) or json.dumps(role).encode()
+        return web.Response(body=body)
+
+    with servers.fault_server(instance) as server:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
+        assert not is_anonymous(resolve("s3://b/p").open(TIMEOUT)[0])
+
+
+def test_a_broken_profile_is_an_error_not_anonymous(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "misspelt")
+    accessor = FsspecAccessor(f"s3+{servers.refused_url()}/b/p")
+    with accessor, pytest.raises(DataAccessError, match="misspelt"):
+        accessor.fetch_file("info")
+    assert machine.metadata.log.count() == 0
+
+
+@functools.cache
+def service_account() -> str:
+    """Make a service account's key file."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    kind, form = serialization.PrivateFormat.PKCS8, serialization.Encoding.PEM
+    return json.dumps(
+        {
+            "type": "service_account",
+            "project_id": "mine",
+            "private_key": key.private_bytes(form, kind, serialization.NoEncryption()).decode(),
+            "client_email": "me@mine.example",
+            "token_uri": "http://127.0.0.1:9/token",
+        }
+    )
+
+
+def gcs_named_file(home: Path) -> dict[str, str]:
+    write(home / "account.json", service_account())
+    return {"GOOGLE_APPLICATION_CREDENTIALS": str(home / "account.json")}
+
+
+def gcs_default_file(home: Path) -> dict[str, str]:
+    write(home / ".config" / "gcloud" / "application_default_credentials.json", service_account())
+    return {}
+
+
+def gcs_default_file_elsewhere(home: Path) -> dict[str, str]:
+    write(home / "elsewhere" / "application_default_credentials.json", service_account())
+    return {"CLOUDSDK_CONFIG": str(home / "elsewhere")}
+
+
+each_gcs_way = pytest.mark.parametrize("provide", [gcs_named_file, gcs_default_file, gcs_default_file_elsewhere])
+
+
+@each_gcs_way
+@pytest.mark.parametrize("anon", [None, False])
+def test_gcs_credentials_are_found_without_the_metadata_service(
+    provide: Callable[[Path], dict[str, str]], anon: bool | None, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in provide(machine.home).items():
+        monkeypatch.setenv(name, value)
+    fs, _ = resolve("gs://b/p", anon=anon).open(TIMEOUT)
+    assert not is_anonymous(fs)
+    assert fs.credentials.credentials.service_account_email == "me@mine.example"
+    assert machine.metadata.log.count() == 0
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"AZURE_STORAGE_ACCOUNT_KEY": "a2V5"},
+        {"AZURE_STORAGE_CONNECTION_STRING": "AccountName=acc;AccountKey=a2V5"},
+        {"AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=2"},
+        {"AZURE_STORAGE_CLIENT_ID": "i", "AZURE_STORAGE_CLIENT_SECRET": "s", "AZURE_STORAGE_TENANT_ID": "t"},
+        {"AZURE_CLIENT_ID": "i", "AZURE_CLIENT_SECRET": "s", "AZURE_TENANT_ID": "t"},
+    ],
+    ids="+".join,
+)
+def test_azure_credentials_are_found_without_the_metadata_service(
+    environment: dict[str, str], machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    fs, _ = resolve("az://c/p", storage_options=AZURE_ACCOUNT).open(TIMEOUT)
+    assert not is_anonymous(fs)
+    assert machine.metadata.log.count() == 0
+
+
+def test_an_account_name_alone_is_no_credential(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says where a public container is."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "acc")
+    assert is_anonymous(resolve("az://c/p").open(TIMEOUT)[0])
+
+
+@each_cloud
+def test_who_asks_for_no_credentials_sends_no_probe(url: str, options: dict[str, Any], machine: Machine) -> None:
+    assert is_anonymous(resolve(url, storage_options=options, anon=True).open(TIMEOUT)[0])
+    assert machine.metadata.log.count() == 0
+
+
+@pytest.mark.parametrize(("url", "options"), [CLOUDS[0], CLOUDS[2]], ids=["S3", "Azure"])
+def test_who_asks_for_credentials_sends_no_probe(url: str, options: dict[str, Any], machine: Machine) -> None:
+    """For GCS see `test_gcs_credentials_are_found_without_the_metadata_service`: gcsfs asks by itself."""
+    assert not is_anonymous(resolve(url, storage_options=options, anon=False).open(TIMEOUT)[0])
+    assert machine.metadata.log.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "anonymous"),
+    [
+        ("s3://b/p", {"key": "k", "secret": "s"}, False),
+        ("s3://b/p", {"anon": False}, False),
+        ("s3://b/p", {"anon": True}, True),
+        ("gs://b/p", {"token": "anon"}, True),
+        ("az://c/p", {"account_name": "acc", "account_key": "a2V5"}, False),
+        ("az://c/p", {"connection_string": "AccountName=acc;AccountKey=a2V5"}, False),
+        ("az://c/p", {"account_name": "acc", "sas_token": "sv=1&sig=2"}, False),
+        ("az://c/p", {"account_name": "acc", "anon": True}, True),
+    ],
+)
+def test_options_that_settle_it_send_no_probe(
+    url: str, options: dict[str, Any], anonymous: bool, machine: Machine
+) -> None:
+    assert is_anonymous(resolve(url, storage_options=options).open(TIMEOUT)[0]) is anonymous
+    assert machine.metadata.log.count() == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- secrets
+
+
+class Secret(NamedTuple):
+    url: str
+    options: dict[str, Any]
+    secrets: tuple[str, ...]
+    """What must not show, and must be among `Location.secrets`, to be taken out of foreign messages."""
+
+
+SECRETS = {
+    "query": Secret("https://host/a?X-Sig=hunter2%2Fsig", {}, ("X-Sig=hunter2%2Fsig",)),
+    "query and suffix": Secret("http://host/a?sig=hunter2|neuroglancer-precomputed:", {}, ("sig=hunter2",)),
+    "password": Secret("http://user:hunter2pass@host/a", {}, ("hunter2pass",)),
+    "password with @": Secret("http://user:hunter2@hunter2@host/a", {}, ("hunter2@hunter2",)),
+    "quoted password": Secret("sftp://user:hunter2%2Fpass@host/a", {}, ("hunter2%2Fpass", "hunter2/pass")),
+    "password of an endpoint": Secret("s3+http://user:hunter2pass@host/b/p", {}, ("hunter2pass",)),
+    "endpoint option": Secret("s3://b/p", {"endpoint_url": "http://u:hunter2pass@host"}, ("hunter2pass",)),
+    "behind a cache": Secret("simplecache::http://u:hunter2pass@h/a?s=hunter2", {}, ("hunter2pass", "s=hunter2")),
+    "behind an archive": Secret("zip://a::https://host/a.zip?sig=hunter2", {}, ("sig=hunter2",)),
+    "s3 keys": Secret("s3://b/p", {"key": "hunter2key", "secret": "hunter2s"}, ("hunter2key", "hunter2s")),
+    "s3 token": Secret("s3://b/p", {"token": "hunter2token"}, ("hunter2token",)),
+    "nested": Secret("simplecache::s3://b/p", {"s3": {"secret": "hunter2secret"}}, ("hunter2secret",)),
+    "deeper": Secret("s3://b/p", {"client_kwargs": {"aws_session_token": "hunter2t"}}, ("hunter2t",)),
+    "gcs token": Secret("gs://b/p", {"token": {"private_key": "hunter2key"}}, ("hunter2key",)),
+    "azure key": Secret("az://c/p", {"account_name": "acc", "account_key": "aHVudGVyMg=="}, ("aHVudGVyMg==",)),
+    "azure sas": Secret("az://c/p", {"account_name": "acc", "sas_token": "sig=hunter2"}, ("sig=hunter2",)),
+    "azure string": Secret("az://c/p", {"connection_string": "AccountKey=hunter2"}, ("AccountKey=hunter2",)),
+    "sftp password": Secret("sftp://host/p", {"password": "hunter2pass"}, ("hunter2pass",)),
+    "headers": Secret("http://h/p", {"headers": {"Authorization": "Bearer hunter2"}}, ("Bearer hunter2",)),
+    "basic auth": Secret("http://h/p", {"client_kwargs": {"auth": ("me", "hunter2pass")}}, ("hunter2pass",)),
+    "references": Secret("reference://", {"fo": "https://host/refs.json?sig=hunter2"}, ("sig=hunter2",)),
+    "proxy": Secret("s3://b/p", {"config_kwargs": {"proxies": {"http": "http://u:hunter2pass@p"}}}, ("hunter2pass",)),
+    "adapter": Secret("precomputed://http://u:hunter2pass@h/a?sig=hunter2#hunter2", {}, ("hunter2pass", "sig=hunter2")),
+}
+each_secret = pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+
+
+@each_secret
+def test_secrets_do_not_show(secret: Secret) -> None:
+    location = resolve(secret.url, storage_options=secret.options)
+    accessor = FsspecAccessor(secret.url, storage_options=secret.options)
+    shown = [repr(location), str(location), location.display(), location.display("info"), repr(accessor), str(accessor)]
+    for text in shown:
+        assert "hunter2" not in text
+        assert "aHVudGVyMg" not in text
+
+
+@each_secret
+def test_secrets_are_known_to_be_taken_out_of_messages(secret: Secret) -> None:
+    known = resolve(secret.url, storage_options=secret.options).secrets
+    for text in secret.secrets:
+        assert any(other in text for other in known), f"{text!r} would stay in a message"
+
+
+@pytest.mark.parametrize("options", [{"anon": True}, {"token": "anon"}, {"use_ssl": False, "default_block_size": 5}])
+def test_what_is_no_secret_is_not_taken_for_one(options: dict[str, Any]) -> None:
+    assert resolve("gs://bucket/brain", storage_options=options).secrets == ()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:hunter2pass@{refused}/brain?sig=hunter2sig",
+        "s3+http://user:hunter2pass@{refused}/bucket/brain",
+        "simplecache::http://user:hunter2pass@{refused}/brain?sig=hunter2sig",
+        "zip://brain::http://user:hunter2pass@{refused}/all.zip?sig=hunter2sig",
+    ],
+    ids=lambda url: url.partition("//")[0],
+)
+def test_a_failed_read_shows_no_secret(url: str) -> None:
+    refused = servers.refused_url().removeprefix("http://")
+    accessor = FsspecAccessor(url.format(refused=refused), anon=True, attempts=1, timeout=TIMEOUT)
+    with accessor, pytest.raises(DataAccessError) as caught:
+        accessor.fetch_file("info")
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+# ------------------------------------------------------------------------------------------------------------- joining
+
+segments = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=12)
+paths = st.lists(segments | st.sampled_from(["a+b", "50%", "%2B", "x?y", "n#1", "a b", "é☃", "1e+06"]), min_size=1).map(
+    "/".join
+)
+
+
+def is_inside(path: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return check_relative_path(path) == path
+    return False
+
+
+objects = paths.filter(is_inside)
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "joined"),
+    [
+        ("", "info", "info"),
+        ("bucket/brain", "info", "bucket/brain/info"),
+        ("bucket/brain/", "info", "bucket/brain/info"),
+        ("/lab/a brain", "1e+06/0-1_0-1_0-1", "/lab/a brain/1e+06/0-1_0-1_0-1"),
+        ("bucket/what?", "info", "bucket/what?/info"),
+        ("http://host", "info", "http://host/info"),
+        ("http://host/", "info", "http://host/info"),
+        ("http://host/a%20b", "info", "http://host/a%20b/info"),
+        ("http://host?sig=1", "info", "http://host/info?sig=1"),
+        ("http://host/a/?sig=a%2Fb&x=/c/?d", "e/info", "http://host/a/e/info?sig=a%2Fb&x=/c/?d"),
+        ("http://host/a?", "info", "http://host/a/info?"),
+        ("http://host/a", "1e+06/0-1", "http://host/a/1e%2B06/0-1"),
+        ("http://host/a", "x?y#z%2F é", "http://host/a/x%3Fy%23z%252F%20%C3%A9"),
+        ("http://host/a", "mesh/1:0:0-1_2-3", "http://host/a/mesh/1:0:0-1_2-3"),
+    ],
+)
+def test_join(root: str, path: str, joined: str) -> None:
+    assert join(root, path) == joined
+
+
+@given(objects, st.sampled_from(["bucket", "bucket/lab/", "/lab/a brain", "a?b"]))
+def test_a_path_goes_behind_a_root_as_it_is(path: str, root: str) -> None:
+    assert join(root, path) == f"{root.rstrip('/')}/{path}"
+
+
+@given(objects, st.text("abc=&%2F+/?", min_size=1))
+def test_an_http_root_keeps_its_query_on_every_object(path: str, query: str) -> None:
+    joined = join(f"http://host/lab/brain?{query}", path)
+    before, _, after = joined.partition("?")
+    assert after == query
+    assert urllib.parse.unquote(before) == f"http://host/lab/brain/{path}"
+    assert before.isascii()
+    assert "#" not in before
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[servers.HttpServer]:
+    """Serve something under every name."""
+    with servers.fault_server(servers.respond(200, b"x")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def echoed(echo: servers.HttpServer) -> Iterator[FsspecAccessor]:
+    with FsspecAccessor(f"{echo.url}/a brain/50%25?sig=a%2Fb+c&x=/d/?") as accessor:
+        yield accessor
+
+
+@given(path=objects.filter(lambda path: "\n" not in path))  # which the test's server has no route for
+@settings(max_examples=100)
+def test_an_object_is_asked_for_by_its_name(path: str, echoed: FsspecAccessor, echo: servers.HttpServer) -> None:
+    echo.log.clear()
+    assert echoed.fetch_file(path) == b"x"
+    (request,) = echo.log.entries()
+    assert request.path == f"/a brain/50%/{path}"
+    assert request.query == "sig=a%2Fb+c&x=/d/?"
+
+
+# ----------------------------------------------------------------------------------------------------------- confining
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        ".",
+        "./",
+        "./.",
+        "/",
+        "/info",
+        "//info",
+        "..",
+        "../info",
+        "a/..",
+        "a/../b",
+        "a/../../b",
+        "./../a",
+        "a//b",
+        "a/",
+        "%2e%2e",
+        "%2E%2e/info",
+        ".%2e/info",
+        "%2e./info",
+        "a/%2e%2e/b",
+        "a%2f..%2fb",
+        "..%2finfo",
+        "..%5cinfo",
+        "..\\info",
+        "a\\..\\..\\info",
+        "a/..\\b",
+        "\0",
+        "a\0b",
+        "a%00b",
+        "%00",
+    ],
+)
+def test_a_path_that_leaves_the_pyramid_is_a_value_error(path: str) -> None:
+    with pytest.raises(ValueError, match="pyramid") as caught:
+        check_relative_path(path)
+    assert repr(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["info", "8_8_40/0-64_0-64_0-64", "mesh/1:0", "..a", "a..", "...", "a/...b/c", ".a", "%2e"]
+)
+def test_a_path_inside_the_pyramid_stays(path: str) -> None:
+    assert check_relative_path(path) == path
+
+
+@pytest.mark.parametrize(("path", "inside"), [("./info", "info"), ("a/./b", "a/b"), ("././a/.", "a")])
+def test_dots_that_lead_nowhere_are_dropped(path: str, inside: str) -> None:
+    assert check_relative_path(path) == inside
+
+
+def test_a_path_object_is_a_path() -> None:
+    assert check_relative_path(Path("mesh/info")) == "mesh/info"  # type: ignore[arg-type]
+
+
+@given(st.text())
+def test_what_passes_stays_below_the_root(path: str) -> None:
+    try:
+        inside = check_relative_path(path)
+    except ValueError:
+        return
+    for decoded in (inside, urllib.parse.unquote(inside)):
+        assert os.path.normpath(f"/root/{decoded}").startswith("/root/")
+
+
+@pytest.mark.parametrize("path", ["../info", "a/%2e%2e/%2e%2e/info", "/info", "a//b", "a\0b"])
+def test_nothing_is_sent_for_a_path_that_leaves(path: str, echoed: FsspecAccessor, echo: servers.HttpServer) -> None:
+    echo.log.clear()
+    for verb in (echoed.fetch_file, echoed.file_exists, lambda key: echoed.fetch_chunk(key, (0, 1, 0, 1, 0, 1))):
+        with pytest.raises(ValueError, match="pyramid"):
+            verb(path)
+    assert echo.log.count() == 0
+
+
+# ------------------------------------------------------------------------------------------------------- file pathnames
+
+PATHNAMES = [
+    "/lab/brain",
+    "lab/brain",
+    "a brain",
+    "./lab/../brain/",
+    "file:///lab/brain",
+    "file:///lab/a%20brain/",
+    "file:///lab/%C3%A9+%2B%25",
+    "file://localhost/lab/a%20brain",
+    "precomputed:///lab/brain",
+    "precomputed://lab/brain",
+    "precomputed://file:///lab/a%20brain",
+    "precomputed://file://localhost/lab",
+    "FILE:///lab",
+]
+NO_PATHNAMES = [
+    "http://host/lab",
+    "https://host/lab",
+    "s3://bucket/lab",
+    "gs://bucket",
+    "memory://lab",
+    "file://otherhost/lab",
+    "file://lab/brain",
+    "file:///lab/%ff",
+    "precomputed://http://host/lab",
+    "precomputed://file://otherhost/lab",
+    "s3:bucket/lab",
+]
+
+
+@pytest.mark.parametrize("url", PATHNAMES)
+def test_a_pathname_is_that_of_neuroglancer_scripts(url: str) -> None:
+    expected = neuroglancer_scripts.accessor.convert_file_url_to_pathname(url)
+    assert convert_file_url_to_pathname(url) == expected
+
+
+@pytest.mark.parametrize("url", NO_PATHNAMES)
+def test_what_is_no_pathname_is_an_url_error_as_in_neuroglancer_scripts(url: str) -> None:
+    with pytest.raises(neuroglancer_scripts.accessor.URLError):
+        neuroglancer_scripts.accessor.convert_file_url_to_pathname(url)
+    with pytest.raises(URLError):
+        convert_file_url_to_pathname(url)
+
+
+@pytest.mark.parametrize("path", ["/lab/what?", "/lab/no#1", "/lab/50%25"])
+def test_a_plain_pathname_comes_back_whole(path: str) -> None:
+    """neuroglancer-scripts cuts it at ``?`` and ``#``."""
+    assert convert_file_url_to_pathname(path) == path
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n\t"), min_size=1))
+def test_a_pathname_survives_its_url(name: str) -> None:
+    path = f"/lab/{name}"
+    assert convert_file_url_to_pathname(f"file://{urllib.parse.quote(path)}") == path
