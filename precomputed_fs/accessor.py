@@ -804,6 +804,8 @@ class FsspecAccessor(Accessor):
     async def _layout(self, key: str) -> ScaleLayout:
         """Find out how a scale is stored, from `info`, which is read once; by default without one."""
         layout = self._layouts.get(key)
+        if layout is None and not self.can_read:
+            return ScaleLayout()
         if layout is None:
             try:
                 layout = self._layouts[key] = scale_layout(await self._read_info(), key)

@@ -29,7 +29,7 @@ from typing import Any, Protocol, TypeVar
 
 import stamina
 
-from precomputed_fs.compression import ACCEPT_ENCODING
+from precomputed_fs.compression import ACCEPT_ENCODING, decode
 from precomputed_fs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -37,7 +37,7 @@ from precomputed_fs.errors import (
     DataAccessError,
     NotFoundError,
 )
-from precomputed_fs.urls import Filesystem, Location, Options, Publish, Request, Scheme, join
+from precomputed_fs.urls import Copies, Filesystem, Location, Options, Publish, Request, Scheme, join
 
 _T = TypeVar("_T")
 _Response = Any  # an aiohttp.ClientResponse; aiohttp is imported when it is first used
@@ -95,6 +95,10 @@ class _StatusError(Exception):
         super().__init__(f"{status} {reason or ''}".strip())
         self.status = status
         self.wait = float(retry_after) if retry_after.isdecimal() else None
+
+
+class _WrongThreadError(RuntimeError):
+    """A synchronous call from the filesystem's own event loop, which would wait for itself."""
 
 
 class _BrokenAnswerError(Exception):
@@ -377,7 +381,7 @@ class ObjectStore:
 
     def _error(self, verb: str, name: str, exc: Exception) -> Exception:
         """Map a foreign exception; the cause goes along unless it shows a secret."""
-        if isinstance(exc, (DataAccessError, *_OUR_MISTAKES)):
+        if isinstance(exc, (DataAccessError, MemoryError, _WrongThreadError)):
             return exc
         secrets = self._secrets
         shows_secret = _shows_url(exc) or any(
@@ -446,21 +450,21 @@ class _Connection:
         scheme = self._location.scheme
         try:
             fs, self.root = self._location.open(self._timeout)
-        except FileNotFoundError:
-            self._confirm_archive_missing()
+        except (FileNotFoundError, ValueError) as exc:
+            self._confirm_missing(exc)
             raise
-        if scheme.request is not None and getattr(fs, "asynchronous", False):
-            message = "fs: an instance made with asynchronous=True is bound to its own event loop"
-            raise TypeError(message)
         if scheme.request is not None:
             return _AsyncTransport(fs, scheme, self._timeout)
         return _ThreadTransport(fs, self._location, self._timeout)
 
-    def _confirm_archive_missing(self) -> None:
-        """Ask the store behind an archive: fsspec's files say "not found" for any failure."""
-        if self._location.behind is not None:
-            behind = _Connection(self._location.behind, self._timeout)
-            _confirm_missing(behind.transport, behind.root)
+    def _confirm_missing(self, exc: Exception) -> None:
+        """Ask the store behind an archive; to fsspec's HTTP files any failure is "not found"."""
+        if self._location.behind is None:
+            return
+        behind = _Connection(self._location.behind, self._timeout)
+        if behind.transport.run(behind.transport.exists(behind.root)):
+            message = f"it is there, but could not be opened: {exc}"
+            raise ConnectionError(message) from exc  # which may pass
 
     def close(self) -> None:
         with self._lock:
@@ -485,7 +489,7 @@ class _AsyncTransport:
         if _running_loop() is loop:
             coroutine.close()
             message = "called from the filesystem's own event loop: await the _async method instead"
-            raise RuntimeError(message)
+            raise _WrongThreadError(message)
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result()
@@ -675,7 +679,7 @@ class _ThreadTransport:
         self._scheme = location.scheme
         self._turn = threading.RLock() if self._scheme.one_at_a_time else contextlib.nullcontext()
         self._behind: _Connection | None = None
-        if self._scheme.cache_of and location.behind is not None:
+        if self._scheme.copies is not None and location.behind is not None:
             self._behind = _Connection(location.behind, timeout)
 
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -707,21 +711,38 @@ class _ThreadTransport:
         return _ThreadFlight(self)
 
     async def read(self, path: str, start: int | None, end: int | None) -> Body:
-        try:
+        if self._behind is not None and self._scheme.copies is not None:
+            return self._read_through(self._behind.transport, self._scheme.copies, path, start, end)
+        with self._turn:
+            if start is not None:
+                before = self._version(path)
+                body = _checked_range(self._fs.cat_file(path, start=start, end=end), start, end)
+                # Replaced meanwhile: of no version that an index could be of
+                version = before if before == self._version(path) else f"{before} and later"
+                return dataclasses.replace(body, version=version)
+            if self._scheme.read is not None:
+                return Body(self._scheme.read(self._fs, path))
+            return Body(self._fs.cat_file(path, **self._scheme.read_keywords))
+
+    def _read_through(self, behind: _Transport, copies: Copies, path: str, start: int | None, end: int | None) -> Body:
+        """Read from a cache's copy, or with our own checks what it is in front of, and keep a copy.
+
+        fsspec's caches keep a truncated download for good, let a thread read what another is still
+        downloading, and call any failure "not found". Ranges are passed on and not kept.
+        """
+        with self._turn:
+            copy = copies.find(self._fs, path)
+            if copy is not None:
+                with open(copy, "rb") as file:  # noqa: PTH123 - fsspec's name for it
+                    file.seek(start or 0)
+                    data = file.read() if start is None or end is None else file.read(end - start)
+                return Body(data) if start is None else _checked_range(data, start, end)
+        body = behind.run(behind.read(path, start, end))
+        if start is None:
+            body = Body(decode(body.data, content_encoding=body.content_encoding, sniff=False))
             with self._turn:
-                if start is not None:
-                    before = self._version(path)
-                    body = _checked_range(self._fs.cat_file(path, start=start, end=end), start, end)
-                    # Replaced meanwhile: of no version that an index could be of
-                    version = before if before == self._version(path) else f"{before} and later"
-                    return dataclasses.replace(body, version=version)
-                if self._scheme.read is not None:
-                    return Body(self._scheme.read(self._fs, path))
-                return Body(self._fs.cat_file(path, **self._scheme.read_keywords))
-        except FileNotFoundError:
-            if self._behind is not None:
-                _confirm_missing(self._behind.transport, path)
-            raise
+                copies.keep(self._fs, path, body.data)
+        return body
 
     def _version(self, path: str) -> str:
         """Tell the states of a file apart by what its filesystem knows of it."""
@@ -890,13 +911,6 @@ def _status_error(response: _Response) -> _StatusError:
     return _StatusError(response.status, response.reason, response.headers.get("Retry-After", ""))
 
 
-def _confirm_missing(behind: _Transport, path: str) -> None:
-    """Ask the store behind an archive or a cache; fsspec's HTTP files call any failure "not found"."""
-    if behind.run(behind.exists(path)):
-        message = "it is there, but cannot be read through the archive or cache in front"
-        raise OSError(message)
-
-
 # ---------------------------------------------------------------------- retries and mapping
 
 
@@ -943,9 +957,6 @@ def _retry_after(exc: Exception) -> bool | float:
 
 
 _OWN = (_StatusError, _BrokenAnswerError)
-_OUR_MISTAKES = (TypeError, AttributeError, NameError, AssertionError, MemoryError)
-"""Not the store's failures: these stay what they are."""
-
 _SHOWING_URLS = frozenset({"ClientResponseError", "InvalidURL", "RequestException"})
 
 
@@ -1005,9 +1016,7 @@ _RULES = (
     _Rule(
         DataAccessError,  # unreachable
         types=(ConnectionRefusedError, socket.gaierror),
-        names=frozenset(
-            {"ClientConnectorError", "EndpointConnectionError", "NoValidConnectionsError", "ServiceRequestError"}
-        ),
+        names=frozenset({"ClientConnectorError", "NoValidConnectionsError", "ServiceRequestError"}),
     ),
     _Rule(
         DataAccessError,
@@ -1019,9 +1028,11 @@ _RULES = (
                 "ClientOSError",
                 "ConnectTimeoutError",
                 "ConnectionClosedError",
+                "EndpointConnectionError",
                 "FSTimeoutError",
                 "ReadTimeoutError",
                 "SSHException",
+                "ServiceResponseError",
                 "ServerDisconnectedError",
                 "Timeout",
             }

@@ -4,6 +4,7 @@
 filesystem is our own instance with listing caches off, so that no answer is stale.
 """
 
+import dataclasses
 import errno
 import functools
 import http.client
@@ -11,7 +12,9 @@ import io
 import itertools
 import os
 import re
+import time
 import urllib.parse
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -25,6 +28,7 @@ _CHAIN = "::"
 _METADATA_TIMEOUT = 0.25  # seconds; a cloud's own metadata service answers in a few milliseconds
 
 Options = dict[str, Any]
+_Session = Any  # an aiohttp.ClientSession
 Filesystem = Any
 """An `fsspec.AbstractFileSystem`; fsspec ships no types."""
 
@@ -40,6 +44,16 @@ class Request(NamedTuple):
     url: str
     headers: Mapping[str, str]
     options: Mapping[str, Any] = MappingProxyType({})
+
+
+class Copies(NamedTuple):
+    """How a caching filesystem keeps whole objects on disk."""
+
+    find: Callable[[Filesystem, str], str | None]
+    """``(fs, path)``: the file that holds a whole and valid copy."""
+
+    keep: Callable[[Filesystem, str, bytes], None]
+    """``(fs, path, data)``: keep a copy, complete from its first moment on."""
 
 
 async def _list_nothing(_fs: Filesystem, _prefix: str, _limit: int) -> list[str]:
@@ -75,8 +89,9 @@ class Scheme:
     find_credentials: Callable[[Options], bool] | None = None
     """Whether the machine has any; asked only if neither the user nor the options say."""
 
-    prepare: Callable[[Filesystem], None] = lambda _fs: None
-    """Have a new filesystem send each request once: this package retries, two layers multiply."""
+    prepare: Callable[[Filesystem, float], None] = lambda _fs, _timeout: None
+    """``(fs, timeout)``: what has no option; above all, have it send each request once, since this
+    package retries and two layers would multiply."""
 
     request: Callable[[Filesystem, str, str], Awaitable[Request | None]] | None = None
     """``(fs, "GET" or "HEAD", path)``: the request to send ourselves, or None to leave it to the
@@ -120,8 +135,8 @@ class Scheme:
     remote: bool = False
     """Whether failures may be transient, so that trying again makes sense."""
 
-    cache_of: bool = False
-    """Whether this is a cache in front of another filesystem, its ``fs`` attribute."""
+    copies: Copies | None = None
+    """Of a cache in front of another filesystem: where it keeps copies of whole objects."""
 
 
 # ---------------------------------------------------------------------- local files and SFTP
@@ -144,8 +159,8 @@ def _publish_local(_fs: Filesystem, temporary: str, path: str, create: bool) -> 
     except OSError as exc:
         if isinstance(exc, FileExistsError) or exc.errno not in _NO_HARD_LINKS:
             raise
-        # Without hard links: an empty file claims the name first, so that still one writer wins.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        if os.path.lexists(path):  # no hard links here (exFAT, some network mounts): check, then write
+            raise FileExistsError(path) from exc
         os.replace(temporary, path)  # noqa: PTH105
     else:
         os.unlink(temporary)  # noqa: PTH108
@@ -153,7 +168,12 @@ def _publish_local(_fs: Filesystem, temporary: str, path: str, create: bool) -> 
 
 def _read_sftp(fs: Filesystem, path: str) -> bytes:
     buffer = io.BytesIO()
-    fs.ftp.getfo(path, buffer)  # asks for all blocks at once; open().read() waits for each
+    try:
+        fs.ftp.getfo(path, buffer)  # asks for all blocks at once; open().read() waits for each
+    except OSError as exc:
+        if exc.errno is None and fs.isdir(path):
+            raise IsADirectoryError(path) from exc
+        raise
     return buffer.getvalue()
 
 
@@ -183,6 +203,39 @@ async def _list_sftp(fs: Filesystem, prefix: str, limit: int) -> list[str]:
         return []
 
 
+# ------------------------------------------------------------------------------------ caches
+
+
+def _find_simple_copy(fs: Filesystem, path: str) -> str | None:
+    found: str | None = fs._check_file(path)  # noqa: SLF001 - reading through it downloads unchecked
+    return found
+
+
+def _find_recorded_copy(fs: Filesystem, path: str) -> str | None:
+    found = fs._check_file(path)  # noqa: SLF001
+    if not found or found[0]["blocks"] is not True:
+        return None
+    return str(found[1])
+
+
+def _keep_simple_copy(fs: Filesystem, path: str, data: bytes) -> None:
+    fs._mkcache()  # noqa: SLF001
+    name = os.path.join(fs.storage[-1], fs._mapper(path))  # noqa: PTH118, SLF001
+    temporary = f"{name}.{uuid.uuid4().hex}.tmp"
+    with open(temporary, "wb") as file:  # noqa: PTH123
+        file.write(data)
+    os.replace(temporary, name)  # noqa: PTH105
+
+
+def _keep_recorded_copy(fs: Filesystem, path: str, data: bytes) -> None:
+    _keep_simple_copy(fs, path, data)
+    detail = {"original": path, "fn": fs._mapper(path), "blocks": True, "time": time.time(), "uid": None}  # noqa: SLF001
+    if fs.check_files:
+        detail["uid"] = fs.fs.ukey(path)
+    fs._metadata.update_file(path, detail)  # noqa: SLF001
+    fs.save_cache()
+
+
 # -------------------------------------------------------------------------------------- HTTP
 
 
@@ -204,7 +257,18 @@ async def _request_http(fs: Filesystem, method: str, path: str) -> Request:
 
 
 def _defaults_s3(timeout: float) -> Options:
+    from aiobotocore.httpsession import AIOHTTPSession  # noqa: PLC0415 - only where S3 is used
+
+    class SendingOnce(AIOHTTPSession):  # type: ignore[misc]
+        """Leave it to us to repeat a request: a lost answer to a create is no refusal."""
+
+        async def _get_session(self, proxy_url: str | None) -> _Session:
+            session = await super()._get_session(proxy_url)
+            session._retry_connection = False  # noqa: SLF001 - aiohttp has no public switch
+            return session
+
     config = {
+        "http_session_cls": SendingOnce,
         "retries": {"max_attempts": 0},
         "connect_timeout": timeout,
         "read_timeout": timeout,
@@ -213,7 +277,7 @@ def _defaults_s3(timeout: float) -> Options:
     return {"config_kwargs": config, "use_listings_cache": False}
 
 
-def _prepare_s3(fs: Filesystem) -> None:
+def _prepare_s3(fs: Filesystem, _timeout: float) -> None:
     fs.retries = 1
     if not fs.anon:  # for signed URLs, which botocore still signs with version 2 by default
         fs.config_kwargs.setdefault("signature_version", "s3v4")
@@ -295,7 +359,7 @@ def _defaults_gcs(timeout: float) -> Options:
     return {"requests_timeout": timeout, "use_listings_cache": False}
 
 
-def _prepare_gcs(fs: Filesystem) -> None:
+def _prepare_gcs(fs: Filesystem, _timeout: float) -> None:
     request = getattr(type(fs)._request, "__wrapped__", None)  # noqa: SLF001 - without its 6 tries
     if request is not None:
         fs._request = request.__get__(fs)  # noqa: SLF001
@@ -340,8 +404,15 @@ def _has_gcs_credentials(_options: Options) -> bool:
 # ------------------------------------------------------------------------------------- Azure
 
 
-def _defaults_azure(timeout: float) -> Options:
-    return {"connection_timeout": timeout, "read_timeout": timeout, "use_listings_cache": False}
+def _defaults_azure(_timeout: float) -> Options:
+    return {"use_listings_cache": False}
+
+
+def _prepare_azure(fs: Filesystem, timeout: float) -> None:
+    client = fs.service_client
+    client._config.retry_policy.total_retries = 0  # noqa: SLF001 - adlfs hands on no such options
+    connection = client._pipeline._transport.connection_config  # noqa: SLF001
+    connection.timeout = connection.read_timeout = timeout
 
 
 async def _request_azure(fs: Filesystem, method: str, path: str) -> Request | None:
@@ -424,7 +495,14 @@ def _archive_is_read(options: Options) -> bool:
 
 
 _READ_ONLY = Scheme(writable=_never)
-_CACHE = Scheme(writable=_never, cheap_misses=False, remote=True, cache_of=True)
+_SIMPLE_CACHE = Scheme(
+    writable=_never,
+    cheap_misses=False,
+    one_at_a_time=True,
+    remote=True,
+    copies=Copies(_find_simple_copy, _keep_simple_copy),
+)
+_RECORDING_CACHE = dataclasses.replace(_SIMPLE_CACHE, copies=Copies(_find_recorded_copy, _keep_recorded_copy))
 _HTTP = Scheme(
     writable=_never,
     defaults=_defaults_http,
@@ -465,6 +543,7 @@ _GCS = Scheme(
 _AZURE = Scheme(
     package="adlfs",
     defaults=_defaults_azure,
+    prepare=_prepare_azure,
     anonymous={"anon": True},
     credential_options=frozenset({"anon", "account_key", "connection_string", "credential", "sas_token", "client_id"}),
     find_credentials=_has_azure_credentials,
@@ -514,10 +593,10 @@ SCHEMES: Mapping[str, Scheme] = {
     "git": _READ_ONLY,
     "reference": Scheme(writable=_never, remote=True),
     "data": _READ_ONLY,
-    "simplecache": _CACHE,
-    "filecache": _CACHE,
-    "blockcache": _CACHE,
-    "cached": _CACHE,
+    "simplecache": _SIMPLE_CACHE,
+    "filecache": _RECORDING_CACHE,
+    "blockcache": _RECORDING_CACHE,
+    "cached": _RECORDING_CACHE,
 }
 """What differs between protocols; a protocol that is not here takes `Scheme`'s defaults."""
 
@@ -606,7 +685,7 @@ class Location:
         inner = fs
         for link in self.links:
             if inner is not None:
-                SCHEMES.get(link.protocol, Scheme()).prepare(inner)
+                SCHEMES.get(link.protocol, Scheme()).prepare(inner, timeout)
             inner = getattr(inner, "fs", None)
         return fs, root
 
@@ -654,6 +733,9 @@ def resolve(
             message = "fs is a finished filesystem: storage_options and anon do not apply to it"
             raise ValueError(message)
         protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+        if getattr(fs, "asynchronous", False):
+            message = "fs: an instance made with asynchronous=True is bound to its own event loop"
+            raise ValueError(message)
         link = Link(protocol, text, _without_secrets(text), dict(fs.storage_options), has_path=True)
         return Location((link,), fs=fs)
     parts = text.split(_CHAIN)
@@ -791,9 +873,10 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
     if scheme is None or scheme in ("file", "local"):
         return _local_link(text, options)
     if not re.match(r"[^:]+://", text):
+        shown = _without_secrets(text)
         message = (
-            f"{_without_secrets(text)}: a URL has two slashes after its scheme "
-            f"({scheme}://...); for a local file of this name write ./{text}"
+            f"{shown}: a URL has two slashes after its scheme ({scheme}://...); "
+            f"for a local file of this name write ./{shown}"
         )
         raise URLError(message)
     extra: Options = {}
@@ -807,7 +890,7 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
         text = _quoted_base(text)
     own = _merged(extra, _take_options(scheme, options))
     bare = text == f"{scheme}://"
-    inherits = bare and SCHEMES.get(scheme, Scheme()).cache_of
+    inherits = bare and SCHEMES.get(scheme, Scheme()).copies is not None
     display = scheme if inherits else _without_secrets(text)
     return Link(scheme, text, display, own, has_path=not inherits)
 

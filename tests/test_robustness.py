@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import gzip
 import json
 import logging
@@ -183,6 +184,24 @@ def in_turn(*handlers: servers.Handler) -> servers.Handler:
     return handler
 
 
+def cut_short(handler: servers.Handler) -> servers.Handler:
+    """Send half of what is announced, and close the connection."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        whole = await handler(request)
+        if request.method == "HEAD" or not isinstance(whole, web.Response) or not isinstance(whole.body, bytes):
+            return whole
+        half = web.StreamResponse(status=whole.status, headers=whole.headers)
+        half.content_length = len(whole.body)
+        await half.prepare(request)
+        await half.write(whole.body[: len(whole.body) // 2])
+        if request.transport is not None:
+            request.transport.close()
+        return half
+
+    return answer
+
+
 def on_get(handler: servers.Handler, good: servers.Handler) -> servers.Handler:
     """Answer GET with one handler and anything else with the other."""
 
@@ -295,15 +314,16 @@ def test_a_write_that_is_not_answered_times_out(faulty: Faulty, tmp_path: Path, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_503_that_passes_is_not_noticed(faulty: Faulty, tmp_path: Path, kind: str, read: Act) -> None:
     busy = servers.respond(503, b"", {"Retry-After": "0"})
-    accessor = faulty.accessor(kind, in_turn(busy, faulty.good(kind)), tmp_path, attempts=3)
+    accessor = faulty.accessor(kind, in_turn(busy, faulty.good(kind)), tmp_path, attempts=2)
     assert read(accessor) in {True, BODY}
 
 
-@pytest.mark.parametrize("fault", [servers.resetting(), servers.truncated(BODY[:9], len(BODY))], ids=["reset", "cut"])
+@pytest.mark.parametrize("fault", ["reset", "cut"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lost_connection_is_made_up_for(faulty: Faulty, tmp_path: Path, kind: str, fault: servers.Handler) -> None:
+def test_a_lost_connection_is_made_up_for(faulty: Faulty, tmp_path: Path, kind: str, fault: str) -> None:
     good = faulty.good(kind)
-    accessor = faulty.accessor(kind, on_get(in_turn(fault, good), good), tmp_path, attempts=3)
+    bad = servers.resetting() if fault == "reset" else cut_short(good)
+    accessor = faulty.accessor(kind, on_get(in_turn(bad, good), good), tmp_path, attempts=2)
     assert accessor.fetch_chunk(KEY, COORDS) == BODY
 
 
@@ -312,17 +332,18 @@ def test_a_lost_connection_is_made_up_for(faulty: Faulty, tmp_path: Path, kind: 
 def test_a_503_for_ever_takes_just_the_attempts(faulty: Faulty, tmp_path: Path, kind: str, act: Act) -> None:
     if kind == "http" and act in WRITES.values():
         pytest.skip("http is read-only")
-    accessor = faulty.accessor(kind, servers.respond(503, b"", {"Retry-After": "0"}), tmp_path, attempts=3)
+    accessor = faulty.accessor(kind, servers.respond(503, b"", {"Retry-After": "0"}), tmp_path, attempts=2)
     assert type(failure(lambda: act(accessor))) is DataAccessError
-    assert sum(not entry.path.endswith("/info") for entry in faulty.log.entries()) == 3
+    assert sum(not entry.path.endswith("/info") for entry in faulty.log.entries()) == 2
 
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 @pytest.mark.parametrize("kind", [*CACHES, "zip"])
 def test_a_503_for_ever_behind_a_chain_is_bounded(faulty: Faulty, tmp_path: Path, kind: str, read: Act) -> None:
-    accessor = faulty.accessor(kind, servers.respond(503, b"", {"Retry-After": "0"}), tmp_path, attempts=3)
+    accessor = faulty.accessor(kind, servers.respond(503, b"", {"Retry-After": "0"}), tmp_path, attempts=2)
     assert type(failure(lambda: read(accessor))) is DataAccessError
-    assert faulty.log.count() <= 1 + 3 * 3  # info; HEAD and GET of the chain, and the question what it was
+    # HEAD and GET of the chain, and the question what it was
+    assert sum(not entry.path.endswith("/info") for entry in faulty.log.entries()) <= 2 * 4
 
 
 def test_a_503_without_a_hint_is_waited_out_for_a_bounded_time(faulty: Faulty, tmp_path: Path) -> None:
@@ -342,7 +363,7 @@ def test_a_reset_for_ever_is_unreachable_after_the_attempts(faulty: Faulty, tmp_
 @pytest.mark.parametrize("read", ["fetch_chunk", "fetch_file"])
 @pytest.mark.parametrize("kind", ["http", *BUCKETS, *CACHES])
 def test_a_body_cut_for_ever_is_corrupt(faulty: Faulty, tmp_path: Path, kind: str, read: str) -> None:
-    accessor = faulty.accessor(kind, servers.truncated(BODY[:99], len(BODY)), tmp_path, attempts=2)
+    accessor = faulty.accessor(kind, cut_short(faulty.good(kind)), tmp_path, attempts=2)
     error = failure(lambda: READS[read](accessor))
     assert type(error) is CorruptDataError
     assert faulty.log.count("GET") >= 2
@@ -355,7 +376,7 @@ def test_a_write_is_tried_again(faulty: Faulty, tmp_path: Path, kind: str, write
     with started[kind]() as server:
         server.create_bucket(BUCKET)
         busy = servers.respond(503, b"", {"Retry-After": "0"})
-        accessor = faulty.accessor(kind, in_turn(busy, forwarding(server.endpoint)), tmp_path, attempts=3)
+        accessor = faulty.accessor(kind, in_turn(busy, forwarding(server.endpoint)), tmp_path, attempts=2)
         write(accessor)
         (name,) = server.keys(BUCKET)
         assert gzip.decompress(server.get(BUCKET, name)[0]) == BODY
@@ -517,7 +538,7 @@ def secret_accessors(faulty: Faulty, tmp_path_factory: pytest.TempPathFactory) -
     made = {}
     for kind in SECRET_KINDS:
         url, options = secret_place(kind, faulty.url, tmp_path_factory.mktemp("cache"))
-        made[kind] = FsspecAccessor(url, storage_options=options, attempts=1, timeout=0.3)
+        made[kind] = FsspecAccessor(url, storage_options=options, attempts=1, timeout=0.1)
     yield made
     for accessor in made.values():
         accessor.close()
@@ -535,7 +556,7 @@ def leaky(
         yield Place(secret_accessors[kind], faulty.log)
     else:
         url, options = secret_place(kind, servers.refused_url(), tmp_path)
-        with FsspecAccessor(url, storage_options=options, attempts=1, timeout=0.3) as accessor:
+        with FsspecAccessor(url, storage_options=options, attempts=1, timeout=0.1) as accessor:
             yield Place(accessor, faulty.log)
 
 
@@ -587,10 +608,11 @@ def test_no_secret_shows_where_s3_refers_to_the_sdk(faulty: Faulty, tmp_path: Pa
     assert secrets_in(text, faulty.log) == []
 
 
-def test_secrets_do_reach_the_server(faulty: Faulty, secret_accessors: dict[str, FsspecAccessor]) -> None:
+def test_secrets_do_reach_the_server(faulty: Faulty, tmp_path: Path) -> None:
+    url, options = secret_place("http", faulty.url, tmp_path)
     faulty.handler = servers.respond(200, BODY)
     faulty.log.clear()
-    secret_accessors["http"].fetch_file(FILE)
+    FsspecAccessor(url, storage_options=options).fetch_file(FILE)
     (request,) = faulty.log.entries()
     user = base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode()
     assert (user, request.headers["X-Key"], request.query) == (
@@ -729,19 +751,19 @@ def test_many_threads_read_through_one_accessor(pyramid: Pyramid) -> None:
 
 
 @on_each(WRITABLE)
-def test_many_threads_read_and_write_through_one_accessor(pyramid: Pyramid) -> None:
+def test_many_threads_read_and_write_through_one_accessor(pyramid: Pyramid, tmp_path: Path) -> None:
     barrier = threading.Barrier(32)
     with pyramid.accessor() as accessor, ThreadPoolExecutor(32) as pool:
 
         def use(i: int) -> bool:
-            key = f"{pyramid.url[:4]}_{i % 4}"
+            key = f"{tmp_path.name}_{i % 4}"
             barrier.wait(10)
             accessor.store_chunk(small_body(i), key, small(i))
-            accessor.store_file(f"meta_{pyramid.url[:4]}/{i}", small_body(i), overwrite=True)
+            accessor.store_file(f"{tmp_path.name}/{i}", small_body(i), overwrite=True)
             return (
                 accessor.fetch_chunk(key, small(i)) == small_body(i)
                 and accessor.fetch_chunk(KEY, small(i)) == small_body(i)
-                and accessor.fetch_file(f"meta_{pyramid.url[:4]}/{i}") == small_body(i)
+                and accessor.fetch_file(f"{tmp_path.name}/{i}") == small_body(i)
             )
 
         assert all(pool.map(use, range(32)))
@@ -766,6 +788,7 @@ def _in_child(accessor: FsspecAccessor, pipe: Connection) -> None:
 
 def forked(accessor: FsspecAccessor) -> Any:
     """Return what a forked child fetches with the accessor that it inherits."""
+    gc.collect()  # the child would wait a second for each filesystem that fsspec lets go of there
     receiver, sender = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=_in_child, args=(accessor, sender))
     child.start()
