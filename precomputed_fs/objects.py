@@ -575,12 +575,14 @@ class _AsyncTransport:
                 raise FileExistsError from exc
             raise
 
-    async def _refuses_second(self, pipe: Callable[..., Awaitable[Any]]) -> bool:
+    async def _refuses_second(self, pipe: Callable[..., Awaitable[Any]]) -> bool | None:
         """Create once more what was just created: some servers ignore that it should fail."""
         try:
             await self._create(pipe)
         except FileExistsError:
             return True
+        except Exception:  # noqa: BLE001 - the write itself is done; the next one will tell
+            return None
         return False
 
     async def _is_file(self, path: str) -> bool:

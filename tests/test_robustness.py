@@ -376,7 +376,7 @@ def test_a_write_is_tried_again(faulty: Faulty, tmp_path: Path, kind: str, write
     with started[kind]() as server:
         server.create_bucket(BUCKET)
         busy = servers.respond(503, b"", {"Retry-After": "0"})
-        accessor = faulty.accessor(kind, in_turn(busy, forwarding(server.endpoint)), tmp_path, attempts=2)
+        accessor = faulty.accessor(kind, in_turn(busy, forwarding(server.endpoint)), tmp_path, attempts=3)
         write(accessor)
         (name,) = server.keys(BUCKET)
         assert gzip.decompress(server.get(BUCKET, name)[0]) == BODY
