@@ -652,7 +652,7 @@ class Location:
         found = set()
         for link in self.links:
             found |= {*_secrets_in_url(link.url), *_secret_values(link.options, secret=False)}
-        return tuple(sorted((text for text in found if len(text) > 3), key=len, reverse=True))  # noqa: PLR2004
+        return tuple(sorted((text for text in found if len(text) > 5), key=len, reverse=True))  # noqa: PLR2004
 
     def display(self, name: str = "") -> str:
         """Show the URL of the pyramid, or of an object in it, without secrets."""
