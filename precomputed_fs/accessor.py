@@ -6,7 +6,6 @@ does not interpret what is in them. `FsspecAccessor` is the one for every protoc
 
 import argparse
 import asyncio
-import itertools
 import math
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sized
@@ -37,11 +36,10 @@ from precomputed_fs.errors import (
     ReadOnlyError,
     URLError,
 )
-from precomputed_fs.grid import ChunkCoords, ChunkGrid, chunk_coords, chunk_name, compressed_morton_code, layout_of
+from precomputed_fs.grid import ChunkCoords, chunk_coords, chunk_name, compressed_morton_code, layout_of
 from precomputed_fs.info import ScaleLayout, parse_info, scale_layout
 from precomputed_fs.objects import Body, More, ObjectStore
-from precomputed_fs.sharding import Read, Sharding, Wanted, plan_reads
-from precomputed_fs.shards import Located, ShardReader, Stored
+from precomputed_fs.shards import ShardReader, Stored
 from precomputed_fs.urls import Filesystem, check_relative_path, convert_file_url_to_pathname, resolve
 
 _T = TypeVar("_T")
@@ -71,7 +69,6 @@ MAX_GAP = 1 << 16
 MAX_RANGE = 1 << 22
 """Bytes of a shard that are read at once, at most, where chunks lie together (4 MiB)."""
 
-_WINDOW = 4096  # chunks of a sharded scale whose reading is planned at once
 _OCTET_STREAM = "application/octet-stream"
 _SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
 _TWIN_NAMES = 1000  # the most that one listing request returns
@@ -252,18 +249,6 @@ class _Stored(NamedTuple):
 
 
 _Fetched = list[tuple[ChunkCoords, bytes | None]]
-
-
-@dataclass(slots=True)
-class _ShardGroup:
-    """Chunks of one shard that are fetched together."""
-
-    coords: dict[int, ChunkCoords] = field(default_factory=dict)
-    minishards: dict[int, int] = field(default_factory=dict)
-    """For each minishard, one of its chunks."""
-
-    read: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    """Counts the minishard indexes that were read; in one step, as threads share it."""
 
 
 class _Packed(NamedTuple):
@@ -660,9 +645,15 @@ class FsspecAccessor(Accessor):
         self, key: str, layout: ScaleLayout, wanted: Iterable[Iterable[int]]
     ) -> Iterator[Coroutine[Any, Any, _Fetched | More]]:
         checked = map(chunk_coords, wanted)
-        if layout.sharding is None or layout.grid is None:
+        sharding, grid = layout.sharding, layout.grid
+        if sharding is None or grid is None:
             return (self._fetch_alone(key, layout, coords) for coords in checked)
-        return self._fetch_shard_jobs(key, layout, layout.sharding, layout.grid, checked)
+
+        def decoded(coords: ChunkCoords, stored: Stored | None) -> tuple[ChunkCoords, bytes | None]:
+            return coords, None if stored is None else self._decoded(self._from_shard(layout, coords, stored))
+
+        numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in checked)
+        return self._shards.fetch_jobs(key, sharding, numbered, decoded, gap=self._max_gap, size=self._max_range)
 
     async def _fetch_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Fetched:
         try:
@@ -672,62 +663,6 @@ class FsspecAccessor(Accessor):
         if not found.needs_decoding:
             return [(coords, found.body.data)]
         return [(coords, await self._store.in_thread(lambda: self._decoded(found)))]
-
-    def _fetch_shard_jobs(
-        self, key: str, layout: ScaleLayout, sharding: Sharding, grid: ChunkGrid, wanted: Iterable[ChunkCoords]
-    ) -> Iterator[Coroutine[Any, Any, _Fetched | More]]:
-        """Go through chunks of a sharded scale, so many at a time: first the indexes, then the ranges."""
-        remaining = iter(wanted)
-        while window := list(itertools.islice(remaining, _WINDOW)):
-            groups: dict[int, _ShardGroup] = {}
-            for coords in window:
-                chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
-                shard, minishard = sharding.locate(chunk_id)
-                group = groups.setdefault(shard, _ShardGroup())
-                group.coords[chunk_id] = coords
-                group.minishards.setdefault(minishard, chunk_id)
-            for group in groups.values():
-                for chunk_id in group.minishards.values():
-                    yield self._plan_shard(key, layout, sharding, group, chunk_id)
-
-    async def _plan_shard(
-        self, key: str, layout: ScaleLayout, sharding: Sharding, group: "_ShardGroup", chunk_id: int
-    ) -> _Fetched | More:
-        """Read the index that one chunk needs; with a group's last one, plan what to read of its shard."""
-        await self._shards.locate(key, sharding, chunk_id)
-        if next(group.read) < len(group.minishards):
-            return []
-        absent: _Fetched = []
-        wanted = []
-        files: dict[str, Located] = {}
-        for wanted_id, coords in group.coords.items():
-            located = await self._shards.locate(key, sharding, wanted_id)
-            if located is None:
-                absent.append((coords, None))
-            else:
-                files[located.name] = located
-                wanted.append(Wanted(wanted_id, located.start, located.end))
-        reads = plan_reads(wanted, gap=self._max_gap, size=self._max_range)
-        jobs = [self._fetch_read(key, layout, next(iter(files.values())), read, group.coords) for read in reads]
-        if absent:
-            jobs.append(_already(absent))
-        return More(jobs)
-
-    async def _fetch_read(
-        self, key: str, layout: ScaleLayout, located: Located, read: Read, coords: Mapping[int, ChunkCoords]
-    ) -> _Fetched:
-        """Fetch the chunks of one range; one by one, if the shard was replaced since it was planned."""
-        stored = await self._shards.fetch_read(located, read)
-        found: list[tuple[ChunkCoords, _Stored | None]] = []
-        for chunk in read.chunks:
-            place = coords[chunk.chunk_id]
-            if stored is None:
-                found.append((place, await self._find_in_shard(key, layout, place)))
-            else:
-                found.append((place, self._from_shard(layout, place, stored[chunk.chunk_id])))
-        return await self._store.in_thread(
-            lambda: [(place, None if one is None else self._decoded(one)) for place, one in found]
-        )
 
     def _store_jobs(
         self, key: str, chunks: Iterable[tuple[Iterable[int], Buffer]], mime_type: str, *, overwrite: bool
@@ -1069,10 +1004,6 @@ def add_argparse_options(
             help="name chunks as the format's specification says (the default); with --no-flat put "
             "them into sub-directories, which Neuroglancer cannot read without a special web server",
         )
-
-
-async def _already(fetched: _Fetched) -> _Fetched:
-    return fetched
 
 
 def _checked_in_flight(in_flight: int) -> int:

@@ -7,27 +7,31 @@ sends the reader back to the indexes: a shard that was replaced never yields ano
 """
 
 import contextlib
+import itertools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from precomputed_fs.errors import CorruptDataError, DataAccessError, NotFoundError
-from precomputed_fs.objects import Body, ObjectStore
+from precomputed_fs.objects import Body, More, ObjectStore
 from precomputed_fs.sharding import (
     ByteRange,
     MinishardIndex,
     Read,
     Sharding,
+    Wanted,
     minishard_index_range,
     page_of,
+    plan_reads,
 )
 
 INDEX_CACHE_BYTES = 64 << 20
 """Memory that the indexes of one accessor may take (64 MiB: 2.8 million chunks)."""
 
+_WINDOW = 4096  # chunks of a batch whose reading is planned at once
 _TRIES = 3  # times that a shard may be replaced while it is read
 
 
@@ -115,6 +119,25 @@ class _IndexKey(NamedTuple):
 
 
 _Index = TypeVar("_Index", _Page, _Minishard)
+_Tag = TypeVar("_Tag")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Group(Generic[_Tag]):
+    """Chunks of one shard that are fetched together."""
+
+    key: str
+    sharding: Sharding
+
+    tags: dict[int, list[_Tag]] = field(default_factory=dict)
+    """What the caller knows each chunk by; more than one, if it asks twice."""
+
+    minishards: dict[int, int] = field(default_factory=dict)
+    """For each minishard, one of its chunks."""
+
+    indexes_read: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Counts the minishard indexes that were read; in one step, as threads share it."""
 
 
 class ShardReader:
@@ -163,16 +186,96 @@ class ShardReader:
             return None
         return Located(found.name, found.base + place.start, found.base + place.end, found.version)
 
-    async def fetch_read(self, located: Located, read: Read) -> dict[int, Stored] | None:
-        """Fetch chunks that lie together, by id; None if the shard has been replaced meanwhile."""
-        chunks = ", ".join(str(chunk.chunk_id) for chunk in read.chunks[:3])
-        body = await self._read(located.name, read.start, read.end, f"chunks {chunks} ...")
-        if body.version != located.version:
-            return None
-        return {
-            chunk.chunk_id: Stored(located.name, body.data[chunk.start - read.start : chunk.end - read.start])
-            for chunk in read.chunks
-        }
+    # -------------------------------------------------------------------------------- batches
+
+    def fetch_jobs(
+        self,
+        key: str,
+        sharding: Sharding,
+        wanted: Iterable[tuple[int, _Tag]],
+        finish: Callable[[_Tag, Stored | None], _Result],
+        *,
+        gap: int,
+        size: int,
+    ) -> Iterator[Coroutine[Any, Any, list[_Result] | More]]:
+        """Go through many chunks, so many at a time: first their indexes, then ranges of the shards.
+
+        Parameters
+        ----------
+        wanted : iterable of (int, tag)
+            Chunk ids, each with what the caller knows the chunk by.
+        finish : callable
+            ``(tag, stored or None)`` to a result; called in a thread.
+        gap, size : int
+            See `plan_reads`.
+
+        Returns
+        -------
+        iterator of coroutines
+            For `ObjectStore.run_many`.
+        """
+        remaining = iter(wanted)
+        while window := list(itertools.islice(remaining, _WINDOW)):
+            groups: dict[int, _Group[_Tag]] = {}
+            for chunk_id, tag in window:
+                shard, minishard = sharding.locate(chunk_id)
+                group = groups.setdefault(shard, _Group(key, sharding))
+                group.tags.setdefault(chunk_id, []).append(tag)
+                group.minishards.setdefault(minishard, chunk_id)
+            for group in groups.values():
+                for chunk_id in group.minishards.values():
+                    yield self._plan(group, chunk_id, finish, gap, size)
+
+    async def _plan(
+        self,
+        group: "_Group[_Tag]",
+        chunk_id: int,
+        finish: Callable[[_Tag, Stored | None], _Result],
+        gap: int,
+        size: int,
+    ) -> list[_Result] | More:
+        """Read the index that one chunk needs; with a group's last one, plan what to read of its shard."""
+        await self.locate(group.key, group.sharding, chunk_id)
+        if next(group.indexes_read) < len(group.minishards):
+            return []
+        absent = []
+        files: dict[Located, list[Wanted]] = {}
+        for wanted_id in group.tags:
+            located = await self.locate(group.key, group.sharding, wanted_id)
+            if located is None:
+                absent.append(wanted_id)
+            else:
+                file = located._replace(start=0, end=0)
+                files.setdefault(file, []).append(Wanted(wanted_id, located.start, located.end))
+        jobs = [self._finish(group, dict.fromkeys(absent), finish)] if absent else []
+        for file, chunks in files.items():
+            jobs += [self._fetch_read(group, file, read, finish) for read in plan_reads(chunks, gap=gap, size=size)]
+        return More(jobs)
+
+    async def _fetch_read(
+        self, group: "_Group[_Tag]", file: Located, read: Read, finish: Callable[[_Tag, Stored | None], _Result]
+    ) -> list[_Result]:
+        """Fetch the chunks of one range; one by one, if the shard was replaced since that was planned."""
+        ids = [chunk.chunk_id for chunk in read.chunks]
+        body = await self._read(file.name, read.start, read.end, f"chunks {', '.join(map(str, ids[:3]))} ...")
+        if body.version == file.version:
+            cut = {
+                chunk.chunk_id: body.data[chunk.start - read.start : chunk.end - read.start] for chunk in read.chunks
+            }
+            found: dict[int, Stored | None] = {chunk_id: Stored(file.name, data) for chunk_id, data in cut.items()}
+        else:
+            found = {chunk_id: await self.fetch(group.key, group.sharding, chunk_id) for chunk_id in ids}
+        return await self._finish(group, found, finish)
+
+    async def _finish(
+        self,
+        group: "_Group[_Tag]",
+        found: Mapping[int, Stored | None],
+        finish: Callable[[_Tag, Stored | None], _Result],
+    ) -> list[_Result]:
+        return await self._store.in_thread(
+            lambda: [finish(tag, stored) for chunk_id, stored in found.items() for tag in group.tags[chunk_id]]
+        )
 
     # ---------------------------------------------------------------------------- the indexes
 

@@ -86,8 +86,8 @@ class Scheme:
     credential_options: frozenset[str] = frozenset()
     """Storage options that settle whether to use credentials."""
 
-    find_credentials: Callable[[Options], bool] | None = None
-    """Whether the machine has any; asked only if neither the user nor the options say."""
+    find_credentials: Callable[[Options], bool] = lambda _options: True
+    """Whether the machine has any, or the protocol knows none; asked only if nothing else says it."""
 
     prepare: Callable[[Filesystem, float], None] = lambda _fs, _timeout: None
     """``(fs, timeout)``: what has no option; above all, have it send each request once, since this
@@ -692,10 +692,8 @@ class Location:
     def _options(self, link: Link, timeout: float) -> Options:
         scheme = SCHEMES.get(link.protocol, Scheme())
         options = _merged(scheme.defaults(timeout), link.options)
-        if not scheme.anonymous or scheme.credential_options & options.keys():
-            return options
         anonymous = self.anon
-        if anonymous is None and scheme.find_credentials is not None:
+        if anonymous is None and not scheme.credential_options & options.keys():
             anonymous = not scheme.find_credentials(options)
         return _merged(options, scheme.anonymous) if anonymous else options
 

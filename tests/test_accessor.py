@@ -86,20 +86,31 @@ DOORS = [through_sync, through_async, through_sync_in_a_loop]
 each_door = pytest.mark.parametrize("call", DOORS)
 
 
-@each_door
-def test_a_chunk_comes_back(pyramid: Pyramid, call: Callable[..., Any]) -> None:
+def test_chunks_come_back_through_every_door(pyramid: Pyramid) -> None:
     accessor = pyramid.accessor()
-    assert call("store_chunk", accessor, BODY, KEY, COORDS) is None
-    assert call("fetch_chunk", accessor, KEY, COORDS) == BODY
+    for i, call in enumerate(DOORS):
+        assert call("store_chunk", accessor, BODY, f"scale{i}", COORDS) is None
+        assert call("fetch_chunk", accessor, f"scale{i}", COORDS) == BODY
+
+
+def test_files_come_back_through_every_door(pyramid: Pyramid) -> None:
+    accessor = pyramid.accessor()
+    for i, call in enumerate(DOORS):
+        name = f"mesh/{i}:0"
+        assert call("file_exists", accessor, name) is False
+        assert call("store_file", accessor, name, BODY) is None
+        assert call("file_exists", accessor, name) is True
+        assert call("fetch_file", accessor, name) == BODY
 
 
 @each_door
-def test_a_file_comes_back(pyramid: Pyramid, call: Callable[..., Any]) -> None:
-    accessor = pyramid.accessor()
-    assert call("file_exists", accessor, "mesh/1:0") is False
-    assert call("store_file", accessor, "mesh/1:0", BODY) is None
-    assert call("file_exists", accessor, "mesh/1:0") is True
-    assert call("fetch_file", accessor, "mesh/1:0") == BODY
+@pytest.mark.parametrize("protocol", ["memory", "s3", "gcs"])
+def test_each_door_may_be_the_first(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, call: Callable[..., Any]
+) -> None:
+    pyramid = make_pyramid(protocol)
+    pyramid.put("info", b"{}")
+    assert call("fetch_file", pyramid.accessor(), "info") == b"{}"
 
 
 def test_what_others_stored_is_read_through_every_door(readable_pyramid: Pyramid) -> None:

@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import itertools
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 KEY = "1mm"
 OFFSET = (5, -3, 7)  # voxels
-CHUNK_SIZE = 16  # voxels, in each direction
+CHUNK_SIZE = (24, 20, 16)  # voxels
 DATA_TYPES = ("uint8", "uint16")
 
 
@@ -58,7 +59,7 @@ def info_of(data_type: str, encoding: str = "raw") -> dict[str, Any]:
         "size": list(SIZE),
         "voxel_offset": list(OFFSET),
         "resolution": [1_000_000, 1_000_000, 1_000_000],
-        "chunk_sizes": [[CHUNK_SIZE] * 3],
+        "chunk_sizes": [list(CHUNK_SIZE)],
         "encoding": encoding,
     }
     return {"type": "image", "data_type": data_type, "num_channels": 1, "scales": [scale]}
@@ -66,10 +67,10 @@ def info_of(data_type: str, encoding: str = "raw") -> dict[str, Any]:
 
 def chunks_of(volume: Array) -> dict[ChunkCoords, bytes]:
     """Cut a volume into the raw chunks of the format: Fortran order, clipped at the volume's end."""
-    starts = itertools.product(*(range(0, size, CHUNK_SIZE) for size in volume.shape))
+    starts = itertools.product(*map(range, (0, 0, 0), volume.shape, CHUNK_SIZE))
     chunks = {}
     for x, y, z in starts:
-        part = volume[x : x + CHUNK_SIZE, y : y + CHUNK_SIZE, z : z + CHUNK_SIZE]
+        part = volume[x : x + CHUNK_SIZE[0], y : y + CHUNK_SIZE[1], z : z + CHUNK_SIZE[2]]
         (x0, y0, z0), (dx, dy, dz) = np.add((x, y, z), OFFSET).tolist(), part.shape
         chunks[x0, x0 + dx, y0, y0 + dy, z0, z0 + dz] = part.tobytes(order="F")
     return chunks
@@ -80,8 +81,8 @@ CHUNKS = {data_type: chunks_of(volume) for data_type, volume in VOLUMES.items()}
 
 def test_the_voxels_are_worth_reading() -> None:
     assert SIZE == (40, 36, 20)
-    assert len(CHUNKS["uint8"]) == 18
-    assert min(map(len, CHUNKS["uint8"].values())) < CHUNK_SIZE**3, "no chunk is clipped"
+    assert len(CHUNKS["uint8"]) == 8
+    assert min(map(len, CHUNKS["uint8"].values())) < math.prod(CHUNK_SIZE), "no chunk is clipped"
     assert all(len(set(chunk)) > 20 for chunk in CHUNKS["uint8"].values()), "a chunk is next to empty"
 
 
@@ -110,7 +111,7 @@ def write_with_tensorstore(folder: Path, data_type: str) -> None:
         "multiscale_metadata": {"type": "image", "data_type": data_type, "num_channels": 1},
         "scale_metadata": {
             **{name: scale[name] for name in ("key", "size", "voxel_offset", "resolution", "encoding")},
-            "chunk_size": [CHUNK_SIZE] * 3,
+            "chunk_size": list(CHUNK_SIZE),
         },
     }
     store = tensorstore.open(spec, create=True).result()
@@ -251,11 +252,11 @@ def test_what_cloud_volume_wrote_into_a_bucket_is_overwritten_in_place(
     write_with_cloud_volume(cloud_volume_url(pyramid), "uint16", compress="br", **SECRETS)
     before = pyramid.names()
     coords = next(iter(CHUNKS["uint16"]))
-    pyramid.accessor().store_chunk(bytes(2 * CHUNK_SIZE**3), KEY, coords, overwrite=True)
+    pyramid.accessor().store_chunk(bytes(2 * math.prod(CHUNK_SIZE)), KEY, coords, overwrite=True)
     assert pyramid.names() == before
     volume = read_with_cloud_volume(cloud_volume_url(pyramid), **SECRETS)
     expected = VOLUMES["uint16"].copy()
-    expected[:CHUNK_SIZE, :CHUNK_SIZE, :CHUNK_SIZE] = 0
+    expected[: CHUNK_SIZE[0], : CHUNK_SIZE[1], : CHUNK_SIZE[2]] = 0
     np.testing.assert_array_equal(volume, expected)
 
 
