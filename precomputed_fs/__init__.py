@@ -12,6 +12,7 @@ from precomputed_fs.errors import (
     AlreadyExistsError,
     CorruptDataError,
     DataAccessError,
+    InvalidInfoError,
     NotFoundError,
     URLError,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "CorruptDataError",
     "DataAccessError",
     "FsspecAccessor",
+    "InvalidInfoError",
     "NotFoundError",
     "URLError",
     "add_argparse_options",

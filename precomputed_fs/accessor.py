@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import math
 import os
+import warnings
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -39,6 +40,7 @@ from precomputed_fs.errors import (
 from precomputed_fs.grid import ChunkCoords, chunk_coords, chunk_name, compressed_morton_code, layout_of
 from precomputed_fs.info import ScaleLayout, parse_info, scale_layout
 from precomputed_fs.objects import Body, More, ObjectStore
+from precomputed_fs.shard_writer import ShardWriter
 from precomputed_fs.shards import ShardReader, Stored
 from precomputed_fs.urls import Filesystem, check_relative_path, convert_file_url_to_pathname, resolve
 
@@ -338,6 +340,7 @@ class FsspecAccessor(Accessor):
         self._max_gap = max_gap
         self._max_range = max_range
         self._shards = ShardReader(self._store)
+        self._writer = ShardWriter(self._store, self._shards, compresslevel)
         self._scales: dict[str, _ScaleNames] = {}
         self._info: Mapping[str, Any] | None = None
         self._layouts: dict[str, ScaleLayout] = {}
@@ -358,8 +361,33 @@ class FsspecAccessor(Accessor):
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        writer = getattr(self, "_writer", None)  # none, if the constructor failed
+        if writer is not None and writer.waiting:
+            lost = ", ".join(f"{count} chunks of {key}" for key, count in writer.waiting.items())
+            writer.drop()
+            warnings.warn(f"{self!r} was left without flush(): {lost} not written", ResourceWarning, 2, source=self)
+
+    def flush(self) -> None:
+        """Write the shards that stored chunks wait for; nothing else waits.
+
+        Raises
+        ------
+        DataAccessError
+            If a shard cannot be written, or another writer has changed it meanwhile. Nothing is
+            lost: what is not written goes on waiting.
+        """
+        if self._writer.waiting:
+            self._store.run(self._writer.flush())
+
+    async def flush_async(self) -> None:
+        """Write the shards that stored chunks wait for: `flush`, to be awaited."""
+        if self._writer.waiting:
+            await self._store.run_async(self._writer.flush())
+
     def close(self) -> None:
-        """Let go of connections; an archive that is being written is completed by this."""
+        """Flush, and let go of connections; an archive that is being written is completed by this."""
+        self.flush()
         self._store.close()
 
     # ------------------------------------------------------------------------------ the verbs
@@ -467,7 +495,7 @@ class FsspecAccessor(Accessor):
             See `precomputed_fs.errors`.
         """
         name = self._to_write(relative_path)
-        packed = self._packed(name, buf, mime_type)
+        packed = self._packed(name, _bytes_of(buf), mime_type)
         self._store.run(self._store_file(name, packed, overwrite=overwrite))
 
     async def store_file_async(
@@ -479,7 +507,7 @@ class FsspecAccessor(Accessor):
     ) -> None:
         """Store a file: `store_file`, to be awaited."""
         name = self._to_write(relative_path)
-        packed = await asyncio.to_thread(self._packed, name, buf, mime_type)
+        packed = await asyncio.to_thread(self._packed, name, _bytes_of(buf), mime_type)
         await self._store.run_async(self._store_file(name, packed, overwrite=overwrite))
 
     def store_chunk(
@@ -517,8 +545,7 @@ class FsspecAccessor(Accessor):
             See `precomputed_fs.errors`.
         """
         key, coords = self._chunk_to_write(key, chunk_coords)
-        packed = self._packed("", buf, mime_type)
-        self._store.run(self._store_chunk(key, coords, packed, overwrite=overwrite))
+        self._store.run(self._store_one(key, coords, _bytes_of(buf), mime_type, overwrite=overwrite))
 
     async def store_chunk_async(
         self,
@@ -530,8 +557,7 @@ class FsspecAccessor(Accessor):
     ) -> None:
         """Store a chunk: `store_chunk`, to be awaited."""
         key, coords = self._chunk_to_write(key, chunk_coords)
-        packed = await asyncio.to_thread(self._packed, "", buf, mime_type)
-        await self._store.run_async(self._store_chunk(key, coords, packed, overwrite=overwrite))
+        await self._store.run_async(self._store_one(key, coords, _bytes_of(buf), mime_type, overwrite=overwrite))
 
     # -------------------------------------------------------------------------------- batches
 
@@ -668,11 +694,7 @@ class FsspecAccessor(Accessor):
         self, key: str, chunks: Iterable[tuple[Iterable[int], Buffer]], mime_type: str, *, overwrite: bool
     ) -> Iterator[Coroutine[Any, Any, None]]:
         for coords, buf in chunks:
-            yield self._store_one(key, chunk_coords(coords), buf, mime_type, overwrite=overwrite)
-
-    async def _store_one(self, key: str, coords: ChunkCoords, buf: Buffer, mime_type: str, *, overwrite: bool) -> None:
-        packed = await self._store.in_thread(lambda: self._packed("", buf, mime_type))
-        await self._store_chunk(key, coords, packed, overwrite=overwrite)
+            yield self._store_one(key, chunk_coords(coords), _bytes_of(buf), mime_type, overwrite=overwrite)
 
     # -------------------------------------------------------------------------------- finding
 
@@ -705,6 +727,9 @@ class FsspecAccessor(Accessor):
         if sharding is None or grid is None:
             return None
         chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
+        waiting = self._writer.find(key, sharding, chunk_id)
+        if waiting is not None:
+            return self._from_shard(layout, coords, Stored(f"{key} (not flushed)", waiting))
         stored = await self._shards.fetch(key, sharding, chunk_id)
         if stored is None:
             return None
@@ -811,7 +836,7 @@ class FsspecAccessor(Accessor):
 
     # -------------------------------------------------------------------------------- storing
 
-    def _packed(self, name: str, buf: Buffer, mime_type: str) -> _Packed:
+    def _packed(self, name: str, data: bytes, mime_type: str) -> _Packed:
         """Compress what is to be compressed.
 
         Bytes that are gzip themselves are always wrapped: reading would otherwise take them for
@@ -820,7 +845,6 @@ class FsspecAccessor(Accessor):
         if not mime_type.isprintable() or not mime_type.isascii():
             message = f"mime_type: expected a media type, got {mime_type!r}"
             raise ValueError(message)
-        data = buf if isinstance(buf, bytes) else memoryview(buf).tobytes(order="A")
         is_named = bool(split_suffix(name)[1])
         wanted = self._gzip and mime_type not in INCOMPRESSIBLE_MIME_TYPES
         if is_named or not (wanted or is_gzip(data)):
@@ -849,10 +873,13 @@ class FsspecAccessor(Accessor):
             names &= {f"{parent}{slash}{entry}" for entry in listed}
         return sorted(names)
 
-    async def _store_chunk(self, key: str, coords: ChunkCoords, packed: _Packed, *, overwrite: bool) -> None:
-        if (await self._layout(key)).sharding is not None:
-            message = f"{self._location.display(key)} is sharded; writing shards is not supported yet"
-            raise DataAccessError(message)
+    async def _store_one(self, key: str, coords: ChunkCoords, data: bytes, mime_type: str, *, overwrite: bool) -> None:
+        layout = await self._layout(key)
+        if layout.sharding is not None and layout.grid is not None:
+            chunk_id = compressed_morton_code(layout.grid.cell(coords), layout.grid.shape)
+            await self._writer.add(key, layout.sharding, chunk_id, data, overwrite=overwrite)
+            return
+        packed = await self._store.in_thread(lambda: self._packed("", data, mime_type))
         names = self._names_in(key)
         variant = _Variant(self._flat, packed.suffix)
         twins = await self._variants_to_clear(key, names)
@@ -1004,6 +1031,10 @@ def add_argparse_options(
             help="name chunks as the format's specification says (the default); with --no-flat put "
             "them into sub-directories, which Neuroglancer cannot read without a special web server",
         )
+
+
+def _bytes_of(buf: Buffer) -> bytes:
+    return buf if isinstance(buf, bytes) else memoryview(buf).tobytes(order="A")
 
 
 def _checked_in_flight(in_flight: int) -> int:

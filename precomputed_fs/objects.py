@@ -14,6 +14,7 @@ import functools
 import http
 import itertools
 import lzma
+import mmap
 import os
 import queue
 import socket
@@ -112,7 +113,9 @@ class _Transport(Protocol):
 
     async def exists(self, path: str) -> bool: ...
 
-    async def write(self, path: str, data: bytes, keywords: Options, *, create: bool) -> None: ...
+    async def write(
+        self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str
+    ) -> None: ...
 
     async def delete(self, path: str) -> None: ...
 
@@ -201,6 +204,7 @@ class ObjectStore:
         try:
             while (new := upcoming.take(limit - len(flight))) or len(flight):
                 yield from upcoming.sifted(flight.advance(new))
+            upcoming.end()
         finally:
             flight.cancel()
             upcoming.close()
@@ -215,6 +219,7 @@ class ObjectStore:
             while (new := upcoming.take(limit - len(flight))) or len(flight):
                 for result in upcoming.sifted(await flight.advance_async(new)):
                     yield result
+            upcoming.end()
         finally:
             flight.cancel()
             upcoming.close()
@@ -249,11 +254,12 @@ class ObjectStore:
     async def write(
         self,
         name: str,
-        data: bytes,
+        data: bytes | mmap.mmap,
         *,
         content_type: str,
         content_encoding: str = "",
         create: bool,
+        replacing: str = "",
     ) -> None:
         """Write an object, whole or not at all.
 
@@ -262,6 +268,9 @@ class ObjectStore:
         create : bool
             Whether an existing object is an AlreadyExistsError. The store itself decides where the
             protocol has a way to ask it; otherwise the name is checked before the write.
+        replacing : str
+            The version that is replaced; any other one there is a DataAccessError. Decided by the
+            store itself on S3, checked before the write on files, not looked at elsewhere.
         """
         keywords: Options = {}
         if self.scheme.write_keywords is not None:
@@ -271,13 +280,13 @@ class ObjectStore:
         async def put(transport: _Transport, path: str) -> None:
             nonlocal tries
             tries += 1
-            await transport.write(path, data, keywords, create=create)
+            await transport.write(path, data, keywords, create=create, replacing=replacing)
 
         try:
             await self._attempt("create" if create else "write", name, put)
         except AlreadyExistsError:
             # A try whose answer was lost may have written just what the next one met.
-            if tries == 1 or (await self.read(name)).data != data:
+            if tries == 1 or (await self.read(name)).data != data[:]:
                 raise
 
     async def delete(self, name: str) -> None:
@@ -313,6 +322,7 @@ class ObjectStore:
         """
         connection = self._connection
         mine: concurrent.futures.Future[tuple[_T | None] | None] = concurrent.futures.Future()
+        mine.set_running_or_notify_cancel()  # a waiter that is cancelled must not cancel it
         outcome: tuple[_T | None] | None
         while (value := kept()) is None:
             flight = connection.loads.setdefault(key, mine)
@@ -403,11 +413,24 @@ class _Upcoming:
     def __init__(self, coroutines: Iterable[Coroutine[Any, Any, Any]]) -> None:
         self._given = iter(coroutines)
         self._more: collections.deque[Coroutine[Any, Any, Any]] = collections.deque()
+        self._failure: Exception | None = None
 
     def take(self, count: int) -> list[Coroutine[Any, Any, Any]]:
+        """Take some; an exception of the iterable is kept until those before it are done."""
         taken = [self._more.popleft() for _ in range(min(count, len(self._more)))]
-        taken.extend(itertools.islice(self._given, max(0, count - len(taken))))
+        while len(taken) < count and self._failure is None:
+            try:
+                taken.append(next(self._given))
+            except StopIteration:
+                break
+            except Exception as exc:  # noqa: BLE001 - `end` raises it
+                self._failure = exc
         return taken
+
+    def end(self) -> None:
+        """Raise what the iterable raised."""
+        if self._failure is not None:
+            raise self._failure
 
     def sifted(self, results: Iterable[Any]) -> Iterator[Any]:
         for result in results:
@@ -542,8 +565,13 @@ class _AsyncTransport:
         async with await self._send(whole, 0, 1) as response:
             return response.status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or _found(response)
 
-    async def write(self, path: str, data: bytes, keywords: Options, *, create: bool) -> None:
-        pipe = functools.partial(self._fs._pipe_file, path, data, **keywords)  # noqa: SLF001
+    async def write(
+        self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str
+    ) -> None:
+        if replacing and self._scheme.replace_keywords is not None:
+            keywords = {**keywords, **self._scheme.replace_keywords(replacing)}
+        body = data if isinstance(data, bytes) else data[:]  # no driver sends a mapped file as it is
+        pipe = functools.partial(self._fs._pipe_file, path, body, **keywords)  # noqa: SLF001
         if not create:
             await pipe(mode="overwrite")
         elif self._create_is_real:
@@ -751,6 +779,11 @@ class _ThreadTransport:
         info = self._fs.info(path)
         return " ".join(str(info.get(name)) for name in ("ino", "size", "mtime", "created", "etag"))
 
+    def _check_version(self, path: str, replacing: str) -> None:
+        if replacing and self._version(path) != replacing:
+            message = "another writer has replaced it meanwhile"
+            raise OSError(message)
+
     async def exists(self, path: str) -> bool:
         if self._behind is not None:
             behind = self._behind.transport
@@ -761,14 +794,16 @@ class _ThreadTransport:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    async def write(self, path: str, data: bytes, keywords: Options, *, create: bool) -> None:
+    async def write(
+        self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str
+    ) -> None:
         if self._scheme.publish is not None:
-            self._write_sibling(path, data, self._scheme.publish, create=create)
+            self._write_sibling(path, data, self._scheme.publish, create=create, replacing=replacing)
             return
         with self._turn, _creating if create else contextlib.nullcontext():
             if create and await self.exists(path):
                 raise FileExistsError(path)
-            self._fs.pipe_file(path, data, **keywords)
+            self._fs.pipe_file(path, data if isinstance(data, bytes) else data[:], **keywords)
 
     async def delete(self, path: str) -> None:
         with self._turn:
@@ -786,7 +821,9 @@ class _ThreadTransport:
             with self._turn:
                 self._fs.close()  # an archive's directory is written when it is closed
 
-    def _write_sibling(self, path: str, data: bytes, publish: Publish, *, create: bool) -> None:
+    def _write_sibling(
+        self, path: str, data: bytes | mmap.mmap, publish: Publish, *, create: bool, replacing: str
+    ) -> None:
         """Write a temporary file beside the object and put it in place in one step."""
         parent = path.rpartition("/")[0]
         temporary = f"{parent}/.{uuid.uuid4().hex}.tmp"
@@ -796,21 +833,22 @@ class _ThreadTransport:
             except FileNotFoundError:
                 self._fill_in_new_folder(parent, temporary, data)
             try:
-                with _creating if create else contextlib.nullcontext():
+                with _creating if create or replacing else contextlib.nullcontext():
+                    self._check_version(path, replacing)
                     publish(self._fs, temporary, path, create)
             except BaseException:
                 with contextlib.suppress(OSError):
                     self._fs.rm_file(temporary)
                 raise
 
-    def _fill_in_new_folder(self, folder: str, path: str, data: bytes) -> None:
+    def _fill_in_new_folder(self, folder: str, path: str, data: bytes | mmap.mmap) -> None:
         try:
             self._fs.makedirs(folder, exist_ok=True)
             self._fill(path, data)
         except (FileNotFoundError, FileExistsError) as exc:  # a file stands in the way
             raise NotADirectoryError(folder) from exc
 
-    def _fill(self, path: str, data: bytes) -> None:
+    def _fill(self, path: str, data: bytes | mmap.mmap) -> None:
         try:
             with self._fs.open(path, "wb") as file:
                 file.write(data)

@@ -13,7 +13,7 @@ import operator
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -251,12 +251,47 @@ class MinishardIndex:
         """Bytes of memory that the index takes."""
         return _ROW_BYTES * len(self._ids) + 256
 
+    def __iter__(self) -> Iterator["Wanted"]:
+        """Go through the chunks that are there, by ascending ids."""
+        rows = zip(self._ids, self._starts, self._ends, strict=True)
+        return (Wanted(chunk_id, start, end) for chunk_id, start, end in rows if start != end)
+
     def find(self, chunk_id: int) -> ByteRange | None:
         """Return where a chunk is; None if it is absent, which a size of zero means too."""
         i = bisect.bisect_left(self._ids, chunk_id)
         if i == len(self._ids) or self._ids[i] != chunk_id or self._starts[i] == self._ends[i]:
             return None
         return ByteRange(self._starts[i], self._ends[i])
+
+
+# ---------------------------------------------------------------------------------- packing
+
+
+def pack_minishard_index(chunks: Sequence["Wanted"]) -> bytes:
+    """Write a minishard index.
+
+    Parameters
+    ----------
+    chunks : sequence of Wanted
+        Ids and offsets from the end of the shard index; in ascending order of both, which gives the
+        smallest deltas.
+    """
+    ids = [chunk.chunk_id for chunk in chunks]
+    ends = [0, *(chunk.end for chunk in chunks)]
+    columns = array("Q", map(operator.sub, ids, [0, *ids]))
+    columns.extend(chunk.start - end for chunk, end in zip(chunks, ends, strict=False))
+    columns.extend(chunk.end - chunk.start for chunk in chunks)
+    if sys.byteorder == "big":
+        columns.byteswap()
+    return columns.tobytes()
+
+
+def pack_shard_index(places: Mapping[int, ByteRange], sharding: Sharding) -> bytes:
+    """Write a shard index: where the index of each minishard is, and nothing for empty ones."""
+    packed = bytearray(sharding.index_size)
+    for minishard, place in places.items():
+        _PAIR.pack_into(packed, minishard * _PAIR.size, place.start, place.end)
+    return bytes(packed)
 
 
 # --------------------------------------------------------------------------------- planning

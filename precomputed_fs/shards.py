@@ -11,13 +11,14 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from precomputed_fs.errors import CorruptDataError, DataAccessError, NotFoundError
 from precomputed_fs.objects import Body, More, ObjectStore
 from precomputed_fs.sharding import (
+    PAGE_ENTRIES,
     ByteRange,
     MinishardIndex,
     Read,
@@ -31,8 +32,24 @@ from precomputed_fs.sharding import (
 INDEX_CACHE_BYTES = 64 << 20
 """Memory that the indexes of one accessor may take (64 MiB: 2.8 million chunks)."""
 
+_COPY_GAP, _COPY_SIZE = 1 << 16, 8 << 20  # bytes, see `plan_reads`; of chunks that are copied
 _WINDOW = 4096  # chunks of a batch whose reading is planned at once
 _TRIES = 3  # times that a shard may be replaced while it is read
+
+
+class ShardReplacedError(Exception):
+    """A shard is not the one any more that its indexes were read from."""
+
+
+class ShardState(NamedTuple):
+    """What is known of a whole shard."""
+
+    version: str
+    legacy: bool
+    """Whether it is a pair of `.index` and `.data`."""
+
+    minishards: tuple[int, ...]
+    """Those that are not empty."""
 
 
 class Stored(NamedTuple):
@@ -185,6 +202,66 @@ class ShardReader:
         if found is None or place is None:
             return None
         return Located(found.name, found.base + place.start, found.base + place.end, found.version)
+
+    # ----------------------------------------------------------------------------- whole shards
+
+    def forget(self, key: str, shard: int) -> None:
+        """Let go of what is remembered of a shard."""
+        self._cache.forget(key, shard)
+
+    async def inspect(self, key: str, sharding: Sharding, shard: int) -> ShardState | None:
+        """Read a shard's index anew; None if there is no such shard."""
+        self.forget(key, shard)
+        minishards = []
+        page: _Page | None = None
+        for minishard in range(1 << sharding.minishard_bits):
+            if minishard % PAGE_ENTRIES == 0:
+                before = page
+                page = await self._page(key, sharding, shard, minishard)
+                if page is None:
+                    return None
+                if before is not None and before.version != page.version:
+                    raise ShardReplacedError
+            if page is not None and minishard_index_range(page.data, minishard, sharding) is not None:
+                minishards.append(minishard)
+        return None if page is None else ShardState(page.version, page.name != page.index_name, tuple(minishards))
+
+    async def fetch_minishard(
+        self,
+        key: str,
+        sharding: Sharding,
+        shard: int,
+        minishard: int,
+        state: ShardState,
+        *,
+        without: Container[int],
+    ) -> dict[int, bytes]:
+        """Fetch the chunks of a minishard as they are stored, but for some, by id.
+
+        Raises
+        ------
+        ShardReplacedError
+            If the shard is not in the given state any more.
+        """
+        found = await self._minishard(key, sharding, shard, minishard)
+        if found is None:
+            return {}
+        if not state.legacy and found.version != state.version:
+            raise ShardReplacedError
+        wanted = [
+            Wanted(chunk_id, found.base + start, found.base + end)
+            for chunk_id, start, end in found.index
+            if chunk_id not in without
+        ]
+        chunks: dict[int, bytes] = {}
+        for read in plan_reads(wanted, gap=_COPY_GAP, size=_COPY_SIZE):
+            body = await self._read(found.name, read.start, read.end, f"minishard {minishard}")
+            if body.version != found.version:
+                raise ShardReplacedError
+            chunks |= {
+                chunk.chunk_id: body.data[chunk.start - read.start : chunk.end - read.start] for chunk in read.chunks
+            }
+        return chunks
 
     # -------------------------------------------------------------------------------- batches
 

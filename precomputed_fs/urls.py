@@ -25,6 +25,7 @@ from precomputed_fs.errors import URLError
 PRECOMPUTED_PREFIX = "precomputed://"
 _PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
 _CHAIN = "::"
+_LARGEST_PUT = 5 << 30  # bytes that S3 takes in one request
 _METADATA_TIMEOUT = 0.25  # seconds; a cloud's own metadata service answers in a few milliseconds
 
 Options = dict[str, Any]
@@ -106,6 +107,10 @@ class Scheme:
     write_keywords: Callable[[str, str], Options] | None = None
     """``(content_type, content_encoding)`` to the keywords of ``pipe_file``; None where a write
     cannot say them, and compression is told by the name's suffix."""
+
+    replace_keywords: Callable[[str], Options] | None = None
+    """``(version)``: the keywords of ``pipe_file`` that have the store itself refuse to replace any
+    other version of the object."""
 
     create: bool = False
     """Whether ``pipe_file(mode="create")`` asks the store itself for an exclusive write."""
@@ -305,6 +310,10 @@ def _write_keywords_s3(content_type: str, content_encoding: str) -> Options:
     if content_encoding:
         keywords["ContentEncoding"] = content_encoding
     return keywords
+
+
+def _replace_keywords_s3(version: str) -> Options:
+    return {"IfMatch": version, "chunksize": _LARGEST_PUT // 2 + 1}  # a condition holds for one PUT only
 
 
 async def _list_s3(fs: Filesystem, prefix: str, limit: int) -> list[str]:
@@ -521,6 +530,7 @@ _S3 = Scheme(
     refer_statuses=frozenset({301, 307, 400}),  # another region's bucket
     read_keywords={"max_concurrency": 1},  # otherwise a HEAD goes before every GET
     write_keywords=_write_keywords_s3,
+    replace_keywords=_replace_keywords_s3,
     create=True,
     list_names=_list_s3,
     cheap_misses=False,

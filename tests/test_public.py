@@ -38,6 +38,7 @@ PUBLIC = {
     "CorruptDataError",
     "DataAccessError",
     "FsspecAccessor",
+    "InvalidInfoError",
     "NotFoundError",
     "URLError",
     "add_argparse_options",

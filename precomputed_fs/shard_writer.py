@@ -1,0 +1,221 @@
+"""How shards are written: chunks wait in a buffer, and a shard is merged and put in place at once.
+
+A chunk of a sharded scale cannot be stored by itself, as its shard is one object. Chunks that are
+stored wait, in memory up to a limit and then in a temporary file, until they are flushed: then, shard
+by shard, what the store has is read, merged with what waits, and written in one piece. So a shard is
+complete and readable, or not there. The output is deterministic: minishards in order, ids ascending.
+"""
+
+import mmap
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from typing import IO, Any, NamedTuple
+
+from precomputed_fs.compression import gzip_compress
+from precomputed_fs.errors import AlreadyExistsError, DataAccessError
+from precomputed_fs.objects import ObjectStore
+from precomputed_fs.sharding import (
+    ByteRange,
+    Sharding,
+    Wanted,
+    pack_minishard_index,
+    pack_shard_index,
+)
+from precomputed_fs.shards import ShardReader, ShardReplacedError, ShardState
+
+BUFFER_BYTES = 64 << 20
+"""Memory that waiting chunks may take before they go to a temporary file (64 MiB)."""
+
+
+class _Place(NamedTuple):
+    """Where a waiting chunk is in the buffer."""
+
+    start: int
+    size: int
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Chunks that wait for one shard."""
+
+    sharding: Sharding
+    places: dict[int, _Place] = field(default_factory=dict)
+
+
+class ShardWriter:
+    """The chunks of a pyramid that wait to be written into shards.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        Where the shards are.
+    reader : ShardReader
+        What knows the shards that are there.
+    compresslevel : int
+        Of gzip, where a scale's sharding asks for it; 0 to 9.
+    """
+
+    def __init__(self, store: ObjectStore, reader: ShardReader, compresslevel: int) -> None:
+        self._store = store
+        self._reader = reader
+        self._compresslevel = compresslevel
+        self._lock = threading.Lock()
+        self._buffer: IO[bytes] | None = None
+        self._waiting: dict[tuple[str, int], _Waiting] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._waiting:
+            message = "chunks wait for their shards to be written: flush() before pickling"
+            raise TypeError(message)
+        return ShardWriter, (self._store, self._reader, self._compresslevel)
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many chunks of each scale are not written yet."""
+        counts: dict[str, int] = {}
+        with self._lock:
+            for (key, _), waiting in self._waiting.items():
+                counts[key] = counts.get(key, 0) + len(waiting.places)
+        return counts
+
+    def find(self, key: str, sharding: Sharding, chunk_id: int) -> bytes | None:
+        """Return a waiting chunk, encoded as its shard will have it."""
+        with self._lock:
+            waiting = self._waiting.get((key, sharding.locate(chunk_id)[0]))
+            place = None if waiting is None else waiting.places.get(chunk_id)
+            return None if place is None else self._buffered(place)
+
+    async def add(self, key: str, sharding: Sharding, chunk_id: int, data: bytes, *, overwrite: bool) -> None:
+        """Have a chunk wait for its shard to be written.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If ``overwrite=False`` and the chunk waits already or is in its shard.
+        """
+        if not overwrite and await self._reader.locate(key, sharding, chunk_id) is not None:
+            raise self._exists(key, chunk_id)
+        if sharding.data_encoding == "gzip":
+            data = await self._store.in_thread(lambda: gzip_compress(data, self._compresslevel))
+        shard, _ = sharding.locate(chunk_id)
+        with self._lock:
+            waiting = self._waiting.setdefault((key, shard), _Waiting(sharding))
+            if not overwrite and chunk_id in waiting.places:
+                raise self._exists(key, chunk_id)
+            if self._buffer is None:
+                self._buffer = tempfile.SpooledTemporaryFile(max_size=BUFFER_BYTES)  # noqa: SIM115 - until flushed
+            place = _Place(self._buffer.seek(0, 2), len(data))
+            self._buffer.write(data)
+            waiting.places[chunk_id] = place
+
+    async def flush(self) -> None:
+        """Write all shards that chunks wait for; those that fail go on waiting.
+
+        Raises
+        ------
+        DataAccessError
+            If a shard cannot be read or written, or another writer has changed it meanwhile: then
+            nothing is lost, and flushing again merges with what that writer wrote.
+        """
+        for key, shard in list(self._waiting):
+            with self._lock:
+                waiting = self._waiting[key, shard]
+                places = dict(waiting.places)
+            await self._merge(key, shard, waiting.sharding, places)
+            with self._lock:
+                for chunk_id, place in places.items():
+                    if waiting.places.get(chunk_id) == place:  # else stored again while it was written
+                        del waiting.places[chunk_id]
+                if not waiting.places:
+                    del self._waiting[key, shard]
+        with self._lock:
+            if not self._waiting:
+                self._release()
+
+    def drop(self) -> None:
+        """Let go of all chunks that wait."""
+        with self._lock:
+            self._waiting.clear()
+            self._release()
+
+    def _release(self) -> None:
+        if self._buffer is not None:
+            self._buffer.close()
+            self._buffer = None
+
+    async def _merge(self, key: str, shard: int, sharding: Sharding, places: dict[int, _Place]) -> None:
+        """Write a shard anew, of what the store has of it and of what waits."""
+        name = f"{key}/{sharding.shard_name(shard)}.shard"
+        try:
+            existing = await self._reader.inspect(key, sharding, shard)
+            with tempfile.TemporaryFile() as out:
+                await self._assemble(out, key, sharding, shard, existing=existing, places=places)
+                with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                    await self._store.write(
+                        name,
+                        data,
+                        content_type="application/octet-stream",
+                        create=existing is None or existing.legacy,
+                        replacing="" if existing is None or existing.legacy else existing.version,
+                    )
+        except (AlreadyExistsError, ShardReplacedError) as exc:
+            message = f"{self._store.location.display(name)}: another writer has changed it meanwhile; flush again"
+            raise DataAccessError(message) from exc
+        finally:
+            self._reader.forget(key, shard)
+        if existing is not None and existing.legacy:
+            for suffix in (".index", ".data"):
+                await self._store.delete(f"{key}/{sharding.shard_name(shard)}{suffix}")
+
+    async def _assemble(
+        self,
+        out: IO[bytes],
+        key: str,
+        sharding: Sharding,
+        shard: int,
+        *,
+        existing: ShardState | None,
+        places: dict[int, _Place],
+    ) -> None:
+        """Write a shard file: the data and then the index of each minishard, behind the shard index.
+
+        What is kept of one minishard is in memory at once.
+        """
+        added: dict[int, list[int]] = {}
+        for chunk_id in places:
+            added.setdefault(sharding.locate(chunk_id)[1], []).append(chunk_id)
+        minishards = set(added) | set(existing.minishards if existing is not None else ())
+        out.seek(sharding.index_size)
+        position = 0
+        indexes: dict[int, ByteRange] = {}
+        for minishard in sorted(minishards):
+            kept: dict[int, bytes] = {}
+            if existing is not None:
+                kept = await self._reader.fetch_minishard(key, sharding, shard, minishard, existing, without=places)
+            chunks = []
+            for chunk_id in sorted([*kept, *added.get(minishard, ())]):
+                with self._lock:
+                    data = kept[chunk_id] if chunk_id in kept else self._buffered(places[chunk_id])
+                out.write(data)
+                chunks.append(Wanted(chunk_id, position, position + len(data)))
+                position += len(data)
+            index = pack_minishard_index(chunks)
+            if sharding.minishard_index_encoding == "gzip":
+                index = gzip_compress(index, self._compresslevel)
+            out.write(index)
+            indexes[minishard] = ByteRange(position, position + len(index))
+            position += len(index)
+        out.seek(0)
+        out.write(pack_shard_index(indexes, sharding))
+        out.flush()
+
+    def _buffered(self, place: _Place) -> bytes:
+        if self._buffer is None:
+            return b""
+        self._buffer.seek(place.start)
+        return self._buffer.read(place.size)
+
+    def _exists(self, key: str, chunk_id: int) -> AlreadyExistsError:
+        shown = self._store.location.display(key)
+        return AlreadyExistsError(f"{shown}: chunk {chunk_id} exists; pass overwrite=True to replace it")
