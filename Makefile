@@ -7,7 +7,7 @@
 # venv and pip; it makes .venv the first time, and again when pyproject.toml changes.
 
 PYTHON ?= python3
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 
 VENV := .venv
 BIN := $(VENV)/bin

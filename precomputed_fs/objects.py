@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import functools
 import http
-import itertools
 import lzma
 import mmap
 import os

@@ -32,6 +32,7 @@ _HASHES = ("identity", "murmurhash3_x86_128")
 _ENCODINGS = ("raw", "gzip")
 _MOST_BITS = 64
 _MOST_MINISHARD_BITS = 32
+_PROPOSED_PRESHIFT = 9
 PAGE_ENTRIES = 4096
 """Entries of the shard index that are read at once (64 KiB): nearly always all there are."""
 
@@ -92,6 +93,18 @@ class Sharding:
         """Bytes of the shard index, at the beginning of each shard."""
         return _PAIR.size << self.minishard_bits
 
+    def to_info(self) -> dict[str, Any]:
+        """Return what to put into a scale's ``sharding``."""
+        return {
+            "@type": SHARDING_TYPE,
+            "preshift_bits": self.preshift_bits,
+            "hash": self.hash,
+            "minishard_bits": self.minishard_bits,
+            "shard_bits": self.shard_bits,
+            "minishard_index_encoding": self.minishard_index_encoding,
+            "data_encoding": self.data_encoding,
+        }
+
     def locate(self, chunk_id: int) -> tuple[int, int]:
         """Return the shard and, within it, the minishard that a chunk belongs to."""
         hashed = chunk_id >> self.preshift_bits
@@ -110,6 +123,55 @@ class Sharding:
         '0ff'
         """
         return f"{shard:0{max(1, -(-self.shard_bits // 4))}x}"
+
+
+def propose_sharding(
+    grid_shape: tuple[int, int, int],
+    chunk_bytes: int,
+    *,
+    shard_bytes: int = 512 << 20,
+    data_encoding: str = "gzip",
+) -> Sharding:
+    """Propose a sharding for a scale.
+
+    Chunk ids are Morton codes: chunks whose ids agree but for some low bits lie in a cube. With the
+    hash "identity" each level is therefore a block of the volume, which is what readers and writers
+    go through:
+
+    - A minishard has up to 512 chunks (8 x 8 x 8). Its index, raw 12 KiB and less than half of it in
+      gzip, is one request of the size of a small chunk.
+    - A shard has as many minishards as fit `shard_bytes`: large enough for few objects, small enough
+      to be merged when a chunk is rewritten, and to be written by one task.
+    - The remaining bits number the shards: there are 2**shard_bits objects at most.
+
+    Parameters
+    ----------
+    grid_shape : tuple of int
+        Chunks along x, y and z; see `ChunkGrid.shape`.
+    chunk_bytes : int
+        How many bytes a chunk takes on average when it is stored.
+    shard_bytes : int
+        The size of a shard to aim for; the proposal is at most that, by less than half.
+    data_encoding : str
+        "gzip", or "raw" for chunks that are compressed already (JPEG, PNG).
+
+    Examples
+    --------
+    >>> proposed = propose_sharding((313, 313, 110), chunk_bytes=128 << 10)
+    >>> proposed.preshift_bits, proposed.minishard_bits, proposed.shard_bits
+    (9, 3, 13)
+    """
+    id_bits = sum((count - 1).bit_length() for count in grid_shape)
+    in_shard = min(id_bits, max(0, (max(1, shard_bytes // max(1, chunk_bytes))).bit_length() - 1))
+    preshift = min(_PROPOSED_PRESHIFT, in_shard)
+    return Sharding(
+        preshift_bits=preshift,
+        hash="identity",
+        minishard_bits=in_shard - preshift,
+        shard_bits=id_bits - in_shard,
+        minishard_index_encoding="gzip",
+        data_encoding=data_encoding,
+    )
 
 
 def _bits(given: Mapping[str, Any], place: str, name: str, most: int) -> int:

@@ -74,11 +74,16 @@ def on_gcs(gcs: servers.GcsServer, tmp_path: Path) -> Pyramid:
     return Pyramid(f"gs://{BUCKET}/{tmp_path.name}", gcs.storage_options)
 
 
-@pytest.fixture
-def on_azure(tmp_path: Path) -> Iterator[Pyramid]:
+@pytest.fixture(scope="module")
+def azure() -> Iterator[servers.AzureServer]:
     with servers.azure_server() as server:
         server.create_container(BUCKET)
-        yield Pyramid(f"az://{BUCKET}/{tmp_path.name}", server.storage_options)
+        yield server
+
+
+@pytest.fixture
+def on_azure(azure: servers.AzureServer, tmp_path: Path) -> Pyramid:
+    return Pyramid(f"az://{BUCKET}/{tmp_path.name}", azure.storage_options)
 
 
 @pytest.fixture

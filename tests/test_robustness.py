@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gc
 import gzip
+import itertools
 import json
 import logging
 import multiprocessing
@@ -327,11 +328,12 @@ def test_a_lost_connection_is_made_up_for(faulty: Faulty, tmp_path: Path, kind: 
     assert accessor.fetch_chunk(KEY, COORDS) == BODY
 
 
-@pytest.mark.parametrize("act", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
-@pytest.mark.parametrize("kind", ["http", *BUCKETS])
-def test_a_503_for_ever_takes_just_the_attempts(faulty: Faulty, tmp_path: Path, kind: str, act: Act) -> None:
-    if kind == "http" and act in WRITES.values():
-        pytest.skip("http is read-only")
+@pytest.mark.parametrize(
+    ("kind", "verb"),
+    [*itertools.product(["http"], READS), *itertools.product(BUCKETS, [*READS, *WRITES])],
+)
+def test_a_503_for_ever_takes_just_the_attempts(faulty: Faulty, tmp_path: Path, kind: str, verb: str) -> None:
+    act = (READS | WRITES)[verb]
     accessor = faulty.accessor(kind, servers.respond(503, b"", {"Retry-After": "0"}), tmp_path, attempts=2)
     assert type(failure(lambda: act(accessor))) is DataAccessError
     assert sum(not entry.path.endswith("/info") for entry in faulty.log.entries()) == 2
@@ -370,14 +372,14 @@ def test_a_body_cut_for_ever_is_corrupt(faulty: Faulty, tmp_path: Path, kind: st
 
 
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
-@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_a_write_is_tried_again(faulty: Faulty, tmp_path: Path, kind: str, write: Act) -> None:
+@pytest.mark.parametrize("verb", ["store_chunk", "store_file, overwrite"])
+def test_a_write_is_tried_again(faulty: Faulty, tmp_path: Path, kind: str, verb: str) -> None:
     started: dict[str, Any] = {"s3": servers.s3_server, "gcs": servers.gcs_server}
     with started[kind]() as server:
         server.create_bucket(BUCKET)
         busy = servers.respond(503, b"", {"Retry-After": "0"})
         accessor = faulty.accessor(kind, in_turn(busy, forwarding(server.endpoint)), tmp_path, attempts=3)
-        write(accessor)
+        WRITES[verb](accessor)
         (name,) = server.keys(BUCKET)
         assert gzip.decompress(server.get(BUCKET, name)[0]) == BODY
 
@@ -828,7 +830,7 @@ def test_an_unused_accessor_works_in_a_forked_child(pyramid: Pyramid) -> None:
 
 
 @forking
-@on_each(["http", "s3", "memory", "zip", pytest.param("sftp", marks=needs_sshd)])
+@on_each(["http", "s3", "zip", pytest.param("sftp", marks=needs_sshd)])
 def test_a_fork_while_threads_read_hangs_nobody(used: FsspecAccessor) -> None:
     stop = threading.Event()
 
@@ -842,7 +844,7 @@ def test_a_fork_while_threads_read_hangs_nobody(used: FsspecAccessor) -> None:
     with ThreadPoolExecutor(4) as pool:
         reading = [pool.submit(read) for _ in range(4)]
         try:
-            assert [forked(used) for _ in range(3)] == [BODY] * 3
+            assert [forked(used) for _ in range(2)] == [BODY] * 2
         finally:
             stop.set()
         assert all(future.result(20) for future in reading)
