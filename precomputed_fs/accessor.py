@@ -6,10 +6,11 @@ does not interpret what is in them. `FsspecAccessor` is the one for every protoc
 
 import argparse
 import asyncio
+import functools
 import math
 import os
 import warnings
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -73,6 +74,7 @@ MAX_RANGE = 1 << 22
 
 _OCTET_STREAM = "application/octet-stream"
 _SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
+_TWIN_ROUNDS = 3  # times that an object is written if another process takes it for a twin of its own
 _TWIN_NAMES = 1000  # the most that one listing request returns
 
 
@@ -219,6 +221,10 @@ _VARIANTS = tuple(
     )
 )
 """Every name that a chunk may stand under, the most usual first."""
+
+_AGAIN = tuple(reversed(_VARIANTS[:4]))
+"""Where misses are cheap, the names that writers use are asked for twice: an object that is replaced
+under an earlier name while the later ones are asked for is not absent."""
 
 
 @dataclass(slots=True)
@@ -669,11 +675,11 @@ class FsspecAccessor(Accessor):
 
     def _fetch_jobs(
         self, key: str, layout: ScaleLayout, wanted: Iterable[Iterable[int]]
-    ) -> Iterator[Coroutine[Any, Any, _Fetched | More]]:
+    ) -> Iterator[Callable[[], Coroutine[Any, Any, _Fetched | More]]]:
         checked = map(chunk_coords, wanted)
         sharding, grid = layout.sharding, layout.grid
         if sharding is None or grid is None:
-            return (self._fetch_alone(key, layout, coords) for coords in checked)
+            return (functools.partial(self._fetch_alone, key, layout, coords) for coords in checked)
 
         def decoded(coords: ChunkCoords, stored: Stored | None) -> tuple[ChunkCoords, bytes | None]:
             return coords, None if stored is None else self._decoded(self._from_shard(layout, coords, stored))
@@ -692,9 +698,11 @@ class FsspecAccessor(Accessor):
 
     def _store_jobs(
         self, key: str, chunks: Iterable[tuple[Iterable[int], Buffer]], mime_type: str, *, overwrite: bool
-    ) -> Iterator[Coroutine[Any, Any, None]]:
+    ) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
         for coords, buf in chunks:
-            yield self._store_one(key, chunk_coords(coords), _bytes_of(buf), mime_type, overwrite=overwrite)
+            yield functools.partial(
+                self._store_one, key, chunk_coords(coords), _bytes_of(buf), mime_type, overwrite=overwrite
+            )
 
     # -------------------------------------------------------------------------------- finding
 
@@ -705,7 +713,8 @@ class FsspecAccessor(Accessor):
         return False
 
     async def _find_file(self, name: str) -> _Stored:
-        for suffix in _suffixes_of(name):
+        again = (GZIP_SUFFIX, "") if self._store.scheme.cheap_misses else ()  # see _AGAIN
+        for suffix in (*_suffixes_of(name), *again):
             try:
                 body = await self._store.read(name + suffix)
             except NotFoundError:
@@ -790,7 +799,9 @@ class FsspecAccessor(Accessor):
         Once one chunk of a scale was found, the others are asked for under the same name; and under
         those that our own writer uses there, since it may have written some of them anew.
         """
-        if self._store.scheme.cheap_misses or not names.seen:
+        if self._store.scheme.cheap_misses:
+            return (*_VARIANTS, *_AGAIN)
+        if not names.seen:
             return _VARIANTS
         return dict.fromkeys((*names.seen, *self._own_variants()))
 
@@ -856,7 +867,7 @@ class FsspecAccessor(Accessor):
 
     async def _store_file(self, name: str, packed: _Packed, *, overwrite: bool) -> None:
         others = await self._other_names(name, packed.suffix)
-        await self._put(name + packed.suffix, others, packed, overwrite=overwrite)
+        await self._put(name, name + packed.suffix, others, packed, overwrite=overwrite)
         if name == "info":
             self._info = None
             self._layouts = {}
@@ -884,7 +895,8 @@ class FsspecAccessor(Accessor):
         variant = _Variant(self._flat, packed.suffix)
         twins = await self._variants_to_clear(key, names)
         others = [_object_name(key, coords, twin) for twin in twins if twin != variant]
-        await self._put(_object_name(key, coords, variant), others, packed, overwrite=overwrite)
+        stem = _object_name(key, coords, _VARIANTS[0])
+        await self._put(stem, _object_name(key, coords, variant), others, packed, overwrite=overwrite)
         names.note(variant)
 
     async def _variants_to_clear(self, key: str, names: _ScaleNames) -> Iterable[_Variant]:
@@ -905,26 +917,36 @@ class FsspecAccessor(Accessor):
             names.sampled = True
         return dict.fromkeys((*names.seen, *self._own_variants()))
 
-    async def _put(self, name: str, others: list[str], packed: _Packed, *, overwrite: bool) -> None:
-        """Write an object and see to it that it is the only one of its twins."""
-        replaceable = self._store.scheme.can_replace
-        if not overwrite or not replaceable:
-            for other in others if replaceable else (name, *others):
-                if await self._store.exists(other):
-                    raise self._in_the_way(other, overwrite=overwrite)
-        try:
-            await self._store.write(
-                name,
-                packed.data,
-                content_type=packed.content_type,
-                content_encoding=packed.content_encoding,
-                create=not overwrite,
-            )
-        except AlreadyExistsError as exc:
-            raise self._in_the_way(name, overwrite=overwrite) from exc
-        if overwrite and replaceable:  # the new data is in place before the old twins go
-            for other in others:
-                await self._store.delete(other)
+    async def _put(self, stem: str, name: str, others: list[str], packed: _Packed, *, overwrite: bool) -> None:
+        """Write an object and see to it that it is the only one of its twins.
+
+        Threads take turns at the names of one object. Another process may take ours for a twin of
+        what it writes, under another name: so it is looked at in the end, and written again.
+        """
+        store = self._store
+        replaceable = store.scheme.can_replace
+        with store.in_turn(stem):
+            if not overwrite or not replaceable:
+                for other in others if replaceable else (name, *others):
+                    if await store.exists(other):
+                        raise self._in_the_way(other, overwrite=overwrite)
+            for _ in range(_TWIN_ROUNDS):
+                try:
+                    await store.write(
+                        name,
+                        packed.data,
+                        content_type=packed.content_type,
+                        content_encoding=packed.content_encoding,
+                        create=not overwrite,
+                    )
+                except AlreadyExistsError as exc:
+                    raise self._in_the_way(name, overwrite=overwrite) from exc
+                if not overwrite or not replaceable:
+                    return
+                for other in others:  # the new data is in place before the old twins go
+                    await store.delete(other)
+                if not store.scheme.cheap_misses or await store.exists(name):
+                    return
 
     def _in_the_way(self, name: str, *, overwrite: bool) -> DataAccessError:
         shown = self._location.display(name)

@@ -36,6 +36,7 @@ from precomputed_fs.errors import (
     CorruptDataError,
     DataAccessError,
     NotFoundError,
+    ReadOnlyError,
 )
 from precomputed_fs.urls import Copies, Filesystem, Location, Options, Publish, Request, Scheme, join
 
@@ -43,6 +44,8 @@ _T = TypeVar("_T")
 _Response = Any  # an aiohttp.ClientResponse; aiohttp is imported when it is first used
 _Session = Any  # an aiohttp.ClientSession
 _Operation = Callable[[], Awaitable[_T]]
+Job = Callable[[], Coroutine[Any, Any, Any]]
+"""Makes a coroutine when there is room to run it, so that none is left over."""
 
 RETRY_SECONDS = 30.0
 """No attempt begins later than this many seconds after the first."""
@@ -69,9 +72,9 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class More:
-    """What a coroutine of `ObjectStore.run_many` may return to have further ones run."""
+    """What a job of `ObjectStore.run_many` may return to have further ones run."""
 
-    coroutines: Sequence[Coroutine[Any, Any, Any]]
+    jobs: Sequence[Job]
 
 
 class _TransientError(DataAccessError):
@@ -142,10 +145,10 @@ class _Flight(Protocol):
 
     def __len__(self) -> int: ...
 
-    def advance(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    def advance(self, new: list[Job]) -> list[Any]:
         """Start some more, wait until any have ended, and return their results."""
 
-    async def advance_async(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]: ...
+    async def advance_async(self, new: list[Job]) -> list[Any]: ...
 
     def cancel(self) -> None: ...
 
@@ -173,8 +176,12 @@ class ObjectStore:
         self.timeout = timeout
         self._secrets = location.secrets
         self._connections: dict[int, _Connection] = {}
+        self._is_used = False
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if not self.location.readable:
+            message = f"{self.location.display()} is being written: one process can"
+            raise TypeError(message)
         rebuild = functools.partial(ObjectStore, attempts=self.attempts, timeout=self.timeout)
         return rebuild, (self.location,)
 
@@ -192,13 +199,13 @@ class ObjectStore:
             transport = await self._open_async()
         return await transport.run_async(coroutine)
 
-    def run_many(self, coroutines: Iterable[Coroutine[Any, Any, _T | More]], limit: int) -> Iterator[_T]:
+    def run_many(self, jobs: Iterable[Callable[[], Coroutine[Any, Any, _T | More]]], limit: int) -> Iterator[_T]:
         """Run coroutines of this store, up to `limit` at once; their results as they come.
 
         A new one is taken only while fewer than `limit` are under way or wait to be consumed. The
         first failure ends the iteration, and ending it cancels what is under way.
         """
-        upcoming = _Upcoming(coroutines)
+        upcoming = _Upcoming(jobs)
         flight = self._open().flight()
         try:
             while (new := upcoming.take(limit - len(flight))) or len(flight):
@@ -206,13 +213,12 @@ class ObjectStore:
             upcoming.end()
         finally:
             flight.cancel()
-            upcoming.close()
 
     async def run_many_async(
-        self, coroutines: Iterable[Coroutine[Any, Any, _T | More]], limit: int
+        self, jobs: Iterable[Callable[[], Coroutine[Any, Any, _T | More]]], limit: int
     ) -> AsyncIterator[_T]:
         """Run coroutines of this store from any event loop: `run_many`, to be awaited."""
-        upcoming = _Upcoming(coroutines)
+        upcoming = _Upcoming(jobs)
         flight = (await self._open_async()).flight()
         try:
             while (new := upcoming.take(limit - len(flight))) or len(flight):
@@ -221,7 +227,6 @@ class ObjectStore:
             upcoming.end()
         finally:
             flight.cancel()
-            upcoming.close()
 
     def close(self) -> None:
         """Let go of the filesystem; a store that is used again makes a new one."""
@@ -304,8 +309,18 @@ class ObjectStore:
         pid = os.getpid()
         connection = self._connections.get(pid)
         if connection is None:  # setdefault: of two threads, one wins
+            if self._is_used and not self.location.readable:
+                message = f"{self.location.display()} is complete, or another process writes it: make a new accessor"
+                raise ReadOnlyError(message)
             connection = self._connections.setdefault(pid, _Connection(self.location, self.timeout))
+            self._is_used = True
         return connection
+
+    def in_turn(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        """Have threads take turns at one name, on filesystems that are used by threads."""
+        if self.scheme.request is not None:
+            return contextlib.nullcontext()
+        return _turns[hash(self.location.display(name)) % len(_turns)]
 
     async def in_thread(self, function: Callable[[], _T]) -> _T:
         """Run what computes where it does not hold up requests; for coroutines of this store."""
@@ -407,14 +422,14 @@ class ObjectStore:
 
 
 class _Upcoming:
-    """Coroutines that are still to be started: those that others asked for first."""
+    """Jobs that are still to be started: those that others asked for first."""
 
-    def __init__(self, coroutines: Iterable[Coroutine[Any, Any, Any]]) -> None:
-        self._given = iter(coroutines)
-        self._more: collections.deque[Coroutine[Any, Any, Any]] = collections.deque()
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._given = iter(jobs)
+        self._more: collections.deque[Job] = collections.deque()
         self._failure: Exception | None = None
 
-    def take(self, count: int) -> list[Coroutine[Any, Any, Any]]:
+    def take(self, count: int) -> list[Job]:
         """Take some; an exception of the iterable is kept until those before it are done."""
         taken = [self._more.popleft() for _ in range(min(count, len(self._more)))]
         while len(taken) < count and self._failure is None:
@@ -434,13 +449,9 @@ class _Upcoming:
     def sifted(self, results: Iterable[Any]) -> Iterator[Any]:
         for result in results:
             if isinstance(result, More):
-                self._more.extend(result.coroutines)
+                self._more.extend(result.jobs)
             else:
                 yield result
-
-    def close(self) -> None:
-        for coroutine in self._more:
-            coroutine.close()
 
 
 class _Connection:
@@ -677,14 +688,14 @@ class _AsyncFlight:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def advance(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    def advance(self, new: list[Job]) -> list[Any]:
         return self._transport.run(self._step(new))
 
-    async def advance_async(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    async def advance_async(self, new: list[Job]) -> list[Any]:
         return await self._transport.run_async(self._step(new))
 
-    async def _step(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
-        self._pending |= {asyncio.create_task(coroutine) for coroutine in new}
+    async def _step(self, new: list[Job]) -> list[Any]:
+        self._pending |= {asyncio.create_task(job()) for job in new}
         done, _ = await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED)
         self._pending -= done
         failed = [task for task in done if task.exception() is not None]
@@ -744,10 +755,13 @@ class _ThreadTransport:
             return self._read_through(self._behind.transport, self._scheme.copies, path, start, end)
         with self._turn:
             if start is not None:
-                before = self._version(path)
+                before, size = self._version(path)
+                if end is not None and size is not None and end > size:
+                    message = f"asked for bytes {start}-{end - 1} of {size}"
+                    raise _BrokenAnswerError(message)
                 body = _checked_range(self._fs.cat_file(path, start=start, end=end), start, end)
                 # Replaced meanwhile: of no version that an index could be of
-                version = before if before == self._version(path) else f"{before} and later"
+                version = before if before == self._version(path)[0] else f"{before} and later"
                 return dataclasses.replace(body, version=version)
             if self._scheme.read is not None:
                 return Body(self._scheme.read(self._fs, path))
@@ -773,13 +787,13 @@ class _ThreadTransport:
                 copies.keep(self._fs, path, body.data)
         return body
 
-    def _version(self, path: str) -> str:
-        """Tell the states of a file apart by what its filesystem knows of it."""
+    def _version(self, path: str) -> tuple[str, int | None]:
+        """Tell the states of a file apart by what its filesystem knows of it; and its size."""
         info = self._fs.info(path)
-        return " ".join(str(info.get(name)) for name in ("ino", "size", "mtime", "created", "etag"))
+        return " ".join(str(info.get(name)) for name in ("ino", "size", "mtime", "created", "etag")), info.get("size")
 
     def _check_version(self, path: str, replacing: str) -> None:
-        if replacing and self._version(path) != replacing:
+        if replacing and self._version(path)[0] != replacing:
             message = "another writer has replaced it meanwhile"
             raise OSError(message)
 
@@ -864,7 +878,7 @@ class _ThreadFlight:
 
     def __init__(self, transport: _ThreadTransport) -> None:
         self._transport = transport
-        self._todo: queue.SimpleQueue[Coroutine[Any, Any, Any] | None] = queue.SimpleQueue()
+        self._todo: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         self._under_way = 0
         self._threads = 0
@@ -872,9 +886,9 @@ class _ThreadFlight:
     def __len__(self) -> int:
         return self._under_way
 
-    def advance(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
-        for coroutine in new:
-            self._todo.put(coroutine)
+    def advance(self, new: list[Job]) -> list[Any]:
+        for job in new:
+            self._todo.put(job)
         self._under_way += len(new)
         while self._threads < min(_THREADS, self._under_way):
             threading.Thread(target=self._work, daemon=True, name="precomputed_fs").start()
@@ -889,20 +903,20 @@ class _ThreadFlight:
                 raise error
         return [result for result, _ in ended]
 
-    async def advance_async(self, new: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    async def advance_async(self, new: list[Job]) -> list[Any]:
         return await asyncio.to_thread(self.advance, new)
 
     def _work(self) -> None:
-        while (coroutine := self._todo.get()) is not None:
+        while (job := self._todo.get()) is not None:
             try:
-                self._done.put((self._transport.run(coroutine), None))
+                self._done.put((self._transport.run(job()), None))
             except BaseException as exc:  # noqa: BLE001 - it is raised where the results are taken
                 self._done.put((None, exc))
 
     def cancel(self) -> None:
         with contextlib.suppress(queue.Empty):
-            while (coroutine := self._todo.get_nowait()) is not None:
-                coroutine.close()
+            while True:
+                self._todo.get_nowait()
         for _ in range(self._threads):
             self._todo.put(None)
 
@@ -922,8 +936,8 @@ async def _read_response(response: _Response, start: int | None, end: int | None
             raise _BrokenAnswerError(message)
         raise _status_error(response)
     encoding = response.headers.get("Content-Encoding", "")
-    sent = response.headers.get("Content-Range", "")
-    if encoding not in ("", "identity") or not sent.startswith(f"bytes {start}-"):
+    sent = response.headers.get("Content-Range", "")  # looked at first: the body may be all there is
+    if encoding not in ("", "identity") or not sent.startswith(f"bytes {start}-{end - 1}/"):
         message = f"asked for bytes {start}-{end - 1}, got Content-Range {sent!r}, Content-Encoding {encoding!r}"
         raise _BrokenAnswerError(message)
     body = _checked_range(await response.read(), start, end)
@@ -1147,11 +1161,15 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 _creating = threading.Lock()
 """Held from checking a name to writing it, where a store has no exclusive write of its own."""
 
+_turns = [threading.RLock() for _ in range(64)]
+"""Held while an object and its twins are changed; which one, the object's name tells."""
 
-def _renew_lock() -> None:
+
+def _renew_locks() -> None:
     global _creating  # noqa: PLW0603 - a lock held by another thread at the fork is held for ever
     _creating = threading.Lock()
+    _turns[:] = [threading.RLock() for _ in _turns]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_renew_locks)

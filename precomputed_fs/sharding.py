@@ -33,6 +33,9 @@ _ENCODINGS = ("raw", "gzip")
 _MOST_BITS = 64
 _MOST_MINISHARD_BITS = 32
 _PROPOSED_PRESHIFT = 9
+MAX_INDEX_BYTES = 64 << 20
+"""Bytes that a minishard index may take: 2.8 million chunks, a thousand times what is usual."""
+
 PAGE_ENTRIES = 4096
 """Entries of the shard index that are read at once (64 KiB): nearly always all there are."""
 
@@ -252,6 +255,9 @@ def minishard_index_range(page: bytes, minishard: int, sharding: Sharding) -> By
     if start > end or end > _LARGEST_OFFSET:
         message = f"the shard index places the index of minishard {minishard} at {start} to {end}"
         raise CorruptDataError(message)
+    if end - start > MAX_INDEX_BYTES:
+        message = f"the index of minishard {minishard} would take {end - start} bytes"
+        raise CorruptDataError(message)
     if sharding.minishard_index_encoding == "raw" and (end - start) % _ROW_BYTES:
         message = f"the raw index of minishard {minishard} takes {end - start} bytes, not a multiple of {_ROW_BYTES}"
         raise CorruptDataError(message)
@@ -280,7 +286,7 @@ class MinishardIndex:
         CorruptDataError
             If it does not decode, is not made of whole rows, overflows, or has an id twice.
         """
-        data = decode_gzip_or_zlib(stored) if encoding == "gzip" else stored
+        data = decode_gzip_or_zlib(stored, MAX_INDEX_BYTES) if encoding == "gzip" else stored
         if len(data) % _ROW_BYTES:
             message = f"a minishard index of {len(data)} bytes is not a multiple of {_ROW_BYTES}"
             raise CorruptDataError(message)

@@ -7,6 +7,7 @@ sends the reader back to the indexes: a shard that was replaced never yields ano
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import threading
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from precomputed_fs.errors import CorruptDataError, DataAccessError, NotFoundError
-from precomputed_fs.objects import Body, More, ObjectStore
+from precomputed_fs.objects import Body, Job, More, ObjectStore
 from precomputed_fs.sharding import (
     PAGE_ENTRIES,
     ByteRange,
@@ -274,7 +275,7 @@ class ShardReader:
         *,
         gap: int,
         size: int,
-    ) -> Iterator[Coroutine[Any, Any, list[_Result] | More]]:
+    ) -> Iterator[Callable[[], Coroutine[Any, Any, list[_Result] | More]]]:
         """Go through many chunks, so many at a time: first their indexes, then ranges of the shards.
 
         Parameters
@@ -288,7 +289,7 @@ class ShardReader:
 
         Returns
         -------
-        iterator of coroutines
+        iterator of functions that make coroutines
             For `ObjectStore.run_many`.
         """
         remaining = iter(wanted)
@@ -301,7 +302,7 @@ class ShardReader:
                 group.minishards.setdefault(minishard, chunk_id)
             for group in groups.values():
                 for chunk_id in group.minishards.values():
-                    yield self._plan(group, chunk_id, finish, gap, size)
+                    yield functools.partial(self._plan, group, chunk_id, finish, gap, size)
 
     async def _plan(
         self,
@@ -324,9 +325,12 @@ class ShardReader:
             else:
                 file = located._replace(start=0, end=0)
                 files.setdefault(file, []).append(Wanted(wanted_id, located.start, located.end))
-        jobs = [self._finish(group, dict.fromkeys(absent), finish)] if absent else []
+        jobs: list[Job] = []
+        if absent:
+            jobs.append(functools.partial(self._finish, group, dict.fromkeys(absent), finish))
         for file, chunks in files.items():
-            jobs += [self._fetch_read(group, file, read, finish) for read in plan_reads(chunks, gap=gap, size=size)]
+            reads = plan_reads(chunks, gap=gap, size=size)
+            jobs += [functools.partial(self._fetch_read, group, file, read, finish) for read in reads]
         return More(jobs)
 
     async def _fetch_read(
