@@ -6,11 +6,12 @@ does not interpret what is in them. `FsspecAccessor` is the one for every protoc
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import math
 import os
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -74,6 +75,7 @@ MAX_RANGE = 1 << 22
 
 _OCTET_STREAM = "application/octet-stream"
 _SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
+_SMALL = 1 << 20  # bytes that a chunk may decode to, whatever its scale says
 _TWIN_ROUNDS = 3  # times that an object is written if another process takes it for a twin of its own
 _TWIN_NAMES = 1000  # the most that one listing request returns
 
@@ -233,10 +235,18 @@ class _ScaleNames:
 
     seen: list[_Variant] = field(default_factory=list)
     sampled: bool = False
+    folders: bool = False
+    """Whether the listing showed sub-directories, in which chunks may be compressed or not."""
 
     def note(self, variant: _Variant) -> None:
         if variant not in self.seen:
             self.seen = [*self.seen, variant]
+
+    def known(self) -> list[_Variant]:
+        """Return the names in use, as far as is known."""
+        if self.folders and all(variant.flat for variant in self.seen):
+            return [*self.seen, *(variant for variant in _VARIANTS if not variant.flat)]
+        return self.seen
 
 
 class _Stored(NamedTuple):
@@ -247,11 +257,12 @@ class _Stored(NamedTuple):
     body: Body
     raw_length: int | None = None
     sniff: bool = True
+    in_shard: bool = False
     shard_gzip: bool = False
 
     @property
     def needs_decoding(self) -> bool:
-        return bool(self.shard_gzip or self.suffix or self.body.content_encoding) or (
+        return bool(self.in_shard or self.suffix or self.body.content_encoding) or (
             self.sniff and may_be_gzip(self.body.data)
         )
 
@@ -349,6 +360,7 @@ class FsspecAccessor(Accessor):
         self._writer = ShardWriter(self._store, self._shards, compresslevel)
         self._scales: dict[str, _ScaleNames] = {}
         self._info: Mapping[str, Any] | None = None
+        self._info_denied: AccessDeniedError | None = None
         self._layouts: dict[str, ScaleLayout] = {}
         self.can_read = self._location.readable
         self.can_write = self._location.writable
@@ -501,7 +513,7 @@ class FsspecAccessor(Accessor):
             See `precomputed_fs.errors`.
         """
         name = self._to_write(relative_path)
-        packed = self._packed(name, _bytes_of(buf), mime_type)
+        packed = self._packed(name, _bytes_of(buf), _checked_mime_type(mime_type))
         self._store.run(self._store_file(name, packed, overwrite=overwrite))
 
     async def store_file_async(
@@ -513,7 +525,7 @@ class FsspecAccessor(Accessor):
     ) -> None:
         """Store a file: `store_file`, to be awaited."""
         name = self._to_write(relative_path)
-        packed = await asyncio.to_thread(self._packed, name, _bytes_of(buf), mime_type)
+        packed = await asyncio.to_thread(self._packed, name, _bytes_of(buf), _checked_mime_type(mime_type))
         await self._store.run_async(self._store_file(name, packed, overwrite=overwrite))
 
     def store_chunk(
@@ -551,7 +563,9 @@ class FsspecAccessor(Accessor):
             See `precomputed_fs.errors`.
         """
         key, coords = self._chunk_to_write(key, chunk_coords)
-        self._store.run(self._store_one(key, coords, _bytes_of(buf), mime_type, overwrite=overwrite))
+        self._store.run(
+            self._store_one(key, coords, _bytes_of(buf), _checked_mime_type(mime_type), overwrite=overwrite)
+        )
 
     async def store_chunk_async(
         self,
@@ -563,7 +577,9 @@ class FsspecAccessor(Accessor):
     ) -> None:
         """Store a chunk: `store_chunk`, to be awaited."""
         key, coords = self._chunk_to_write(key, chunk_coords)
-        await self._store.run_async(self._store_one(key, coords, _bytes_of(buf), mime_type, overwrite=overwrite))
+        await self._store.run_async(
+            self._store_one(key, coords, _bytes_of(buf), _checked_mime_type(mime_type), overwrite=overwrite)
+        )
 
     # -------------------------------------------------------------------------------- batches
 
@@ -582,7 +598,8 @@ class FsspecAccessor(Accessor):
         key : str
             The scale's key.
         chunk_coords : iterable of tuple of int
-            Consumed as the results are, so it may be as long as it likes.
+            Consumed as the results are, so it may be as long as it likes; of a sharded scale more and
+            more at once, up to 4096.
         in_flight : int
             Requests under way at once, and results that wait to be consumed.
         callback : fsspec.callbacks.Callback, optional
@@ -600,8 +617,9 @@ class FsspecAccessor(Accessor):
         """
         key = self._to_read(key)
         layout = self._store.run(self._layout(key))
-        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback))
-        for results in self._store.run_many(jobs, _checked_in_flight(in_flight)):
+        in_flight = _checked_in_flight(in_flight)
+        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback), in_flight)
+        for results in self._store.run_many(jobs, in_flight):
             for result in results:
                 _tell(callback)
                 yield result
@@ -617,8 +635,9 @@ class FsspecAccessor(Accessor):
         """Fetch many chunks at once: `fetch_chunks`, with ``async for`` in any event loop."""
         key = self._to_read(key)
         layout = await self._store.run_async(self._layout(key))
-        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback))
-        async for results in self._store.run_many_async(jobs, _checked_in_flight(in_flight)):
+        in_flight = _checked_in_flight(in_flight)
+        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback), in_flight)
+        async for results in self._store.run_many_async(jobs, in_flight):
             for result in results:
                 _tell(callback)
                 yield result
@@ -674,7 +693,7 @@ class FsspecAccessor(Accessor):
             _tell(callback)
 
     def _fetch_jobs(
-        self, key: str, layout: ScaleLayout, wanted: Iterable[Iterable[int]]
+        self, key: str, layout: ScaleLayout, wanted: Iterable[Iterable[int]], in_flight: int
     ) -> Iterator[Callable[[], Coroutine[Any, Any, _Fetched | More]]]:
         checked = map(chunk_coords, wanted)
         sharding, grid = layout.sharding, layout.grid
@@ -685,7 +704,9 @@ class FsspecAccessor(Accessor):
             return coords, None if stored is None else self._decoded(self._from_shard(layout, coords, stored))
 
         numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in checked)
-        return self._shards.fetch_jobs(key, sharding, numbered, decoded, gap=self._max_gap, size=self._max_range)
+        return self._shards.fetch_jobs(
+            key, sharding, numbered, decoded, window=in_flight, gap=self._max_gap, size=self._max_range
+        )
 
     async def _fetch_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Fetched:
         try:
@@ -701,7 +722,12 @@ class FsspecAccessor(Accessor):
     ) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
         for coords, buf in chunks:
             yield functools.partial(
-                self._store_one, key, chunk_coords(coords), _bytes_of(buf), mime_type, overwrite=overwrite
+                self._store_one,
+                key,
+                chunk_coords(coords),
+                _bytes_of(buf),
+                _checked_mime_type(mime_type),
+                overwrite=overwrite,
             )
 
     # -------------------------------------------------------------------------------- finding
@@ -714,13 +740,14 @@ class FsspecAccessor(Accessor):
 
     async def _find_file(self, name: str) -> _Stored:
         again = (GZIP_SUFFIX, "") if self._store.scheme.cheap_misses else ()  # see _AGAIN
-        for suffix in (*_suffixes_of(name), *again):
+        suffixes = (*_suffixes_of(name), *again)
+        for suffix in suffixes:
             try:
                 body = await self._store.read(name + suffix)
             except NotFoundError:
                 continue
             return _Stored(name + suffix, suffix, body, sniff=not split_suffix(name)[1])
-        raise self._not_found(name)
+        raise self._not_found(name, len(suffixes))
 
     async def _find_chunk(self, key: str, coords: ChunkCoords) -> _Stored:
         layout = await self._layout(key)
@@ -746,18 +773,20 @@ class FsspecAccessor(Accessor):
 
     def _from_shard(self, layout: ScaleLayout, coords: ChunkCoords, stored: Stored) -> _Stored:
         return _Stored(
-            stored.name,
+            f"{stored.name}, chunk {chunk_name(coords)}",
             "",
             Body(stored.data),
             _raw_length(layout, coords),
             sniff=False,
+            in_shard=True,
             shard_gzip=layout.sharding is not None and layout.sharding.data_encoding == "gzip",
         )
 
     async def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Stored:
         names = self._names_in(key)
         denied = None
-        for variant in self._variants_to_read(names):
+        tried = self._variants_to_read(names)
+        for variant in tried:
             name = _object_name(key, coords, variant)
             try:
                 body = await self._store.read(name)
@@ -768,7 +797,8 @@ class FsspecAccessor(Accessor):
                 continue
             names.note(variant)
             return _Stored(name, variant.suffix, body, _raw_length(layout, coords))
-        raise denied or self._not_found(f"{key}/{chunk_name(coords)}")
+        # Without `info`, the chunk may be in a shard: who may not read that does not know.
+        raise denied or self._info_denied or self._not_found(f"{key}/{chunk_name(coords)}", len(tried))
 
     async def _layout(self, key: str) -> ScaleLayout:
         """Find out how a scale is stored, from `info`, which is read once; by default without one."""
@@ -787,13 +817,15 @@ class FsspecAccessor(Accessor):
         async def load() -> Mapping[str, Any]:
             try:
                 self._info = parse_info(self._decoded(await self._find_file("info")))
-            except (NotFoundError, AccessDeniedError):
+            except NotFoundError:
                 self._info = {}
+            except AccessDeniedError as exc:  # it may be absent, where S3 does not let one list
+                self._info, self._info_denied = {}, exc
             return self._info
 
         return await self._store.load_once("info", lambda: self._info, load) or {}
 
-    def _variants_to_read(self, names: _ScaleNames) -> Iterable[_Variant]:
+    def _variants_to_read(self, names: _ScaleNames) -> Collection[_Variant]:
         """Choose the names to ask for, so that a scale's usual chunk takes one request.
 
         Once one chunk of a scale was found, the others are asked for under the same name; and under
@@ -801,15 +833,15 @@ class FsspecAccessor(Accessor):
         """
         if self._store.scheme.cheap_misses:
             return (*_VARIANTS, *_AGAIN)
-        if not names.seen:
+        if not names.known():
             return _VARIANTS
-        return dict.fromkeys((*names.seen, *self._own_variants()))
+        return dict.fromkeys((*names.known(), *self._own_variants()))
 
     def _own_variants(self) -> Iterable[_Variant]:
         if not self.can_write:
             return ()
         suffixes = ("",) if self._store.scheme.write_keywords else ("", GZIP_SUFFIX)
-        return [_Variant(flat=True, suffix=suffix) for suffix in suffixes]
+        return [_Variant(self._flat, suffix) for suffix in suffixes]
 
     def _names_in(self, key: str) -> _ScaleNames:
         return self._scales.setdefault(key, _ScaleNames())
@@ -817,29 +849,40 @@ class FsspecAccessor(Accessor):
     def _decoded(self, found: _Stored) -> bytes:
         if not found.needs_decoding:
             return found.body.data
+        # Chunks are bytes here, and may be other than `info` says; a bomb is still none.
+        limit = MAX_DECODED_SIZE if found.raw_length is None else max(found.raw_length, _SMALL)
         try:
-            if found.shard_gzip:
-                return decode_gzip_or_zlib(found.body.data, found.raw_length or MAX_DECODED_SIZE)
+            if found.in_shard:
+                return self._decoded_from_shard(found, limit)
             return decode(
                 found.body.data,
                 suffix=found.suffix,
                 content_encoding=found.body.content_encoding,
                 raw_length=found.raw_length,
+                limit=limit,
                 sniff=found.sniff,
             )
         except CorruptDataError as exc:
             message = f"{self._location.display(found.name)}: {exc}"
             raise CorruptDataError(message) from exc
 
+    def _decoded_from_shard(self, found: _Stored, limit: int) -> bytes:
+        """Undo a shard's encoding; the wrong length would be an index that points to other bytes."""
+        data = decode_gzip_or_zlib(found.body.data, limit) if found.shard_gzip else found.body.data
+        if found.raw_length is not None and len(data) != found.raw_length:
+            message = f"a raw chunk of {found.raw_length} bytes is {len(data)} bytes long"
+            raise CorruptDataError(message)
+        return data
+
     async def _decoded_async(self, found: _Stored) -> bytes:
         if not found.needs_decoding:
             return found.body.data
         return await asyncio.to_thread(self._decoded, found)
 
-    def _not_found(self, name: str) -> NotFoundError:
+    def _not_found(self, name: str, names: int) -> NotFoundError:
         return NotFoundError(
-            f"{self._location.display(name)} does not exist, compressed or not; is the pyramid's URL "
-            "right, and was all of it uploaded?"
+            f"{self._location.display(name)} does not exist, under {names} names that it may have; is the pyramid's "
+            "URL right, and was all of it uploaded?"
         )
 
     def _not_in_shard(self, key: str, coords: ChunkCoords) -> NotFoundError:
@@ -853,9 +896,6 @@ class FsspecAccessor(Accessor):
         Bytes that are gzip themselves are always wrapped: reading would otherwise take them for
         something that this package compressed. A name with a suffix says what they are.
         """
-        if not mime_type.isprintable() or not mime_type.isascii():
-            message = f"mime_type: expected a media type, got {mime_type!r}"
-            raise ValueError(message)
         is_named = bool(split_suffix(name)[1])
         wanted = self._gzip and mime_type not in INCOMPRESSIBLE_MIME_TYPES
         if is_named or not (wanted or is_gzip(data)):
@@ -869,7 +909,7 @@ class FsspecAccessor(Accessor):
         others = await self._other_names(name, packed.suffix)
         await self._put(name, name + packed.suffix, others, packed, overwrite=overwrite)
         if name == "info":
-            self._info = None
+            self._info = self._info_denied = None
             self._layouts = {}
 
     async def _other_names(self, name: str, suffix: str) -> list[str]:
@@ -907,15 +947,22 @@ class FsspecAccessor(Accessor):
         """
         if self._store.scheme.cheap_misses:
             return _VARIANTS
-        if not names.sampled:
-            try:
-                entries = await self._store.list_names(f"{key}/", _SAMPLED_NAMES)
-            except AccessDeniedError:  # who may not list may still write
-                entries = []
-            for variant in _variants_among(entries):
-                names.note(variant)
-            names.sampled = True
-        return dict.fromkeys((*names.seen, *self._own_variants()))
+        with contextlib.suppress(AccessDeniedError, NotFoundError):  # who may not list may still write
+            await self._sample(key, names)
+        return dict.fromkeys((*names.known(), *self._own_variants()))
+
+    async def _sample(self, key: str, names: _ScaleNames) -> None:
+        """Look at some entries of a scale, once, to learn how its chunks are named."""
+        if names.sampled or self._store.scheme.cheap_misses:
+            return
+        names.sampled = True
+        for entry in await self._store.list_names(f"{key}/", _SAMPLED_NAMES):
+            name, suffix = split_suffix(entry)
+            flat = layout_of(name)
+            if flat:
+                names.note(_Variant(flat, suffix))
+            elif flat is not None and not suffix:
+                names.folders = True
 
     async def _put(self, stem: str, name: str, others: list[str], packed: _Packed, *, overwrite: bool) -> None:
         """Write an object and see to it that it is the only one of its twins.
@@ -1055,6 +1102,13 @@ def add_argparse_options(
         )
 
 
+def _checked_mime_type(mime_type: str) -> str:
+    if not mime_type.isprintable() or not mime_type.isascii():
+        message = f"mime_type: expected a media type, got {mime_type!r}"
+        raise ValueError(message)
+    return mime_type
+
+
 def _bytes_of(buf: Buffer) -> bytes:
     return buf if isinstance(buf, bytes) else memoryview(buf).tobytes(order="A")
 
@@ -1085,17 +1139,6 @@ def _object_name(key: str, coords: ChunkCoords, variant: _Variant) -> str:
 def _suffixes_of(name: str) -> tuple[str, ...]:
     """Return the suffixes that a file's name may carry: none more, if it has one."""
     return ("",) if split_suffix(name)[1] else SUFFIXES
-
-
-def _variants_among(entries: Iterable[str]) -> Iterable[_Variant]:
-    """Tell from entries of a scale how its chunks are named."""
-    for entry in entries:
-        name, suffix = split_suffix(entry)
-        flat = layout_of(name)
-        if flat:
-            yield _Variant(flat, suffix)
-        elif flat is not None and not suffix:  # a directory: what is in it may be compressed
-            yield from (variant for variant in _VARIANTS if not variant.flat)
 
 
 def _raw_length(layout: ScaleLayout, coords: ChunkCoords) -> int | None:

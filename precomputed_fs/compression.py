@@ -74,10 +74,14 @@ def _decode_gzip(data: bytes, limit: int) -> bytes:
     return _decode_members(lambda: zlib.decompressobj(wbits=31), data, limit)
 
 
+def _decode_zlib(data: bytes, limit: int) -> bytes:
+    return _decode_members(zlib.decompressobj, data, limit)
+
+
 def _decode_deflate(data: bytes, limit: int) -> bytes:
     """Decode HTTP's "deflate", which is zlib by its definition and bare deflate in old servers."""
     try:
-        return _decode_members(zlib.decompressobj, data, limit)
+        return _decode_zlib(data, limit)
     except zlib.error:
         return _decode_members(lambda: zlib.decompressobj(wbits=-15), data, limit)
 
@@ -148,6 +152,7 @@ _TABLE = (
     Compression(".bz2", ("bzip2", "bz2", "x-bzip2"), _decode_bz2),
     Compression("", ("deflate",), _decode_deflate),
 )
+_ZLIB = Compression("", (), _decode_zlib)
 _BY_SUFFIX = {row.suffix: row for row in _TABLE if row.suffix}
 _BY_ENCODING = {name: row for row in _TABLE for name in row.encodings}
 
@@ -200,6 +205,7 @@ def decode(
     suffix: str = "",
     content_encoding: str = "",
     raw_length: int | None = None,
+    limit: int | None = None,
     sniff: bool = True,
 ) -> bytes:
     """Undo the compression of one stored object.
@@ -218,7 +224,9 @@ def decode(
         The ``Content-Encoding`` of the answer, not yet undone.
     raw_length : int, optional
         The length in bytes of the decoded object where it is known beforehand (raw chunks). Bytes
-        of just this length are returned as they are, and nothing decodes to more.
+        of just this length that nobody says are compressed are returned as they are.
+    limit : int, optional
+        How many bytes the object may decode to; by default `raw_length`, or `MAX_DECODED_SIZE`.
     sniff : bool
         Whether gzip may be recognized by its content.
 
@@ -228,7 +236,8 @@ def decode(
         If the bytes are not what the suffix or the header says. The message does not name the
         object: the caller does.
     """
-    limit = MAX_DECODED_SIZE if raw_length is None else raw_length
+    if limit is None:
+        limit = MAX_DECODED_SIZE if raw_length is None else raw_length
     told = [(row, f"Content-Encoding {row.encodings[0]}") for row in _header_rows(content_encoding)]
     if suffix:
         told.append((_BY_SUFFIX[suffix], f"suffix {suffix}"))
@@ -264,7 +273,7 @@ def decode_gzip_or_zlib(data: bytes, limit: int = MAX_DECODED_SIZE) -> bytes:
     CorruptDataError
         If it is neither, or decodes to more than the limit in bytes.
     """
-    row = _BY_ENCODING[GZIP_ENCODING] if may_be_gzip(data) else _BY_ENCODING["deflate"]
+    row = _BY_ENCODING[GZIP_ENCODING] if may_be_gzip(data) else _ZLIB
     return _decode_row(row, data, limit, "shard's encoding gzip")
 
 

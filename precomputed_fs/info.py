@@ -4,7 +4,9 @@ Readers forgive: what does not matter here is not looked at, enumerations are re
 ``"sharding": null`` means unsharded.
 """
 
+import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,14 +75,21 @@ def scale_layout(info: Mapping[str, Any], key: str) -> ScaleLayout:
     if not isinstance(scales, list):
         return ScaleLayout()
     for i, scale in enumerate(scales):
-        if isinstance(scale, Mapping) and scale.get("key") == key:
+        if isinstance(scale, Mapping) and _names_scale(scale.get("key"), key):
             place = f"scales[{i}]"
             raw_voxel_bytes = _raw_voxel_bytes(info, scale)
             if scale.get("sharding") is None:
                 return ScaleLayout(raw_voxel_bytes)
             sharding = Sharding.from_info(scale["sharding"], f"{place}.sharding")
-            return ScaleLayout(raw_voxel_bytes, sharding, _grid(scale, place))
+            grid = _grid(scale, place)
+            sharding = dataclasses.replace(sharding, scale_chunks=math.prod(grid.shape))
+            return ScaleLayout(raw_voxel_bytes, sharding, grid)
     return ScaleLayout()
+
+
+def _names_scale(given: object, key: str) -> bool:
+    """Whether a scale's key, as `info` spells it, is a key without ``.`` segments."""
+    return isinstance(given, str) and "/".join(part for part in given.split("/") if part != ".") == key
 
 
 def _raw_voxel_bytes(info: Mapping[str, Any], scale: Mapping[str, Any]) -> int | None:

@@ -941,7 +941,9 @@ async def _read_response(response: _Response, start: int | None, end: int | None
         message = f"asked for bytes {start}-{end - 1}, got Content-Range {sent!r}, Content-Encoding {encoding!r}"
         raise _BrokenAnswerError(message)
     body = _checked_range(await response.read(), start, end)
-    return dataclasses.replace(body, version=response.headers.get("ETag", ""))
+    modified = response.headers.get("Last-Modified", "")
+    version = response.headers.get("ETag") or f"{modified} {sent.rpartition('/')[2]}"
+    return dataclasses.replace(body, version=version)
 
 
 def _checked_range(data: bytes, start: int, end: int | None) -> Body:

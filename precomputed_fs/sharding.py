@@ -33,6 +33,9 @@ _ENCODINGS = ("raw", "gzip")
 _MOST_BITS = 64
 _MOST_MINISHARD_BITS = 32
 _PROPOSED_PRESHIFT = 9
+ENTRY_BYTES = _PAIR.size
+"""Of a minishard in the shard index."""
+
 MAX_INDEX_BYTES = 64 << 20
 """Bytes that a minishard index may take: 2.8 million chunks, a thousand times what is usual."""
 
@@ -57,6 +60,9 @@ class Sharding:
     shard_bits: int
     minishard_index_encoding: str = "raw"
     data_encoding: str = "raw"
+
+    scale_chunks: int = 1 << _MOST_BITS
+    """How many chunks the scale has, which no index can have more of; not a member of ``sharding``."""
 
     @classmethod
     def from_info(cls, given: Mapping[str, Any], place: str = "sharding") -> "Sharding":
@@ -107,6 +113,11 @@ class Sharding:
             "minishard_index_encoding": self.minishard_index_encoding,
             "data_encoding": self.data_encoding,
         }
+
+    @property
+    def largest_index(self) -> int:
+        """Bytes that a minishard index may take when decoded."""
+        return min(MAX_INDEX_BYTES, _ROW_BYTES * self.scale_chunks)
 
     def locate(self, chunk_id: int) -> tuple[int, int]:
         """Return the shard and, within it, the minishard that a chunk belongs to."""
@@ -255,7 +266,8 @@ def minishard_index_range(page: bytes, minishard: int, sharding: Sharding) -> By
     if start > end or end > _LARGEST_OFFSET:
         message = f"the shard index places the index of minishard {minishard} at {start} to {end}"
         raise CorruptDataError(message)
-    if end - start > MAX_INDEX_BYTES:
+    largest = MAX_INDEX_BYTES if sharding.minishard_index_encoding == "gzip" else sharding.largest_index
+    if end - start > largest:
         message = f"the index of minishard {minishard} would take {end - start} bytes"
         raise CorruptDataError(message)
     if sharding.minishard_index_encoding == "raw" and (end - start) % _ROW_BYTES:
@@ -278,15 +290,15 @@ class MinishardIndex:
         self._ends = ends
 
     @classmethod
-    def from_bytes(cls, stored: bytes, encoding: str) -> "MinishardIndex":
-        """Read an index as it is stored.
+    def from_bytes(cls, stored: bytes, encoding: str, limit: int = MAX_INDEX_BYTES) -> "MinishardIndex":
+        """Read an index as it is stored, of at most `limit` bytes when decoded.
 
         Raises
         ------
         CorruptDataError
             If it does not decode, is not made of whole rows, overflows, or has an id twice.
         """
-        data = decode_gzip_or_zlib(stored, MAX_INDEX_BYTES) if encoding == "gzip" else stored
+        data = decode_gzip_or_zlib(stored, limit) if encoding == "gzip" else stored
         if len(data) % _ROW_BYTES:
             message = f"a minishard index of {len(data)} bytes is not a multiple of {_ROW_BYTES}"
             raise CorruptDataError(message)

@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from precomputed_fs.errors import CorruptDataError, DataAccessError, NotFoundError
 from precomputed_fs.objects import Body, Job, More, ObjectStore
 from precomputed_fs.sharding import (
+    ENTRY_BYTES,
     PAGE_ENTRIES,
     ByteRange,
     MinishardIndex,
@@ -34,7 +36,7 @@ INDEX_CACHE_BYTES = 64 << 20
 """Memory that the indexes of one accessor may take (64 MiB: 2.8 million chunks)."""
 
 _COPY_GAP, _COPY_SIZE = 1 << 16, 8 << 20  # bytes, see `plan_reads`; of chunks that are copied
-_WINDOW = 4096  # chunks of a batch whose reading is planned at once
+_LARGEST_WINDOW = 4096  # chunks of a batch whose reading is planned at once
 _TRIES = 3  # times that a shard may be replaced while it is read
 
 
@@ -78,6 +80,7 @@ class _Page:
     name: str
     base: int
     version: str
+    read_at: float
 
     @property
     def nbytes(self) -> int:
@@ -154,6 +157,11 @@ class _Group(Generic[_Tag]):
     minishards: dict[int, int] = field(default_factory=dict)
     """For each minishard, one of its chunks."""
 
+    is_absent: list[bool] = field(default_factory=list)
+    """Not empty once the store has said that there is no such shard."""
+
+    began: float = field(default_factory=time.monotonic)
+
     indexes_read: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     """Counts the minishard indexes that were read; in one step, as threads share it."""
 
@@ -185,10 +193,13 @@ class ShardReader:
         DataAccessError
             If the store fails, or the shard is replaced again and again.
         """
+        began = time.monotonic()
         for _ in range(_TRIES):
             located = await self.locate(key, sharding, chunk_id)
             if located is None:
-                return None
+                if await self._is_current(key, sharding, chunk_id, began):
+                    return None
+                continue
             body = await self._read(located.name, located.start, located.end, f"chunk {chunk_id}")
             if body.version == located.version:
                 return Stored(located.name, body.data)
@@ -203,6 +214,27 @@ class ShardReader:
         if found is None or place is None:
             return None
         return Located(found.name, found.base + place.start, found.base + place.end, found.version)
+
+    async def _is_current(self, key: str, sharding: Sharding, chunk_id: int, since: float) -> bool:
+        """Tell whether what is remembered of a shard still holds; if it does not, it is forgotten.
+
+        A chunk that is in a remembered index is looked up at once, and the version tells if it has
+        moved. That one is absent is asked of the store anew, in one request of a few bytes.
+        """
+        shard, minishard = sharding.locate(chunk_id)
+        place = page_of(minishard, sharding)
+        page = self._cache.get(_IndexKey(key, shard, "page", place.start))
+        if not isinstance(page, _Page) or page.read_at >= since:
+            return True  # it was asked for just now
+        start = minishard * ENTRY_BYTES
+        try:
+            body = await self._read(page.index_name, start, start + ENTRY_BYTES, "shard index")
+        except NotFoundError:
+            body = Body(b"")
+        if body.version == page.version and body.data == page.data[start - place.start :][:ENTRY_BYTES]:
+            return True
+        self._cache.forget(key, shard)
+        return False
 
     # ----------------------------------------------------------------------------- whole shards
 
@@ -273,6 +305,7 @@ class ShardReader:
         wanted: Iterable[tuple[int, _Tag]],
         finish: Callable[[_Tag, Stored | None], _Result],
         *,
+        window: int,
         gap: int,
         size: int,
     ) -> Iterator[Callable[[], Coroutine[Any, Any, list[_Result] | More]]]:
@@ -284,6 +317,8 @@ class ShardReader:
             Chunk ids, each with what the caller knows the chunk by.
         finish : callable
             ``(tag, stored or None)`` to a result; called in a thread.
+        window : int
+            How many chunks are planned at once to begin with; it doubles, up to 4096.
         gap, size : int
             See `plan_reads`.
 
@@ -293,9 +328,10 @@ class ShardReader:
             For `ObjectStore.run_many`.
         """
         remaining = iter(wanted)
-        while window := list(itertools.islice(remaining, _WINDOW)):
+        while chunks := list(itertools.islice(remaining, window)):
+            window = min(2 * window, _LARGEST_WINDOW)
             groups: dict[int, _Group[_Tag]] = {}
-            for chunk_id, tag in window:
+            for chunk_id, tag in chunks:
                 shard, minishard = sharding.locate(chunk_id)
                 group = groups.setdefault(shard, _Group(key, sharding))
                 group.tags.setdefault(chunk_id, []).append(tag)
@@ -313,13 +349,24 @@ class ShardReader:
         size: int,
     ) -> list[_Result] | More:
         """Read the index that one chunk needs; with a group's last one, plan what to read of its shard."""
-        await self.locate(group.key, group.sharding, chunk_id)
+        shard, minishard = group.sharding.locate(chunk_id)
+        if not group.is_absent:
+            page = await self._page(group.key, group.sharding, shard, minishard)
+            if page is None:
+                group.is_absent.append(True)
+            else:
+                await self._minishard(group.key, group.sharding, shard, minishard)
         if next(group.indexes_read) < len(group.minishards):
             return []
+        if group.is_absent:
+            return More([functools.partial(self._finish, group, dict.fromkeys(group.tags), finish)])
+        places = await self._locate_all(group)
+        missing = [one for one, located in places.items() if located is None]
+        if missing and not await self._is_current(group.key, group.sharding, missing[0], group.began):
+            places = await self._locate_all(group)  # one that is absent tells of the whole shard
         absent = []
         files: dict[Located, list[Wanted]] = {}
-        for wanted_id in group.tags:
-            located = await self.locate(group.key, group.sharding, wanted_id)
+        for wanted_id, located in places.items():
             if located is None:
                 absent.append(wanted_id)
             else:
@@ -333,17 +380,26 @@ class ShardReader:
             jobs += [functools.partial(self._fetch_read, group, file, read, finish) for read in reads]
         return More(jobs)
 
+    async def _locate_all(self, group: "_Group[_Tag]") -> dict[int, Located | None]:
+        return {chunk_id: await self.locate(group.key, group.sharding, chunk_id) for chunk_id in group.tags}
+
     async def _fetch_read(
         self, group: "_Group[_Tag]", file: Located, read: Read, finish: Callable[[_Tag, Stored | None], _Result]
     ) -> list[_Result]:
-        """Fetch the chunks of one range; one by one, if the shard was replaced since that was planned."""
+        """Fetch the chunks of one range; one by one, where that fails or the shard was replaced."""
         ids = [chunk.chunk_id for chunk in read.chunks]
-        body = await self._read(file.name, read.start, read.end, f"chunks {', '.join(map(str, ids[:3]))} ...")
-        if body.version == file.version:
+        found: dict[int, Stored | None]
+        body = Body(b"")
+        try:
+            body = await self._read(file.name, read.start, read.end, f"chunk {ids[0]}")
+        except CorruptDataError:
+            if len(ids) == 1:
+                raise  # else the one that fails by itself tells which of them it is
+        if body.data and body.version == file.version:
             cut = {
                 chunk.chunk_id: body.data[chunk.start - read.start : chunk.end - read.start] for chunk in read.chunks
             }
-            found: dict[int, Stored | None] = {chunk_id: Stored(file.name, data) for chunk_id, data in cut.items()}
+            found = {chunk_id: Stored(file.name, data) for chunk_id, data in cut.items()}
         else:
             found = {chunk_id: await self.fetch(group.key, group.sharding, chunk_id) for chunk_id in ids}
         return await self._finish(group, found, finish)
@@ -396,13 +452,14 @@ class ShardReader:
             body = await self._read(page.name, page.base + place.start, page.base + place.end, where)
             if page.name != page.index_name or body.version == page.version:
                 with self._naming(page.name, where):
-                    index = await self._parse(body.data, sharding.minishard_index_encoding)
+                    index = await self._parse(body.data, sharding)
                 return _Minishard(index, page.name, page.base, body.version)
             self._cache.forget(key, shard)
         raise self._unsettled(key, sharding, shard)
 
-    async def _parse(self, stored: bytes, encoding: str) -> MinishardIndex:
-        return await self._store.in_thread(lambda: MinishardIndex.from_bytes(stored, encoding))
+    async def _parse(self, stored: bytes, sharding: Sharding) -> MinishardIndex:
+        encoding, limit = sharding.minishard_index_encoding, sharding.largest_index
+        return await self._store.in_thread(lambda: MinishardIndex.from_bytes(stored, encoding, limit))
 
     async def _page(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Page | None:
         place = page_of(minishard, sharding)
@@ -422,17 +479,16 @@ class ShardReader:
             except NotFoundError:
                 continue
             self._legacy[key] = legacy
-            if legacy:
-                return _Page(body.data, index_name, f"{stem}.data", 0, body.version)
-            return _Page(body.data, index_name, index_name, sharding.index_size, body.version)
+            name, base = (f"{stem}.data", 0) if legacy else (index_name, sharding.index_size)
+            return _Page(body.data, index_name, name, base, body.version, time.monotonic())
         return None
 
     async def _read(self, name: str, start: int, end: int, what: str) -> Body:
         try:
             return await self._store.read(name, start, end)
-        except CorruptDataError as exc:
+        except DataAccessError as exc:
             message = f"{what}: {exc}"
-            raise CorruptDataError(message) from exc
+            raise type(exc)(message) from exc
 
     @contextlib.contextmanager
     def _naming(self, name: str, what: str) -> Iterator[None]:

@@ -1,0 +1,1391 @@
+"""Shards as they are written: every byte, on every protocol, with others writing, failing and looking on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import itertools
+import json
+import os
+import pickle
+import random
+import re
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import tracemalloc
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import cloudvolume
+import numpy as np
+import pytest
+import tensorstore
+import yarl
+from aiohttp import web
+from fsspec.implementations.local import LocalFileSystem
+from hypothesis import given
+from hypothesis import strategies as st
+from neuroglancer_scripts.sharded_file_accessor import ShardedFileAccessor
+
+from precomputed_fs import AlreadyExistsError, DataAccessError, FsspecAccessor, NotFoundError
+from precomputed_fs.sharding import Sharding, propose_sharding
+from tests import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from precomputed_fs.grid import ChunkCoords
+    from tests.conftest import Pyramid
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Spec = dict[str, Any]
+
+KEY = "8_8_40"
+CHUNK_SIZE = (4, 8, 2)  # voxels: anisotropic
+SIZE = (21, 13, 9)  # voxels: clipped at the end of each axis
+GRID = (6, 2, 5)  # chunks
+OFFSET = (3, -50, 700)  # voxels
+VOXELS: Array = np.random.default_rng(3).integers(1, 1000, SIZE, dtype=np.uint16)
+
+
+def sharding(
+    bits: tuple[int, int, int] = (1, 2, 1), hash_: str = "identity", index: str = "gzip", data: str = "gzip"
+) -> Spec:
+    """Make the member ``sharding`` of a scale; the bits are those of preshift, minishard and shard."""
+    return {
+        "@type": "neuroglancer_uint64_sharded_v1",
+        "preshift_bits": bits[0],
+        "minishard_bits": bits[1],
+        "shard_bits": bits[2],
+        "hash": hash_,
+        "minishard_index_encoding": index,
+        "data_encoding": data,
+    }
+
+
+ONE_SHARD = sharding((1, 2, 0))
+RAW_SHARD = sharding((1, 2, 0), index="raw", data="raw")
+MURMUR = "murmurhash3_x86_128"
+
+
+def info_of(spec: Spec, *, offset: tuple[int, ...] = OFFSET, keys: Iterable[str] = (KEY,)) -> bytes:
+    scales = [
+        {
+            "key": key,
+            "size": list(SIZE),
+            "voxel_offset": list(offset),
+            "resolution": [8, 8, 40],
+            "chunk_sizes": [list(CHUNK_SIZE)],
+            "encoding": "raw",
+            "sharding": spec,
+        }
+        for key in keys
+    ]
+    kind = {"@type": "neuroglancer_multiscale_volume", "type": "image", "data_type": "uint16", "num_channels": 1}
+    return json.dumps(kind | {"scales": scales}).encode()
+
+
+def chunks_of(voxels: Array, offset: tuple[int, ...] = OFFSET) -> dict[ChunkCoords, bytes]:
+    """Cut a volume into raw chunks: Fortran order, clipped at the volume's end."""
+    chunks = {}
+    for x, y, z in itertools.product(*map(range, (0, 0, 0), voxels.shape, CHUNK_SIZE)):
+        part = voxels[x : x + CHUNK_SIZE[0], y : y + CHUNK_SIZE[1], z : z + CHUNK_SIZE[2]]
+        (x0, y0, z0), (dx, dy, dz) = np.add((x, y, z), offset).tolist(), part.shape
+        chunks[x0, x0 + dx, y0, y0 + dy, z0, z0 + dz] = part.tobytes(order="F")
+    return chunks
+
+
+CHUNKS = chunks_of(VOXELS)
+COORDS = list(CHUNKS)
+FIRST, SECOND, THIRD = COORDS[:3]
+
+
+def other(coords: ChunkCoords) -> bytes:
+    """Make other content for a chunk."""
+    return bytes(len(CHUNKS[coords]))
+
+
+# ---------------------------------------------------------------------------------- what is in a shard, by the book
+
+
+def chunk_id(coords: ChunkCoords, offset: tuple[int, ...] = OFFSET) -> int:
+    """Number a chunk: bit i of an axis counts while 2**i is less than the axis has chunks."""
+    cell = [(low - start) // step for low, start, step in zip(coords[::2], offset, CHUNK_SIZE, strict=True)]
+    code = position = 0
+    for bit in range(8):
+        for index, count in zip(cell, GRID, strict=True):
+            if 1 << bit < count:
+                code |= (index >> bit & 1) << position
+                position += 1
+    return code
+
+
+def parse(shard: bytes, spec: Spec, number: int = 0) -> dict[int, bytes]:
+    """Take a shard apart and check that it is canonical; returns the chunks as stored, by id."""
+    header = 16 << spec["minishard_bits"]
+    numbers = struct.unpack(f"<{2 << spec['minishard_bits']}Q", shard[:header])
+    chunks: dict[int, bytes] = {}
+    used = header
+    for minishard, (start, end) in enumerate(zip(numbers[::2], numbers[1::2], strict=True)):
+        if start == end:
+            continue
+        assert start < end <= len(shard) - header
+        index = shard[header + start : header + end]
+        used += len(index)
+        if spec["minishard_index_encoding"] == "gzip":
+            index = unzipped(index)
+        assert index, "an empty minishard has an index"
+        assert len(index) % 24 == 0
+        deltas, gaps, sizes = np.frombuffer(index, "<u8").reshape(3, -1).astype(object)
+        ids = list(itertools.accumulate(deltas))
+        assert ids == sorted(set(ids)), "ids do not ascend"
+        position = header
+        for number_, gap, size in zip(ids, gaps, sizes, strict=True):
+            position += gap
+            assert 0 < size <= len(shard) - position
+            chunks[number_] = shard[position : position + size]
+            position += size
+            used += size
+            if spec["hash"] == "identity":
+                hashed = number_ >> spec["preshift_bits"]
+                assert hashed % (1 << spec["minishard_bits"]) == minishard
+                assert hashed >> spec["minishard_bits"] & ((1 << spec["shard_bits"]) - 1) == number
+    assert used == len(shard), "there are bytes that nothing refers to"
+    return chunks
+
+
+def unzipped(stored: bytes) -> bytes:
+    assert stored[:2] == b"\x1f\x8b", "not RFC 1952"
+    return gzip.decompress(stored)
+
+
+def parse_all(contents: Mapping[str, bytes], spec: Spec) -> dict[int, bytes]:
+    """Take all shards of the scale apart; returns the chunks, by id."""
+    chunks: dict[int, bytes] = {}
+    digits = max(1, -(-spec["shard_bits"] // 4))
+    for name, body in contents.items():
+        if name != "info":
+            match = re.fullmatch(rf"{KEY}/([0-9a-f]{{{digits}}})\.shard", name)
+            assert match, f"{name} is no shard of the scale"
+            found = parse(body, spec, int(match[1], 16))
+            assert not chunks.keys() & found.keys()
+            chunks |= found
+    return {key: unzipped(data) for key, data in chunks.items()} if spec["data_encoding"] == "gzip" else chunks
+
+
+BY_ID = {chunk_id(coords): chunk for coords, chunk in CHUNKS.items()}
+
+
+def started(pyramid: Pyramid, spec: Spec, **options: Any) -> FsspecAccessor:
+    """Put an `info` and return an accessor."""
+    pyramid.put("info", info_of(spec))
+    return pyramid.accessor(**options)
+
+
+def written(pyramid: Pyramid, spec: Spec, chunks: Mapping[ChunkCoords, bytes] = CHUNKS) -> None:
+    with started(pyramid, spec) as accessor:
+        accessor.store_chunks(KEY, chunks.items())
+
+
+def read_all(accessor: FsspecAccessor) -> dict[ChunkCoords, bytes | None]:
+    return dict(accessor.fetch_chunks(KEY, COORDS))
+
+
+def read_with_tensorstore(kvstore: str | dict[str, Any]) -> Array:
+    store = tensorstore.open({"driver": "neuroglancer_precomputed", "kvstore": kvstore}, open=True, read=True).result()
+    return np.asarray(store[..., 0].read().result())
+
+
+def read_with_cloud_volume(url: str) -> Array:
+    return np.asarray(cloudvolume.CloudVolume(url, progress=False, cache=False)[:, :, :])[..., 0]
+
+
+def check_with_other_readers(folder: Path | str, voxels: Array = VOXELS) -> None:
+    np.testing.assert_array_equal(read_with_tensorstore(f"file://{folder}/"), voxels)
+    np.testing.assert_array_equal(read_with_cloud_volume(f"file://{folder}"), voxels)
+
+
+ENCODINGS = [
+    sharding(hash_=hash_, index=index, data=data)
+    for hash_, index, data in itertools.product(("identity", MURMUR), ("raw", "gzip"), ("raw", "gzip"))
+]
+BITS = [(0, 0, 0), (7, 0, 0), (63, 0, 1), (3, 4, 0), (0, 0, 7), (1, 2, 4), (2, 3, 9), (0, 7, 2)]
+SPECS = ENCODINGS + [sharding(bits, hash_) for bits in BITS for hash_ in ("identity", MURMUR)]
+SOME_SPECS = [ENCODINGS[0], ENCODINGS[3], ENCODINGS[5], ENCODINGS[6]]
+
+
+def name_of(spec: Spec) -> str:
+    bits = "-".join(str(spec[f"{name}_bits"]) for name in ("preshift", "minishard", "shard"))
+    return f"{spec['hash'][:6]}-{spec['minishard_index_encoding']}-{spec['data_encoding']}-{bits}"
+
+
+# ------------------------------------------------------------------------------------------------------ whole volumes
+
+
+@pytest.mark.parametrize("spec", SOME_SPECS, ids=name_of)
+def test_a_volume_is_read_back_on_every_protocol(pyramid: Pyramid, spec: Spec) -> None:
+    written(pyramid, spec)
+    assert parse_all(pyramid.contents(), spec) == BY_ID
+    assert read_all(pyramid.accessor()) == CHUNKS
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=name_of)
+def test_tensorstore_and_cloud_volume_read_ours(make_pyramid: Callable[[str], Pyramid], spec: Spec) -> None:
+    pyramid = make_pyramid("local")
+    written(pyramid, spec)
+    assert parse_all(pyramid.contents(), spec) == BY_ID
+    check_with_other_readers(pyramid.url)
+    assert read_all(pyramid.accessor()) == CHUNKS
+
+
+@pytest.mark.parametrize("offset", [(0, 0, 0), (-21, -13, -9), (100, 2, 1), (-3, 5, -(2**20))])
+def test_a_volume_may_begin_anywhere(make_pyramid: Callable[[str], Pyramid], offset: tuple[int, ...]) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(sharding(), offset=offset))
+    chunks = chunks_of(VOXELS, offset)
+    with pyramid.accessor() as accessor:
+        accessor.store_chunks(KEY, chunks.items())
+    assert parse_all(pyramid.contents(), sharding()) == BY_ID
+    check_with_other_readers(pyramid.url)
+    assert dict(pyramid.accessor().fetch_chunks(KEY, chunks)) == chunks
+
+
+@pytest.mark.parametrize("protocol", ["http", "nginx"])
+@pytest.mark.parametrize("read", [read_with_tensorstore, read_with_cloud_volume])
+def test_others_read_ours_over_http(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, read: Callable[[str], Array]
+) -> None:
+    pyramid, source = make_pyramid(protocol), make_pyramid("local")
+    written(source, sharding())
+    for name, body in source.contents().items():
+        pyramid.put(name, body)
+    np.testing.assert_array_equal(read(f"{pyramid.url}/"), VOXELS)
+
+
+def test_tensorstore_reads_ours_in_a_bucket(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyramid = make_pyramid("s3")
+    written(pyramid, sharding())
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    bucket, _, path = pyramid.url.removeprefix("s3://").partition("/")
+    kvstore = {
+        "driver": "s3",
+        "bucket": bucket,
+        "path": f"{path}/",
+        "endpoint": pyramid.server.endpoint,
+        "aws_region": "us-east-1",
+        "aws_credentials": {"type": "environment"},
+    }
+    np.testing.assert_array_equal(read_with_tensorstore(kvstore), VOXELS)
+
+
+@pytest.mark.parametrize("protocol", ["s3", "gcs", "azure"])
+def test_a_shard_is_stored_without_http_compression(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    pyramid = make_pyramid(protocol)
+    written(pyramid, ONE_SHARD)
+    fields = pyramid.fields(f"{KEY}/0.shard")
+    assert (fields["ContentEncoding"] or None, fields["ContentType"]) == (None, "application/octet-stream")
+
+
+def test_a_part_of_a_volume_leaves_the_rest_absent(pyramid: Pyramid) -> None:
+    written(pyramid, sharding(), {coords: CHUNKS[coords] for coords in COORDS[::7]})
+    accessor = pyramid.accessor()
+    expected = {coords: CHUNKS[coords] if coords in COORDS[::7] else None for coords in COORDS}
+    assert read_all(accessor) == expected
+    with pytest.raises(NotFoundError):
+        accessor.fetch_chunk(KEY, SECOND)
+
+
+# ------------------------------------------------------------------------------------------------------- determinism
+
+
+@pytest.mark.parametrize("spec", SOME_SPECS, ids=name_of)
+def test_neither_order_nor_number_of_calls_changes_the_bytes(
+    make_pyramid: Callable[[str], Pyramid], spec: Spec
+) -> None:
+    whole, single, parts = (make_pyramid("local") for _ in range(3))
+    written(whole, spec)
+    with started(single, spec) as accessor:
+        for coords in random.Random(1).sample(COORDS, len(COORDS)):
+            accessor.store_chunk(CHUNKS[coords], KEY, coords)
+    for wanted in (COORDS[40:], COORDS[:13], COORDS[13:40]):
+        written(parts, spec, {coords: CHUNKS[coords] for coords in wanted})
+    assert single.contents() == whole.contents()
+    assert parts.contents() == whole.contents()
+
+
+def test_the_bytes_are_the_same_on_every_protocol(pyramid: Pyramid, make_pyramid: Callable[[str], Pyramid]) -> None:
+    local = make_pyramid("local")
+    for each in (pyramid, local):
+        written(each, sharding())
+    assert pyramid.contents() == local.contents()
+
+
+def test_storing_twice_what_is_there_changes_nothing(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    written(pyramid, sharding())
+    before = pyramid.contents()
+    with pyramid.accessor() as accessor:
+        accessor.store_chunks(KEY, CHUNKS.items(), overwrite=True)
+    assert pyramid.contents() == before
+
+
+# ----------------------------------------------------------------------------------------------------------- merging
+
+
+@pytest.mark.parametrize("spec", SOME_SPECS, ids=name_of)
+def test_rewriting_one_chunk_keeps_all_others(pyramid: Pyramid, spec: Spec) -> None:
+    written(pyramid, spec)
+    with pyramid.accessor() as accessor:
+        accessor.store_chunk(other(SECOND), KEY, SECOND, overwrite=True)
+    assert parse_all(pyramid.contents(), spec) == BY_ID | {chunk_id(SECOND): other(SECOND)}
+    assert read_all(pyramid.accessor()) == CHUNKS | {SECOND: other(SECOND)}
+
+
+@pytest.mark.parametrize("spec", SOME_SPECS, ids=name_of)
+def test_adding_one_chunk_keeps_all_others(pyramid: Pyramid, spec: Spec) -> None:
+    written(pyramid, spec, {coords: chunk for coords, chunk in CHUNKS.items() if coords != THIRD})
+    with pyramid.accessor() as accessor:
+        accessor.store_chunk(CHUNKS[THIRD], KEY, THIRD)
+    assert parse_all(pyramid.contents(), spec) == BY_ID
+
+
+def write_with_tensorstore(folder: Path, spec: Spec) -> None:
+    scale = json.loads(info_of(spec))["scales"][0]
+    scale["chunk_size"] = scale.pop("chunk_sizes")[0]
+    given_ = {
+        "driver": "neuroglancer_precomputed",
+        "kvstore": f"file://{folder}/",
+        "multiscale_metadata": {"type": "image", "data_type": "uint16", "num_channels": 1},
+        "scale_metadata": scale,
+    }
+    store = tensorstore.open(given_, create=True).result()
+    store[..., 0].write(VOXELS).result()
+
+
+@pytest.mark.parametrize("spec", SOME_SPECS, ids=name_of)
+def test_a_shard_of_tensorstore_is_merged_with_ours(tmp_path: Path, spec: Spec) -> None:
+    write_with_tensorstore(tmp_path, spec)
+    with FsspecAccessor(tmp_path) as accessor:
+        accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
+    expected = VOXELS.copy()
+    expected[: CHUNK_SIZE[0], : CHUNK_SIZE[1], : CHUNK_SIZE[2]] = 0
+    check_with_other_readers(tmp_path, expected)
+    with FsspecAccessor(tmp_path) as accessor:
+        assert read_all(accessor) == CHUNKS | {FIRST: other(FIRST)}
+
+
+@pytest.mark.parametrize(("index", "data"), [("gzip", "gzip"), ("raw", "gzip"), ("raw", "raw")])
+def test_a_shard_of_neuroglancer_scripts_is_merged_with_ours(tmp_path: Path, index: str, data: str) -> None:
+    """Its "gzip" is zlib; it takes cubic chunks only."""
+    spec = sharding((1, 2, 1), index=index, data=data)
+    info = json.loads(info_of(spec, offset=(0, 0, 0)))
+    info["scales"][0] |= {"size": [16, 8, 8], "chunk_sizes": [[4, 4, 4]]}
+    (tmp_path / "info").write_text(json.dumps(info))
+    (tmp_path / KEY).mkdir()
+    corners = itertools.product(range(0, 16, 4), range(0, 8, 4), range(0, 8, 4))
+    chunks = {(x, x + 4, y, y + 4, z, z + 4): struct.pack("<3I", x, y, z) + bytes(116) for x, y, z in corners}
+    theirs = ShardedFileAccessor(tmp_path)
+    for coords, chunk in chunks.items():
+        theirs.store_chunk(chunk, KEY, coords)
+    theirs.close()
+    theirs.shard_dict.clear()  # it would be closed again when Python ends
+    first, ours = next(iter(chunks)), bytes(range(128))
+    with FsspecAccessor(tmp_path) as accessor:
+        assert dict(accessor.fetch_chunks(KEY, chunks)) == chunks
+        accessor.store_chunk(ours, KEY, first, overwrite=True)
+    with FsspecAccessor(tmp_path) as accessor:
+        assert dict(accessor.fetch_chunks(KEY, chunks)) == chunks | {first: ours}
+    merged = parse((tmp_path / KEY / "0.shard").read_bytes(), spec)
+    assert (unzipped(merged[0]) if data == "gzip" else merged[0]) == ours
+    assert sorted(path.name for path in (tmp_path / KEY).iterdir()) == ["0.shard", "1.shard"]
+
+
+def split(pyramid: Pyramid, spec: Spec) -> None:
+    """Make the older layout of each shard."""
+    for name in pyramid.names():
+        if name.endswith(".shard"):
+            body, header = pyramid.get(name), 16 << spec["minishard_bits"]
+            pyramid.put(name.replace(".shard", ".index"), body[:header])
+            pyramid.put(name.replace(".shard", ".data"), body[header:])
+            pyramid.delete(name)
+
+
+def test_a_legacy_pair_is_merged_into_one_shard(pyramid: Pyramid) -> None:
+    written(pyramid, ONE_SHARD, {coords: CHUNKS[coords] for coords in COORDS[1:]})
+    split(pyramid, ONE_SHARD)
+    assert pyramid.names() == [f"{KEY}/0.data", f"{KEY}/0.index", "info"]
+    with pyramid.accessor() as accessor:
+        accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+    assert pyramid.names() == [f"{KEY}/0.shard", "info"]
+    assert parse_all(pyramid.contents(), ONE_SHARD) == BY_ID
+
+
+def test_the_accessor_that_merged_a_legacy_pair_reads_all_on(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    written(pyramid, sharding((1, 2, 4)))
+    split(pyramid, sharding((1, 2, 4)))
+    accessor = pyramid.accessor()
+    assert accessor.fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
+    accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
+    accessor.flush()
+    assert read_all(accessor) == CHUNKS | {FIRST: other(FIRST)}
+
+
+@pytest.mark.parametrize("start", [FIRST, COORDS[-1]], ids=["merged first", "legacy first"])
+def test_a_scale_may_have_legacy_pairs_and_shards(make_pyramid: Callable[[str], Pyramid], start: ChunkCoords) -> None:
+    """As it is after one of several legacy shards was written to."""
+    pyramid, spec = make_pyramid("local"), sharding((1, 2, 4))
+    written(pyramid, spec)
+    split(pyramid, spec)
+    with pyramid.accessor() as accessor:
+        accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
+    assert {Path(name).suffix for name in pyramid.names()} == {"", ".shard", ".index", ".data"}
+    expected = CHUNKS | {FIRST: other(FIRST)}
+    accessor = pyramid.accessor()
+    assert accessor.fetch_chunk(KEY, start) == expected[start]
+    assert read_all(accessor) == expected
+
+
+def test_writing_to_a_legacy_pair_beside_shards_keeps_its_chunks(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid, spec = make_pyramid("local"), sharding((1, 2, 4))
+    written(pyramid, spec)
+    split(pyramid, spec)
+    with pyramid.accessor() as accessor:  # one after the other: what it has learnt must not mislead it
+        for coords in COORDS:
+            accessor.store_chunk(other(coords), KEY, coords, overwrite=True)
+            accessor.flush()
+            assert accessor.fetch_chunk(KEY, COORDS[0]) == other(COORDS[0])
+    assert parse_all(pyramid.contents(), spec) == {chunk_id(coords): other(coords) for coords in COORDS}
+
+
+def test_a_minishard_of_entries_without_size_becomes_empty(make_pyramid: Callable[[str], Pyramid]) -> None:
+    """neuroglancer-scripts writes such entries: they mean that a chunk is absent."""
+    pyramid, spec = make_pyramid("local"), sharding((1, 2, 0), data="raw")
+    ids = sorted({chunk_id(coords) for coords in COORDS if chunk_id(coords) >> 1 & 3 == 2})
+    absent = np.array([np.diff(ids, prepend=0), [0] * len(ids), [0] * len(ids)], "<u8").tobytes()
+    index = gzip.compress(absent)
+    places = [0, 0, 0, 0, 0, len(index), 0, 0]
+    pyramid.put(f"{KEY}/0.shard", struct.pack("<8Q", *places) + index)
+    with started(pyramid, spec) as accessor:
+        accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+    assert parse(pyramid.get(f"{KEY}/0.shard"), spec) == {0: CHUNKS[FIRST]}
+
+
+def test_a_broken_shard_is_not_written_over(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    written(pyramid, RAW_SHARD)
+    broken = pyramid.get(f"{KEY}/0.shard")[:-7]
+    pyramid.put(f"{KEY}/0.shard", broken)
+    accessor = FsspecAccessor(pyramid.url)
+    accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
+    with pytest.raises(DataAccessError, match=r"0\.shard"):
+        accessor.flush()
+    assert pyramid.get(f"{KEY}/0.shard") == broken
+    left(accessor)
+
+
+def left(accessor: FsspecAccessor) -> None:
+    """Let chunks of a test wait for ever."""
+    accessor._writer.drop()
+    accessor.close()
+
+
+# ----------------------------------------------------------------------------------------------------------- waiting
+
+
+def test_a_waiting_chunk_is_read_before_the_flush(pyramid: Pyramid) -> None:
+    accessor = started(pyramid, sharding())
+    accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+    assert pyramid.names() == ["info"]
+    assert accessor.fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
+    assert dict(accessor.fetch_chunks(KEY, [FIRST, SECOND])) == {FIRST: CHUNKS[FIRST], SECOND: None}
+    with pytest.raises(NotFoundError):
+        accessor.fetch_chunk(KEY, SECOND)
+
+
+def test_a_waiting_chunk_hides_the_stored_one(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    written(pyramid, sharding())
+    accessor = pyramid.accessor()
+    accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
+    assert accessor.fetch_chunk(KEY, FIRST) == other(FIRST)
+    assert read_all(accessor) == CHUNKS | {FIRST: other(FIRST)}
+    assert read_all(pyramid.accessor()) == CHUNKS
+
+
+def test_storing_again_while_waiting_replaces(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    with started(pyramid, ONE_SHARD) as accessor:
+        for body in (b"one", b"another", CHUNKS[FIRST]):
+            accessor.store_chunk(body, KEY, FIRST, overwrite=True)
+        assert accessor.fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {0: CHUNKS[FIRST]}
+
+
+def test_what_was_flushed_is_read_by_the_same_accessor(pyramid: Pyramid) -> None:
+    written(pyramid, sharding())
+    accessor = pyramid.accessor()
+    assert read_all(accessor) == CHUNKS
+    accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
+    accessor.flush()
+    assert accessor.fetch_chunk(KEY, FIRST) == other(FIRST)
+    assert read_all(accessor) == CHUNKS | {FIRST: other(FIRST)}
+
+
+def test_a_stored_chunk_is_not_replaced_unasked(pyramid: Pyramid) -> None:
+    written(pyramid, sharding())
+    with pyramid.accessor() as accessor, pytest.raises(AlreadyExistsError, match=KEY):
+        accessor.store_chunk(other(FIRST), KEY, FIRST)
+    assert read_all(pyramid.accessor()) == CHUNKS
+
+
+def test_a_waiting_chunk_is_not_replaced_unasked(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    with started(pyramid, sharding()) as accessor:
+        accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+        with pytest.raises(AlreadyExistsError, match=KEY):
+            accessor.store_chunk(other(FIRST), KEY, FIRST)
+    assert pyramid.accessor().fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
+
+
+def test_a_chunk_of_a_batch_that_exists_is_an_error(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    written(pyramid, sharding(), {THIRD: CHUNKS[THIRD]})
+    with pyramid.accessor() as accessor, pytest.raises(AlreadyExistsError):
+        accessor.store_chunks(KEY, [(coords, other(coords)) for coords in COORDS])
+    assert pyramid.accessor().fetch_chunk(KEY, THIRD) == CHUNKS[THIRD]
+
+
+def test_what_is_no_chunk_of_the_grid_is_refused_when_it_is_stored(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    with started(pyramid, sharding()) as accessor, pytest.raises(ValueError, match="grid"):
+        accessor.store_chunk(b"x", KEY, (FIRST[0], FIRST[1] + 1, *FIRST[2:]))
+    assert pyramid.names() == ["info"]
+
+
+# ------------------------------------------------------------------------------------------------- flush, close, leave
+
+
+def test_flush_writes_what_waits(pyramid: Pyramid) -> None:
+    accessor = started(pyramid, sharding())
+    accessor.store_chunks(KEY, CHUNKS.items())
+    accessor.flush()
+    assert parse_all(pyramid.contents(), sharding()) == BY_ID
+
+
+def test_close_writes_what_waits(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    accessor = started(pyramid, sharding())
+    accessor.store_chunks(KEY, CHUNKS.items())
+    accessor.close()
+    assert parse_all(pyramid.contents(), sharding()) == BY_ID
+
+
+def test_leaving_a_block_writes_what_waits_also_when_it_raises(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+
+    def interrupted() -> None:
+        with started(pyramid, sharding()) as accessor:
+            accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+            raise KeyError(FIRST)
+
+    with pytest.raises(KeyError):
+        interrupted()
+    assert pyramid.accessor().fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
+
+
+def test_an_accessor_goes_on_after_flush_and_close(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("s3")
+    accessor = started(pyramid, sharding())
+    for coords in COORDS[:6]:
+        accessor.store_chunk(CHUNKS[coords], KEY, coords)
+        accessor.close()
+    for coords in COORDS[6:12]:
+        accessor.store_chunk(CHUNKS[coords], KEY, coords)
+        accessor.flush()
+    assert parse_all(pyramid.contents(), sharding()) == {chunk_id(coords): CHUNKS[coords] for coords in COORDS[:12]}
+
+
+def test_several_scales_wait_together(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(ONE_SHARD, keys=("fine", "coarse")))
+    with pyramid.accessor() as accessor:
+        for coords in COORDS:
+            accessor.store_chunk(CHUNKS[coords], "fine", coords)
+            accessor.store_chunk(other(coords), "coarse", coords)
+    fine, coarse = (parse(pyramid.get(f"{key}/0.shard"), ONE_SHARD) for key in ("fine", "coarse"))
+    assert {key: unzipped(data) for key, data in fine.items()} == BY_ID
+    assert {key: unzipped(data) for key, data in coarse.items()} == {key: bytes(len(BY_ID[key])) for key in BY_ID}
+
+
+def abandon(pyramid: Pyramid, counts: Mapping[str, int]) -> list[str]:
+    """Leave chunks of some scales without a flush; returns the warnings."""
+    accessor = FsspecAccessor(pyramid.url, storage_options=pyramid.storage_options)
+    for key, count in counts.items():
+        accessor.store_chunks(key, [(coords, CHUNKS[coords]) for coords in COORDS[:count]])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del accessor
+        gc.collect()
+    return [str(warning.message) for warning in caught if warning.category is ResourceWarning]
+
+
+@pytest.mark.parametrize("protocol", ["local", "s3"])
+def test_leaving_without_flush_warns_of_what_was_not_written(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    pyramid = make_pyramid(protocol)
+    pyramid.put("info", info_of(sharding(), keys=("fine", "coarse")))
+    (message,) = abandon(pyramid, {"fine": 5, "coarse": 3})
+    assert "flush" in message
+    assert re.search(r"5 chunks of fine\b", message)
+    assert re.search(r"3 chunks of coarse\b", message)
+    assert Path(pyramid.url).name in message
+    assert pyramid.names() == ["info"]
+
+
+def test_leaving_with_nothing_waiting_is_silent(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(sharding()))
+    assert abandon(pyramid, {}) == []
+
+
+ENDING = """
+import sys
+from precomputed_fs import FsspecAccessor
+accessor = FsspecAccessor(sys.argv[1])
+accessor.store_chunk(b"chunk", sys.argv[2], {coords})
+"""
+
+
+def test_a_program_that_ends_without_flush_is_warned(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(sharding()))
+    code = ENDING.format(coords=FIRST)
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", code, pyramid.url, KEY]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    assert re.search(rf"ResourceWarning: .*1 chunks? of {KEY}", ended.stderr)
+
+
+# ----------------------------------------------------------------------------------------------------------- pickling
+
+
+def test_pickling_with_waiting_chunks_is_refused(make_pyramid: Callable[[str], Pyramid]) -> None:
+    accessor = started(make_pyramid("local"), sharding())
+    accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+    with pytest.raises(TypeError, match="flush"):
+        pickle.dumps(accessor)
+
+
+@pytest.mark.parametrize("protocol", ["local", "s3"])
+def test_a_pickled_accessor_writes_and_sees_what_it_wrote(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    pyramid = make_pyramid(protocol)
+    accessor = started(pyramid, sharding())
+    accessor.store_chunks(KEY, CHUNKS.items())
+    accessor.flush()
+    with pickle.loads(pickle.dumps(accessor)) as copy:
+        assert read_all(copy) == CHUNKS
+        copy.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
+        copy.flush()
+        assert read_all(copy) == CHUNKS | {FIRST: other(FIRST)}
+
+
+# ----------------------------------------------------------------------------------------------------------- requests
+
+WRITES = {"s3": "PUT", "gcs": "POST"}
+
+
+@pytest.mark.parametrize("protocol", WRITES)
+def test_flush_and_close_with_nothing_waiting_send_nothing(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    pyramid = make_pyramid(protocol)
+    accessor = started(pyramid, sharding())
+    pyramid.server.log.clear()
+    accessor.flush()
+    accessor.close()
+    assert pyramid.server.log.methods() == []
+    accessor.store_chunks(KEY, CHUNKS.items())
+    accessor.flush()
+    pyramid.server.log.clear()
+    accessor.flush()
+    accessor.close()
+    assert pyramid.server.log.methods() == []
+
+
+@pytest.mark.parametrize("protocol", WRITES)
+def test_many_chunks_of_a_new_shard_are_one_write(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    pyramid = make_pyramid(protocol)
+    accessor = pyramid.accessor()
+    accessor.store_file("info", info_of(ONE_SHARD), mime_type="application/json")
+    accessor.store_chunks(KEY, CHUNKS.items(), overwrite=True)
+    pyramid.server.log.clear()
+    accessor.flush()
+    assert pyramid.server.log.count(WRITES[protocol]) == 1
+    assert parse_all(pyramid.contents(), ONE_SHARD) == BY_ID
+
+
+@pytest.mark.parametrize("protocol", WRITES)
+def test_a_fresh_accessor_sends_a_new_shard_once(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    pyramid = make_pyramid(protocol)
+    pyramid.server.log.clear()
+    written(pyramid, ONE_SHARD)
+    assert pyramid.server.log.count(WRITES[protocol]) == 1
+
+
+@pytest.mark.parametrize("protocol", WRITES)
+def test_many_chunks_of_an_existing_shard_are_one_write(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    pyramid = make_pyramid(protocol)
+    written(pyramid, ONE_SHARD)
+    with pyramid.accessor() as accessor:
+        accessor.store_chunks(KEY, [(coords, other(coords)) for coords in COORDS[:9]], overwrite=True)
+        pyramid.server.log.clear()
+        accessor.flush()
+        log = pyramid.server.log
+        assert log.count(WRITES[protocol]) == 1
+        assert log.count("GET") <= 1 + 4 + 4, "shard index, four minishard indexes, their chunks in one range each"
+
+
+def test_replacing_every_chunk_of_a_minishard_reads_none_of_it(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("s3")
+    written(pyramid, ONE_SHARD)
+    with pyramid.accessor() as accessor:
+        accessor.store_chunks(KEY, [(coords, other(coords)) for coords in COORDS], overwrite=True)
+        pyramid.server.log.clear()
+        accessor.flush()
+        assert pyramid.server.log.count("GET") <= 1 + 4, "indexes only"
+
+
+def test_storing_with_overwrite_asks_nothing(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("s3")
+    written(pyramid, ONE_SHARD)
+    accessor = pyramid.accessor()
+    accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
+    pyramid.server.log.clear()
+    accessor.store_chunk(other(SECOND), KEY, SECOND, overwrite=True)
+    assert pyramid.server.log.methods() == []
+    left(accessor)
+
+
+# ------------------------------------------------------------------------------------------------------- buffer, memory
+
+MEBI = 1 << 20
+BIG_CHUNK = (128, 128, 64)  # voxels of uint8: 1 MiB
+
+
+def big_info(count: int, spec: Spec) -> bytes:
+    scale = {
+        "key": KEY,
+        "size": [BIG_CHUNK[0] * count, *BIG_CHUNK[1:]],
+        "resolution": [1, 1, 1],
+        "chunk_sizes": [list(BIG_CHUNK)],
+        "encoding": "raw",
+        "sharding": spec,
+    }
+    return json.dumps({"type": "image", "data_type": "uint8", "num_channels": 1, "scales": [scale]}).encode()
+
+
+def big_coords(number: int) -> ChunkCoords:
+    x, y, z = BIG_CHUNK
+    return number * x, (number + 1) * x, 0, y, 0, z
+
+
+def big_chunk(number: int, salt: int = 0) -> bytes:
+    return struct.pack("<Q", number + 1000 * salt) * (MEBI // 8)
+
+
+def spilled(folder: Path) -> int:
+    """Count the bytes of this process's open temporary files in a folder; they have no names."""
+    size = 0
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            if os.readlink(link).startswith(str(folder)):
+                size += link.stat().st_size
+        except FileNotFoundError:
+            continue
+    return size
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have temporary files made in a folder of the test's own."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_the_buffer_goes_to_disk_beyond_its_limit_and_is_released(
+    make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1000)
+    pyramid, spec = make_pyramid("local"), sharding(data="raw")
+    accessor = started(pyramid, spec)
+    accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+    assert spilled(scratch) == 0
+    accessor.store_chunks(KEY, [(coords, CHUNKS[coords]) for coords in COORDS[1:]])
+    for coords in COORDS:  # reading from the buffer must not disturb what is written to it
+        assert accessor.fetch_chunk(KEY, coords) == CHUNKS[coords]
+        accessor.store_chunk(other(coords), KEY, coords, overwrite=True)
+    assert spilled(scratch) >= sum(map(len, CHUNKS.values())) - 1000
+    accessor.flush()
+    assert parse_all(pyramid.contents(), spec) == {key: bytes(len(chunk)) for key, chunk in BY_ID.items()}
+    assert spilled(scratch) == 0
+    assert list(scratch.iterdir()) == []
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """Measure the most memory that Python has in use during the block, beyond what it had."""
+    peak: list[int] = []
+    gc.collect()
+    tracemalloc.start()
+    try:
+        yield peak
+        peak.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("data", ["raw", "gzip"])
+def test_memory_is_bounded_however_many_chunks_wait(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", MEBI)
+    count, spec = 32, sharding((0, 3, 0), data=data)
+    pyramid = make_pyramid("local")
+    pyramid.put("info", big_info(count, spec))
+    accessor = pyramid.accessor(compresslevel=0)
+    with peak_memory() as peak:
+        for number in range(count):
+            accessor.store_chunk(big_chunk(number), KEY, big_coords(number))
+    assert peak[0] < 8 * MEBI, "storing"
+    with peak_memory() as peak:
+        accessor.flush()
+    assert peak[0] < 8 * MEBI, "writing a new shard"
+    for number in range(0, count, 2):
+        accessor.store_chunk(big_chunk(number, salt=1), KEY, big_coords(number), overwrite=True)
+    with peak_memory() as peak:
+        accessor.flush()
+    assert peak[0] < 16 * MEBI, "merging: one minishard, four chunks, and the range they are cut from"
+    for number in range(count):
+        assert accessor.fetch_chunk(KEY, big_coords(number)) == big_chunk(number, salt=(number + 1) % 2)
+
+
+# ------------------------------------------------------------------------------------------- whole, or not there at all
+
+
+def test_a_shard_is_complete_whenever_it_is_seen(make_pyramid: Callable[[str], Pyramid]) -> None:
+    spec, count = sharding((0, 2, 0), index="raw", data="raw"), 4
+    pyramid = make_pyramid("local")
+    pyramid.put("info", big_info(count, spec))
+    path, done, seen = Path(pyramid.url) / KEY / "0.shard", threading.Event(), set()
+
+    def watch() -> None:
+        while not done.is_set():
+            if path.exists():
+                chunks = parse(path.read_bytes(), spec)
+                assert len(chunks) == count
+                (salt,) = {struct.unpack("<Q", chunk[:8])[0] // 1000 for chunk in chunks.values()}
+                assert all(chunk == big_chunk(number, salt) for number, chunk in chunks.items())
+                seen.add(salt)
+            assert {entry.name for entry in path.parent.glob("[!.]*")} <= {"0.shard"}
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        try:
+            with pyramid.accessor() as accessor:
+                for salt in range(15):
+                    chunks = [(big_coords(number), big_chunk(number, salt)) for number in range(count)]
+                    accessor.store_chunks(KEY, chunks, overwrite=True)
+                    accessor.flush()
+        finally:
+            done.set()
+        watching.result()
+    assert len(seen) > 1, "the watcher was too slow to see anything"
+
+
+FLUSHING = """
+import itertools, sys
+from precomputed_fs import FsspecAccessor
+from tests.test_shard_writer import KEY, big_chunk, big_coords
+accessor = FsspecAccessor(sys.argv[1])
+for salt in itertools.count(int(sys.argv[2])):
+    accessor.store_chunks(KEY, [(big_coords(n), big_chunk(n, salt)) for n in range(16)], overwrite=True)
+    accessor.flush()
+"""
+
+
+def killed_while_flushing(pyramid: Pyramid, salt: int) -> None:
+    """Have another process flush, and kill it while a file is being written."""
+    folder = Path(pyramid.url) / KEY
+    before = set(folder.glob(".*"))
+    command = [sys.executable, "-c", FLUSHING, pyramid.url, str(salt)]
+    writer = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE)
+    try:
+        while not set(folder.glob(".*")) - before:
+            assert writer.poll() is None, writer.stderr and writer.stderr.read()
+    finally:
+        writer.kill()
+        writer.communicate()
+
+
+def test_a_killed_flush_leaves_the_old_shard_or_the_new(make_pyramid: Callable[[str], Pyramid]) -> None:
+    spec = sharding((0, 2, 0), index="raw", data="raw")
+    pyramid = make_pyramid("local")
+    pyramid.put("info", big_info(16, spec))
+    killed_while_flushing(pyramid, 1)
+    shards = [name for name in pyramid.names() if name.endswith(".shard")]
+    salts = {
+        struct.unpack("<Q", chunk[:8])[0] // 1000
+        for name in shards
+        for chunk in parse(pyramid.get(name), spec).values()
+    }
+    assert len(salts) <= 1
+    with pyramid.accessor() as accessor:
+        accessor.store_chunks(KEY, [(big_coords(n), big_chunk(n, 500)) for n in range(16)], overwrite=True)
+    killed_while_flushing(pyramid, 501)
+    chunks = parse(pyramid.get(f"{KEY}/0.shard"), spec)
+    (salt,) = {struct.unpack("<Q", chunk[:8])[0] // 1000 for chunk in chunks.values()}
+    assert salt >= 500
+    assert chunks == {number: big_chunk(number, salt) for number in range(16)}
+    with pyramid.accessor() as accessor:
+        accessor.store_chunk(big_chunk(3, 999), KEY, big_coords(3), overwrite=True)
+    assert parse(pyramid.get(f"{KEY}/0.shard"), spec) == chunks | {3: big_chunk(3, 999)}
+
+
+# ----------------------------------------------------------------------------------------------------------- failures
+
+HOP_BY_HOP = {"Host", "Content-Length", "Transfer-Encoding", "Connection", "Date", "Server"}
+
+
+class Gate:
+    """In front of a server: writes of shards are passed on, refused or held."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.refusing = False
+        self.holding = False
+        self.arrived = threading.Event()
+        self.go = threading.Event()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if request.method in {"PUT", "POST"}:
+            if self.refusing:
+                return web.Response(status=503, headers={"Retry-After": "0"})
+            if self.holding:
+                self.arrived.set()
+                assert await asyncio.to_thread(self.go.wait, servers.DEADLINE)
+        return await self._pass_on(request)
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        url = yarl.URL(self.endpoint + request.raw_path, encoded=True)
+        headers = {name: value for name, value in request.headers.items() if name.title() not in HOP_BY_HOP}
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(request.method, url, headers=headers, data=await request.read()) as answer,
+        ):
+            kept = {name: value for name, value in answer.headers.items() if name.title() not in HOP_BY_HOP}
+            body = await answer.read()
+            if request.method == "HEAD":
+                kept["Content-Length"] = answer.headers.get("Content-Length", "0")
+            return web.Response(status=answer.status, body=body, headers=kept)
+
+
+@contextmanager
+def gated(pyramid: Pyramid) -> Iterator[tuple[FsspecAccessor, Gate]]:
+    """Make an accessor that reaches the pyramid's server through a gate."""
+    gate = Gate(pyramid.server.endpoint)
+    with servers.fault_server(gate.handle) as front:
+        options = {**pyramid.storage_options, "endpoint_url": front.url}
+        with FsspecAccessor(pyramid.url, storage_options=options, attempts=2) as accessor:
+            yield accessor, gate
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new shard", "existing shard"])
+def test_what_a_server_refuses_goes_on_waiting(make_pyramid: Callable[[str], Pyramid], existing: bool) -> None:
+    pyramid = make_pyramid("s3")
+    written(pyramid, ONE_SHARD, {coords: CHUNKS[coords] for coords in COORDS[10 if existing else 60 :]})
+    before = pyramid.contents()
+    with gated(pyramid) as (accessor, gate):
+        accessor.store_chunks(KEY, [(coords, CHUNKS[coords]) for coords in COORDS[:10]], overwrite=True)
+        gate.refusing = True
+        with pytest.raises(DataAccessError, match=r"0\.shard.*Service Unavailable"):
+            accessor.flush()
+        assert pyramid.contents() == before
+        assert dict(accessor.fetch_chunks(KEY, COORDS[:10])) == {coords: CHUNKS[coords] for coords in COORDS[:10]}
+        gate.refusing = False
+        accessor.flush()
+    wanted = COORDS if existing else COORDS[:10]
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
+
+
+def test_what_finds_no_room_in_its_folder_goes_on_waiting(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    accessor = started(pyramid, ONE_SHARD)
+    pyramid.put(KEY, b"a file where the folder would be")
+    accessor.store_chunks(KEY, CHUNKS.items(), overwrite=True)
+    with pytest.raises(DataAccessError, match=r"0\.shard"):
+        accessor.flush()
+    assert read_all(accessor) == CHUNKS
+    pyramid.delete(KEY)
+    accessor.flush()
+    assert parse_all(pyramid.contents(), ONE_SHARD) == BY_ID
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as if the disk was full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("protocol", ["local", "s3"])
+def test_a_flush_into_a_full_disk_can_be_repeated(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    pyramid = make_pyramid(protocol)
+    accessor = started(pyramid, RAW_SHARD)
+    accessor.store_chunks(KEY, CHUNKS.items())
+    with full_disk(2000), pytest.raises(DataAccessError):
+        accessor.flush()
+    assert pyramid.names() == ["info"]
+    assert read_all(accessor) == CHUNKS
+    accessor.flush()
+    assert parse_all(pyramid.contents(), RAW_SHARD) == BY_ID
+
+
+def test_a_chunk_that_the_full_disk_cannot_take_harms_no_other(
+    make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 100)
+    pyramid = make_pyramid("local")
+    accessor = started(pyramid, RAW_SHARD)
+    for coords in COORDS[:5]:
+        accessor.store_chunk(CHUNKS[coords], KEY, coords)
+    with full_disk(spilled(scratch) + 10), pytest.raises(DataAccessError):
+        accessor.store_chunk(CHUNKS[COORDS[5]], KEY, COORDS[5])
+    accessor.store_chunk(CHUNKS[COORDS[6]], KEY, COORDS[6])
+    accessor.flush()
+    wanted = [*COORDS[:5], COORDS[6]]
+    assert parse_all(pyramid.contents(), RAW_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
+
+
+# -------------------------------------------------------------------------------------------------------- several at once
+
+
+def flushing_late(pool: ThreadPoolExecutor, accessor: FsspecAccessor, gate: Any) -> Any:
+    """Begin a flush and return its future when it has come to the write, where it is held."""
+    gate.holding = True
+    flush = pool.submit(accessor.flush)
+    assert gate.arrived.wait(servers.DEADLINE)
+    gate.holding = False
+    return flush
+
+
+class HeldFiles(LocalFileSystem):  # type: ignore[misc]
+    """Local files, of which writing one is held."""
+
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holding = False
+        self.arrived = threading.Event()
+        self.go = threading.Event()
+
+    def open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        if "w" in mode and self.holding:
+            self.arrived.set()
+            assert self.go.wait(servers.DEADLINE)
+        return super().open(path, mode, *args, **kwargs)
+
+
+@contextmanager
+def late(pyramid: Pyramid) -> Iterator[tuple[FsspecAccessor, Any]]:
+    """Make an accessor whose writes can be held."""
+    if pyramid.protocol == "local":
+        files = HeldFiles()
+        with FsspecAccessor(pyramid.url, fs=files) as accessor:
+            yield accessor, files
+    else:
+        with gated(pyramid) as (accessor, gate):
+            yield accessor, gate
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new shard", "existing shard"])
+@pytest.mark.parametrize("protocol", ["local", "s3"])
+def test_of_two_writers_of_a_shard_the_later_one_is_told_and_can_merge(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, existing: bool
+) -> None:
+    pyramid = make_pyramid(protocol)
+    pyramid.put("info", info_of(ONE_SHARD))
+    expected = {}
+    if existing:
+        written(pyramid, ONE_SHARD, {THIRD: CHUNKS[THIRD]})
+        expected = {chunk_id(THIRD): CHUNKS[THIRD]}
+    with late(pyramid) as (loser, gate), ThreadPoolExecutor(1) as pool:
+        loser.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+        flush = flushing_late(pool, loser, gate)
+        written(pyramid, ONE_SHARD, {SECOND: CHUNKS[SECOND]})
+        gate.go.set()
+        with pytest.raises(DataAccessError, match=r"0\.shard"):
+            flush.result()
+        expected |= {chunk_id(SECOND): CHUNKS[SECOND]}
+        assert parse_all(pyramid.contents(), ONE_SHARD) == expected
+        assert loser.fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
+        loser.flush()
+    assert parse_all(pyramid.contents(), ONE_SHARD) == expected | {chunk_id(FIRST): CHUNKS[FIRST]}
+
+
+def test_of_two_writers_of_a_new_shard_on_gcs_the_later_one_is_told(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("gcs")
+    pyramid.put("info", info_of(ONE_SHARD))
+    with late(pyramid) as (loser, gate), ThreadPoolExecutor(1) as pool:
+        loser.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+        flush = flushing_late(pool, loser, gate)
+        written(pyramid, ONE_SHARD, {SECOND: CHUNKS[SECOND]})
+        gate.go.set()
+        with pytest.raises(DataAccessError, match=r"0\.shard"):
+            flush.result()
+        loser.flush()
+    wanted = (FIRST, SECOND)
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
+
+
+@pytest.mark.parametrize("protocol", ["local", "s3"])
+def test_a_chunk_stored_again_while_its_shard_is_written_is_not_lost(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    pyramid = make_pyramid(protocol)
+    pyramid.put("info", info_of(ONE_SHARD))
+    with late(pyramid) as (accessor, gate), ThreadPoolExecutor(1) as pool:
+        accessor.store_chunk(other(FIRST), KEY, FIRST)
+        flush = flushing_late(pool, accessor, gate)
+        accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST, overwrite=True)
+        accessor.store_chunk(CHUNKS[SECOND], KEY, SECOND, overwrite=True)
+        gate.go.set()
+        flush.result()
+        assert accessor.fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
+        assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(FIRST): other(FIRST)}
+    wanted = (FIRST, SECOND)
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
+
+
+def test_writers_of_different_shards_do_not_disturb_each_other(pyramid: Pyramid) -> None:
+    spec = sharding((0, 2, 4))
+    pyramid.put("info", info_of(spec))
+    shards: dict[int, list[ChunkCoords]] = {}
+    for coords in COORDS:
+        shards.setdefault(chunk_id(coords) >> 2 & 15, []).append(coords)
+    accessors = [pyramid.accessor() for _ in range(4)]
+    start = threading.Barrier(len(accessors))
+
+    def write(number: int) -> None:
+        start.wait()
+        for shard in list(shards)[number :: len(accessors)]:
+            for coords in shards[shard]:
+                accessors[number].store_chunk(CHUNKS[coords], KEY, coords)
+                accessors[number].flush()
+
+    with ThreadPoolExecutor(len(accessors)) as pool:
+        list(pool.map(write, range(len(accessors))))
+    assert parse_all(pyramid.contents(), spec) == BY_ID
+
+
+@pytest.mark.parametrize("protocol", ["local", "s3"])
+def test_writers_of_one_shard_lose_nothing_if_they_flush_again(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    pyramid = make_pyramid(protocol)
+    pyramid.put("info", info_of(ONE_SHARD))
+    accessors = [pyramid.accessor() for _ in range(4)]
+    start = threading.Barrier(len(accessors))
+
+    def write(number: int) -> None:
+        start.wait()
+        for coords in COORDS[number : 20 : len(accessors)]:
+            accessors[number].store_chunk(CHUNKS[coords], KEY, coords)
+            for _ in range(100):
+                try:
+                    accessors[number].flush()
+                except DataAccessError:
+                    continue
+                break
+
+    with ThreadPoolExecutor(len(accessors)) as pool:
+        list(pool.map(write, range(len(accessors))))
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in COORDS[:20]}
+
+
+@pytest.mark.parametrize("protocol", ["local", "memory", "s3"])
+def test_32_threads_store_into_one_accessor(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    pyramid = make_pyramid(protocol)
+    accessor = started(pyramid, sharding((0, 1, 2)))
+    start = threading.Barrier(32)
+
+    def store(number: int) -> None:
+        start.wait()
+        for coords in COORDS[number::32]:
+            accessor.store_chunk(CHUNKS[coords], KEY, coords)
+            assert accessor.fetch_chunk(KEY, coords) == CHUNKS[coords]
+
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(store, range(32)))
+    accessor.flush()
+    assert parse_all(pyramid.contents(), sharding((0, 1, 2))) == BY_ID
+
+
+@pytest.mark.parametrize("protocol", ["local", "s3"])
+def test_threads_store_and_flush_one_accessor(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    pyramid = make_pyramid(protocol)
+    accessor = started(pyramid, ONE_SHARD)
+    start = threading.Barrier(8)
+
+    def store(number: int) -> None:
+        start.wait()
+        for coords in COORDS[number::8]:
+            accessor.store_chunk(CHUNKS[coords], KEY, coords)
+            accessor.flush()
+            assert accessor.fetch_chunk(KEY, coords) == CHUNKS[coords]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(store, range(8)))
+    assert parse_all(pyramid.contents(), ONE_SHARD) == BY_ID
+
+
+def test_of_32_threads_that_store_one_chunk_one_wins(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    accessor = started(pyramid, ONE_SHARD)
+    start = threading.Barrier(32)
+
+    def store(number: int) -> bytes | None:
+        body = bytes([number]) * len(CHUNKS[FIRST])
+        start.wait()
+        try:
+            accessor.store_chunk(body, KEY, FIRST)
+        except AlreadyExistsError:
+            return None
+        return body
+
+    with ThreadPoolExecutor(32) as pool:
+        (winner,) = filter(None, pool.map(store, range(32)))
+    accessor.flush()
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {0: winner}
+
+
+# ---------------------------------------------------------------------------------------------------------- async door
+
+
+def test_the_async_door_stores_and_flushes(pyramid: Pyramid) -> None:
+    accessor = started(pyramid, sharding())
+
+    async def write() -> None:
+        await accessor.flush_async()
+        await asyncio.gather(*(accessor.store_chunk_async(CHUNKS[coords], KEY, coords) for coords in COORDS))
+        assert await accessor.fetch_chunk_async(KEY, FIRST) == CHUNKS[FIRST]
+        assert pyramid.names() == ["info"]
+        await accessor.flush_async()
+        assert await accessor.fetch_chunk_async(KEY, FIRST) == CHUNKS[FIRST]
+        with pytest.raises(AlreadyExistsError):
+            await accessor.store_chunk_async(other(FIRST), KEY, FIRST)
+
+    asyncio.run(write())
+    assert parse_all(pyramid.contents(), sharding()) == BY_ID
+
+
+def test_two_flushes_at_once_write_each_chunk(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("s3")
+    accessor = started(pyramid, sharding((0, 1, 2)))
+
+    async def write() -> None:
+        await asyncio.gather(*(accessor.store_chunk_async(CHUNKS[coords], KEY, coords) for coords in COORDS))
+        await asyncio.gather(accessor.flush_async(), accessor.flush_async())
+
+    asyncio.run(write())
+    assert parse_all(pyramid.contents(), sharding((0, 1, 2))) == BY_ID
+
+
+# ------------------------------------------------------------------------------------------------- proposed sharding
+
+grids = st.tuples(*[st.integers(1, 1 << 21)] * 3)
+chunk_sizes = st.integers(1, 1 << 26)
+shard_sizes = st.integers(1 << 12, 1 << 34)
+
+
+def id_bits(grid: tuple[int, int, int]) -> int:
+    return sum((count - 1).bit_length() for count in grid)
+
+
+@given(grids, chunk_sizes, shard_sizes)
+def test_the_proposed_bits_add_up_to_those_of_the_grid(grid: Any, chunk_bytes: int, shard_bytes: int) -> None:
+    proposed = propose_sharding(grid, chunk_bytes, shard_bytes=shard_bytes)
+    assert proposed.preshift_bits + proposed.minishard_bits + proposed.shard_bits == id_bits(grid)
+
+
+@given(grids, chunk_sizes, shard_sizes)
+def test_a_proposed_shard_is_as_large_as_asked_for_and_no_larger(grid: Any, chunk_bytes: int, shard_bytes: int) -> None:
+    proposed = propose_sharding(grid, chunk_bytes, shard_bytes=shard_bytes)
+    chunks = 1 << proposed.preshift_bits + proposed.minishard_bits
+    assert chunks == 1 or chunks * chunk_bytes <= shard_bytes
+    assert proposed.shard_bits == 0 or 2 * chunks * chunk_bytes > shard_bytes
+
+
+@given(grids, chunk_sizes, shard_sizes, st.sampled_from(["raw", "gzip"]))
+def test_a_proposal_survives_info(grid: Any, chunk_bytes: int, shard_bytes: int, data: str) -> None:
+    proposed = propose_sharding(grid, chunk_bytes, shard_bytes=shard_bytes, data_encoding=data)
+    info = json.loads(json.dumps(proposed.to_info()))
+    assert Sharding.from_info(info) == proposed
+    assert proposed.data_encoding == data
+
+
+@given(grids, chunk_sizes, shard_sizes)
+def test_tensorstore_accepts_a_proposal(grid: Any, chunk_bytes: int, shard_bytes: int) -> None:
+    proposed = propose_sharding(grid, chunk_bytes, shard_bytes=shard_bytes)
+    spec = {
+        "driver": "neuroglancer_precomputed",
+        "kvstore": "memory://",
+        "multiscale_metadata": {"type": "image", "data_type": "uint8", "num_channels": 1},
+        "scale_metadata": {
+            "key": KEY,
+            "size": [count * 2 for count in grid],
+            "resolution": [1, 1, 1],
+            "encoding": "raw",
+            "chunk_size": [2, 2, 2],
+            "sharding": proposed.to_info(),
+        },
+    }
+    store = tensorstore.open(spec, create=True, context=tensorstore.Context()).result()
+    assert store.spec().to_json()["scale_metadata"]["sharding"] == proposed.to_info()
+
+
+def test_a_grid_of_more_chunks_than_ids_is_refused() -> None:
+    with pytest.raises(ValueError, match="64"):
+        propose_sharding((1 << 22, 1 << 22, 1 << 21), 1 << 17)
+
+
+@pytest.mark.parametrize("shard_bytes", [1, 500, 2000, 1 << 30])
+def test_a_volume_with_a_proposed_sharding_is_read_by_others(
+    make_pyramid: Callable[[str], Pyramid], shard_bytes: int
+) -> None:
+    pyramid = make_pyramid("local")
+    spec = propose_sharding(GRID, 128, shard_bytes=shard_bytes).to_info()
+    written(pyramid, spec)
+    check_with_other_readers(pyramid.url)
+    assert parse_all(pyramid.contents(), spec) == BY_ID

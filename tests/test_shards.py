@@ -1,0 +1,1445 @@
+"""Shards are read by ranges: those of other tools, on every protocol, broken ones, and ones that change meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import itertools
+import json
+import pickle
+import random
+import re
+import struct
+import threading
+import tracemalloc
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tensorstore
+from aiohttp import web
+from cloudvolume.datasource.precomputed.sharding import ShardingSpecification
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from neuroglancer_scripts.chunk_encoding import get_encoder
+from neuroglancer_scripts.sharded_file_accessor import ShardedFileAccessor
+from PIL import Image
+
+from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError, shards
+from precomputed_fs.errors import InvalidInfoError
+from tests import servers
+from tests.test_foreign import VOLUMES
+from tests.test_sharding import index_rows, pack_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from precomputed_fs.grid import ChunkCoords, Triple
+    from tests.conftest import Pyramid
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+KEY = "1mm"
+TYPE = "neuroglancer_uint64_sharded_v1"
+PROTOCOLS = ("local", "http", "nginx", "s3", "gcs", "memory", "zip", "simplecache")
+WITH_LOG = ("http", "nginx", "s3", "gcs")
+
+# ---------------------------------------------------------------------------------------------- scales and their chunks
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A scale to be written, of one channel."""
+
+    sharding: Mapping[str, Any] | None
+    size: Triple = (32, 16, 4)
+    chunk_size: Triple = (4, 4, 4)
+    voxel_offset: Triple = (0, 0, 0)
+    data_type: str = "uint8"
+    encoding: str = "raw"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    key: str = KEY
+
+    @property
+    def shape(self) -> Triple:
+        x, y, z = (-(-size // chunk) for size, chunk in zip(self.size, self.chunk_size, strict=True))
+        return x, y, z
+
+    @property
+    def cells(self) -> Iterator[Triple]:
+        return itertools.product(*map(range, self.shape))
+
+    def coords(self, cell: Triple) -> ChunkCoords:
+        begins = np.multiply(cell, self.chunk_size)
+        ends = np.minimum(begins + self.chunk_size, self.size)
+        (x0, y0, z0), (x1, y1, z1) = (np.add(corner, self.voxel_offset).tolist() for corner in (begins, ends))
+        return x0, x1, y0, y1, z0, z1
+
+    def chunk_id(self, cell: Triple) -> int:
+        """Return a chunk's number, bit by bit as the specification describes it."""
+        code, position = 0, 0
+        for bit in range(64):
+            for axis in range(3):
+                if 2**bit < self.shape[axis]:
+                    code |= (cell[axis] >> bit & 1) << position
+                    position += 1
+        return code
+
+    def part(self, volume: Array, coords: ChunkCoords) -> Array:
+        """Cut a chunk out of a volume ``[x, y, z]``."""
+        x, y, z = (
+            slice(low - offset, high - offset)
+            for low, high, offset in zip(coords[::2], coords[1::2], self.voxel_offset, strict=True)
+        )
+        return volume[x, y, z]
+
+    def info(self) -> dict[str, Any]:
+        scale = {
+            "key": self.key,
+            "size": list(self.size),
+            "voxel_offset": list(self.voxel_offset),
+            "chunk_sizes": [list(self.chunk_size)],
+            "resolution": [1_000_000, 1_000_000, 1_000_000],
+            "encoding": self.encoding,
+            **self.extra,
+            **({} if self.sharding is None else {"sharding": dict(self.sharding)}),
+        }
+        return {"type": "image", "data_type": self.data_type, "num_channels": 1, "scales": [scale]}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A pyramid of one scale as it was written: its files, and its chunks as they are encoded."""
+
+    scale: Scale
+    files: Mapping[str, bytes]
+    chunks: Mapping[ChunkCoords, bytes]
+
+    def put(self, pyramid: Pyramid) -> Pyramid:
+        for name, body in self.files.items():
+            pyramid.put(name, body)
+        return pyramid
+
+    @property
+    def coords(self) -> list[ChunkCoords]:
+        return list(self.chunks)
+
+
+def sharding(
+    minishard_bits: int = 0,
+    shard_bits: int = 0,
+    *,
+    preshift_bits: int = 0,
+    hashed_by: str = "identity",
+    index: str = "raw",
+    data: str = "raw",
+) -> dict[str, Any]:
+    return {
+        "@type": TYPE,
+        "preshift_bits": preshift_bits,
+        "hash": hashed_by,
+        "minishard_bits": minishard_bits,
+        "shard_bits": shard_bits,
+        "minishard_index_encoding": index,
+        "data_encoding": data,
+    }
+
+
+PACK: Mapping[str, Callable[[bytes], bytes]] = {"raw": bytes, "gzip": partial(gzip.compress, mtime=0)}
+
+
+@cache
+def chunk_bodies(seed: int, count: int) -> list[bytes]:
+    """Make chunks of 64 bytes of which no two are alike."""
+    return [random.Random(f"{seed} {i}").randbytes(64) for i in range(count)]
+
+
+def synthesize(
+    minishard_bits: int = 0,
+    shard_bits: int = 0,
+    *,
+    index: str = "raw",
+    data: str = "raw",
+    pack_data: Callable[[bytes], bytes] | None = None,
+    seed: int = 0,
+    gap: int = 0,
+    descending: bool = False,
+    without: Callable[[int], bool] = lambda _: False,
+) -> Written:
+    """Write 32 chunks of 64 voxels by the tests' own writer."""
+    scale = Scale(sharding(minishard_bits, shard_bits, index=index, data=data))
+    pack_data = pack_data or PACK[data]
+    bodies = chunk_bodies(seed, 32)
+    by_id = sorted((scale.chunk_id(cell), scale.coords(cell)) for cell in scale.cells)
+    kept = {chunk_id: coords for chunk_id, coords in by_id if not without(chunk_id)}
+    laid_out: dict[int, dict[int, list[tuple[int, bytes]]]] = {}
+    for chunk_id in sorted(kept, reverse=descending):
+        minishard = chunk_id % 2**minishard_bits
+        shard = chunk_id // 2**minishard_bits % 2**shard_bits
+        laid_out.setdefault(shard, {}).setdefault(minishard, []).append((chunk_id, pack_data(bodies[chunk_id])))
+    files = {"info": json.dumps(scale.info()).encode()}
+    for shard, minishards in laid_out.items():
+        files[f"{KEY}/{shard:0{-(-shard_bits // 4) or 1}x}.shard"] = pack_shard(
+            minishards, minishard_bits, pack_index=PACK[index], gap=gap
+        )
+    return Written(scale, files, {coords: bodies[chunk_id] for chunk_id, coords in kept.items()})
+
+
+SHARD = f"{KEY}/0.shard"
+
+
+def fetch_singly(accessor: FsspecAccessor, coords: Iterable[ChunkCoords]) -> dict[ChunkCoords, bytes | None]:
+    return {each: accessor.fetch_chunk(KEY, each) for each in coords}
+
+
+def fetch_at_once(accessor: FsspecAccessor, coords: Iterable[ChunkCoords]) -> dict[ChunkCoords, bytes | None]:
+    return dict(accessor.fetch_chunks(KEY, coords))
+
+
+def fetch_awaiting(accessor: FsspecAccessor, coords: Iterable[ChunkCoords]) -> dict[ChunkCoords, bytes | None]:
+    async def main() -> dict[ChunkCoords, bytes | None]:
+        return {each: await accessor.fetch_chunk_async(KEY, each) for each in coords}
+
+    return asyncio.run(main())
+
+
+FETCH = [fetch_singly, fetch_at_once, fetch_awaiting]
+Fetch = "Callable[[FsspecAccessor, Iterable[ChunkCoords]], dict[ChunkCoords, bytes | None]]"
+each_fetch = pytest.mark.parametrize("fetch", FETCH)
+
+
+# ------------------------------------------------------------------------------------------------------- other writers
+
+SIZE: Triple = (40, 36, 20)  # of the volumes: no multiple of the chunks' 16
+LABELS = "uint32 labels"
+SOURCES: Mapping[str, Array] = {
+    **VOLUMES,
+    LABELS: VOLUMES["uint8"].astype(np.uint32) // 8 * 0x01010101 + 1,
+}
+LABEL_EXTRA = {"compressed_segmentation_block_size": [8, 8, 4]}
+BRAIN: Mapping[str, Any] = {"size": SIZE, "chunk_size": (16, 16, 16)}
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def write_with_tensorstore(folder: Path, scale: Scale, volume: Array) -> None:
+    (described,) = scale.info()["scales"]
+    spec = {
+        "driver": "neuroglancer_precomputed",
+        "kvstore": f"file://{folder}/",
+        "multiscale_metadata": {"type": "image", "data_type": scale.data_type, "num_channels": 1},
+        "scale_metadata": {
+            **{name: value for name, value in described.items() if name != "chunk_sizes"},
+            "chunk_size": list(scale.chunk_size),
+        },
+    }
+    with tensorstore.Transaction() as transaction:  # each shard is written once
+        tensorstore.open(spec, create=True).result().with_transaction(transaction)[..., 0] = volume
+
+
+def write_with_cloud_volume(folder: Path, scale: Scale, volume: Array) -> None:
+    chunks = {scale.chunk_id(cell): scale.part(volume, scale.coords(cell)).tobytes(order="F") for cell in scale.cells}
+    written = ShardingSpecification.from_dict(scale.sharding).synthesize_shards(chunks)
+    (folder / KEY).mkdir()
+    (folder / "info").write_text(json.dumps(scale.info()))
+    for name, body in written.items():
+        (folder / KEY / name).write_bytes(body)
+
+
+def write_with_neuroglancer_scripts(folder: Path, scale: Scale, volume: Array) -> None:
+    accessor = ShardedFileAccessor(folder, strategy="in memory")
+    accessor.store_file("info", json.dumps(scale.info()).encode())
+    for coords in map(scale.coords, scale.cells):
+        accessor.store_chunk(scale.part(volume, coords).tobytes(order="F"), KEY, coords)
+    accessor.close()
+
+
+Write = "Callable[[Path, Scale, Array], None]"
+MURMUR = "murmurhash3_x86_128"
+FOREIGN: Mapping[str, tuple[Callable[[Path, Scale, Array], None], Scale, str]] = {
+    "tensorstore identity": (write_with_tensorstore, Scale(sharding(1, 2), **BRAIN), "uint8"),
+    "tensorstore identity, one shard": (write_with_tensorstore, Scale(sharding(), **BRAIN), "uint8"),
+    "tensorstore identity, preshift": (
+        write_with_tensorstore,
+        Scale(sharding(1, 1, preshift_bits=2), **BRAIN),
+        "uint8",
+    ),
+    "tensorstore murmurhash": (
+        write_with_tensorstore,
+        Scale(sharding(2, 5, hashed_by=MURMUR, preshift_bits=1), **BRAIN),
+        "uint8",
+    ),
+    "tensorstore gzip data": (write_with_tensorstore, Scale(sharding(1, 1, data="gzip"), **BRAIN), "uint8"),
+    "tensorstore gzip index": (write_with_tensorstore, Scale(sharding(1, 1, index="gzip"), **BRAIN), "uint8"),
+    "tensorstore murmurhash, gzip": (
+        write_with_tensorstore,
+        Scale(sharding(3, 2, hashed_by=MURMUR, index="gzip", data="gzip"), **BRAIN, data_type="uint16"),
+        "uint16",
+    ),
+    "tensorstore anisotropic": (
+        write_with_tensorstore,
+        Scale(sharding(2, 1, index="gzip"), SIZE, chunk_size=(40, 5, 2), voxel_offset=(5, 3, 7)),
+        "uint8",
+    ),
+    "tensorstore negative offset": (
+        write_with_tensorstore,
+        Scale(sharding(1, 1, data="gzip"), SIZE, chunk_size=(16, 8, 16), voxel_offset=(-41, -3, 1000)),
+        "uint8",
+    ),
+    "tensorstore jpeg": (
+        write_with_tensorstore,
+        Scale(sharding(1, 1), **BRAIN, encoding="jpeg", extra={"jpeg_quality": 100}),
+        "uint8",
+    ),
+    "tensorstore compressed_segmentation": (
+        write_with_tensorstore,
+        Scale(
+            sharding(1, 1, index="gzip", data="gzip"),
+            **BRAIN,
+            data_type="uint32",
+            encoding="compressed_segmentation",
+            extra=LABEL_EXTRA,
+        ),
+        LABELS,
+    ),
+    "cloud-volume": (
+        write_with_cloud_volume,
+        Scale(sharding(2, 2, hashed_by=MURMUR), **BRAIN, voxel_offset=(-7, 0, 9)),
+        "uint8",
+    ),
+    "cloud-volume gzip": (
+        write_with_cloud_volume,
+        Scale(sharding(2, 1, index="gzip", data="gzip"), **BRAIN, data_type="uint16"),
+        "uint16",
+    ),
+    "neuroglancer-scripts": (write_with_neuroglancer_scripts, Scale(sharding(1, 1), **BRAIN), "uint8"),
+    "neuroglancer-scripts zlib": (
+        write_with_neuroglancer_scripts,
+        Scale(sharding(1, 2, index="gzip", data="gzip"), **BRAIN),
+        "uint8",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A pyramid that another tool wrote into a folder."""
+
+    folder: Path
+    scale: Scale
+    volume: Array
+
+    def put(self, pyramid: Pyramid) -> Pyramid:
+        for name, body in files_below(self.folder).items():
+            pyramid.put(name, body)
+        return pyramid
+
+    @property
+    def coords(self) -> list[ChunkCoords]:
+        return [self.scale.coords(cell) for cell in self.scale.cells]
+
+    def check(self, chunks: Mapping[ChunkCoords, bytes | None]) -> None:
+        """Compare fetched chunks with the voxels that were written."""
+        assert sorted(chunks) == sorted(self.coords)
+        for coords, chunk in chunks.items():
+            expected = self.scale.part(self.volume, coords)
+            assert chunk is not None
+            if self.scale.encoding == "raw":
+                assert chunk == expected.tobytes(order="F")
+            elif self.scale.encoding == "jpeg":
+                found = np.asarray(Image.open(io.BytesIO(chunk))).reshape(expected.shape, order="C")
+                pixels = found.ravel().astype(int).reshape(expected.shape, order="F")
+                assert np.abs(pixels - expected).max() <= 4
+            else:
+                encoder = get_encoder(self.scale.info(), self.scale.info()["scales"][0])
+                decoded = encoder.decode(chunk, expected.shape)  # [channel, z, y, x]
+                assert np.array_equal(decoded[0].T, expected)
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Foreign]:
+    """Have a tool write its shards, once for all tests."""
+    root = tmp_path_factory.mktemp("shards")
+
+    @cache
+    def written(name: str) -> Foreign:
+        write, scale, source = FOREIGN[name]
+        folder = root / re.sub(r"\W+", "-", name)
+        folder.mkdir()
+        write(folder, scale, SOURCES[source])
+        return Foreign(folder, scale, SOURCES[source])
+
+    return written
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_shards_of_another_tool_are_read_voxel_by_voxel(
+    make_pyramid: Callable[[str], Pyramid], foreign: Callable[[str], Foreign], name: str, protocol: str
+) -> None:
+    written = foreign(name)
+    accessor = written.put(make_pyramid(protocol)).accessor()
+    written.check(fetch_singly(accessor, written.coords))
+    written.check(fetch_at_once(accessor, written.coords))
+
+
+@pytest.mark.parametrize("name", [name for name in FOREIGN if name.startswith("tensorstore")])
+def test_chunks_are_the_bytes_that_tensorstore_reads_from_its_shards(
+    foreign: Callable[[str], Foreign], name: str
+) -> None:
+    written = foreign(name)
+    spec = {
+        "driver": "neuroglancer_uint64_sharded",
+        "base": f"file://{written.folder}/{KEY}/",
+        "metadata": written.scale.sharding,
+    }
+    store = tensorstore.KvStore.open(spec).result()
+    with FsspecAccessor(written.folder) as accessor:
+        for cell in written.scale.cells:
+            expected = store[struct.pack(">Q", written.scale.chunk_id(cell))]
+            assert accessor.fetch_chunk(KEY, written.scale.coords(cell)) == expected
+
+
+def test_the_other_tools_wrote_what_the_tests_are_about(foreign: Callable[[str], Foreign]) -> None:
+    for name, (_, scale, _) in FOREIGN.items():
+        files = files_below(foreign(name).folder)
+        assert scale.sharding is not None
+        assert sum(file.endswith(".shard") for file in files) > (scale.sharding["shard_bits"] > 0), name
+        assert all(file == "info" or file.endswith(".shard") for file in files), name
+    zlibbed = files_below(foreign("neuroglancer-scripts zlib").folder)[SHARD]
+    assert zlibbed[32:33] == b"\x78"
+    assert gzip.compress(b"")[:3] in files_below(foreign("tensorstore gzip data").folder)[SHARD]
+
+
+@pytest.mark.parametrize("name", ["tensorstore murmurhash, gzip", "cloud-volume", "neuroglancer-scripts zlib"])
+@each_fetch
+def test_a_shard_of_the_older_kind_is_a_pair_of_files(
+    make_pyramid: Callable[[str], Pyramid], foreign: Callable[[str], Foreign], name: str, fetch: Any
+) -> None:
+    written = foreign(name)
+    assert written.scale.sharding is not None
+    cut = 16 << written.scale.sharding["minishard_bits"]
+    for protocol in ("local", "s3"):
+        pyramid = make_pyramid(protocol)
+        for file, body in files_below(written.folder).items():
+            if file.endswith(".shard"):
+                stem = file.removesuffix(".shard")
+                pyramid.put(f"{stem}.index", body[:cut])
+                pyramid.put(f"{stem}.data", body[cut:])
+            else:
+                pyramid.put(file, body)
+        written.check(fetch(pyramid.accessor(), written.coords))
+
+
+# ------------------------------------------------------------------------------------------------------ every protocol
+
+
+def test_shards_are_read_on_every_protocol_through_every_door(readable_pyramid: Pyramid) -> None:
+    written = synthesize(2, 1, index="gzip", data="gzip", descending=True)
+    accessor = written.put(readable_pyramid).accessor()
+    for fetch in FETCH:
+        assert fetch(accessor, written.coords) == written.chunks
+
+
+@each_fetch
+def test_the_tests_own_shards_are_read_by_tensorstore_as_well(tmp_path: Path, fetch: Any) -> None:
+    written = synthesize(2, 1, index="gzip", data="gzip", descending=True, gap=5, without=lambda i: i % 4 == 3)
+    for name, body in written.files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(body)
+    spec = {"driver": "neuroglancer_precomputed", "kvstore": f"file://{tmp_path}/"}
+    volume = tensorstore.open(spec).result().read().result()[..., 0]
+    for coords, chunk in written.chunks.items():
+        assert written.scale.part(volume, coords).tobytes(order="F") == chunk
+    with FsspecAccessor(tmp_path) as accessor:
+        assert fetch(accessor, written.coords) == written.chunks
+
+
+def is_absent(accessor: FsspecAccessor, coords: ChunkCoords) -> bool:
+    """Whether all doors say that a chunk is not there."""
+    with pytest.raises(NotFoundError, match=KEY):
+        accessor.fetch_chunk(KEY, coords)
+    with pytest.raises(NotFoundError, match=KEY):
+        asyncio.run(accessor.fetch_chunk_async(KEY, coords))
+    return fetch_at_once(accessor, [coords]) == {coords: None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "without"),
+    [
+        ("chunk", lambda chunk_id: chunk_id == 5),
+        ("minishard", lambda chunk_id: chunk_id % 4 == 1),
+        ("shard", lambda chunk_id: chunk_id // 4 % 2 == 1),
+    ],
+)
+def test_an_absent_chunk_minishard_or_shard_is_absent(readable_pyramid: Pyramid, kind: str, without: Any) -> None:
+    written = synthesize(2, 1, without=without)
+    accessor = written.put(readable_pyramid).accessor()
+    (absent,) = [written.scale.coords(c) for c in written.scale.cells if written.scale.chunk_id(c) == 5]
+    assert (f"{KEY}/1.shard" in written.files) is (kind != "shard")
+    assert is_absent(accessor, absent)
+    assert fetch_at_once(accessor, [absent, *written.coords]) == {**written.chunks, absent: None}
+
+
+def test_a_chunk_of_size_zero_is_absent(make_pyramid: Callable[[str], Pyramid]) -> None:
+    written = synthesize(1, 0)
+    scale = written.scale
+    shard = pack_shard({0: [(0, b"\1" * 64), (2, b""), (4, b"\2" * 64)]}, 1)
+    pyramid = make_pyramid("memory")
+    pyramid.put("info", written.files["info"])
+    pyramid.put(SHARD, shard)
+    by_id = {scale.chunk_id(cell): scale.coords(cell) for cell in scale.cells}
+    accessor = pyramid.accessor()
+    assert is_absent(accessor, by_id[2])
+    assert accessor.fetch_chunk(KEY, by_id[4]) == b"\2" * 64
+
+
+def test_a_large_shard_index_is_read_in_part(make_pyramid: Callable[[str], Pyramid]) -> None:
+    scale = Scale(sharding(14, 0), size=(4 * 2**14, 4, 4))
+    (first, last) = (scale.coords((x, 0, 0)) for x in (0, 2**14 - 1))
+    pyramid = make_pyramid("http")
+    pyramid.put("info", json.dumps(scale.info()).encode())
+    pyramid.put(SHARD, pack_shard({0: [(0, b"\1" * 64)], 2**14 - 1: [(2**14 - 1, b"\2" * 64)]}, 14))
+    accessor = pyramid.accessor()
+    pyramid.server.log.clear()
+    assert fetch_singly(accessor, [first, last]) == {first: b"\1" * 64, last: b"\2" * 64}
+    assert sum(range_length(entry) for entry in shard_requests(pyramid)) < 2**18 < len(pyramid.get(SHARD))
+
+
+# -------------------------------------------------------------------------------------------------- what `info` decides
+
+
+def test_a_pyramid_may_mix_sharded_and_unsharded_scales(readable_pyramid: Pyramid) -> None:
+    sharded = synthesize(1, 1)
+    coords = sharded.coords[3]
+    info = json.loads(sharded.files["info"])
+    (scale,) = info["scales"]
+    unsharded = {name: value for name, value in scale.items() if name != "sharding"}
+    info["scales"] += [{**unsharded, "key": "plain"}, {**unsharded, "key": "null", "sharding": None}]
+    sharded.put(readable_pyramid)
+    readable_pyramid.put("info", json.dumps(info).encode())
+    for key in ("plain", "null"):
+        readable_pyramid.put(f"{key}/{'{}-{}_{}-{}_{}-{}'.format(*coords)}", key.encode() * 3)
+    accessor = readable_pyramid.accessor()
+    assert accessor.fetch_chunk(KEY, coords) == sharded.chunks[coords]
+    for key in ("plain", "null"):
+        assert accessor.fetch_chunk(key, coords) == key.encode() * 3
+        assert dict(accessor.fetch_chunks(key, [coords])) == {coords: key.encode() * 3}
+
+
+@pytest.mark.parametrize("protocol", ["memory", "local", "s3", "http"])
+def test_without_info_a_scale_is_not_sharded(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    written = synthesize()
+    pyramid = written.put(make_pyramid(protocol))
+    pyramid.delete("info")
+    coords = written.coords[0]
+    pyramid.put(f"{KEY}/{'{}-{}_{}-{}_{}-{}'.format(*coords)}", b"alone")
+    accessor = pyramid.accessor()
+    assert accessor.fetch_chunk(KEY, coords) == b"alone"
+    with pytest.raises(NotFoundError):
+        accessor.fetch_chunk(KEY, written.coords[1])
+
+
+@pytest.mark.parametrize("protocol", ["memory", "local", "s3", "http"])
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"scales": [{"key": "1mm", "sharding": {"@type": "other"}}]}'])
+def test_an_info_that_cannot_be_is_an_error_that_names_it(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, text: bytes
+) -> None:
+    pyramid = make_pyramid(protocol)
+    pyramid.put("info", text)
+    accessor = pyramid.accessor()
+    for fetch in FETCH:
+        with pytest.raises(InvalidInfoError, match=r"/info: .*expected"):
+            fetch(accessor, [(0, 4, 0, 4, 0, 4)])
+
+
+def test_an_info_that_the_server_fails_to_send_is_not_no_info() -> None:
+    with servers.fault_server(servers.respond(500)) as server, FsspecAccessor(server.url, attempts=1) as accessor:
+        for fetch in FETCH:
+            with pytest.raises(DataAccessError, match=r"/info.*500") as caught:
+                fetch(accessor, [(0, 4, 0, 4, 0, 4)])
+            assert not isinstance(caught.value, NotFoundError)
+
+
+@pytest.mark.parametrize(
+    "coords",
+    [
+        (1, 5, 0, 4, 0, 4),
+        (0, 8, 0, 4, 0, 4),
+        (0, 3, 0, 4, 0, 4),
+        (-4, 0, 0, 4, 0, 4),
+        (32, 36, 0, 4, 0, 4),
+        (0, 4, 0, 4, 4, 8),
+        (2**70, 2**70 + 4, 0, 4, 0, 4),
+    ],
+)
+@each_fetch
+def test_coordinates_that_are_not_on_the_grid_are_an_error_before_any_shard_is_read(
+    make_pyramid: Callable[[str], Pyramid], coords: ChunkCoords, fetch: Any
+) -> None:
+    pyramid = synthesize().put(make_pyramid("http"))
+    accessor = pyramid.accessor()
+    pyramid.server.log.clear()
+    with pytest.raises(ValueError, match=re.escape(str(coords))) as caught:
+        fetch(accessor, [coords])
+    assert not isinstance(caught.value, DataAccessError)
+    assert shard_requests(pyramid) == []
+
+
+HUGE = (4 * 2**22, 4 * 2**21, 4 * 2**21)
+
+
+@each_fetch
+def test_a_grid_may_need_all_64_bits(make_pyramid: Callable[[str], Pyramid], fetch: Any) -> None:
+    scale = Scale(sharding(0, 64), size=HUGE)
+    last = scale.coords((2**22 - 1, 2**21 - 1, 2**21 - 1))
+    pyramid = make_pyramid("memory")
+    pyramid.put("info", json.dumps(scale.info()).encode())
+    pyramid.put(f"{KEY}/{'f' * 16}.shard", pack_shard({0: [(2**64 - 1, b"\7" * 64)]}, 0))
+    assert fetch(pyramid.accessor(), [last]) == {last: b"\7" * 64}
+
+
+@each_fetch
+def test_a_grid_that_needs_more_than_64_bits_is_an_error(make_pyramid: Callable[[str], Pyramid], fetch: Any) -> None:
+    scale = Scale(sharding(0, 64), size=(HUGE[0] + 1, *HUGE[1:]))
+    pyramid = make_pyramid("memory")
+    pyramid.put("info", json.dumps(scale.info()).encode())
+    with pytest.raises(ValueError, match=r"65 bits.*64"):
+        fetch(pyramid.accessor(), [(0, 4, 0, 4, 0, 4)])
+
+
+# ------------------------------------------------------------------------------------------------------------ requests
+
+
+def shard_requests(pyramid: Pyramid) -> list[servers.Request]:
+    """Return the logged requests but those of `info`; each is a GET of a range."""
+    asked: list[servers.Request] = [e for e in pyramid.server.log.entries() if not e.path.endswith("/info")]
+    assert {entry.method for entry in asked} <= {"GET"}
+    assert all(range_length(entry) for entry in asked)
+    return asked
+
+
+def range_length(entry: servers.Request) -> int:
+    first, last = map(int, entry.headers["Range"].removeprefix("bytes=").split("-"))
+    return last - first + 1
+
+
+class Counted:
+    """A pyramid on a server that counts, with one accessor."""
+
+    def __init__(self, pyramid: Pyramid, **options: Any) -> None:
+        self.pyramid = pyramid
+        self.accessor = pyramid.accessor(**options)
+
+    def requests(self, fetch: Callable[..., Any], *args: Any) -> int:
+        """Count what one call asks of shards."""
+        (self.pyramid.server if self.pyramid.protocol == "nginx" else self.pyramid.server.log).clear()
+        fetch(self.accessor, *args)
+        return len(shard_requests(self.pyramid))
+
+
+with_log = pytest.mark.parametrize("protocol", WITH_LOG)
+
+
+@with_log
+@each_fetch
+def test_a_cold_chunk_is_three_gets_and_the_next_of_its_minishard_is_one(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, fetch: Any
+) -> None:
+    written = synthesize(1, 0, index="gzip", data="gzip")
+    counted = Counted(written.put(make_pyramid(protocol)))
+    first, other_minishard, same_minishard = written.coords[:3]
+    assert counted.requests(fetch, [first]) == 3
+    assert counted.requests(fetch, [same_minishard]) == 1
+    assert counted.requests(fetch, [first]) == 1
+    assert counted.requests(fetch, [other_minishard]) == 2
+
+
+@with_log
+def test_info_is_one_get_for_all_that_is_read(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    written = synthesize(1, 1)
+    counted = Counted(written.put(make_pyramid(protocol)))
+    (counted.pyramid.server if protocol == "nginx" else counted.pyramid.server.log).clear()
+    for fetch in FETCH:
+        fetch(counted.accessor, written.coords[:5])
+    entries = counted.pyramid.server.log.entries()
+    assert sum(entry.path.endswith("/info") for entry in entries) == 1
+
+
+@with_log
+def test_that_a_chunk_is_absent_from_a_known_index_is_one_small_get_however_many_are(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    written = synthesize(1, 0, without=lambda chunk_id: chunk_id in {4, 6} or chunk_id % 2 == 1)
+    by_id = {written.scale.chunk_id(cell): written.scale.coords(cell) for cell in written.scale.cells}
+    counted = Counted(written.put(make_pyramid(protocol)))
+    counted.requests(fetch_at_once, [by_id[0]])
+    for absent in ([4], [1], [1, 3, 4, 5, 6, 7]):
+        coords = [by_id[chunk_id] for chunk_id in absent]
+        assert counted.requests(fetch_at_once, coords) == 1
+        assert range_length(shard_requests(counted.pyramid)[0]) <= 32
+        with pytest.raises(NotFoundError):
+            counted.requests(fetch_singly, coords)
+        assert len(shard_requests(counted.pyramid)) == 1
+
+
+@each_fetch
+def test_a_chunk_that_is_added_to_a_shard_is_found_where_it_was_absent(
+    make_pyramid: Callable[[str], Pyramid], fetch: Any
+) -> None:
+    before, after = synthesize(1, 0, without=lambda chunk_id: chunk_id == 2), synthesize(1, 0)
+    (added,) = set(after.coords) - set(before.coords)
+    for protocol in ("memory", "local", "s3", "nginx"):
+        pyramid = before.put(make_pyramid(protocol))
+        accessor = pyramid.accessor()
+        fetch(accessor, before.coords)
+        assert is_absent(accessor, added)
+        after.put(pyramid)
+        assert fetch(accessor, [added]) == {added: after.chunks[added]}
+
+
+@with_log
+@pytest.mark.parametrize("count", [1, 8])
+def test_an_absent_shard_is_one_get_once_the_layout_is_known(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, count: int
+) -> None:
+    written = synthesize(0, 1, without=lambda chunk_id: chunk_id % 2 == 1)
+    by_id = {written.scale.chunk_id(cell): written.scale.coords(cell) for cell in written.scale.cells}
+    counted = Counted(written.put(make_pyramid(protocol)))
+    counted.requests(fetch_at_once, [by_id[0]])
+    assert counted.requests(fetch_at_once, [by_id[2 * i + 1] for i in range(count)]) == 1
+
+
+@with_log
+def test_contiguous_chunks_of_known_indexes_are_one_get(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    written = synthesize(2, 0)
+    counted = Counted(written.put(make_pyramid(protocol)))
+    assert counted.requests(fetch_at_once, written.coords) == 1 + 4 + 1
+    shuffled = random.Random(0).sample(written.coords, len(written.coords))
+    assert counted.requests(fetch_at_once, shuffled) == 1
+
+
+@pytest.mark.parametrize(("max_range", "expected"), [(64, 32), (127, 32), (128, 16), (640, 4), (2048, 1)])
+def test_joined_ranges_are_no_longer_than_max_range(
+    make_pyramid: Callable[[str], Pyramid], max_range: int, expected: int
+) -> None:
+    written = synthesize()
+    counted = Counted(written.put(make_pyramid("http")), max_range=max_range)
+    counted.requests(fetch_singly, written.coords[:1])
+    assert counted.requests(fetch_at_once, written.coords) == expected
+    assert max(map(range_length, shard_requests(counted.pyramid))) <= max_range
+
+
+def test_a_chunk_longer_than_max_range_is_read_all_the_same(make_pyramid: Callable[[str], Pyramid]) -> None:
+    written = synthesize()
+    counted = Counted(written.put(make_pyramid("http")), max_range=1)
+    assert fetch_at_once(counted.accessor, written.coords) == written.chunks
+
+
+@pytest.mark.parametrize(("max_gap", "expected"), [(0, 32), (99, 32), (100, 1)])
+def test_chunks_with_more_than_max_gap_between_them_are_not_joined(
+    make_pyramid: Callable[[str], Pyramid], max_gap: int, expected: int
+) -> None:
+    written = synthesize(gap=100)
+    counted = Counted(written.put(make_pyramid("http")), max_gap=max_gap)
+    counted.requests(fetch_singly, written.coords[:1])
+    assert counted.requests(fetch_at_once, written.coords) == expected
+    assert fetch_at_once(counted.accessor, written.coords) == written.chunks
+
+
+@pytest.mark.parametrize("options", [{"max_gap": -1}, {"max_range": 0}])
+def test_bounds_out_of_their_range_are_an_error(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        FsspecAccessor("memory://brain", **options)
+
+
+def test_what_is_asked_of_a_shard_is_its_bytes_as_they_are(make_pyramid: Callable[[str], Pyramid]) -> None:
+    written = synthesize(1, 1, index="gzip", data="gzip")
+    counted = Counted(written.put(make_pyramid("http")))
+    counted.requests(fetch_at_once, written.coords)
+    assert {entry.headers["Accept-Encoding"] for entry in shard_requests(counted.pyramid)} == {"identity"}
+
+
+def test_a_shard_is_read_from_an_nginx_that_compresses(tmp_path: Path) -> None:
+    if not servers.nginx_installed():
+        pytest.skip("nginx is not installed (apt-get install nginx-light)")
+    written = synthesize(1, 0)
+    for name, body in written.files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(body)
+    with servers.nginx_server(tmp_path, gzip=True) as server, FsspecAccessor(server.url) as accessor:
+        for fetch in FETCH:
+            assert fetch(accessor, written.coords) == written.chunks
+
+
+# ------------------------------------------------------------------------------------------------- at once, and bounded
+
+
+class Shards:
+    """Serves files of a dict, with Range and an ETag, and lets a test act on the requests for shards."""
+
+    def __init__(self, files: Mapping[str, bytes], seconds: float = 0) -> None:
+        self.files = dict(files)
+        self.etag = '"1"'
+        self.fields = ("ETag",)
+        self.seconds = seconds
+        self.before: Callable[[int, web.Request], web.StreamResponse | None] = lambda _number, _request: None
+        """Called with the number of each request for a shard, from 1; may answer in place of the server."""
+        self.seen = 0
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(self.seconds)
+        name = request.path.strip("/")
+        if name.endswith(".shard"):
+            self.seen += 1
+            answer = self.before(self.seen, request)
+            if answer is not None:
+                return answer
+        body = self.files.get(name)
+        if body is None:
+            return web.Response(status=404)
+        return servers._partial(request, body, dict.fromkeys(self.fields, self.etag))
+
+    def replace(self, written: Written) -> None:
+        self.files = dict(written.files)
+        self.etag = f'"{random.random()}"'
+
+
+def test_32_threads_that_need_the_same_indexes_share_their_requests() -> None:
+    written = synthesize()
+    serving = Shards(written.files, seconds=0.05)
+    barrier = threading.Barrier(32)
+
+    def fetch(coords: ChunkCoords) -> bytes:
+        barrier.wait(10)
+        return accessor.fetch_chunk(KEY, coords)
+
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url) as accessor:
+        with ThreadPoolExecutor(32) as pool:
+            assert dict(zip(written.coords, pool.map(fetch, written.coords), strict=True)) == written.chunks
+        assert server.log.count() == 1 + 2 + 32
+
+
+def test_tasks_of_two_loops_that_need_the_same_indexes_share_their_requests() -> None:
+    written = synthesize()
+    serving = Shards(written.files, seconds=0.05)
+    barrier = threading.Barrier(2)
+
+    async def fetch_all(coords: list[ChunkCoords]) -> list[bytes]:
+        barrier.wait(10)
+        return await asyncio.gather(*(accessor.fetch_chunk_async(KEY, each) for each in coords))
+
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url) as accessor:
+        with ThreadPoolExecutor(2) as pool:
+            halves = [written.coords[::2], written.coords[1::2]]
+            found = list(pool.map(lambda half: asyncio.run(fetch_all(half)), halves))
+        assert found == [[written.chunks[coords] for coords in half] for half in halves]
+        assert server.log.count() == 1 + 2 + 32
+
+
+@pytest.mark.parametrize("slow", ["/info", ".shard"])
+@pytest.mark.parametrize("cancelled", ["the first", "the second"])
+def test_a_cancelled_reader_does_not_harm_another_that_needs_the_same_index(slow: str, cancelled: str) -> None:
+    written = synthesize()
+    serving = Shards(written.files)
+    waiting, go_on = threading.Event(), threading.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith(slow) and not go_on.is_set():
+            waiting.set()
+            while not go_on.is_set():  # noqa: ASYNC110 - of a thread
+                await asyncio.sleep(0.005)
+        return await serving.handle(request)
+
+    async def main() -> bytes:
+        first, second = written.coords[:2]
+        tasks = {"the first": asyncio.create_task(accessor.fetch_chunk_async(KEY, first))}
+        await asyncio.to_thread(waiting.wait, 10)
+        tasks["the second"] = asyncio.create_task(accessor.fetch_chunk_async(KEY, second))
+        await asyncio.sleep(0.1)  # until it waits for the first one, which nothing tells
+        stopped = tasks.pop(cancelled)
+        stopped.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopped
+        await asyncio.sleep(0.05)  # for the cancellation to reach the other loop
+        go_on.set()
+        (kept,) = tasks.values()
+        return await asyncio.wait_for(kept, 10)
+
+    with servers.fault_server(handle) as server, FsspecAccessor(server.url) as accessor:
+        kept = written.coords[cancelled == "the first"]
+        assert asyncio.run(main()) == written.chunks[kept]
+        assert fetch_at_once(accessor, written.coords) == written.chunks
+
+
+def test_a_failure_to_read_an_index_is_not_remembered() -> None:
+    written = synthesize()
+    serving = Shards(written.files)
+    serving.before = lambda number, _request: web.Response(status=500) if number in {1, 3} else None
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url, attempts=1) as accessor:
+        for _ in range(2):  # the shard index, then that of the minishard
+            with pytest.raises(DataAccessError, match="500"):
+                accessor.fetch_chunk(KEY, written.coords[0])
+        assert fetch_singly(accessor, written.coords) == written.chunks
+
+
+def test_a_shard_that_appears_is_found(make_pyramid: Callable[[str], Pyramid]) -> None:
+    written = synthesize()
+    for protocol in ("local", "s3"):
+        pyramid = written.put(make_pyramid(protocol))
+        pyramid.delete(SHARD)
+        accessor = pyramid.accessor()
+        assert is_absent(accessor, written.coords[0])
+        written.put(pyramid)
+        assert fetch_singly(accessor, written.coords) == written.chunks
+
+
+def test_indexes_take_bounded_memory(make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "INDEX_CACHE_BYTES", 3000)
+    written = synthesize(0, 5)  # 32 shards of one chunk
+    counted = Counted(written.put(make_pyramid("http")))
+    assert fetch_singly(counted.accessor, written.coords) == written.chunks
+    last, first = written.coords[-1], written.coords[0]
+    assert counted.requests(fetch_singly, [last]) == 1
+    assert counted.requests(fetch_singly, [first]) == 3
+    (kept,) = counted.accessor._shards._caches.values()
+    assert 0 < sum(value.nbytes for value in kept._kept.values()) <= 3000
+
+
+def test_a_pickled_accessor_reads_shards(readable_pyramid: Pyramid) -> None:
+    written = synthesize(1, 1, data="gzip")
+    accessor = written.put(readable_pyramid).accessor()
+    accessor.fetch_chunk(KEY, written.coords[0])
+    with pickle.loads(pickle.dumps(accessor)) as copy:
+        assert fetch_at_once(copy, written.coords) == written.chunks
+
+
+# ------------------------------------------------------------------------------------------------------- broken servers
+
+
+def whole(body: bytes, _range: tuple[int, int]) -> web.Response:
+    return web.Response(body=body)
+
+
+def partial_answer(
+    body: bytes, asked: tuple[int, int], *, shift: int = 0, longer: int = 0, **headers: str
+) -> web.Response:
+    start, end = asked[0] + shift, asked[1] + shift + longer
+    part = body[max(0, start) : end]
+    fields = {"ETag": '"1"', "Content-Range": f"bytes {start}-{end - 1}/{len(body)}", **headers}
+    return web.Response(status=206, body=part, headers=fields)
+
+
+def misplaced(body: bytes, asked: tuple[int, int]) -> web.Response:
+    """Announce what was asked for, and send as many other bytes."""
+    return partial_answer(body, asked, shift=1)
+
+
+def short(body: bytes, asked: tuple[int, int]) -> web.Response:
+    return partial_answer(body, asked, longer=-1)
+
+
+def long(body: bytes, asked: tuple[int, int]) -> web.Response:
+    return partial_answer(body + b"more", asked, longer=1)
+
+
+def gzipped(body: bytes, asked: tuple[int, int]) -> web.Response:
+    """Send as many bytes of the compressed file as were asked for of the file itself."""
+    return partial_answer(gzip.compress(body, 0), asked, **{"Content-Encoding": "gzip"})
+
+
+def empty(_body: bytes, _asked: tuple[int, int]) -> web.Response:
+    return web.Response(status=204)
+
+
+PHASES = {"shard index": 1, "minishard index": 2, "chunk": 3}
+
+
+def named(written: Written, coords: ChunkCoords) -> str:
+    """Return a pattern for an error about a chunk: it gives the chunk's id or its coordinates."""
+    (cell,) = (cell for cell in written.scale.cells if written.scale.coords(cell) == coords)
+    given_name = "{}-{}_{}-{}_{}-{}".format(*coords)
+    return rf"chunks? {written.scale.chunk_id(cell)}\b|{re.escape(str(coords))}|{re.escape(given_name)}"
+
+
+def asked_range(request: web.Request) -> tuple[int, int]:
+    first, last = map(int, request.headers["Range"].removeprefix("bytes=").split("-"))
+    return first, last + 1
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("answer", [whole, misplaced, short, long, gzipped, empty])
+@each_fetch
+def test_an_answer_that_is_not_the_range_asked_for_is_an_error_that_names_the_shard(
+    phase: str, answer: Any, fetch: Any
+) -> None:
+    written = synthesize(1, 0)
+    serving = Shards(written.files)
+    coords = written.coords[2]
+
+    def before(number: int, request: web.Request) -> web.StreamResponse | None:
+        if number != PHASES[phase]:
+            return None
+        response: web.StreamResponse = answer(written.files[SHARD], asked_range(request))
+        return response
+
+    serving.before = before
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url, attempts=1) as accessor:
+        with pytest.raises(DataAccessError, match=re.escape(SHARD)) as caught:
+            fetch(accessor, [coords])
+        assert not isinstance(caught.value, NotFoundError)
+        if answer is not empty:
+            assert isinstance(caught.value, CorruptDataError)
+        if phase == "chunk":
+            assert re.search(named(written, coords), str(caught.value))
+        assert serving.seen == PHASES[phase]
+        assert fetch(accessor, [coords]) == {coords: written.chunks[coords]}, "the failure is remembered"
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@each_fetch
+def test_a_range_that_breaks_off_is_asked_for_again_and_then_an_error(phase: str, fetch: Any) -> None:
+    written = synthesize(1, 0)
+    files = Shards(written.files)
+    coords = written.coords[2]
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith(".shard") and files.seen + 1 == PHASES[phase]:
+            start, end = asked_range(request)
+            response = web.StreamResponse(status=206)
+            response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(written.files[SHARD])}"
+            response.content_length = end - start
+            await response.prepare(request)
+            await response.write(written.files[SHARD][start : end - 1])
+            assert request.transport is not None
+            request.transport.close()
+            return response
+        return await files.handle(request)
+
+    with servers.fault_server(handle) as server, FsspecAccessor(server.url, attempts=2) as accessor:
+        with pytest.raises(CorruptDataError, match=re.escape(SHARD)):
+            fetch(accessor, [coords])
+        assert server.log.count() == 1 + PHASES[phase] - 1 + 2
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    ("status", "error"), [(403, AccessDeniedError), (500, DataAccessError), (416, CorruptDataError)]
+)
+@each_fetch
+def test_a_status_is_never_an_absent_chunk(phase: str, status: int, error: type[Exception], fetch: Any) -> None:
+    written = synthesize(1, 0)
+    serving = Shards(written.files)
+    serving.before = lambda number, _: web.Response(status=status) if number == PHASES[phase] else None
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url, attempts=1) as accessor:
+        with pytest.raises(error, match=re.escape(SHARD)) as caught:
+            fetch(accessor, written.coords[2:3])
+        assert not isinstance(caught.value, NotFoundError)
+
+
+# -------------------------------------------------------------------------------------------------------- broken shards
+
+
+def broken(minishards: Mapping[int, Iterable[tuple[int, int, int]]], data: bytes, *, bits: int = 1) -> bytes:
+    """Write a shard of which the minishard indexes are given, ``(id, start, size)``, whatever they say."""
+    entries, indexes = [], b""
+    for minishard in range(2**bits):
+        rows = index_rows(minishards.get(minishard, ()))
+        start = len(data) + len(indexes)
+        indexes += rows
+        entries.append(struct.pack("<QQ", start, start + len(rows)))
+    return b"".join(entries) + data + indexes
+
+
+FAR = 1 << 61  # more than any memory
+OUTSIDE = {
+    "begins at the end": lambda size: (size, size + 48),
+    "ends behind the end": lambda size: (size - 24, size + 24),
+    "ends far behind the end": lambda size: (size - 24, size + 24 * 2**57),
+    "is far behind the end": lambda size: (FAR, FAR + 24),
+}
+outside = pytest.mark.parametrize("place", OUTSIDE.values(), ids=OUTSIDE)
+
+
+@outside
+def test_an_index_outside_of_its_file_is_corrupt(readable_pyramid: Pyramid, place: Any) -> None:
+    written = synthesize(1, 0)
+    shard = written.files[SHARD]
+    pyramid = written.put(readable_pyramid)
+    pyramid.put(SHARD, struct.pack("<QQ", *place(len(shard) - 32)) + shard[16:])
+    accessor = pyramid.accessor()
+    for fetch in FETCH:
+        with pytest.raises(CorruptDataError, match=re.escape(SHARD)):
+            fetch(accessor, written.coords[:1])
+        assert fetch(accessor, written.coords[1:2]) == {written.coords[1]: written.chunks[written.coords[1]]}
+
+
+@outside
+def test_a_chunk_outside_of_its_file_is_corrupt(readable_pyramid: Pyramid, place: Any) -> None:
+    written = synthesize(1, 0)
+    first, second = written.coords[0], written.coords[2]  # of minishard 0
+    data = written.chunks[second]
+    start, end = place(len(data) + 48)
+    pyramid = written.put(readable_pyramid)
+    pyramid.put(SHARD, broken({0: [(0, start, end - start), (2, 0, 64)]}, data))
+    accessor = pyramid.accessor()
+    for fetch in FETCH:
+        with pytest.raises(CorruptDataError, match=re.escape(SHARD)) as caught:
+            fetch(accessor, [first])
+        assert re.search(named(written, first), str(caught.value))
+        assert fetch(accessor, [second]) == {second: data}
+
+
+@pytest.mark.parametrize("protocol", ["memory", "local", "http", "s3"])
+def test_a_shard_shorter_than_its_index_is_corrupt(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    written = synthesize(2, 0)
+    pyramid = written.put(make_pyramid(protocol))
+    for length in (0, 1, 63):
+        pyramid.put(SHARD, written.files[SHARD][:length])
+        accessor = pyramid.accessor()
+        for fetch in FETCH:
+            with pytest.raises(CorruptDataError, match=re.escape(SHARD)):
+                fetch(accessor, written.coords[:1])
+
+
+def gzip_shard(change: Callable[[bytes], bytes], *, index: str = "raw") -> Written:
+    """Write a shard of which chunk 2 is stored in a broken way."""
+    good = synthesize(1, 0, data="gzip", index=index)
+    bodies = {good.scale.chunk_id(cell): good.chunks[good.scale.coords(cell)] for cell in good.scale.cells}
+    stored = {i: gzip.compress(body, mtime=0) for i, body in bodies.items()}
+    stored[2] = change(bodies[2])
+    minishards = {m: [(i, stored[i]) for i in sorted(stored) if i % 2 == m] for m in (0, 1)}
+    return Written(good.scale, {**good.files, SHARD: pack_shard(minishards, 1, pack_index=PACK[index])}, good.chunks)
+
+
+def deflated(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(body) + packer.flush()
+
+
+BROKEN_GZIP: Mapping[str, Callable[[bytes], bytes]] = {
+    "cut by a byte": lambda body: gzip.compress(body)[:-1],
+    "cut to its header": lambda body: gzip.compress(body)[:10],
+    "of a wrong checksum": lambda body: gzip.compress(body)[:-8] + bytes(8),
+    "with a tail": lambda body: gzip.compress(body) + b"tail",
+    "not gzip": bytes,
+    "a cut zlib stream": lambda body: zlib.compress(body)[:-1],
+    "of no checksum at all": deflated,
+    "larger than a chunk": lambda body: gzip.compress(body + b"."),
+    "smaller than a chunk": lambda body: gzip.compress(body[1:]),
+    "a bomb": lambda body: gzip.compress(body + bytes(1 << 27), 9),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN_GZIP.values(), ids=BROKEN_GZIP)
+@pytest.mark.parametrize("protocol", ["local", "http"])
+def test_a_chunk_that_does_not_decode_is_corrupt_and_named(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, change: Any
+) -> None:
+    written = gzip_shard(change)
+    accessor = written.put(make_pyramid(protocol)).accessor()
+    (coords,) = [written.scale.coords(cell) for cell in written.scale.cells if written.scale.chunk_id(cell) == 2]
+    others = [each for each in written.coords if each != coords]
+    for fetch in FETCH:
+        with pytest.raises(CorruptDataError, match=re.escape(SHARD)) as caught:
+            fetch(accessor, [coords])
+        assert re.search(named(written, coords), str(caught.value))
+        assert fetch(accessor, others) == {each: written.chunks[each] for each in others}
+    with pytest.raises(CorruptDataError, match=named(written, coords)):
+        fetch_at_once(accessor, written.coords)
+
+
+@pytest.mark.parametrize("size", [63, 65, 128])
+@each_fetch
+def test_a_raw_chunk_of_another_length_is_corrupt(
+    make_pyramid: Callable[[str], Pyramid], size: int, fetch: Any
+) -> None:
+    written = synthesize(1, 0)
+    first, second = written.coords[0], written.coords[2]
+    data = written.chunks[first] + written.chunks[second]
+    pyramid = written.put(make_pyramid("memory"))
+    pyramid.put(SHARD, broken({0: [(0, 0, size), (2, 64, 64)]}, data))
+    accessor = pyramid.accessor()
+    with pytest.raises(CorruptDataError, match=named(written, first)):
+        fetch(accessor, [first])
+    assert fetch(accessor, [second]) == {second: written.chunks[second]}
+
+
+def test_the_chunk_that_breaks_a_joined_range_is_named(make_pyramid: Callable[[str], Pyramid]) -> None:
+    written = synthesize(1, 0)
+    even = [(written.scale.chunk_id(cell), written.scale.coords(cell)) for cell in written.scale.cells]
+    even = sorted(pair for pair in even if pair[0] % 2 == 0)
+    data = b"".join(written.chunks[coords] for _, coords in even)
+    places = [(chunk_id, 64 * i, 64) for i, (chunk_id, _) in enumerate(even)]
+    last_id, last = even[-1]
+    places[-1] = (last_id, len(data) - 64, 64 + 24 * 16 + 1)  # one byte behind the end of the file
+    for protocol in ("local", "http"):
+        pyramid = written.put(make_pyramid(protocol))
+        pyramid.put(SHARD, broken({0: places}, data))
+        with pytest.raises(CorruptDataError, match=named(written, last)):
+            fetch_at_once(pyramid.accessor(), [coords for _, coords in even])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        index_rows([(0, 0, 64), (0, 0, 64)]),
+        index_rows([(0, 2**63, 64)]),
+        b"\xff" * 24,
+    ],
+    ids=["a chunk twice", "a chunk at no place", "all ones"],
+)
+def test_an_index_that_cannot_be_is_corrupt_and_names_shard_and_minishard(
+    readable_pyramid: Pyramid, index: bytes
+) -> None:
+    written = synthesize(1, 0)
+    pyramid = written.put(readable_pyramid)
+    pyramid.put(SHARD, struct.pack("<QQQQ", 0, len(index), 0, 0) + index)
+    accessor = pyramid.accessor()
+    for fetch in FETCH:
+        with pytest.raises(CorruptDataError, match=rf"{re.escape(SHARD)}.*minishard 0"):
+            fetch(accessor, written.coords[:1])
+
+
+PEAK = 32 << 20
+
+
+def peak_of(call: Callable[[], Any]) -> int:
+    """Return the bytes that Python took, at the most, for a call."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress], ids=["gzip", "zlib"])
+def test_an_index_that_decodes_to_more_than_its_scale_has_chunks_takes_no_memory(
+    make_pyramid: Callable[[str], Pyramid], pack: Any
+) -> None:
+    written = synthesize(0, 0, index="gzip")
+    bomb = pack(bytes(24 << 20))
+    pyramid = written.put(make_pyramid("memory"))
+    pyramid.put(SHARD, struct.pack("<QQ", 0, len(bomb)) + bomb)
+    accessor = pyramid.accessor()
+
+    def fetch() -> None:
+        with pytest.raises(CorruptDataError, match=re.escape(SHARD)):
+            accessor.fetch_chunk(KEY, written.coords[0])
+
+    assert peak_of(fetch) < PEAK
+
+
+@pytest.mark.parametrize("protocol", ["memory", "local", "http", "zip"])
+def test_a_range_that_no_file_has_takes_no_memory(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    written = synthesize(1, 0)
+    pyramid = written.put(make_pyramid(protocol))
+    pyramid.put(SHARD, broken({0: [(0, 0, 1 << 35), (2, 0, 64)]}, bytes(64)))
+    accessor = pyramid.accessor()
+
+    def fetch() -> None:
+        with pytest.raises(CorruptDataError, match=re.escape(SHARD)):
+            accessor.fetch_chunk(KEY, written.coords[0])
+
+    assert peak_of(fetch) < PEAK
+
+
+# ------------------------------------------------------------------------------------------------------------- replaced
+
+OLD = synthesize(1, 0, seed=1)
+NEW = synthesize(1, 0, seed=2, descending=True, gap=3)
+
+
+@pytest.mark.parametrize("protocol", ["memory", "local", "s3", "gcs", "azure", "sftp", "nginx"])
+@each_fetch
+def test_a_replaced_shard_yields_its_new_chunks(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, fetch: Any
+) -> None:
+    pyramid = OLD.put(make_pyramid(protocol))
+    accessor = pyramid.accessor()
+    assert fetch(accessor, OLD.coords) == OLD.chunks
+    NEW.put(pyramid)
+    assert fetch(accessor, NEW.coords) == NEW.chunks
+
+
+@pytest.mark.parametrize("field_name", ["ETag", "Last-Modified"])
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+@each_fetch
+def test_a_shard_that_is_replaced_between_two_requests_yields_chunks_of_one_version(
+    field_name: str, after: int, fetch: Any
+) -> None:
+    serving = Shards(OLD.files)
+    serving.fields = (field_name,)
+    serving.before = lambda number, _: serving.replace(NEW) if number == after + 1 else None
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url) as accessor:
+        found = fetch(accessor, OLD.coords[:4])
+    for coords, chunk in found.items():
+        assert chunk in (OLD.chunks[coords], NEW.chunks[coords])
+    if after < 3:  # before the first chunk was read
+        assert found == {coords: NEW.chunks[coords] for coords in OLD.coords[:4]}
+
+
+@pytest.mark.parametrize("after", range(1, 10))
+def test_a_shard_replaced_while_a_batch_is_planned_is_not_mixed_with_its_old_index(
+    monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    monkeypatch.setattr(shards, "INDEX_CACHE_BYTES", 1)  # every index is asked for again
+    serving = Shards(OLD.files)
+    serving.before = lambda number, _: serving.replace(NEW) if number == after else None
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url) as accessor:
+        found = dict(accessor.fetch_chunks(KEY, OLD.coords[:4], in_flight=1))
+    for coords, chunk in found.items():
+        assert chunk in (OLD.chunks[coords], NEW.chunks[coords])
+
+
+@each_fetch
+def test_a_shard_that_never_stays_the_same_is_an_error(fetch: Any) -> None:
+    serving = Shards(OLD.files)
+    serving.before = lambda _number, _request: serving.replace(OLD)
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url) as accessor:
+        with pytest.raises(DataAccessError, match=rf"{re.escape(SHARD)}.*replaced"):
+            fetch(accessor, OLD.coords[:1])
+        assert serving.seen < 20
+
+
+def test_a_shard_that_is_gone_since_its_index_was_read_is_not_found() -> None:
+    serving = Shards(OLD.files)
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url) as accessor:
+        accessor.fetch_chunk(KEY, OLD.coords[0])
+        del serving.files[SHARD]
+        with pytest.raises(NotFoundError, match=KEY):
+            accessor.fetch_chunk(KEY, OLD.coords[0])
+
+
+# ----------------------------------------------------------------------------------------------------------------- fuzz
+
+
+def unpacked(stored: bytes, encoding: str) -> bytes:
+    """Decode as the specification says; ValueError if that cannot be."""
+    if encoding == "raw":
+        return stored
+    parts = []
+    rest = stored
+    while rest or not parts:
+        member = zlib.decompressobj(wbits=31 if stored[:3] == b"\x1f\x8b\x08" else 15)
+        try:
+            parts.append(member.decompress(rest, 1 << 20))
+        except zlib.error as exc:
+            raise ValueError from exc
+        if not member.eof:
+            raise ValueError
+        rest = member.unused_data
+    return b"".join(parts)
+
+
+def by_the_book(shard: bytes, written: Written, chunk_id: int) -> bytes | None:
+    """Read a chunk in the plainest way: None if it is absent, ValueError if the shard cannot be."""
+    members = written.scale.sharding
+    assert members is not None
+    count = 2 ** members["minishard_bits"]
+    entry = shard[16 * (chunk_id % count) : 16 * (chunk_id % count + 1)]
+    if len(entry) != 16:
+        raise ValueError
+    start, end = struct.unpack("<QQ", entry)
+    body = shard[16 * count :]
+    if start == end:
+        return None
+    if not start < end <= len(body):
+        raise ValueError
+    rows = unpacked(body[start:end], members["minishard_index_encoding"])
+    if len(rows) % 24:
+        raise ValueError
+    numbers = struct.unpack(f"<{len(rows) // 8}Q", rows)
+    n = len(rows) // 24
+    found_id = position = 0
+    for delta, gap, size in zip(numbers[:n], numbers[n : 2 * n], numbers[2 * n :], strict=True):
+        found_id = (found_id + delta) % 2**64
+        position = (position + gap) % 2**64
+        if found_id == chunk_id:
+            if size == 0:
+                return None
+            if position + size > len(body):
+                raise ValueError
+            return unpacked(body[position : position + size], members["data_encoding"])
+        position = (position + size) % 2**64
+    return None
+
+
+@st.composite
+def mutations(draw: st.DrawFn, shard: bytes, index_size: int) -> bytes:
+    """Change some bytes of a shard, more of its indexes than of its chunks, and perhaps its length."""
+    mutated = bytearray(shard)
+    (index_start,) = struct.unpack_from("<Q", shard)
+    positions = st.one_of(
+        st.integers(0, index_size - 1),
+        st.integers(min(len(shard) - 1, index_size + index_start), len(shard) - 1),
+        st.integers(0, len(shard) - 1),
+    )
+    for position, value in draw(st.lists(st.tuples(positions, st.integers(0, 255)), min_size=1, max_size=4)):
+        mutated[position] = value
+    if draw(st.booleans()):
+        word = 8 * draw(st.integers(0, index_size // 8 - 1))
+        value = draw(st.one_of(st.integers(0, len(shard)), st.integers(0, 2**64 - 1)))
+        mutated[word : word + 8] = struct.pack("<Q", value)
+    cut = draw(st.one_of(st.none(), st.integers(0, len(shard)), st.binary(max_size=20)))
+    return bytes(mutated) if cut is None else bytes(mutated[:cut]) if isinstance(cut, int) else bytes(mutated) + cut
+
+
+FUZZED = {
+    "raw": synthesize(1, 0),
+    "gzip": synthesize(1, 0, index="gzip", data="gzip"),
+    "gzip index": synthesize(1, 0, index="gzip"),
+    "zlib": synthesize(1, 0, data="gzip", pack_data=zlib.compress, descending=True, gap=1),
+}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kind"),
+    [*(("memory", kind) for kind in FUZZED), ("local", "raw"), ("local", "gzip"), ("http", "zlib")],
+)
+def test_a_mutated_shard_yields_what_it_says_or_an_error_of_ours(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, kind: str
+) -> None:
+    written = FUZZED[kind]
+    pyramid = written.put(make_pyramid(protocol))
+    ids = {written.scale.coords(cell): written.scale.chunk_id(cell) for cell in written.scale.cells}
+
+    @settings(max_examples=25 if protocol == "memory" else 10)
+    @given(shard=mutations(written.files[SHARD], 32))
+    def check(shard: bytes) -> None:
+        pyramid.put(SHARD, shard)
+        with FsspecAccessor(pyramid.url, attempts=1) as accessor:
+            for coords, chunk in all_that_comes(accessor):
+                if chunk is None:
+                    assert by_the_book(shard, written, ids[coords]) is None
+                else:
+                    assert chunk == by_the_book(shard, written, ids[coords])
+
+    def all_that_comes(accessor: FsspecAccessor) -> Iterator[tuple[ChunkCoords, bytes | None]]:
+        for coords in written.coords[::5]:
+            try:
+                yield coords, accessor.fetch_chunk(KEY, coords)
+            except NotFoundError:
+                yield coords, None
+            except DataAccessError as exc:
+                assert SHARD in str(exc)  # noqa: PT017
+        try:
+            yield from accessor.fetch_chunks(KEY, written.coords)
+        except DataAccessError as exc:
+            assert SHARD in str(exc)  # noqa: PT017
+
+    if protocol == "local":
+        assert peak_of(check) < PEAK
+    else:
+        check()
