@@ -39,10 +39,11 @@ from precomputed_fs.errors import (
     ReadOnlyError,
     URLError,
 )
-from precomputed_fs.grid import ChunkCoords, chunk_coords, chunk_name, compressed_morton_code, layout_of
+from precomputed_fs.grid import ChunkCoords, ChunkGrid, chunk_coords, chunk_name, compressed_morton_code, layout_of
 from precomputed_fs.info import ScaleLayout, parse_info, scale_layout
 from precomputed_fs.objects import Body, More, ObjectStore
 from precomputed_fs.shard_writer import ShardWriter
+from precomputed_fs.sharding import Sharding
 from precomputed_fs.shards import ShardReader, Stored
 from precomputed_fs.urls import Filesystem, check_relative_path, convert_file_url_to_pathname, resolve
 
@@ -361,6 +362,7 @@ class FsspecAccessor(Accessor):
         self._scales: dict[str, _ScaleNames] = {}
         self._info: Mapping[str, Any] | None = None
         self._info_denied: AccessDeniedError | None = None
+        self._info_generation = 0
         self._layouts: dict[str, ScaleLayout] = {}
         self.can_read = self._location.readable
         self.can_write = self._location.writable
@@ -701,6 +703,7 @@ class FsspecAccessor(Accessor):
             return (functools.partial(self._fetch_alone, key, layout, coords) for coords in checked)
 
         def decoded(coords: ChunkCoords, stored: Stored | None) -> tuple[ChunkCoords, bytes | None]:
+            stored = self._waiting_chunk(key, sharding, grid, coords) or stored
             return coords, None if stored is None else self._decoded(self._from_shard(layout, coords, stored))
 
         numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in checked)
@@ -763,13 +766,18 @@ class FsspecAccessor(Accessor):
         if sharding is None or grid is None:
             return None
         chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
-        waiting = self._writer.find(key, sharding, chunk_id)
+        waiting = self._waiting_chunk(key, sharding, grid, coords)
         if waiting is not None:
-            return self._from_shard(layout, coords, Stored(f"{key} (not flushed)", waiting))
+            return self._from_shard(layout, coords, waiting)
         stored = await self._shards.fetch(key, sharding, chunk_id)
         if stored is None:
             return None
         return self._from_shard(layout, coords, stored)
+
+    def _waiting_chunk(self, key: str, sharding: Sharding, grid: ChunkGrid, coords: ChunkCoords) -> Stored | None:
+        """Return a chunk that is stored and not flushed yet."""
+        data = self._writer.find(key, sharding, compressed_morton_code(grid.cell(coords), grid.shape))
+        return None if data is None else Stored(f"{key} (not flushed)", data)
 
     def _from_shard(self, layout: ScaleLayout, coords: ChunkCoords, stored: Stored) -> _Stored:
         return _Stored(
@@ -806,22 +814,29 @@ class FsspecAccessor(Accessor):
         if layout is None and not self.can_read:
             return ScaleLayout()
         if layout is None:
+            generation = self._info_generation
             try:
-                layout = self._layouts[key] = scale_layout(await self._read_info(), key)
+                layout = scale_layout(await self._read_info(), key)
             except InvalidInfoError as exc:
                 message = f"{self._location.display('info')}: {exc}"
                 raise InvalidInfoError(message) from exc
+            if generation == self._info_generation:
+                self._layouts[key] = layout
         return layout
 
     async def _read_info(self) -> Mapping[str, Any]:
         async def load() -> Mapping[str, Any]:
+            generation = self._info_generation
             try:
                 self._info = parse_info(self._decoded(await self._find_file("info")))
             except NotFoundError:
                 self._info = {}
             except AccessDeniedError as exc:  # it may be absent, where S3 does not let one list
                 self._info, self._info_denied = {}, exc
-            return self._info
+            info = self._info
+            if generation != self._info_generation:  # stored anew meanwhile
+                self._info = None
+            return info
 
         return await self._store.load_once("info", lambda: self._info, load) or {}
 
@@ -897,7 +912,7 @@ class FsspecAccessor(Accessor):
         something that this package compressed. A name with a suffix says what they are.
         """
         is_named = bool(split_suffix(name)[1])
-        wanted = self._gzip and mime_type not in INCOMPRESSIBLE_MIME_TYPES
+        wanted = self._gzip and mime_type.partition(";")[0].strip().lower() not in INCOMPRESSIBLE_MIME_TYPES
         if is_named or not (wanted or is_gzip(data)):
             return _Packed(data, "", mime_type, "")
         data = gzip_compress(data, self._compresslevel)
@@ -909,6 +924,7 @@ class FsspecAccessor(Accessor):
         others = await self._other_names(name, packed.suffix)
         await self._put(name, name + packed.suffix, others, packed, overwrite=overwrite)
         if name == "info":
+            self._info_generation += 1
             self._info = self._info_denied = None
             self._layouts = {}
 
@@ -992,7 +1008,7 @@ class FsspecAccessor(Accessor):
                     return
                 for other in others:  # the new data is in place before the old twins go
                     await store.delete(other)
-                if not store.scheme.cheap_misses or await store.exists(name):
+                if not others or await store.exists(name):
                     return
 
     def _in_the_way(self, name: str, *, overwrite: bool) -> DataAccessError:

@@ -23,6 +23,7 @@ GZIP_ENCODING = "gzip"
 INCOMPRESSIBLE_MIME_TYPES = frozenset({"application/json", "image/jpeg", "image/png"})
 """What neuroglancer-scripts stores as it is: Neuroglancer and browsers read these directly."""
 
+_LARGEST_CHECKED = 1 << 26  # bytes that are decoded to know whether something is gzip
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _XZ_MEMORY = 1 << 30  # bytes that a stream may ask its reader for; xz -9 asks for 65 MiB
 _DEFLATE_MAX_RATIO = 1032  # bytes out per byte in; the format cannot do better
@@ -37,8 +38,8 @@ class _TooLargeError(ValueError):
         super().__init__(f"more than {limit} bytes when decoded")
 
 
-def _decode_members(new: Callable[[], Any], data: bytes, limit: int) -> bytes:
-    """Decode concatenated streams with a decompressor of the standard library."""
+def _decode_members(new: Callable[[], Any], data: bytes, limit: int, *, padded: bool = False) -> bytes:
+    """Decode concatenated streams, with zeros behind them if so, by the standard library."""
     parts: list[bytes] = []
     size = 0
     rest = data
@@ -53,6 +54,8 @@ def _decode_members(new: Callable[[], Any], data: bytes, limit: int) -> bytes:
             raise ValueError(message)
         parts.append(part)
         rest = member.unused_data
+        if padded:
+            rest = rest.lstrip(b"\0")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -71,7 +74,7 @@ def _decode_gzip(data: bytes, limit: int) -> bytes:
         else:
             if len(decoded) == size:
                 return decoded
-    return _decode_members(lambda: zlib.decompressobj(wbits=31), data, limit)
+    return _decode_members(lambda: zlib.decompressobj(wbits=31), data, limit, padded=True)
 
 
 def _decode_zlib(data: bytes, limit: int) -> bytes:
@@ -194,9 +197,12 @@ def may_be_gzip(data: bytes) -> bool:
     return data[:3] == _GZIP_MAGIC
 
 
-def is_gzip(data: bytes, limit: int = MAX_DECODED_SIZE) -> bool:
-    """Tell whether these bytes are gzip from beginning to end, checksum and length included."""
-    return _try_gzip(data, limit) is not None
+def is_gzip(data: bytes) -> bool:
+    """Tell whether these bytes are gzip from beginning to end, or too large to know."""
+    try:
+        return _try_gzip(data, _LARGEST_CHECKED) is not None
+    except CorruptDataError:
+        return True
 
 
 def decode(

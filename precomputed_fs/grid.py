@@ -72,7 +72,7 @@ def chunk_coords(coords: Iterable[int]) -> ChunkCoords:
     """
     given = tuple(coords)
     try:
-        checked = tuple(operator.index(value) for value in given)
+        checked = tuple(map(operator.index, given))
     except TypeError as exc:
         message = f"chunk_coords: expected integers, got {given}"
         raise ValueError(message) from exc

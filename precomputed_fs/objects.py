@@ -10,6 +10,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import errno
 import functools
 import http
 import lzma
@@ -207,8 +208,12 @@ class ObjectStore:
         """
         upcoming = _Upcoming(jobs)
         flight = self._open().flight()
+        pid = os.getpid()
         try:
             while (new := upcoming.take(limit - len(flight))) or len(flight):
+                if os.getpid() != pid:
+                    message = f"{self.location.display()}: a batch goes on in the process that began it"
+                    raise DataAccessError(message)
                 yield from upcoming.sifted(flight.advance(new))
             upcoming.end()
         finally:
@@ -253,7 +258,10 @@ class ObjectStore:
 
     async def exists(self, name: str) -> bool:
         """Tell whether there is an object of this name; False is the store's own word for it."""
-        return await self._attempt("probe", name, lambda link, path: link.exists(path))
+        try:
+            return await self._attempt("probe", name, lambda link, path: link.exists(path))
+        except NotFoundError:
+            return False
 
     async def write(
         self,
@@ -501,9 +509,9 @@ class _Connection:
 
     def close(self) -> None:
         with self._lock:
-            if self._transport is not None:
+            if self._transport is not None and self._location.fs is None:  # who made it closes it
                 self._transport.close()
-                self._transport = None
+            self._transport = None
 
 
 class _AsyncTransport:
@@ -517,8 +525,14 @@ class _AsyncTransport:
         self._referred = False
         self._create_is_real: bool | None = None
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The filesystem's event loop."""
+        loop: asyncio.AbstractEventLoop = self._fs.loop  # read at each call: another one after a fork
+        return loop
+
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        loop = self._fs.loop  # read at each call: another one after a fork
+        loop = self.loop
         if _running_loop() is loop:
             coroutine.close()
             message = "called from the filesystem's own event loop: await the _async method instead"
@@ -531,7 +545,7 @@ class _AsyncTransport:
             raise
 
     async def run_async(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        loop = self._fs.loop
+        loop = self.loop
         if _running_loop() is loop:
             return await coroutine
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
@@ -543,7 +557,11 @@ class _AsyncTransport:
         raise AssertionError  # pragma: no cover - the loop ends by returning or raising
 
     async def in_thread(self, function: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(None, function)
+        try:
+            waiting = asyncio.get_running_loop().run_in_executor(None, function)
+        except RuntimeError:  # the interpreter is about to end, and starts no threads any more
+            return function()
+        return await waiting
 
     async def wait(self, future: concurrent.futures.Future[_T]) -> _T:
         return await asyncio.wrap_future(future)
@@ -590,7 +608,7 @@ class _AsyncTransport:
             if await self.exists(path):
                 raise FileExistsError(path)
             await self._create(pipe)
-            if self._create_is_real is None:
+            if self._create_is_real is None and isinstance(data, bytes):  # a mapped file is large
                 self._create_is_real = await self._refuses_second(pipe)
 
     async def delete(self, path: str) -> None:
@@ -603,7 +621,11 @@ class _AsyncTransport:
         return True
 
     def close(self) -> None:
-        self._sessions = None  # fsspec closes a session with its filesystem
+        session = getattr(self._sessions, "_session", None)  # fsspec has no public way to close it
+        self._sessions = None
+        if session is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the session with it
+                asyncio.run_coroutine_threadsafe(session.close(), self.loop)
 
     async def _create(self, pipe: Callable[..., Awaitable[Any]]) -> None:
         try:
@@ -684,6 +706,7 @@ class _AsyncFlight:
     def __init__(self, transport: _AsyncTransport) -> None:
         self._transport = transport
         self._pending: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -695,20 +718,23 @@ class _AsyncFlight:
         return await self._transport.run_async(self._step(new))
 
     async def _step(self, new: list[Job]) -> list[Any]:
+        if self._is_closed:
+            return []
         self._pending |= {asyncio.create_task(job()) for job in new}
         done, _ = await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED)
         self._pending -= done
-        failed = [task for task in done if task.exception() is not None]
+        failed = [task for task in done if task.cancelled() or task.exception() is not None]
         return [task.result() for task in failed[:1] or done]
 
     def cancel(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and all in it
+            self._transport.loop.call_soon_threadsafe(self._cancel_all)
+
+    def _cancel_all(self) -> None:
+        self._is_closed = True
         for task in self._pending:
-            task.get_loop().call_soon_threadsafe(_cancel_quietly, task)
-
-
-def _cancel_quietly(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            task.cancel()
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
 
 class _ThreadTransport:
@@ -830,9 +856,10 @@ class _ThreadTransport:
         return self._scheme.is_alive(self._fs)
 
     def close(self) -> None:
-        if self._scheme.one_at_a_time and hasattr(self._fs, "close"):
-            with self._turn:
-                self._fs.close()  # an archive's directory is written when it is closed
+        with self._turn:
+            self._scheme.close(self._fs)
+        if self._behind is not None:
+            self._behind.close()
 
     def _write_sibling(
         self, path: str, data: bytes | mmap.mmap, publish: Publish, *, create: bool, replacing: str
@@ -880,6 +907,8 @@ class _ThreadFlight:
         self._transport = transport
         self._todo: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._is_closed = False
         self._under_way = 0
         self._threads = 0
 
@@ -887,12 +916,15 @@ class _ThreadFlight:
         return self._under_way
 
     def advance(self, new: list[Job]) -> list[Any]:
-        for job in new:
-            self._todo.put(job)
-        self._under_way += len(new)
-        while self._threads < min(_THREADS, self._under_way):
-            threading.Thread(target=self._work, daemon=True, name="precomputed_fs").start()
-            self._threads += 1
+        with self._lock:
+            if self._is_closed:
+                return []
+            for job in new:
+                self._todo.put(job)
+            self._under_way += len(new)
+            while self._threads < min(_THREADS, self._under_way):
+                threading.Thread(target=self._work, daemon=True, name="precomputed_fs").start()
+                self._threads += 1
         ended = [self._done.get()]
         with contextlib.suppress(queue.Empty):
             while True:
@@ -914,11 +946,15 @@ class _ThreadFlight:
                 self._done.put((None, exc))
 
     def cancel(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._todo.get_nowait()
-        for _ in range(self._threads):
-            self._todo.put(None)
+        with self._lock:
+            self._is_closed = True
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._todo.get_nowait()
+            for _ in range(self._threads):
+                self._todo.put(None)
+            # One who waits in another thread, as an async caller that was cancelled does, wakes up.
+            self._done.put((None, asyncio.CancelledError()))
 
 
 # --------------------------------------------------------------------------------- answers
@@ -1109,6 +1145,8 @@ def _rule_for(verb: str, exc: Exception) -> _Rule:
     status = None if isinstance(exc, FileExistsError) else _status_of(exc)
     if status is not None:
         return next((rule for rule in rules if status in rule.statuses), _UNKNOWN)
+    if isinstance(exc, OSError) and exc.errno == errno.ENAMETOOLONG and verb in ("read", "probe"):
+        return _Rule(NotFoundError)  # a name that cannot be is not there
     if str(exc) == "Invalid data stream":
         return _Rule(CorruptDataError)  # bz2 gives an OSError without a number
     names = _class_names(exc)

@@ -6,9 +6,11 @@ by shard, what the store has is read, merged with what waits, and written in one
 complete and readable, or not there. The output is deterministic: minishards in order, ids ascending.
 """
 
+import contextlib
 import mmap
 import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
@@ -94,6 +96,11 @@ class ShardWriter:
         AlreadyExistsError
             If ``overwrite=False`` and the chunk waits already or is in its shard.
         """
+        if not data:
+            message = (
+                f"{self._store.location.display(key)}: chunk {chunk_id} has no bytes, which in a shard means absent"
+            )
+            raise ValueError(message)
         if not overwrite and await self._reader.locate(key, sharding, chunk_id) is not None:
             raise self._exists(key, chunk_id)
         if sharding.data_encoding == "gzip":
@@ -103,10 +110,11 @@ class ShardWriter:
             waiting = self._waiting.setdefault((key, shard), _Waiting(sharding))
             if not overwrite and chunk_id in waiting.places:
                 raise self._exists(key, chunk_id)
-            if self._buffer is None:
-                self._buffer = tempfile.SpooledTemporaryFile(max_size=BUFFER_BYTES)  # noqa: SIM115 - until flushed
-            place = _Place(self._buffer.seek(0, 2), len(data))
-            self._buffer.write(data)
+            with _disk():
+                if self._buffer is None:
+                    self._buffer = tempfile.SpooledTemporaryFile(max_size=BUFFER_BYTES)  # noqa: SIM115 - until flushed
+                place = _Place(self._buffer.seek(0, 2), len(data))
+                self._buffer.write(data)
             waiting.places[chunk_id] = place
 
     async def flush(self) -> None:
@@ -116,22 +124,49 @@ class ShardWriter:
         ------
         DataAccessError
             If a shard cannot be read or written, or another writer has changed it meanwhile: then
-            nothing is lost, and flushing again merges with what that writer wrote.
+            nothing is lost, and flushing again merges with what that writer wrote. The others are
+            written all the same.
         """
+        failures = []
         for key, shard in list(self._waiting):
-            with self._lock:
-                waiting = self._waiting[key, shard]
-                places = dict(waiting.places)
-            await self._merge(key, shard, waiting.sharding, places)
-            with self._lock:
-                for chunk_id, place in places.items():
-                    if waiting.places.get(chunk_id) == place:  # else stored again while it was written
-                        del waiting.places[chunk_id]
-                if not waiting.places:
-                    del self._waiting[key, shard]
+            try:
+                await self._flush_in_turn(key, shard)
+            except DataAccessError as exc:
+                failures.append(exc)
         with self._lock:
             if not self._waiting:
                 self._release()
+        if len(failures) > 1:
+            message = f"{failures[0]}; and {len(failures) - 1} more shards were not written"
+            raise DataAccessError(message) from failures[0]
+        if failures:
+            raise failures[0]
+
+    async def _flush_in_turn(self, key: str, shard: int) -> None:
+        """Write one shard, after another flush of it has ended, which may have begun too early."""
+        is_done = False
+
+        async def flush() -> None:
+            nonlocal is_done
+            is_done = True
+            await self._flush_shard(key, shard)
+
+        while not is_done:
+            await self._store.load_once(("flush", key, shard), lambda: None, flush)
+
+    async def _flush_shard(self, key: str, shard: int) -> None:
+        with self._lock:
+            waiting = self._waiting.get((key, shard))
+            places = {} if waiting is None else dict(waiting.places)
+        if waiting is None:
+            return
+        await self._merge(key, shard, waiting.sharding, places)
+        with self._lock:
+            for chunk_id, place in places.items():
+                if waiting.places.get(chunk_id) == place:  # else stored again while it was written
+                    del waiting.places[chunk_id]
+            if not waiting.places:
+                del self._waiting[key, shard]
 
     def drop(self) -> None:
         """Let go of all chunks that wait."""
@@ -149,7 +184,7 @@ class ShardWriter:
         name = f"{key}/{sharding.shard_name(shard)}.shard"
         try:
             existing = await self._reader.inspect(key, sharding, shard)
-            with tempfile.TemporaryFile() as out:
+            with _disk(), tempfile.TemporaryFile() as out:
                 await self._assemble(out, key, sharding, shard, existing=existing, places=places)
                 with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as data:
                     await self._store.write(
@@ -200,6 +235,8 @@ class ShardWriter:
                 out.write(data)
                 chunks.append(Wanted(chunk_id, position, position + len(data)))
                 position += len(data)
+            if not chunks:
+                continue
             index = pack_minishard_index(chunks)
             if sharding.minishard_index_encoding == "gzip":
                 index = gzip_compress(index, self._compresslevel)
@@ -219,3 +256,15 @@ class ShardWriter:
     def _exists(self, key: str, chunk_id: int) -> AlreadyExistsError:
         shown = self._store.location.display(key)
         return AlreadyExistsError(f"{shown}: chunk {chunk_id} exists; pass overwrite=True to replace it")
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    """Say of a failing temporary file where it is; errors of the store pass."""
+    try:
+        yield
+    except OSError as exc:
+        if isinstance(exc, DataAccessError):
+            raise
+        message = f"no temporary file in {tempfile.gettempdir()} can be written: {exc}; TMPDIR names another folder"
+        raise DataAccessError(message) from exc

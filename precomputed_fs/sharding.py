@@ -14,7 +14,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ class Sharding:
     minishard_index_encoding: str = "raw"
     data_encoding: str = "raw"
 
-    scale_chunks: int = 1 << _MOST_BITS
+    scale_chunks: int = field(default=1 << _MOST_BITS, compare=False)
     """How many chunks the scale has, which no index can have more of; not a member of ``sharding``."""
 
     @classmethod
@@ -169,6 +169,11 @@ def propose_sharding(
     data_encoding : str
         "gzip", or "raw" for chunks that are compressed already (JPEG, PNG).
 
+    Raises
+    ------
+    ValueError
+        If the chunks cannot be numbered with 64 bits.
+
     Examples
     --------
     >>> proposed = propose_sharding((313, 313, 110), chunk_bytes=128 << 10)
@@ -176,6 +181,9 @@ def propose_sharding(
     (9, 3, 13)
     """
     id_bits = sum((count - 1).bit_length() for count in grid_shape)
+    if id_bits > _MOST_BITS:
+        message = f"a grid of {grid_shape} chunks needs {id_bits} bits to number its chunks; shards have 64"
+        raise ValueError(message)
     in_shard = min(id_bits, max(0, (max(1, shard_bytes // max(1, chunk_bytes))).bit_length() - 1))
     preshift = min(_PROPOSED_PRESHIFT, in_shard)
     return Sharding(

@@ -471,8 +471,7 @@ class ShardReader:
 
     async def _load_page(self, stem: str, key: str, sharding: Sharding, place: ByteRange) -> _Page | None:
         """Read a part of a shard index, from `.shard` or from the older pair of `.index` and `.data`."""
-        layouts = (False, True) if self._legacy.get(key) is None else (self._legacy[key],)
-        for legacy in layouts:
+        for legacy in sorted((False, True), reverse=self._legacy.get(key, False)):  # the likelier one first
             index_name = f"{stem}.index" if legacy else f"{stem}.shard"
             try:
                 body = await self._read(index_name, place.start, place.end, "shard index")

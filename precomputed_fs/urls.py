@@ -137,6 +137,9 @@ class Scheme:
     is_alive: Callable[[Filesystem], bool] = lambda _fs: True
     """Whether the filesystem still has the connection that it was made with."""
 
+    close: Callable[[Filesystem], None] = lambda _fs: None
+    """Let go of the filesystem's connection, or complete the archive."""
+
     remote: bool = False
     """Whether failures may be transient, so that trying again makes sense."""
 
@@ -571,6 +574,7 @@ _SFTP = Scheme(
     publish=_publish_sftp,
     list_names=_list_sftp,
     is_alive=_is_alive_sftp,
+    close=lambda fs: fs.client.close(),
     cheap_misses=False,
     one_at_a_time=True,
     remote=True,
@@ -580,6 +584,7 @@ _ZIP = Scheme(
     readable=_archive_is_read,
     can_replace=False,
     one_at_a_time=True,
+    close=lambda fs: fs.close(),
 )
 
 SCHEMES: Mapping[str, Scheme] = {
@@ -746,7 +751,7 @@ def resolve(
             raise ValueError(message)
         link = Link(protocol, text, _without_secrets(text), dict(fs.storage_options), has_path=True)
         return Location((link,), fs=fs)
-    parts = text.split(_CHAIN)
+    parts = _split_chain(text)
     links = [_link(part, options, chained=len(parts) > 1) for part in parts]
     # What is nested under a protocol that this URL does not use is for another URL's accessor.
     own = {key: value for key, value in options.items() if not (key in SCHEMES and isinstance(value, Mapping))}
@@ -859,10 +864,17 @@ def _strip_precomputed(url: str) -> str:
             f"{_PRECOMPUTED_ADAPTER!r} is"
         )
         raise URLError(message)
-    if not text:
+    if not text.strip(":"):
         message = f"{url!r} names no pyramid"
         raise URLError(message)
     return text
+
+
+def _split_chain(text: str) -> list[str]:
+    """Split a chain of URLs; not an address such as ``[::1]``, nor a name with two colons in it."""
+    if "://" not in text and text.partition(_CHAIN)[0] not in SCHEMES:
+        return [text]
+    return re.split(r"::(?!\d*\])", text)
 
 
 def _scheme_of(text: str) -> str | None:
@@ -896,6 +908,9 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
     _require_driver(scheme, text)
     if scheme in ("http", "https"):
         text = _quoted_base(text)
+    if scheme in ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss") and not text.partition("://")[2].strip("/"):
+        message = f"{_without_secrets(text)}: the URL names no bucket"
+        raise URLError(message)
     own = _merged(extra, _take_options(scheme, options))
     bare = text == f"{scheme}://"
     inherits = bare and SCHEMES.get(scheme, Scheme()).copies is not None
@@ -980,7 +995,7 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Options:
     return merged
 
 
-_AT_IN_NAMES = ("abfs", "abfss", "az", "github", "git", "gs", "gcs", "s3", "s3a")
+_AT_IN_NAMES = ("abfs", "abfss", "az", "github", "git")
 
 
 def _without_secrets(text: str) -> str:
@@ -1019,3 +1034,5 @@ def _secrets_in_url(text: str) -> Iterable[str]:
         parts = urllib.parse.urlsplit(text)
         password = parts.netloc.rpartition("@")[0].partition(":")[2]
         yield from (parts.query, password, urllib.parse.unquote(password))
+        for _, value in urllib.parse.parse_qsl(parts.query):
+            yield from (value, urllib.parse.quote(value, safe=""))

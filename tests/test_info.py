@@ -10,7 +10,6 @@ import pytest
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.grid import ChunkGrid
 from precomputed_fs.info import ScaleLayout, parse_info, scale_layout
-from precomputed_fs.sharding import Sharding
 
 SHARDING = {
     "@type": "neuroglancer_uint64_sharded_v1",
@@ -58,8 +57,11 @@ def test_what_is_not_an_object_is_an_error(text: bytes) -> None:
 
 def test_a_sharded_scale_has_its_sharding_and_its_grid() -> None:
     layout = scale_layout(info(sharding=SHARDING), "key")
-    grid = ChunkGrid(size=(100, 80, 60), chunk_size=(64, 32, 16), voxel_offset=(-5, 0, 7))
-    assert layout == ScaleLayout(6, Sharding(1, "identity", 2, 3), grid)
+    assert layout.raw_voxel_bytes == 6
+    assert layout.sharding is not None
+    assert (layout.sharding.preshift_bits, layout.sharding.hash) == (1, "identity")
+    assert (layout.sharding.minishard_bits, layout.sharding.shard_bits) == (2, 3)
+    assert layout.grid == ChunkGrid(size=(100, 80, 60), chunk_size=(64, 32, 16), voxel_offset=(-5, 0, 7))
 
 
 @pytest.mark.parametrize("scale", [{}, {"sharding": None}])

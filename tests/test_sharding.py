@@ -322,19 +322,20 @@ def test_an_index_of_broken_rows_is_corrupt(length: int, encoding: str) -> None:
         MinishardIndex.from_bytes(pack(bytes(length)), name)
 
 
-@pytest.mark.parametrize(
-    "stored",
-    [
-        b"",
-        b"not gzip",
-        index_rows([(1, 0, 10)]),
-        gzip.compress(index_rows([(1, 0, 10)]))[:-1],
-        gzip.compress(index_rows([(1, 0, 10)]))[:-9],
-        gzip.compress(index_rows([(1, 0, 10)])) + b"tail",
-        zlib.compress(index_rows([(1, 0, 10)]))[:-1],
-        zlib.compress(index_rows([(1, 0, 10)])) + b"tail",
-    ],
-)
+ROW = index_rows([(1, 0, 10)])
+UNDECODABLE = {
+    "nothing": b"",
+    "not gzip": b"not gzip",
+    "raw": ROW,
+    "cut by a byte": gzip.compress(ROW)[:-1],
+    "without its end": gzip.compress(ROW)[:-9],
+    "with a tail": gzip.compress(ROW) + b"tail",
+    "cut zlib": zlib.compress(ROW)[:-1],
+    "zlib with a tail": zlib.compress(ROW) + b"tail",
+}
+
+
+@pytest.mark.parametrize("stored", UNDECODABLE.values(), ids=UNDECODABLE)
 def test_an_index_that_does_not_decode_is_corrupt(stored: bytes) -> None:
     with pytest.raises(CorruptDataError, match="gzip"):
         MinishardIndex.from_bytes(stored, "gzip")

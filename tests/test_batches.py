@@ -1,0 +1,915 @@
+"""Many chunks at once: all of them come, as fast as they may, in bounded memory, and it can be stopped at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import io
+import itertools
+import json
+import re
+import signal
+import threading
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import fsspec.asyn
+import numpy as np
+import pytest
+from aiohttp import web
+from fsspec.callbacks import Callback, TqdmCallback
+
+from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError
+from tests import servers
+from tests.test_sharding import pack_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+
+    from precomputed_fs.grid import ChunkCoords
+    from tests.conftest import Pyramid
+
+KEY = "8_8_40"
+WAIT = 10.0  # seconds that something may take which is to happen at once
+
+Fetched = list[tuple["ChunkCoords", bytes | None]]
+
+
+def coords_of(i: int) -> ChunkCoords:
+    return i, i + 1, 0, 64, -64, 0
+
+
+def name_of(i: int) -> str:
+    return f"{KEY}/{i}-{i + 1}_0-64_-64-0"
+
+
+def body_of(i: int) -> bytes:
+    return f"chunk {i}: ".encode() * 20
+
+
+def fill(pyramid: Pyramid, present: Iterable[int]) -> None:
+    """Store chunks of an unsharded scale, and its `info`."""
+    scale = {"key": KEY, "encoding": "compressed_segmentation"}
+    pyramid.put("info", json.dumps({"scales": [scale]}).encode())
+    for i in present:
+        pyramid.put(name_of(i), body_of(i))
+
+
+def fill_sharded(pyramid: Pyramid, count: int, *, shard_bits: int, minishard_bits: int = 1) -> None:
+    """Store a row of chunks in shards."""
+    sharding = {
+        "@type": "neuroglancer_uint64_sharded_v1",
+        "preshift_bits": 0,
+        "hash": "identity",
+        "minishard_bits": minishard_bits,
+        "shard_bits": shard_bits,
+    }
+    scale = {
+        "key": KEY,
+        "encoding": "compressed_segmentation",
+        "size": [count, 64, 64],
+        "chunk_sizes": [[1, 64, 64]],
+        "voxel_offset": [0, 0, -64],
+        "sharding": sharding,
+    }
+    pyramid.put("info", json.dumps({"scales": [scale]}).encode())
+    minishards, digits = 2**minishard_bits, -(-shard_bits // 4) or 1
+    for shard in range(min(2**shard_bits, -(-count // minishards))):
+        ids = [i for i in range(count) if i // minishards % 2**shard_bits == shard]
+        chunks = {m: [(i, body_of(i)) for i in ids if i % minishards == m] for m in range(minishards)}
+        pyramid.put(f"{KEY}/{shard:0{digits}x}.shard", pack_shard(chunks, minishard_bits))
+
+
+def expected(indexes: Iterable[int], absent: Iterable[int] = ()) -> Fetched:
+    return sorted([(coords_of(i), body_of(i)) for i in indexes] + [(coords_of(i), None) for i in absent])
+
+
+def by_coords(fetched: Iterable[tuple[ChunkCoords, bytes | None]]) -> Fetched:
+    return sorted(fetched, key=lambda pair: pair[0])
+
+
+# --------------------------------------------------------------------------------------------------------------- doors
+
+
+def fetch_sync(accessor: FsspecAccessor, wanted: Iterable[Any], **options: Any) -> Fetched:
+    return list(accessor.fetch_chunks(KEY, wanted, **options))
+
+
+def fetch_async(accessor: FsspecAccessor, wanted: Iterable[Any], **options: Any) -> Fetched:
+    async def main() -> Fetched:
+        return [pair async for pair in accessor.fetch_chunks_async(KEY, wanted, **options)]
+
+    return asyncio.run(main())
+
+
+def fetch_sync_in_a_loop(accessor: FsspecAccessor, wanted: Iterable[Any], **options: Any) -> Fetched:
+    async def main() -> Fetched:  # as in a notebook's cell
+        return list(accessor.fetch_chunks(KEY, wanted, **options))
+
+    return asyncio.run(main())
+
+
+def store_sync(accessor: FsspecAccessor, chunks: Iterable[Any], **options: Any) -> None:
+    accessor.store_chunks(KEY, chunks, **options)
+
+
+def store_async(accessor: FsspecAccessor, chunks: Iterable[Any], **options: Any) -> None:
+    asyncio.run(accessor.store_chunks_async(KEY, chunks, **options))
+
+
+FETCH = [fetch_sync, fetch_async, fetch_sync_in_a_loop]
+each_fetch = pytest.mark.parametrize("fetch", [fetch_sync, fetch_async])
+each_store = pytest.mark.parametrize("store", [store_sync, store_async])
+sync_and_async_filesystem = pytest.mark.parametrize("protocol", ["memory", "http"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> Iterator[None]:
+    """Let the garbage collector pass over what was there before: it is called after each test."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """Check that a test leaves no task and no thread of ours, and no coroutine that nobody awaited."""
+    yield
+    gc.collect()  # a warning from here is an error
+    loop = fsspec.asyn.get_loop()
+    until(lambda: not [task for task in asyncio.all_tasks(loop) if "precomputed_fs" in repr(task.get_coro())])
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("precomputed_fs")])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that is to happen soon."""
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.005)
+
+
+class Gate:
+    """A handler that lets chunks through only when enough have come since it last did, and counts how many are in."""
+
+    def __init__(self, handler: servers.Handler, opens_at: int, expected_in_all: int = 10**9) -> None:
+        self.most = 0
+        self.rounds = 0
+        self.finished = 0
+        self._handler = handler
+        self._opens_at = opens_at
+        self._remaining = expected_in_all
+        self._inside = 0
+        self._arrived = 0
+        self._open = asyncio.Event()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if f"/{KEY}/" not in request.path:
+            return await self._handler(request)
+        self._inside += 1
+        self._arrived += 1
+        self.most = max(self.most, self._inside)
+        opened = self._open
+        if self._arrived >= min(self._opens_at, self._remaining):
+            self.rounds += 1
+            self._remaining -= self._arrived
+            self._arrived = 0
+            self._open = asyncio.Event()
+            opened.set()
+        try:
+            await opened.wait()
+            return await self._handler(request)
+        finally:
+            self._inside -= 1
+            self.finished += 1
+
+
+def chunk_server() -> servers.Handler:
+    """Answer to the name of each chunk with its body, however many there are."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        match = re.fullmatch(rf"/{KEY}/(\d+)-\d+_0-64_-64-0", request.path)
+        return web.Response(body=body_of(int(match[1]))) if match else web.Response(status=404)
+
+    return handler
+
+
+# ---------------------------------------------------------------------------------------------------- all that is asked
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_all_chunks_come_on_every_protocol_through_every_door(readable_pyramid: Pyramid, sharded: bool) -> None:
+    if sharded:
+        fill_sharded(readable_pyramid, 24, shard_bits=2)
+    else:
+        fill(readable_pyramid, range(24))
+    accessor = readable_pyramid.accessor()
+    for fetch in FETCH:
+        assert by_coords(fetch(accessor, map(coords_of, range(24)))) == expected(range(24))
+
+
+def test_absent_chunks_come_as_none_on_every_protocol(readable_pyramid: Pyramid) -> None:
+    fill(readable_pyramid, range(0, 20, 3))
+    accessor = readable_pyramid.accessor()
+    for fetch in FETCH:
+        found = by_coords(fetch(accessor, map(coords_of, range(20))))
+        assert found == expected(range(0, 20, 3), set(range(20)) - set(range(0, 20, 3)))
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("protocol", ["local", "http", "zip"])
+def test_a_batch_finds_chunks_under_all_their_names(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, suffix: str, flat: bool
+) -> None:
+    pyramid = make_pyramid(protocol)
+    for i in range(20):
+        name = name_of(i) if flat else name_of(i).replace("_0", "/0").replace("_-64", "/-64")
+        pyramid.put(name + suffix, gzip.compress(body_of(i)) if suffix else body_of(i))
+    for fetch in FETCH:
+        assert by_coords(fetch(pyramid.accessor(), map(coords_of, range(20)))) == expected(range(20))
+
+
+@each_fetch
+@pytest.mark.parametrize("sharded", [False, True])
+@sync_and_async_filesystem
+def test_a_chunk_that_is_asked_for_twice_comes_twice(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, sharded: bool, fetch: Any
+) -> None:
+    pyramid = make_pyramid(protocol)
+    if sharded:
+        fill_sharded(pyramid, 4, shard_bits=0)
+    else:
+        fill(pyramid, range(4))
+    found = fetch(pyramid.accessor(), map(coords_of, [1, 2, 1, 1]))
+    assert by_coords(found) == expected([1, 1, 1, 2])
+
+
+@each_fetch
+@sync_and_async_filesystem
+def test_of_nothing_nothing_comes(make_pyramid: Callable[[str], Pyramid], protocol: str, fetch: Any) -> None:
+    assert fetch(make_pyramid(protocol).accessor(), []) == []
+
+
+def test_numpy_integers_are_coordinates(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("memory")
+    fill(pyramid, range(3))
+    wanted = np.array([coords_of(i) for i in range(3)])
+    ((coords, _), *_) = found = by_coords(pyramid.accessor().fetch_chunks(KEY, wanted))
+    assert found == expected(range(3))
+    assert all(type(value) is int for value in coords)
+
+
+@each_fetch
+@pytest.mark.parametrize("in_flight", [1, 3, 64, 10_000])
+@sync_and_async_filesystem
+def test_any_number_in_flight_gives_the_same_chunks_of_shards(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, in_flight: int, fetch: Any
+) -> None:
+    pyramid = make_pyramid(protocol)
+    fill_sharded(pyramid, 100, shard_bits=3)
+    found = fetch(pyramid.accessor(), map(coords_of, range(100)), in_flight=in_flight)
+    assert by_coords(found) == expected(range(100))
+
+
+def test_a_batch_may_be_longer_than_what_is_planned_at_once(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("memory")
+    fill_sharded(pyramid, 9000, shard_bits=2, minishard_bits=3)
+    found = pyramid.accessor().fetch_chunks(KEY, map(coords_of, range(9000)))
+    assert by_coords(found) == expected(range(9000))
+
+
+@sync_and_async_filesystem
+def test_batches_of_several_threads_do_not_disturb_each_other(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    pyramid = make_pyramid(protocol)
+    fill(pyramid, range(60))
+    accessor = pyramid.accessor()
+    with ThreadPoolExecutor(4) as pool:
+        parts = [range(start, start + 30) for start in (0, 10, 20, 30)]
+        for part, found in zip(parts, pool.map(lambda p: fetch_sync(accessor, map(coords_of, p)), parts), strict=True):
+            assert by_coords(found) == expected(part)
+
+
+@sync_and_async_filesystem
+def test_two_batches_may_be_consumed_in_turn(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    pyramid = make_pyramid(protocol)
+    fill(pyramid, range(40))
+    accessor = pyramid.accessor()
+    batches = [accessor.fetch_chunks(KEY, map(coords_of, part), in_flight=4) for part in (range(20), range(20, 40))]
+    found = list(itertools.chain.from_iterable(zip(*batches, strict=True)))
+    assert by_coords(found) == expected(range(40))
+
+
+def test_two_async_batches_share_a_loop(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("http")
+    fill(pyramid, range(40))
+    accessor = pyramid.accessor()
+
+    async def one(part: range) -> Fetched:
+        return [pair async for pair in accessor.fetch_chunks_async(KEY, map(coords_of, part))]
+
+    async def main() -> Fetched:
+        return [pair for found in await asyncio.gather(one(range(20)), one(range(20, 40))) for pair in found]
+
+    assert by_coords(asyncio.run(main())) == expected(range(40))
+
+
+# -------------------------------------------------------------------------------------------------------- many at once
+
+
+@each_fetch
+@pytest.mark.parametrize("in_flight", [1, 7, 40])
+def test_as_many_requests_as_in_flight_are_under_way_and_no_more(in_flight: int, fetch: Any) -> None:
+    count = 5 * in_flight
+    gate = Gate(chunk_server(), opens_at=in_flight, expected_in_all=count)
+    with servers.fault_server(gate.handle) as server, FsspecAccessor(server.url, timeout=WAIT) as accessor:
+        found = fetch(accessor, map(coords_of, range(count)), in_flight=in_flight)
+    assert by_coords(found) == expected(range(count))
+    assert gate.most == in_flight
+
+
+@each_fetch
+def test_200_chunks_cost_a_few_latencies_by_default(fetch: Any) -> None:
+    gate = Gate(chunk_server(), opens_at=40, expected_in_all=200)
+    with servers.fault_server(gate.handle) as server, FsspecAccessor(server.url, timeout=WAIT) as accessor:
+        assert len(fetch(accessor, map(coords_of, range(200)))) == 200
+    assert gate.rounds <= 5  # the loop over fetch_chunk would be 200
+
+
+def test_shards_are_read_at_once_and_no_more_than_in_flight(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("http")
+    fill_sharded(pyramid, 64, shard_bits=6, minishard_bits=0)
+    files = servers.files(pyramid.objects.folder)  # type: ignore[attr-defined]
+    gate = Gate(files, opens_at=8, expected_in_all=3 * 64)
+    with servers.fault_server(gate.handle) as server, FsspecAccessor(server.url, timeout=WAIT) as accessor:
+        found = fetch_sync(accessor, map(coords_of, range(64)), in_flight=8)
+    assert by_coords(found) == expected(range(64))
+    assert gate.most == 8
+
+
+@pytest.mark.parametrize("in_flight", [0, -1])
+@each_fetch
+def test_nothing_in_flight_is_an_error(make_pyramid: Callable[[str], Pyramid], in_flight: int, fetch: Any) -> None:
+    accessor = make_pyramid("memory").accessor()
+    with pytest.raises(ValueError, match=f"in_flight.*{in_flight}"):
+        fetch(accessor, [coords_of(0)], in_flight=in_flight)
+    with pytest.raises(ValueError, match=f"in_flight.*{in_flight}"):
+        accessor.store_chunks(KEY, [(coords_of(0), b"")], in_flight=in_flight)
+
+
+# -------------------------------------------------------------------------------------------------------- lazy, bounded
+
+
+class Endless:
+    """Coordinates without end, of `period` chunks again and again; counts those that were taken."""
+
+    def __init__(self, period: int = 10**9) -> None:
+        self.taken = 0
+        self._period = period
+
+    def __iter__(self) -> Iterator[ChunkCoords]:
+        for i in itertools.count():
+            self.taken += 1
+            yield coords_of(i % self._period)
+
+
+@pytest.mark.parametrize("protocol", ["memory", "local", "http", "s3"])
+def test_coordinates_are_taken_as_results_are(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    pyramid = make_pyramid(protocol)
+    fill(pyramid, range(10))
+    endless = Endless(10)
+    with closing(as_generator(pyramid.accessor().fetch_chunks(KEY, endless, in_flight=4))) as batch:
+        assert endless.taken == 0
+        for received in range(1, 30):
+            next(batch)
+            assert endless.taken <= received + 4
+
+
+@pytest.mark.parametrize("protocol", ["memory", "http"])
+def test_coordinates_are_taken_as_results_are_by_the_async_twin(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    pyramid = make_pyramid(protocol)
+    fill(pyramid, range(10))
+    accessor, endless = pyramid.accessor(), Endless(10)
+
+    async def main() -> None:
+        received = 0
+        async with aclosing(accessor.fetch_chunks_async(KEY, endless, in_flight=4)) as batch:  # type: ignore[type-var]
+            async for _ in batch:
+                received += 1
+                assert endless.taken <= received + 4
+                if received == 30:
+                    break
+
+    asyncio.run(main())
+
+
+@sync_and_async_filesystem
+def test_coordinates_in_shards_are_taken_a_few_windows_ahead(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    pyramid = make_pyramid(protocol)
+    fill_sharded(pyramid, 64, shard_bits=2)
+    endless = Endless(64)
+    with closing(as_generator(pyramid.accessor().fetch_chunks(KEY, endless, in_flight=4))) as batch:
+        for _ in range(5):
+            next(batch)
+        assert endless.taken <= 64
+        for _ in range(20_000):
+            next(batch)
+        assert endless.taken <= 20_005 + 2 * 4096 + 4
+
+
+def as_generator(batch: Iterator[Any]) -> Generator[Any, None, None]:
+    """Say that a batch can be closed."""
+    return batch  # type: ignore[return-value]
+
+
+CHUNK = 1 << 20
+PEAK = 24 * CHUNK
+
+
+@pytest.mark.parametrize("protocol", ["local", "nginx"])
+def test_memory_is_bounded_by_what_is_in_flight(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    pyramid = make_pyramid(protocol)
+    pyramid.put("info", b"{}")
+    for i in range(4):
+        pyramid.put(name_of(i), bytes([i]) * CHUNK)
+    accessor = pyramid.accessor()
+    endless = Endless(4)
+    with closing(as_generator(accessor.fetch_chunks(KEY, endless, in_flight=4))) as batch:
+        next(batch)
+        tracemalloc.start()
+        try:
+            for _ in range(100):
+                next(batch)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < PEAK
+
+
+def test_memory_is_bounded_while_the_consumer_is_slow(make_pyramid: Callable[[str], Pyramid]) -> None:
+    gate = Gate(chunk_server(), opens_at=1)
+    endless = Endless()
+    with servers.fault_server(gate.handle) as server, FsspecAccessor(server.url) as accessor:
+        batch = as_generator(accessor.fetch_chunks(KEY, endless, in_flight=4))
+        next(batch)
+        until(lambda: gate.finished >= 4)
+        time.sleep(0.05)  # in which no more must be asked for
+        assert (endless.taken, gate.finished) <= (4, 4)
+        batch.close()
+
+
+# ------------------------------------------------------------------------------------------------------ stopped early
+
+
+def hanging_after(answered: int) -> tuple[servers.Handler, dict[str, int]]:
+    """Answer so many chunks, and keep the others waiting for ever; count those that wait."""
+    state = {"seen": 0, "hanging": 0}
+    inner = chunk_server()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if f"/{KEY}/" not in request.path:
+            return await inner(request)
+        state["seen"] += 1
+        if state["seen"] <= answered:
+            return await inner(request)
+        state["hanging"] += 1
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            state["hanging"] -= 1
+        raise AssertionError
+
+    return handler, state
+
+
+def test_closing_a_batch_cancels_what_is_under_way() -> None:
+    handler, state = hanging_after(1)
+    with servers.fault_server(handler) as server, FsspecAccessor(server.url) as accessor:
+        batch = as_generator(accessor.fetch_chunks(KEY, Endless(), in_flight=8))
+        next(batch)
+        until(lambda: state["hanging"] >= 7)
+        batch.close()
+        until(lambda: state["hanging"] == 0)
+        state["seen"] = 0
+        assert accessor.fetch_chunk(KEY, coords_of(3)) == body_of(3)
+
+
+def test_letting_go_of_a_batch_cancels_what_is_under_way() -> None:
+    handler, state = hanging_after(1)
+    with servers.fault_server(handler) as server, FsspecAccessor(server.url) as accessor:
+        for _ in accessor.fetch_chunks(KEY, Endless(), in_flight=8):
+            until(lambda: state["hanging"] >= 7)
+            break
+        gc.collect()
+        until(lambda: state["hanging"] == 0)
+
+
+def test_breaking_off_an_async_batch_cancels_what_is_under_way() -> None:
+    handler, state = hanging_after(1)
+
+    async def main() -> None:
+        async for _ in accessor.fetch_chunks_async(KEY, Endless(), in_flight=8):
+            await asyncio.to_thread(until, lambda: state["hanging"] >= 7)
+            break
+
+    with servers.fault_server(handler) as server, FsspecAccessor(server.url) as accessor:
+        asyncio.run(main())
+        until(lambda: state["hanging"] == 0)
+
+
+def test_cancelling_the_task_of_a_batch_cancels_what_is_under_way() -> None:
+    handler, state = hanging_after(0)
+
+    async def main() -> None:
+        task = asyncio.create_task(consume())
+        await asyncio.to_thread(until, lambda: state["hanging"] >= 8)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(until, lambda: state["hanging"] == 0)
+
+    async def consume() -> None:
+        async for _ in accessor.fetch_chunks_async(KEY, Endless(), in_flight=8):
+            raise AssertionError
+
+    with servers.fault_server(handler) as server, FsspecAccessor(server.url) as accessor:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("received", [0, 1, 17])
+@pytest.mark.parametrize("protocol", ["memory", "zip", "http"])
+def test_a_batch_that_is_closed_at_any_time_leaves_the_accessor_usable(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, received: int, sharded: bool
+) -> None:
+    pyramid = make_pyramid(protocol)
+    if sharded:
+        fill_sharded(pyramid, 32, shard_bits=3)
+    else:
+        fill(pyramid, range(32))
+    accessor = pyramid.accessor()
+    batch = as_generator(accessor.fetch_chunks(KEY, map(coords_of, range(32)), in_flight=6))
+    assert len(list(itertools.islice(batch, received))) == received
+    batch.close()
+    assert list(batch) == []
+    assert by_coords(accessor.fetch_chunks(KEY, map(coords_of, range(32)))) == expected(range(32))
+
+
+@contextmanager
+def interrupted_when(condition: Callable[[], bool]) -> Iterator[None]:
+    """Have the main thread raise KeyboardInterrupt, as Ctrl-C does, as soon as something holds."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def watch() -> None:
+        until(condition)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        watcher.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("answered", [0, 3])
+def test_ctrl_c_ends_a_batch_that_waits(answered: int) -> None:
+    handler, state = hanging_after(answered)
+    with servers.fault_server(handler) as server, FsspecAccessor(server.url) as accessor:
+        found: Fetched = []
+        with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: state["hanging"] >= 8):
+            found.extend(accessor.fetch_chunks(KEY, Endless(), in_flight=8))
+        until(lambda: state["hanging"] == 0)
+        state["seen"] = -1
+        assert accessor.fetch_chunk(KEY, coords_of(3)) == body_of(3)
+
+
+def test_ctrl_c_ends_a_batch_on_a_synchronous_filesystem(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("memory")
+    fill(pyramid, range(10))
+    accessor, endless = pyramid.accessor(), Endless(10)
+    with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: endless.taken > 100):
+        for _ in accessor.fetch_chunks(KEY, endless):
+            pass
+    gc.collect()
+    assert fetch_sync(accessor, [coords_of(3)]) == expected([3])
+
+
+def test_ctrl_c_ends_storing(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("s3")
+    accessor, callback = pyramid.accessor(gzip=False), Counting()
+    with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: callback.value > 20):
+        accessor.store_chunks(KEY, ((coords, body_of(coords[0])) for coords in Endless()), callback=callback)
+    stored = {name: pyramid.get(name) for name in pyramid.names()}
+    assert len(stored) > 20
+    assert stored.items() <= {name_of(i): body_of(i) for i in range(10_000)}.items()
+    accessor.store_chunk(b"", "other", coords_of(0))
+
+
+# ------------------------------------------------------------------------------------------------------------- failing
+
+
+@each_fetch
+def test_a_chunk_that_fails_ends_the_batch_and_is_named(fetch: Any) -> None:
+    inner = chunk_server()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=500) if request.path.endswith(name_of(13)) else await inner(request)
+
+    with servers.fault_server(handler) as server, FsspecAccessor(server.url, attempts=1) as accessor:
+        with pytest.raises(DataAccessError, match=rf"{name_of(13)}.*500") as caught:
+            fetch(accessor, Endless(), in_flight=5)
+        assert not isinstance(caught.value, NotFoundError)
+        assert fetch(accessor, map(coords_of, range(5))) is not None
+
+
+def test_after_a_failure_nothing_more_comes() -> None:
+    handler, state = hanging_after(3)
+
+    async def failing(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=500) if request.path.endswith(name_of(2)) else await handler(request)
+
+    with servers.fault_server(failing) as server, FsspecAccessor(server.url, attempts=1) as accessor:
+        batch = accessor.fetch_chunks(KEY, Endless(), in_flight=20)
+        with pytest.raises(DataAccessError, match=name_of(2)):
+            list(batch)
+        assert list(batch) == []
+        until(lambda: state["hanging"] == 0)
+
+
+def test_a_corrupt_chunk_is_named_on_every_protocol(readable_pyramid: Pyramid) -> None:
+    for i in range(9):
+        readable_pyramid.put(f"{name_of(i)}.gz", gzip.compress(body_of(i))[: -3 if i == 5 else None])
+    accessor = readable_pyramid.accessor()
+    for fetch in FETCH:
+        with pytest.raises(CorruptDataError, match=name_of(5)):
+            fetch(accessor, map(coords_of, range(9)))
+
+
+@each_fetch
+@pytest.mark.parametrize("sharded", [False, True])
+@sync_and_async_filesystem
+def test_a_failing_source_of_coordinates_fails_as_it_is(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, sharded: bool, fetch: Any
+) -> None:
+    pyramid = make_pyramid(protocol)
+    if sharded:
+        fill_sharded(pyramid, 8, shard_bits=1)
+    else:
+        fill(pyramid, range(8))
+
+    def wanted() -> Iterator[ChunkCoords]:
+        yield from map(coords_of, range(3))
+        message = "no more"
+        raise LookupError(message)
+
+    accessor = pyramid.accessor()
+    with pytest.raises(LookupError, match="no more"):
+        fetch(accessor, wanted())
+    assert by_coords(fetch(accessor, map(coords_of, range(8)))) == expected(range(8))
+
+
+@each_fetch
+@sync_and_async_filesystem
+@pytest.mark.parametrize("bad", [(0, 1), (4, 3, 0, 64, -64, 0), (0.5, 1, 0, 64, -64, 0), "012345"])
+def test_what_is_no_chunk_among_coordinates_is_an_error(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, bad: Any, fetch: Any
+) -> None:
+    pyramid = make_pyramid(protocol)
+    fill(pyramid, range(4))
+    accessor = pyramid.accessor()
+    with pytest.raises(ValueError, match="chunk_coords: expected"):
+        fetch(accessor, [coords_of(0), coords_of(1), bad, coords_of(2)])
+    assert by_coords(fetch(accessor, map(coords_of, range(4)))) == expected(range(4))
+
+
+def test_a_key_that_leaves_the_pyramid_is_an_error_before_anything_is_taken(
+    make_pyramid: Callable[[str], Pyramid],
+) -> None:
+    pyramid = make_pyramid("http")
+    accessor, endless = pyramid.accessor(), Endless()
+    pyramid.server.log.clear()
+    with pytest.raises(ValueError, match=r"\.\./secret"):
+        list(accessor.fetch_chunks("../secret", endless))
+    assert (endless.taken, pyramid.server.log.count()) == (0, 0)
+
+
+# ------------------------------------------------------------------------------------------------------------ progress
+
+
+class Counting(Callback):  # type: ignore[misc]
+    """A progress callback that remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[int | None, int]] = []
+
+    def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
+        self.told.append((self.size, self.value))
+
+
+@each_fetch
+@pytest.mark.parametrize("sharded", [False, True])
+@sync_and_async_filesystem
+def test_a_callback_is_told_the_size_and_of_each_chunk(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, sharded: bool, fetch: Any
+) -> None:
+    pyramid = make_pyramid(protocol)
+    if sharded:
+        fill_sharded(pyramid, 12, shard_bits=1)
+    else:
+        fill(pyramid, range(10))  # of which two are absent
+    callback = Counting()
+    fetch(pyramid.accessor(), [coords_of(i) for i in range(12)], callback=callback)
+    assert (callback.size, callback.value) == (12, 12)
+    assert [value for _, value in callback.told] == list(range(13))
+    assert {size for size, _ in callback.told} == {12}
+
+
+@each_fetch
+def test_a_callback_is_told_no_size_of_what_has_none(make_pyramid: Callable[[str], Pyramid], fetch: Any) -> None:
+    pyramid = make_pyramid("memory")
+    fill(pyramid, range(5))
+    callback = Counting()
+    fetch(pyramid.accessor(), map(coords_of, range(5)), callback=callback)
+    assert (callback.size, callback.value) == (None, 5)
+
+
+def test_a_callback_is_told_before_the_chunk_is_handed_over(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("memory")
+    fill(pyramid, range(5))
+    callback = Counting()
+    batch = pyramid.accessor().fetch_chunks(KEY, map(coords_of, range(5)), callback=callback)
+    for received, _ in enumerate(batch, 1):
+        assert callback.value == received
+
+
+@pytest.mark.parametrize("verb", ["fetch", "store"])
+def test_the_progress_bar_of_fsspec_just_works(make_pyramid: Callable[[str], Pyramid], verb: str) -> None:
+    pyramid = make_pyramid("memory")
+    fill(pyramid, range(5))
+    accessor, screen = pyramid.accessor(), io.StringIO()
+    wanted = [coords_of(i) for i in range(5)]
+    with TqdmCallback(tqdm_kwargs={"file": screen, "mininterval": 0, "ascii": True}) as callback:
+        if verb == "fetch":
+            fetch_sync(accessor, wanted, callback=callback)
+        else:
+            store_sync(accessor, [(coords, b"new") for coords in wanted], callback=callback, overwrite=True)
+    assert "5/5" in screen.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------------------- storing
+
+
+def chunks_of(indexes: Iterable[int]) -> list[tuple[ChunkCoords, bytes]]:
+    return [(coords_of(i), body_of(i)) for i in indexes]
+
+
+@each_store
+def test_all_chunks_are_stored_on_every_protocol(pyramid: Pyramid, store: Any) -> None:
+    writer = pyramid.accessor()
+    store(writer, iter(chunks_of(range(20))))
+    assert len(pyramid.names()) == 20
+    assert by_coords(pyramid.accessor().fetch_chunks(KEY, map(coords_of, range(20)))) == expected(range(20))
+
+
+@pytest.mark.parametrize("protocol", ["memory", "s3"])
+def test_storing_many_is_storing_each(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    one, other = make_pyramid(protocol), make_pyramid(protocol)
+    options: Mapping[str, Any] = {"mime_type": "image/jpeg"}
+    one.accessor().store_chunks(KEY, chunks_of(range(5)), **options)
+    single = other.accessor()
+    for coords, chunk in chunks_of(range(5)):
+        single.store_chunk(chunk, KEY, coords, **options)
+    assert one.contents() == other.contents()
+    for name in one.names():
+        for field in ("ContentType", "ContentEncoding"):
+            assert one.fields(name).get(field) == other.fields(name).get(field)
+
+
+@each_store
+def test_a_chunk_that_exists_is_an_error_that_names_it(pyramid: Pyramid, store: Any) -> None:
+    accessor = pyramid.accessor(gzip=False)
+    pyramid.put(name_of(7), b"precious")
+    with pytest.raises(AlreadyExistsError, match=name_of(7)):
+        store(accessor, chunks_of(range(20)), in_flight=3)
+    assert pyramid.get(name_of(7)) == b"precious"
+    for i in range(4):  # those long before it
+        assert pyramid.get(name_of(i)) == body_of(i)
+    assert not {name_of(i) for i in range(12, 20)} & set(pyramid.names())
+
+
+def test_a_chunk_that_exists_is_replaced_if_asked(pyramid: Pyramid) -> None:
+    accessor = pyramid.accessor()
+    accessor.store_chunks(KEY, [(coords_of(i), b"old") for i in range(6)])
+    accessor.store_chunks(KEY, chunks_of(range(6)), overwrite=True)
+    assert by_coords(accessor.fetch_chunks(KEY, map(coords_of, range(6)))) == expected(range(6))
+    assert len(pyramid.names()) == 6
+
+
+@pytest.mark.parametrize("protocol", ["memory", "s3", "gcs"])
+@each_store
+def test_chunks_are_taken_as_they_are_stored(make_pyramid: Callable[[str], Pyramid], protocol: str, store: Any) -> None:
+    callback, ahead = Counting(), []
+
+    def chunks() -> Iterator[tuple[ChunkCoords, bytes]]:
+        for taken, chunk in enumerate(chunks_of(range(60)), 1):
+            ahead.append(taken - callback.value)
+            yield chunk
+
+    pyramid = make_pyramid(protocol)
+    store(pyramid.accessor(), chunks(), in_flight=5, callback=callback)
+    assert callback.value == len(pyramid.names()) == 60
+    assert max(ahead) <= 5
+
+
+@each_store
+def test_a_callback_is_told_the_size_and_of_each_stored_chunk(
+    make_pyramid: Callable[[str], Pyramid], store: Any
+) -> None:
+    callback = Counting()
+    store(make_pyramid("local").accessor(), chunks_of(range(9)), callback=callback)
+    assert [value for _, value in callback.told] == list(range(10))
+    assert callback.size == 9
+
+
+@each_store
+@pytest.mark.parametrize("protocol", ["memory", "s3"])
+def test_a_failing_source_of_chunks_fails_as_it_is_and_those_before_are_stored(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, store: Any
+) -> None:
+    def chunks() -> Iterator[tuple[ChunkCoords, bytes]]:
+        yield from chunks_of(range(3))
+        message = "no more"
+        raise LookupError(message)
+
+    pyramid = make_pyramid(protocol)
+    accessor = pyramid.accessor(gzip=False)
+    with pytest.raises(LookupError, match="no more"):
+        store(accessor, chunks())
+    assert {name: pyramid.get(name) for name in pyramid.names()} == {name_of(i): body_of(i) for i in range(3)}
+
+
+@each_store
+@pytest.mark.parametrize("protocol", ["memory", "s3"])
+@pytest.mark.parametrize("bad", [((0, 1), b""), (coords_of(0), "text"), (coords_of(0), None)], ids=str)
+def test_what_is_no_chunk_is_an_error(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, bad: Any, store: Any
+) -> None:
+    pyramid = make_pyramid(protocol)
+    with pytest.raises((ValueError, TypeError)):
+        store(pyramid.accessor(), [bad])
+    assert pyramid.names() == []
+
+
+def test_a_buffer_may_be_reused_once_the_next_chunk_is_asked_for(make_pyramid: Callable[[str], Pyramid]) -> None:
+    buffer = np.zeros(500, "uint8")
+
+    def chunks() -> Iterator[tuple[ChunkCoords, memoryview]]:
+        for i in range(20):
+            buffer[:] = i
+            yield coords_of(i), buffer.data
+
+    pyramid = make_pyramid("s3")
+    accessor = pyramid.accessor()
+    accessor.store_chunks(KEY, chunks())
+    found = dict(accessor.fetch_chunks(KEY, map(coords_of, range(20))))
+    assert found == {coords_of(i): bytes([i]) * 500 for i in range(20)}
+
+
+@pytest.mark.parametrize(("source", "target"), [("http", "s3"), ("memory", "local"), ("gcs", "gcs")])
+def test_a_scale_is_copied_by_storing_what_is_fetched(
+    make_pyramid: Callable[[str], Pyramid], source: str, target: str
+) -> None:
+    from_pyramid, to_pyramid = make_pyramid(source), make_pyramid(target)
+    fill(from_pyramid, range(30))
+    fetched = from_pyramid.accessor().fetch_chunks(KEY, map(coords_of, range(40)))
+    copy = to_pyramid.accessor()
+    copy.store_chunks(KEY, ((coords, chunk) for coords, chunk in fetched if chunk is not None))
+    assert by_coords(copy.fetch_chunks(KEY, map(coords_of, range(30)))) == expected(range(30))
+
+
+@pytest.mark.parametrize("protocol", ["memory", "s3"])
+def test_one_accessor_stores_what_it_fetches(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+    pyramid = make_pyramid(protocol)
+    fill(pyramid, range(30))
+    accessor = pyramid.accessor()
+    fetched = accessor.fetch_chunks(KEY, map(coords_of, range(30)))
+    accessor.store_chunks("other", ((coords, (chunk or b"")[::-1]) for coords, chunk in fetched))
+    found = dict(accessor.fetch_chunks("other", map(coords_of, range(30))))
+    assert found == {coords_of(i): body_of(i)[::-1] for i in range(30)}
