@@ -151,7 +151,13 @@ class _Flight(Protocol):
 
     async def advance_async(self, new: list[Job]) -> list[Any]: ...
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """Begin nothing more, and end what can be ended."""
+
+    def join(self) -> None:
+        """Wait until what is under way has ended."""
+
+    async def join_async(self) -> None: ...
 
 
 class ObjectStore:
@@ -218,6 +224,7 @@ class ObjectStore:
             upcoming.end()
         finally:
             flight.cancel()
+            flight.join()
 
     async def run_many_async(
         self, jobs: Iterable[Callable[[], Coroutine[Any, Any, _T | More]]], limit: int
@@ -232,6 +239,7 @@ class ObjectStore:
             upcoming.end()
         finally:
             flight.cancel()
+            await flight.join_async()
 
     def close(self) -> None:
         """Let go of the filesystem; a store that is used again makes a new one."""
@@ -730,6 +738,16 @@ class _AsyncFlight:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and all in it
             self._transport.loop.call_soon_threadsafe(self._cancel_all)
 
+    def join(self) -> None:
+        if self._transport.loop.is_running() and _running_loop() is not self._transport.loop:
+            self._transport.run(self._ended())
+
+    async def join_async(self) -> None:
+        await self._transport.run_async(self._ended())
+
+    async def _ended(self) -> None:
+        await asyncio.gather(*self._pending, return_exceptions=True)
+
     def _cancel_all(self) -> None:
         self._is_closed = True
         for task in self._pending:
@@ -910,7 +928,7 @@ class _ThreadFlight:
         self._lock = threading.Lock()
         self._is_closed = False
         self._under_way = 0
-        self._threads = 0
+        self._threads: list[threading.Thread] = []
 
     def __len__(self) -> int:
         return self._under_way
@@ -922,9 +940,9 @@ class _ThreadFlight:
             for job in new:
                 self._todo.put(job)
             self._under_way += len(new)
-            while self._threads < min(_THREADS, self._under_way):
-                threading.Thread(target=self._work, daemon=True, name="precomputed_fs").start()
-                self._threads += 1
+            while len(self._threads) < min(_THREADS, self._under_way):
+                self._threads.append(threading.Thread(target=self._work, daemon=True, name="precomputed_fs"))
+                self._threads[-1].start()
         ended = [self._done.get()]
         with contextlib.suppress(queue.Empty):
             while True:
@@ -951,10 +969,18 @@ class _ThreadFlight:
             with contextlib.suppress(queue.Empty):
                 while True:
                     self._todo.get_nowait()
-            for _ in range(self._threads):
+            for _ in self._threads:
                 self._todo.put(None)
             # One who waits in another thread, as an async caller that was cancelled does, wakes up.
             self._done.put((None, asyncio.CancelledError()))
+
+    def join(self) -> None:
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    async def join_async(self) -> None:
+        await asyncio.to_thread(self.join)
 
 
 # --------------------------------------------------------------------------------- answers

@@ -15,6 +15,7 @@ import re
 import time
 import urllib.parse
 import uuid
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -372,6 +373,8 @@ def _defaults_gcs(timeout: float) -> Options:
 
 
 def _prepare_gcs(fs: Filesystem, _timeout: float) -> None:
+    # gcsfs hands its bodies to aiohttp as bytes, and aiohttp would rather have files of large ones.
+    warnings.filterwarnings("ignore", message="Sending a large body directly", category=ResourceWarning)
     request = getattr(type(fs)._request, "__wrapped__", None)  # noqa: SLF001 - without its 6 tries
     if request is not None:
         fs._request = request.__get__(fs)  # noqa: SLF001
