@@ -30,6 +30,9 @@ BUFFER_BYTES = 64 << 20
 """Memory that waiting chunks may take before they go to a temporary file (64 MiB)."""
 
 
+_MOST_MINISHARD_BITS = 20  # a shard index of 16 MiB; usual are 3 to 11
+
+
 class _Place(NamedTuple):
     """Where a waiting chunk is in the buffer."""
 
