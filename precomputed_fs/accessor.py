@@ -673,7 +673,7 @@ class FsspecAccessor(Accessor):
         Raises
         ------
         AlreadyExistsError, AccessDeniedError, DataAccessError
-            For the first chunk that fails, named in the message; those before it are stored.
+            For the first chunk that fails, named in the message; of those before it, some may be stored.
         """
         jobs = self._store_jobs(self._to_write(key), _counted(chunks, callback), mime_type, overwrite=overwrite)
         for _ in self._store.run_many(jobs, _checked_in_flight(in_flight)):
