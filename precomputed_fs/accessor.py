@@ -742,8 +742,9 @@ class FsspecAccessor(Accessor):
         return False
 
     async def _find_file(self, name: str) -> _Stored:
-        again = (GZIP_SUFFIX, "") if self._store.scheme.cheap_misses else ()  # see _AGAIN
-        suffixes = (*_suffixes_of(name), *again)
+        suffixes = _suffixes_of(name)
+        if self._store.scheme.cheap_misses and suffixes == SUFFIXES:
+            suffixes += (GZIP_SUFFIX, "")  # see _AGAIN
         for suffix in suffixes:
             try:
                 body = await self._store.read(name + suffix)

@@ -53,6 +53,7 @@ RETRY_SECONDS = 30.0
 
 _WAITS = {"wait_initial": 0.2, "wait_max": 5.0, "wait_jitter": 0.2}  # seconds; each twice the last
 _THREADS = min(32, 2 * (os.cpu_count() or 1))  # that one caller has use a synchronous filesystem
+_FOLDER_TRIES = 3
 _NO_HEAD = frozenset({405, 501})
 _LONGEST_WAIT = 10.0  # seconds, of what a server asks for in Retry-After
 
@@ -901,10 +902,23 @@ class _ThreadTransport:
 
     def _fill_in_new_folder(self, folder: str, path: str, data: bytes | mmap.mmap) -> None:
         try:
-            self._fs.makedirs(folder, exist_ok=True)
+            self._make_folder(folder)
             self._fill(path, data)
         except (FileNotFoundError, FileExistsError) as exc:  # a file stands in the way
             raise NotADirectoryError(folder) from exc
+
+    def _make_folder(self, folder: str) -> None:
+        """Make a folder and those above it, while others may be making the same ones."""
+        failure: OSError | None = None
+        for _ in range(_FOLDER_TRIES):
+            try:
+                self._fs.makedirs(folder, exist_ok=True)
+            except OSError as exc:  # SFTP tells no reason; it may be that another was faster
+                failure = exc
+            if self._fs.isdir(folder):
+                return
+        if failure is not None:
+            raise failure
 
     def _fill(self, path: str, data: bytes | mmap.mmap) -> None:
         try:
