@@ -407,8 +407,10 @@ class FsspecAccessor(Accessor):
 
     def close(self) -> None:
         """Flush, and let go of connections; an archive that is being written is completed by this."""
-        self.flush()
-        self._store.close()
+        try:
+            self.flush()
+        finally:
+            self._store.close()
 
     # ------------------------------------------------------------------------------ the verbs
 
@@ -813,7 +815,11 @@ class FsspecAccessor(Accessor):
         """Find out how a scale is stored, from `info`, which is read once; by default without one."""
         layout = self._layouts.get(key)
         if layout is None and not self.can_read:
-            return ScaleLayout()
+            layout = scale_layout(self._info or {}, key)
+            if layout.sharding is not None:
+                message = f"{self._location.display(key)} is sharded: an archive that is being written takes no shards"
+                raise ReadOnlyError(message)
+            return layout
         if layout is None:
             generation = self._info_generation
             try:
@@ -922,12 +928,17 @@ class FsspecAccessor(Accessor):
         return _Packed(data, GZIP_SUFFIX, mime_type, "")
 
     async def _store_file(self, name: str, packed: _Packed, *, overwrite: bool) -> None:
+        if name == "info" and self._writer.waiting:
+            await self._writer.flush()  # as the `info` says that they were stored under
         others = await self._other_names(name, packed.suffix)
         await self._put(name, name + packed.suffix, others, packed, overwrite=overwrite)
         if name == "info":
             self._info_generation += 1
             self._info = self._info_denied = None
             self._layouts = {}
+            if not self.can_read:  # an archive that is being written: this is the one time to see it
+                with contextlib.suppress(InvalidInfoError):
+                    self._info = parse_info(decode(packed.data, suffix=packed.suffix))
 
     async def _other_names(self, name: str, suffix: str) -> list[str]:
         """List the names, besides the one to write, that the file may stand under."""

@@ -343,6 +343,10 @@ class ObjectStore:
         """Run what computes where it does not hold up requests; for coroutines of this store."""
         return await self._connection.transport.in_thread(function)
 
+    async def wait(self, future: concurrent.futures.Future[_T]) -> _T:
+        """Wait for what another thread or task does; for coroutines of this store."""
+        return await self._connection.transport.wait(future)
+
     async def load_once(
         self, key: Hashable, kept: Callable[[], _T | None], load: Callable[[], Awaitable[_T | None]]
     ) -> _T | None:

@@ -6,8 +6,10 @@ by shard, what the store has is read, merged with what waits, and written in one
 complete and readable, or not there. The output is deterministic: minishards in order, ids ascending.
 """
 
+import concurrent.futures
 import contextlib
 import mmap
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -33,11 +35,17 @@ BUFFER_BYTES = 64 << 20
 _MOST_MINISHARD_BITS = 20  # a shard index of 16 MiB; usual are 3 to 11
 
 
+_inherited: list[IO[bytes] | None] = []
+"""Temporary files of parent processes, which are left alone."""
+
+
 class _Place(NamedTuple):
     """Where a waiting chunk is in the buffer."""
 
     start: int
     size: int
+    is_new: bool
+    """Whether it must not replace another one."""
 
 
 @dataclass(slots=True)
@@ -65,9 +73,20 @@ class ShardWriter:
         self._store = store
         self._reader = reader
         self._compresslevel = compresslevel
+        self._begin()
+
+    def _begin(self) -> None:
+        self._turns: dict[tuple[str, int], concurrent.futures.Future[None]] = {}
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._buffer: IO[bytes] | None = None
         self._waiting: dict[tuple[str, int], _Waiting] = {}
+
+    def _leave_parent(self) -> None:
+        """In a forked process, leave the chunks that wait to the one that they were given to."""
+        if self._pid != os.getpid():
+            _inherited.append(self._buffer)  # to close it would move the parent's place in the file
+            self._begin()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._waiting:
@@ -78,6 +97,7 @@ class ShardWriter:
     @property
     def waiting(self) -> dict[str, int]:
         """How many chunks of each scale are not written yet."""
+        self._leave_parent()
         counts: dict[str, int] = {}
         with self._lock:
             for (key, _), waiting in self._waiting.items():
@@ -86,6 +106,7 @@ class ShardWriter:
 
     def find(self, key: str, sharding: Sharding, chunk_id: int) -> bytes | None:
         """Return a waiting chunk, encoded as its shard will have it."""
+        self._leave_parent()
         with self._lock:
             waiting = self._waiting.get((key, sharding.locate(chunk_id)[0]))
             place = None if waiting is None else waiting.places.get(chunk_id)
@@ -99,10 +120,16 @@ class ShardWriter:
         AlreadyExistsError
             If ``overwrite=False`` and the chunk waits already or is in its shard.
         """
-        if not data:
+        self._leave_parent()
+        shown = self._store.location.display(key)
+        if sharding.minishard_bits > _MOST_MINISHARD_BITS:
             message = (
-                f"{self._store.location.display(key)}: chunk {chunk_id} has no bytes, which in a shard means absent"
+                f"{shown}: its shard index would take {sharding.index_size} bytes in every shard; shards are written "
+                f"with up to {_MOST_MINISHARD_BITS} minishard_bits"
             )
+            raise ValueError(message)
+        if not data:
+            message = f"{shown}: chunk {chunk_id} has no bytes, which in a shard would mean that it is absent"
             raise ValueError(message)
         if not overwrite and await self._reader.locate(key, sharding, chunk_id) is not None:
             raise self._exists(key, chunk_id)
@@ -110,15 +137,19 @@ class ShardWriter:
             data = await self._store.in_thread(lambda: gzip_compress(data, self._compresslevel))
         shard, _ = sharding.locate(chunk_id)
         with self._lock:
-            waiting = self._waiting.setdefault((key, shard), _Waiting(sharding))
+            waiting = self._waiting.get((key, shard), _Waiting(sharding))
             if not overwrite and chunk_id in waiting.places:
                 raise self._exists(key, chunk_id)
+            if waiting.sharding != sharding:
+                message = f"{shown}: its sharding has changed while chunks wait for its shards; flush() before that"
+                raise DataAccessError(message)
             with _disk():
                 if self._buffer is None:
                     self._buffer = tempfile.SpooledTemporaryFile(max_size=BUFFER_BYTES)  # noqa: SIM115 - until flushed
-                place = _Place(self._buffer.seek(0, 2), len(data))
+                place = _Place(self._buffer.seek(0, 2), len(data), is_new=not overwrite)
                 self._buffer.write(data)
             waiting.places[chunk_id] = place
+            self._waiting[key, shard] = waiting
 
     async def flush(self) -> None:
         """Write all shards that chunks wait for; those that fail go on waiting.
@@ -130,6 +161,7 @@ class ShardWriter:
             nothing is lost, and flushing again merges with what that writer wrote. The others are
             written all the same.
         """
+        self._leave_parent()
         failures = []
         for key, shard in list(self._waiting):
             try:
@@ -147,15 +179,15 @@ class ShardWriter:
 
     async def _flush_in_turn(self, key: str, shard: int) -> None:
         """Write one shard, after another flush of it has ended, which may have begun too early."""
-        is_done = False
-
-        async def flush() -> None:
-            nonlocal is_done
-            is_done = True
+        mine: concurrent.futures.Future[None] = concurrent.futures.Future()
+        mine.set_running_or_notify_cancel()  # one who waits for it must not cancel it
+        while (turn := self._turns.setdefault((key, shard), mine)) is not mine:
+            await self._store.wait(turn)
+        try:
             await self._flush_shard(key, shard)
-
-        while not is_done:
-            await self._store.load_once(("flush", key, shard), lambda: None, flush)
+        finally:
+            del self._turns[key, shard]
+            mine.set_result(None)
 
     async def _flush_shard(self, key: str, shard: int) -> None:
         with self._lock:
@@ -163,13 +195,15 @@ class ShardWriter:
             places = {} if waiting is None else dict(waiting.places)
         if waiting is None:
             return
-        await self._merge(key, shard, waiting.sharding, places)
+        refused = await self._merge(key, shard, waiting.sharding, dict(places))
         with self._lock:
             for chunk_id, place in places.items():
                 if waiting.places.get(chunk_id) == place:  # else stored again while it was written
                     del waiting.places[chunk_id]
-            if not waiting.places:
+            if not waiting.places and self._waiting.get((key, shard)) is waiting:
                 del self._waiting[key, shard]
+        if refused:
+            raise self._exists(key, refused[0])
 
     def drop(self) -> None:
         """Let go of all chunks that wait."""
@@ -182,11 +216,19 @@ class ShardWriter:
             self._buffer.close()
             self._buffer = None
 
-    async def _merge(self, key: str, shard: int, sharding: Sharding, places: dict[int, _Place]) -> None:
-        """Write a shard anew, of what the store has of it and of what waits."""
+    async def _merge(self, key: str, shard: int, sharding: Sharding, places: dict[int, _Place]) -> list[int]:
+        """Write a shard anew, of what the store has of it and of what waits.
+
+        Returns the chunks that were not written, as there are others in their place by now.
+        """
         name = f"{key}/{sharding.shard_name(shard)}.shard"
         try:
             existing = await self._reader.inspect(key, sharding, shard)
+            refused = [] if existing is None else await self._refused(key, sharding, places)
+            for chunk_id in refused:
+                del places[chunk_id]
+            if not places:
+                return refused
             with _disk(), tempfile.TemporaryFile() as out:
                 await self._assemble(out, key, sharding, shard, existing=existing, places=places)
                 with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -205,6 +247,21 @@ class ShardWriter:
         if existing is not None and existing.legacy:
             for suffix in (".index", ".data"):
                 await self._store.delete(f"{key}/{sharding.shard_name(shard)}{suffix}")
+        return refused
+
+    async def _refused(self, key: str, sharding: Sharding, places: dict[int, _Place]) -> list[int]:
+        """Look again, in the shard as it is now: another writer may have stored the same chunk.
+
+        The same bytes are our own, of a flush whose answer was lost.
+        """
+        refused = []
+        for chunk_id, place in places.items():
+            if place.is_new and await self._reader.locate(key, sharding, chunk_id) is not None:
+                there = await self._reader.fetch(key, sharding, chunk_id)
+                with self._lock:
+                    if there is not None and there.data != self._buffered(place):
+                        refused.append(chunk_id)
+        return refused
 
     async def _assemble(
         self,

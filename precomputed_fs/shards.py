@@ -255,8 +255,11 @@ class ShardReader:
                     return None
                 if before is not None and before.version != page.version:
                     raise ShardReplacedError
-            if page is not None and minishard_index_range(page.data, minishard, sharding) is not None:
-                minishards.append(minishard)
+            if page is not None:
+                with self._naming(page.index_name, "shard index"):
+                    place = minishard_index_range(page.data, minishard, sharding)
+                if place is not None:
+                    minishards.append(minishard)
         return None if page is None else ShardState(page.version, page.name != page.index_name, tuple(minishards))
 
     async def fetch_minishard(
@@ -471,6 +474,7 @@ class ShardReader:
 
     async def _load_page(self, stem: str, key: str, sharding: Sharding, place: ByteRange) -> _Page | None:
         """Read a part of a shard index, from `.shard` or from the older pair of `.index` and `.data`."""
+        began = time.monotonic()  # what others write from now on may not be in it
         for legacy in sorted((False, True), reverse=self._legacy.get(key, False)):  # the likelier one first
             index_name = f"{stem}.index" if legacy else f"{stem}.shard"
             try:
@@ -479,7 +483,7 @@ class ShardReader:
                 continue
             self._legacy[key] = legacy
             name, base = (f"{stem}.data", 0) if legacy else (index_name, sharding.index_size)
-            return _Page(body.data, index_name, name, base, body.version, time.monotonic())
+            return _Page(body.data, index_name, name, base, body.version, began)
         return None
 
     async def _read(self, name: str, start: int, end: int, what: str) -> Body:
