@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import functools
+import logging
 import math
 import os
 import warnings
@@ -74,6 +75,7 @@ MAX_GAP = 1 << 16
 MAX_RANGE = 1 << 22
 """Bytes of a shard that are read at once, at most, where chunks lie together (4 MiB)."""
 
+_log = logging.getLogger("precomputed_fs")
 _OCTET_STREAM = "application/octet-stream"
 _SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
 _SMALL = 1 << 20  # bytes that a chunk may decode to, whatever its scale says
@@ -386,13 +388,18 @@ class FsspecAccessor(Accessor):
         if writer is not None and writer.waiting:
             lost = ", ".join(f"{count} chunks of {key}" for key, count in writer.waiting.items())
             writer.drop()
-            warnings.warn(f"{self!r} was left without flush(): {lost} not written", ResourceWarning, 2, source=self)
+            message = f"{self!r} was left without flush(): {lost} not written"
+            _log.error(message)  # Python hides the warning, unless it is told not to
+            warnings.warn(message, ResourceWarning, 2, source=self)
 
     def flush(self) -> None:
         """Write the shards that stored chunks wait for; nothing else waits.
 
         Raises
         ------
+        AlreadyExistsError
+            If another writer has meanwhile stored a chunk that was stored here with
+            ``overwrite=False``: that chunk is let go, all others are written.
         DataAccessError
             If a shard cannot be written, or another writer has changed it meanwhile. Nothing is
             lost: what is not written goes on waiting.

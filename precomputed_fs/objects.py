@@ -53,8 +53,12 @@ RETRY_SECONDS = 30.0
 
 _WAITS = {"wait_initial": 0.2, "wait_max": 5.0, "wait_jitter": 0.2}  # seconds; each twice the last
 _THREADS = min(32, 2 * (os.cpu_count() or 1))  # that one caller has use a synchronous filesystem
+_QUICK = 2e-4  # seconds, of a job that is better run than handed to a thread
+_TURN = 1e-3  # seconds of such jobs, after which their results are handed over
+_PATIENCE = 2e-3  # seconds that are spent on jobs before it is known that they are not quick
 _FOLDER_TRIES = 3
 _NO_HEAD = frozenset({405, 501})
+_REPLACED = "another writer has replaced it meanwhile; nothing was written"
 _LONGEST_WAIT = 10.0  # seconds, of what a server asks for in Retry-After
 
 
@@ -614,7 +618,7 @@ class _AsyncTransport:
         body = data if isinstance(data, bytes) else data[:]  # no driver sends a mapped file as it is
         pipe = functools.partial(self._fs._pipe_file, path, body, **keywords)  # noqa: SLF001
         if not create:
-            await pipe(mode="overwrite")
+            await self._overwrite(pipe, replacing)
         elif self._create_is_real:
             await self._create(pipe)
         else:
@@ -639,6 +643,14 @@ class _AsyncTransport:
         if session is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the session with it
                 asyncio.run_coroutine_threadsafe(session.close(), self.loop)
+
+    async def _overwrite(self, pipe: Callable[..., Awaitable[Any]], replacing: str) -> None:
+        try:
+            await pipe(mode="overwrite")
+        except Exception as exc:
+            if replacing and _status_of(exc) == http.HTTPStatus.PRECONDITION_FAILED:
+                raise OSError(_REPLACED) from exc
+            raise
 
     async def _create(self, pipe: Callable[..., Awaitable[Any]]) -> None:
         try:
@@ -797,7 +809,7 @@ class _ThreadTransport:
         return future.result()
 
     def flight(self) -> _Flight:
-        return _ThreadFlight(self)
+        return _ThreadFlight(self, remote=self._scheme.remote)
 
     async def read(self, path: str, start: int | None, end: int | None) -> Body:
         if self._behind is not None and self._scheme.copies is not None:
@@ -843,8 +855,7 @@ class _ThreadTransport:
 
     def _check_version(self, path: str, replacing: str) -> None:
         if replacing and self._version(path)[0] != replacing:
-            message = "another writer has replaced it meanwhile"
-            raise OSError(message)
+            raise OSError(_REPLACED)
 
     async def exists(self, path: str) -> bool:
         if self._behind is not None:
@@ -937,9 +948,12 @@ class _ThreadTransport:
 
 
 class _ThreadFlight:
-    """Coroutines under way in threads of their own, on a synchronous filesystem."""
+    """Coroutines under way in threads of their own, on a synchronous filesystem.
 
-    def __init__(self, transport: _ThreadTransport) -> None:
+    Quick ones are run by the caller: to hand one over takes longer than to read a small file.
+    """
+
+    def __init__(self, transport: _ThreadTransport, *, remote: bool) -> None:
         self._transport = transport
         self._todo: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
@@ -947,6 +961,9 @@ class _ThreadFlight:
         self._is_closed = False
         self._under_way = 0
         self._threads: list[threading.Thread] = []
+        self._needs_threads = remote
+        self._here = threading.Lock()  # held while the caller runs some
+        self._run_here, self._seconds_here = 0, 0.0
 
     def __len__(self) -> int:
         return self._under_way
@@ -958,9 +975,10 @@ class _ThreadFlight:
             for job in new:
                 self._todo.put(job)
             self._under_way += len(new)
-            while len(self._threads) < min(_THREADS, self._under_way):
-                self._threads.append(threading.Thread(target=self._work, daemon=True, name="precomputed_fs"))
-                self._threads[-1].start()
+        if not self._needs_threads:
+            with self._here:
+                return self._advance_here()
+        self._start_threads()
         ended = [self._done.get()]
         with contextlib.suppress(queue.Empty):
             while True:
@@ -970,6 +988,29 @@ class _ThreadFlight:
             if error is not None:
                 raise error
         return [result for result, _ in ended]
+
+    def _advance_here(self) -> list[Any]:
+        """Run some in the calling thread, until it is time to hand over the results."""
+        results: list[Any] = []
+        began = time.perf_counter()
+        seconds = 0.0
+        with contextlib.suppress(queue.Empty):
+            while seconds < _TURN and not self._is_closed:
+                job = self._todo.get_nowait()
+                if job is not None:
+                    results.append(self._transport.run(job()))
+                    seconds = time.perf_counter() - began
+        self._under_way -= len(results)
+        self._run_here += len(results)
+        self._seconds_here += seconds
+        self._needs_threads = self._seconds_here > max(_PATIENCE, _QUICK * self._run_here)
+        return results
+
+    def _start_threads(self) -> None:
+        with self._lock:
+            while not self._is_closed and len(self._threads) < min(_THREADS, self._under_way):
+                self._threads.append(threading.Thread(target=self._work, daemon=True, name="precomputed_fs"))
+                self._threads[-1].start()
 
     async def advance_async(self, new: list[Job]) -> list[Any]:
         return await asyncio.to_thread(self.advance, new)
@@ -993,6 +1034,8 @@ class _ThreadFlight:
             self._done.put((None, asyncio.CancelledError()))
 
     def join(self) -> None:
+        with self._here:
+            pass
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()

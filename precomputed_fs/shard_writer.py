@@ -80,7 +80,9 @@ class ShardWriter:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._buffer: IO[bytes] | None = None
+        self._left_over = 0  # bytes in the buffer of chunks that were stored again
         self._waiting: dict[tuple[str, int], _Waiting] = {}
+        self._unborn: set[tuple[str, int]] = set()
 
     def _leave_parent(self) -> None:
         """In a forked process, leave the chunks that wait to the one that they were given to."""
@@ -131,7 +133,7 @@ class ShardWriter:
         if not data:
             message = f"{shown}: chunk {chunk_id} has no bytes, which in a shard would mean that it is absent"
             raise ValueError(message)
-        if not overwrite and await self._reader.locate(key, sharding, chunk_id) is not None:
+        if not overwrite and await self._is_stored(key, sharding, chunk_id):
             raise self._exists(key, chunk_id)
         if sharding.data_encoding == "gzip":
             data = await self._store.in_thread(lambda: gzip_compress(data, self._compresslevel))
@@ -143,30 +145,69 @@ class ShardWriter:
             if waiting.sharding != sharding:
                 message = f"{shown}: its sharding has changed while chunks wait for its shards; flush() before that"
                 raise DataAccessError(message)
-            with _disk():
-                if self._buffer is None:
-                    self._buffer = tempfile.SpooledTemporaryFile(max_size=BUFFER_BYTES)  # noqa: SIM115 - until flushed
-                place = _Place(self._buffer.seek(0, 2), len(data), is_new=not overwrite)
-                self._buffer.write(data)
+            place = _Place(self._keep(data), len(data), is_new=not overwrite)
+            replaced = waiting.places.get(chunk_id)
             waiting.places[chunk_id] = place
             self._waiting[key, shard] = waiting
+            if replaced is not None:
+                self._left_over += replaced.size
+                self._compact()
+
+    async def _is_stored(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
+        """Tell whether a chunk is in its shard.
+
+        That there is no shard yet is asked once, however many chunks wait for it: the merge looks again.
+        """
+        shard, _ = sharding.locate(chunk_id)
+        if (key, shard) in self._unborn:
+            return False
+        if not await self._reader.has_shard(key, sharding, chunk_id):
+            self._unborn.add((key, shard))
+            return False
+        return await self._reader.locate(key, sharding, chunk_id) is not None
+
+    def _keep(self, data: bytes) -> int:
+        """Put a chunk at the end of the buffer; returns where it begins."""
+        with _disk():
+            if self._buffer is None:
+                self._buffer = tempfile.SpooledTemporaryFile(max_size=BUFFER_BYTES)  # noqa: SIM115 - until flushed
+            start = self._buffer.seek(0, os.SEEK_END)
+            self._buffer.write(data)
+        return start
+
+    def _compact(self) -> None:
+        """Begin a new buffer, once most of a large one is of chunks that were stored again."""
+        old = self._buffer
+        if old is None or self._left_over < max(BUFFER_BYTES, old.seek(0, os.SEEK_END) // 2) or self._turns:
+            return
+        self._buffer, self._left_over = None, 0
+        try:
+            for waiting in self._waiting.values():
+                for chunk_id, place in waiting.places.items():
+                    old.seek(place.start)
+                    waiting.places[chunk_id] = place._replace(start=self._keep(old.read(place.size)))
+        finally:
+            old.close()
 
     async def flush(self) -> None:
         """Write all shards that chunks wait for; those that fail go on waiting.
 
         Raises
         ------
+        AlreadyExistsError
+            If another writer has meanwhile stored a chunk that must not replace one: that chunk
+            is let go, the others of its shard are written.
         DataAccessError
             If a shard cannot be read or written, or another writer has changed it meanwhile: then
             nothing is lost, and flushing again merges with what that writer wrote. The others are
             written all the same.
         """
         self._leave_parent()
-        failures = []
+        failures: list[Exception] = []
         for key, shard in list(self._waiting):
             try:
                 await self._flush_in_turn(key, shard)
-            except DataAccessError as exc:
+            except Exception as exc:  # noqa: BLE001 - raised below, once the other shards are written
                 failures.append(exc)
         with self._lock:
             if not self._waiting:
@@ -195,13 +236,16 @@ class ShardWriter:
             places = {} if waiting is None else dict(waiting.places)
         if waiting is None:
             return
-        refused = await self._merge(key, shard, waiting.sharding, dict(places))
+        refused, was_legacy = await self._merge(key, shard, waiting.sharding, dict(places))
         with self._lock:
             for chunk_id, place in places.items():
                 if waiting.places.get(chunk_id) == place:  # else stored again while it was written
                     del waiting.places[chunk_id]
             if not waiting.places and self._waiting.get((key, shard)) is waiting:
                 del self._waiting[key, shard]
+        if was_legacy:
+            for suffix in (".index", ".data"):
+                await self._store.delete(f"{key}/{waiting.sharding.shard_name(shard)}{suffix}")
         if refused:
             raise self._exists(key, refused[0])
 
@@ -214,12 +258,15 @@ class ShardWriter:
     def _release(self) -> None:
         if self._buffer is not None:
             self._buffer.close()
-            self._buffer = None
+            self._buffer, self._left_over = None, 0
 
-    async def _merge(self, key: str, shard: int, sharding: Sharding, places: dict[int, _Place]) -> list[int]:
+    async def _merge(
+        self, key: str, shard: int, sharding: Sharding, places: dict[int, _Place]
+    ) -> tuple[list[int], bool]:
         """Write a shard anew, of what the store has of it and of what waits.
 
-        Returns the chunks that were not written, as there are others in their place by now.
+        Returns the chunks that were not written, as there are others in their place by now, and
+        whether an older pair of files is left to be deleted.
         """
         name = f"{key}/{sharding.shard_name(shard)}.shard"
         try:
@@ -228,7 +275,7 @@ class ShardWriter:
             for chunk_id in refused:
                 del places[chunk_id]
             if not places:
-                return refused
+                return refused, False
             with _disk(), tempfile.TemporaryFile() as out:
                 await self._assemble(out, key, sharding, shard, existing=existing, places=places)
                 with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -244,10 +291,8 @@ class ShardWriter:
             raise DataAccessError(message) from exc
         finally:
             self._reader.forget(key, shard)
-        if existing is not None and existing.legacy:
-            for suffix in (".index", ".data"):
-                await self._store.delete(f"{key}/{sharding.shard_name(shard)}{suffix}")
-        return refused
+            self._unborn.discard((key, shard))
+        return refused, existing is not None and existing.legacy
 
     async def _refused(self, key: str, sharding: Sharding, places: dict[int, _Place]) -> list[int]:
         """Look again, in the shard as it is now: another writer may have stored the same chunk.

@@ -206,6 +206,10 @@ class ShardReader:
             self._cache.forget(key, sharding.locate(chunk_id)[0])
         raise self._unsettled(key, sharding, sharding.locate(chunk_id)[0])
 
+    async def has_shard(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
+        """Tell whether the shard of a chunk exists: without a request, if its index is known."""
+        return await self._page(key, sharding, *sharding.locate(chunk_id)) is not None
+
     async def locate(self, key: str, sharding: Sharding, chunk_id: int) -> Located | None:
         """Find a chunk through the indexes: without a request, if they are known."""
         shard, minishard = sharding.locate(chunk_id)
