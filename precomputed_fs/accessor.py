@@ -11,11 +11,12 @@ import functools
 import logging
 import math
 import os
+import posixpath
 import warnings
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from precomputed_fs.compression import (
     GZIP_ENCODING,
@@ -46,7 +47,7 @@ from precomputed_fs.objects import Body, More, ObjectStore
 from precomputed_fs.shard_writer import ShardWriter
 from precomputed_fs.sharding import Sharding
 from precomputed_fs.shards import ShardReader, Stored
-from precomputed_fs.urls import Filesystem, check_relative_path, convert_file_url_to_pathname, resolve
+from precomputed_fs.urls import Filesystem, Location, check_relative_path, convert_file_url_to_pathname, resolve
 
 _T = TypeVar("_T")
 
@@ -62,6 +63,12 @@ __all__ = [
 
 Buffer = bytes | bytearray | memoryview
 """What can be stored; a NumPy array passes its memory as ``array.data``."""
+
+Decode = Callable[[ChunkCoords, bytes | None], _T]
+"""Makes of a chunk's bytes, or of their absence, what a batch yields."""
+
+Encode = Callable[[ChunkCoords, Any], bytes]
+"""Makes of what a batch is given the bytes of a chunk."""
 
 Callback = Any
 """An `fsspec.callbacks.Callback`, such as its ``TqdmCallback``, or None; fsspec ships no types."""
@@ -270,7 +277,7 @@ class _Stored(NamedTuple):
         )
 
 
-_Fetched = list[tuple[ChunkCoords, bytes | None]]
+_Fetched = list[tuple[ChunkCoords, Any]]
 
 
 class _Packed(NamedTuple):
@@ -330,7 +337,7 @@ class FsspecAccessor(Accessor):
 
     def __init__(
         self,
-        url: str | os.PathLike[str],
+        url: str | os.PathLike[str] | Location,
         *,
         storage_options: Mapping[str, Any] | None = None,
         fs: Filesystem = None,
@@ -370,7 +377,17 @@ class FsspecAccessor(Accessor):
         self.can_write = self._location.writable
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._location.display()!r})"
+        return f"{type(self).__name__}({self.url!r})"
+
+    @property
+    def location(self) -> Location:
+        """Where the pyramid is, and how it is reached."""
+        return self._location
+
+    @property
+    def url(self) -> str:
+        """Where the pyramid is, to be shown: without query, password or options."""
+        return self._location.display()
 
     def __enter__(self) -> Self:
         return self
@@ -486,6 +503,51 @@ class FsspecAccessor(Accessor):
         """
         return self._decoded(self._store.run(self._find_chunk(*self._chunk(key, chunk_coords))))
 
+    def fetch_info(self) -> Mapping[str, Any]:
+        """Fetch `info` as it is, parsed; once, and shared with what the other verbs need of it.
+
+        Raises
+        ------
+        NotFoundError, AccessDeniedError, DataAccessError
+            If it cannot be read.
+        InvalidInfoError
+            If it is no JSON object.
+        """
+        self._to_read("info")
+        info = self._store.run(self._read_info())
+        if not info:
+            raise self._info_denied or self._not_found("info", len(SUFFIXES))
+        return info
+
+    def for_scale(self, key: str) -> tuple["FsspecAccessor", str]:
+        """Return the accessor and the key to reach a scale by, if its key in `info` has ``..`` in it.
+
+        Such a scale is outside of the pyramid, and no verb takes its key as it is; the format allows
+        it, and here it may be anywhere in the same bucket, host or archive.
+
+        Raises
+        ------
+        ValueError
+            If the key leaves that, too.
+        """
+        if ".." not in key.split("/"):
+            return self, key
+        inside = posixpath.normpath(key)
+        levels = inside.split("/").count("..")
+        inside = check_relative_path(inside.removeprefix("../" * levels))
+        other = FsspecAccessor(
+            self._location.above(levels) if levels else self._location,
+            flat=self._flat,
+            gzip=self._gzip,
+            compresslevel=self._compresslevel,
+            attempts=self._store.attempts,
+            timeout=self._store.timeout,
+            max_gap=self._max_gap,
+            max_range=self._max_range,
+        )
+        other._layouts[inside] = self._store.run(self._layout(key))
+        return other, inside
+
     async def fetch_chunk_async(self, key: str, chunk_coords: ChunkCoords) -> bytes:
         """Fetch a chunk: `fetch_chunk`, to be awaited."""
         found = await self._store.run_async(self._find_chunk(*self._chunk(key, chunk_coords)))
@@ -574,9 +636,8 @@ class FsspecAccessor(Accessor):
             See `precomputed_fs.errors`.
         """
         key, coords = self._chunk_to_write(key, chunk_coords)
-        self._store.run(
-            self._store_one(key, coords, _bytes_of(buf), _checked_mime_type(mime_type), overwrite=overwrite)
-        )
+        make = _ready(buf)
+        self._store.run(self._store_one(key, coords, make, _checked_mime_type(mime_type), overwrite=overwrite))
 
     async def store_chunk_async(
         self,
@@ -588,20 +649,44 @@ class FsspecAccessor(Accessor):
     ) -> None:
         """Store a chunk: `store_chunk`, to be awaited."""
         key, coords = self._chunk_to_write(key, chunk_coords)
+        make = _ready(buf)
         await self._store.run_async(
-            self._store_one(key, coords, _bytes_of(buf), _checked_mime_type(mime_type), overwrite=overwrite)
+            self._store_one(key, coords, make, _checked_mime_type(mime_type), overwrite=overwrite)
         )
 
     # -------------------------------------------------------------------------------- batches
+
+    @overload
+    def fetch_chunks(
+        self,
+        key: str,
+        chunk_coords: Iterable[ChunkCoords],
+        *,
+        decode: None = None,
+        in_flight: int = IN_FLIGHT,
+        callback: Callback = None,
+    ) -> Iterator[tuple[ChunkCoords, bytes | None]]: ...
+
+    @overload
+    def fetch_chunks(
+        self,
+        key: str,
+        chunk_coords: Iterable[ChunkCoords],
+        *,
+        decode: Decode[_T],
+        in_flight: int = IN_FLIGHT,
+        callback: Callback = None,
+    ) -> Iterator[tuple[ChunkCoords, _T]]: ...
 
     def fetch_chunks(
         self,
         key: str,
         chunk_coords: Iterable[ChunkCoords],
         *,
+        decode: Decode[Any] | None = None,
         in_flight: int = IN_FLIGHT,
         callback: Callback = None,
-    ) -> Iterator[tuple[ChunkCoords, bytes | None]]:
+    ) -> Iterator[tuple[ChunkCoords, Any]]:
         """Fetch many chunks at once.
 
         Parameters
@@ -611,6 +696,9 @@ class FsspecAccessor(Accessor):
         chunk_coords : iterable of tuple of int
             Consumed as the results are, so it may be as long as it likes; of a sharded scale more and
             more at once, up to 4096.
+        decode : callable, optional
+            ``(coords, bytes or None)`` to what is yielded in the place of the bytes. Called in one
+            of many threads, as soon as the chunk has come.
         in_flight : int
             Requests under way at once, and results that wait to be consumed.
         callback : fsspec.callbacks.Callback, optional
@@ -624,12 +712,13 @@ class FsspecAccessor(Accessor):
         Raises
         ------
         AccessDeniedError, CorruptDataError, DataAccessError
-            For the first chunk that fails, named in the message; the iteration ends.
+            For the first chunk that fails, named in the message; the iteration ends. A
+            CorruptDataError of `decode` is one of these.
         """
         key = self._to_read(key)
         layout = self._store.run(self._layout(key))
         in_flight = _checked_in_flight(in_flight)
-        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback), in_flight)
+        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback), decode, in_flight)
         for results in self._store.run_many(jobs, in_flight):
             for result in results:
                 _tell(callback)
@@ -640,14 +729,15 @@ class FsspecAccessor(Accessor):
         key: str,
         chunk_coords: Iterable[ChunkCoords],
         *,
+        decode: Decode[Any] | None = None,
         in_flight: int = IN_FLIGHT,
         callback: Callback = None,
-    ) -> AsyncIterator[tuple[ChunkCoords, bytes | None]]:
+    ) -> AsyncIterator[tuple[ChunkCoords, Any]]:
         """Fetch many chunks at once: `fetch_chunks`, with ``async for`` in any event loop."""
         key = self._to_read(key)
         layout = await self._store.run_async(self._layout(key))
         in_flight = _checked_in_flight(in_flight)
-        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback), in_flight)
+        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback), decode, in_flight)
         async for results in self._store.run_many_async(jobs, in_flight):
             for result in results:
                 _tell(callback)
@@ -656,8 +746,9 @@ class FsspecAccessor(Accessor):
     def store_chunks(
         self,
         key: str,
-        chunks: Iterable[tuple[ChunkCoords, Buffer]],
+        chunks: Iterable[tuple[ChunkCoords, Any]],
         *,
+        encode: Encode | None = None,
         mime_type: str = _OCTET_STREAM,
         overwrite: bool = False,
         in_flight: int = IN_FLIGHT,
@@ -672,6 +763,9 @@ class FsspecAccessor(Accessor):
         chunks : iterable of (tuple of int, bytes-like)
             Coordinates and encoded chunks; consumed as chunks are stored, so it may be a generator
             of any length.
+        encode : callable, optional
+            ``(coords, chunk)`` to the bytes to store, for chunks that are something else so far.
+            Called in one of many threads.
         mime_type, overwrite
             As for `store_chunk`.
         in_flight : int
@@ -684,60 +778,85 @@ class FsspecAccessor(Accessor):
         AlreadyExistsError, AccessDeniedError, DataAccessError
             For the first chunk that fails, named in the message; of those before it, some may be stored.
         """
-        jobs = self._store_jobs(self._to_write(key), _counted(chunks, callback), mime_type, overwrite=overwrite)
+        jobs = self._store_jobs(self._to_write(key), _counted(chunks, callback), encode, mime_type, overwrite=overwrite)
         for _ in self._store.run_many(jobs, _checked_in_flight(in_flight)):
             _tell(callback)
 
     async def store_chunks_async(
         self,
         key: str,
-        chunks: Iterable[tuple[ChunkCoords, Buffer]],
+        chunks: Iterable[tuple[ChunkCoords, Any]],
         *,
+        encode: Encode | None = None,
         mime_type: str = _OCTET_STREAM,
         overwrite: bool = False,
         in_flight: int = IN_FLIGHT,
         callback: Callback = None,
     ) -> None:
         """Store many chunks at once: `store_chunks`, to be awaited."""
-        jobs = self._store_jobs(self._to_write(key), _counted(chunks, callback), mime_type, overwrite=overwrite)
+        jobs = self._store_jobs(self._to_write(key), _counted(chunks, callback), encode, mime_type, overwrite=overwrite)
         async for _ in self._store.run_many_async(jobs, _checked_in_flight(in_flight)):
             _tell(callback)
 
     def _fetch_jobs(
-        self, key: str, layout: ScaleLayout, wanted: Iterable[Iterable[int]], in_flight: int
+        self,
+        key: str,
+        layout: ScaleLayout,
+        wanted: Iterable[Iterable[int]],
+        decode: Decode[Any] | None,
+        in_flight: int,
     ) -> Iterator[Callable[[], Coroutine[Any, Any, _Fetched | More]]]:
         checked = map(chunk_coords, wanted)
         sharding, grid = layout.sharding, layout.grid
         if sharding is None or grid is None:
-            return (functools.partial(self._fetch_alone, key, layout, coords) for coords in checked)
+            return (functools.partial(self._fetch_alone, key, layout, coords, decode) for coords in checked)
 
-        def decoded(coords: ChunkCoords, stored: Stored | None) -> tuple[ChunkCoords, bytes | None]:
+        def finish(coords: ChunkCoords, stored: Stored | None) -> tuple[ChunkCoords, Any]:
             stored = self._waiting_chunk(key, sharding, grid, coords) or stored
-            return coords, None if stored is None else self._decoded(self._from_shard(layout, coords, stored))
+            found = None if stored is None else self._from_shard(layout, coords, stored)
+            return coords, self._finished(coords, found, decode)
 
         numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in checked)
         return self._shards.fetch_jobs(
-            key, sharding, numbered, decoded, window=in_flight, gap=self._max_gap, size=self._max_range
+            key, sharding, numbered, finish, window=in_flight, gap=self._max_gap, size=self._max_range
         )
 
-    async def _fetch_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Fetched:
-        try:
+    async def _fetch_alone(
+        self, key: str, layout: ScaleLayout, coords: ChunkCoords, decode: Decode[Any] | None
+    ) -> _Fetched:
+        found: _Stored | None = None
+        with contextlib.suppress(NotFoundError):
             found = await self._find_alone(key, layout, coords)
-        except NotFoundError:
-            return [(coords, None)]
-        if not found.needs_decoding:
-            return [(coords, found.body.data)]
-        return [(coords, await self._store.in_thread(lambda: self._decoded(found)))]
+        if decode is None and (found is None or not found.needs_decoding):
+            return [(coords, None if found is None else found.body.data)]
+        return [(coords, await self._store.in_thread(lambda: self._finished(coords, found, decode)))]
+
+    def _finished(self, coords: ChunkCoords, found: _Stored | None, decode: Decode[Any] | None) -> Any:  # noqa: ANN401
+        """Undo the compression of a chunk and do with it what the caller of a batch wants."""
+        data = None if found is None else self._decoded(found)
+        if decode is None:
+            return data
+        if found is None:
+            return decode(coords, None)
+        with self._naming(found.name):
+            return decode(coords, data)
 
     def _store_jobs(
-        self, key: str, chunks: Iterable[tuple[Iterable[int], Buffer]], mime_type: str, *, overwrite: bool
+        self,
+        key: str,
+        chunks: Iterable[tuple[Iterable[int], Any]],
+        encode: Encode | None,
+        mime_type: str,
+        *,
+        overwrite: bool,
     ) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
-        for coords, buf in chunks:
+        for given, chunk in chunks:
+            coords = chunk_coords(given)
             yield functools.partial(
                 self._store_one,
                 key,
-                chunk_coords(coords),
-                _bytes_of(buf),
+                coords,
+                _ready(chunk) if encode is None else functools.partial(encode, coords, chunk),
                 _checked_mime_type(mime_type),
                 overwrite=overwrite,
             )
@@ -829,20 +948,28 @@ class FsspecAccessor(Accessor):
             return layout
         if layout is None:
             generation = self._info_generation
-            try:
-                layout = scale_layout(await self._read_info(), key)
-            except InvalidInfoError as exc:
-                message = f"{self._location.display('info')}: {exc}"
-                raise InvalidInfoError(message) from exc
+            info = await self._read_info()
+            with self._naming_info():
+                layout = scale_layout(info, key)
             if generation == self._info_generation:
                 self._layouts[key] = layout
         return layout
+
+    @contextlib.contextmanager
+    def _naming_info(self) -> Iterator[None]:
+        try:
+            yield
+        except InvalidInfoError as exc:
+            message = f"{self._location.display('info')}: {exc}"
+            raise InvalidInfoError(message) from exc
 
     async def _read_info(self) -> Mapping[str, Any]:
         async def load() -> Mapping[str, Any]:
             generation = self._info_generation
             try:
-                self._info = parse_info(self._decoded(await self._find_file("info")))
+                text = self._decoded(await self._find_file("info"))
+                with self._naming_info():
+                    self._info = parse_info(text)
             except NotFoundError:
                 self._info = {}
             except AccessDeniedError as exc:  # it may be absent, where S3 does not let one list
@@ -880,7 +1007,7 @@ class FsspecAccessor(Accessor):
             return found.body.data
         # Chunks are bytes here, and may be other than `info` says; a bomb is still none.
         limit = MAX_DECODED_SIZE if found.raw_length is None else max(found.raw_length, _SMALL)
-        try:
+        with self._naming(found.name):
             if found.in_shard:
                 return self._decoded_from_shard(found, limit)
             return decode(
@@ -891,8 +1018,14 @@ class FsspecAccessor(Accessor):
                 limit=limit,
                 sniff=found.sniff,
             )
+
+    @contextlib.contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Say of which object a finding is."""
+        try:
+            yield
         except CorruptDataError as exc:
-            message = f"{self._location.display(found.name)}: {exc}"
+            message = f"{self._location.display(name)}: {exc}"
             raise CorruptDataError(message) from exc
 
     def _decoded_from_shard(self, found: _Stored, limit: int) -> bytes:
@@ -959,13 +1092,16 @@ class FsspecAccessor(Accessor):
             names &= {f"{parent}{slash}{entry}" for entry in listed}
         return sorted(names)
 
-    async def _store_one(self, key: str, coords: ChunkCoords, data: bytes, mime_type: str, *, overwrite: bool) -> None:
+    async def _store_one(
+        self, key: str, coords: ChunkCoords, make: Callable[[], bytes], mime_type: str, *, overwrite: bool
+    ) -> None:
         layout = await self._layout(key)
         if layout.sharding is not None and layout.grid is not None:
             chunk_id = compressed_morton_code(layout.grid.cell(coords), layout.grid.shape)
+            data = await self._store.in_thread(make)
             await self._writer.add(key, layout.sharding, chunk_id, data, overwrite=overwrite)
             return
-        packed = await self._store.in_thread(lambda: self._packed("", data, mime_type))
+        packed = await self._store.in_thread(lambda: self._packed("", make(), mime_type))
         names = self._names_in(key)
         variant = _Variant(self._flat, packed.suffix)
         twins = await self._variants_to_clear(key, names)
@@ -1146,6 +1282,12 @@ def _checked_mime_type(mime_type: str) -> str:
 
 def _bytes_of(buf: Buffer) -> bytes:
     return buf if isinstance(buf, bytes) else memoryview(buf).tobytes(order="A")
+
+
+def _ready(buf: Buffer) -> Callable[[], bytes]:
+    """Take the bytes now, as the caller may go on to change the buffer."""
+    data = _bytes_of(buf)
+    return lambda: data
 
 
 def _checked_in_flight(in_flight: int) -> int:

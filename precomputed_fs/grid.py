@@ -109,12 +109,55 @@ def layout_of(name: str) -> bool | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Box:
+    """A box of voxels, half-open, xyz.
+
+    Examples
+    --------
+    >>> Box((0, 0, -64), (64, 64, 0)).shape
+    (64, 64, 64)
+    >>> Box((0, 0, 0), (64, 64, 64)) & Box((32, -8, 8), (96, 8, 9))
+    Box(start=(32, 0, 8), stop=(64, 8, 9))
+    """
+
+    start: Triple
+    stop: Triple
+
+    @classmethod
+    def of(cls, coords: ChunkCoords) -> "Box":
+        """Make a box of ``(xmin, xmax, ymin, ymax, zmin, zmax)``."""
+        x0, x1, y0, y1, z0, z1 = coords
+        return cls((x0, y0, z0), (x1, y1, z1))
+
+    @property
+    def shape(self) -> Triple:
+        """How many voxels it spans along x, y and z: none, where it stops before it starts."""
+        x, y, z = (max(0, high - low) for low, high in zip(self.start, self.stop, strict=True))
+        return x, y, z
+
+    def to_slices(self) -> tuple[slice, slice, slice]:
+        """Return what to index with, in the coordinates that the box is in."""
+        x, y, z = map(slice, self.start, self.stop)
+        return x, y, z
+
+    def __and__(self, other: "Box") -> "Box":
+        (x0, y0, z0), (x1, y1, z1) = map(max, self.start, other.start), map(min, self.stop, other.stop)
+        return Box((x0, y0, z0), (x1, y1, z1))
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkGrid:
     """How a scale's volume is cut into chunks; all in voxels, xyz."""
 
     size: Triple
     chunk_size: Triple
     voxel_offset: Triple = (0, 0, 0)
+
+    @property
+    def bounds(self) -> Box:
+        """The box of all voxels."""
+        x, y, z = map(operator.add, self.voxel_offset, self.size)
+        return Box(self.voxel_offset, (x, y, z))
 
     @property
     def shape(self) -> Triple:

@@ -126,6 +126,9 @@ class Scheme:
     """``(fs, prefix, limit)``: the last parts of some names that begin with the prefix, down to the
     next ``/``, in one request; nothing where no request of the protocol does that."""
 
+    has_host: bool = True
+    """Whether the first part of a path names a bucket or host, or is the root, and no folder."""
+
     cheap_misses: bool = True
     """Whether asking for a name that is not there costs next to nothing."""
 
@@ -509,7 +512,7 @@ def _archive_is_read(options: Options) -> bool:
     return not _archive_is_written(options)
 
 
-_READ_ONLY = Scheme(writable=_never)
+_READ_ONLY = Scheme(writable=_never, has_host=False)
 _SIMPLE_CACHE = Scheme(
     writable=_never,
     cheap_misses=False,
@@ -583,6 +586,7 @@ _SFTP = Scheme(
     remote=True,
 )
 _ZIP = Scheme(
+    has_host=False,
     writable=_archive_is_written,
     readable=_archive_is_read,
     can_replace=False,
@@ -683,6 +687,34 @@ class Location:
         return _CHAIN.join(shown)
 
     @property
+    def host(self) -> str:
+        """The protocol and the host or bucket of the outermost part."""
+        protocol, _, rest = self.links[0].url.partition("://")
+        return f"{protocol}://{rest.split('/')[0]}"
+
+    def above(self, levels: int) -> "Location":
+        """Return the place so many folders further up, in the same bucket, host or archive.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many.
+        """
+        place = next((i for i, link in enumerate(self.links) if link.has_path), len(self.links) - 1)
+        link = self.links[place]
+        scheme, mark, rest = link.url.rpartition("://")
+        path, query_mark, query = rest.partition("?") if link.protocol in ("http", "https") else (rest, "", "")
+        folders = path.rstrip("/").split("/")
+        if len(folders) - levels < (1 if SCHEMES.get(link.protocol, Scheme()).has_host else 0):
+            message = f"{self.display()}: there are no {levels} folders above it"
+            raise ValueError(message)
+        url = f"{scheme}{mark}{'/'.join(folders[:-levels])}{query_mark}{query}"
+        shown = _without_secrets(url.removeprefix("file://") if link.protocol == "file" else url)
+        links = [*self.links]
+        links[place] = link._replace(url=url, display=shown)
+        return dataclasses.replace(self, links=tuple(links))
+
+    @property
     def behind(self) -> "Location | None":
         """What an archive or a cache is in front of, if that is asked over HTTP by ourselves."""
         if len(self.links) > 1 and SCHEMES.get(self.links[1].protocol, Scheme()).request:
@@ -717,7 +749,7 @@ class Location:
 
 
 def resolve(
-    url: str | os.PathLike[str],
+    url: str | os.PathLike[str] | Location,
     *,
     storage_options: Mapping[str, Any] | None = None,
     fs: Filesystem = None,
@@ -727,9 +759,10 @@ def resolve(
 
     Parameters
     ----------
-    url : str or path
+    url : str or path or Location
         A path, any fsspec URL or chain of them, ``s3+http(s)://endpoint/bucket/path``; with
-        ``precomputed://`` in front or ``|neuroglancer-precomputed:`` behind, or with neither.
+        ``precomputed://`` in front or ``|neuroglancer-precomputed:`` behind, or with neither. A
+        location is returned as it is.
     storage_options : mapping, optional
         As fsspec has them: for one protocol flat, for a chain nested by protocol.
     fs : fsspec.AbstractFileSystem, optional
@@ -742,6 +775,8 @@ def resolve(
     URLError
         If the scheme is not known or written with one colon, or its driver is not installed.
     """
+    if isinstance(url, Location):
+        return url
     text = _strip_precomputed(os.fspath(url))
     options = dict(storage_options or {})
     if fs is not None:

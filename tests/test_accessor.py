@@ -7,6 +7,7 @@ import bz2
 import gzip
 import json
 import lzma
+import posixpath
 import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -25,15 +26,17 @@ from hypothesis import strategies as st
 from precomputed_fs import (
     AccessDeniedError,
     AlreadyExistsError,
+    CorruptDataError,
     DataAccessError,
     FsspecAccessor,
+    InvalidInfoError,
     NotFoundError,
     get_accessor_for_url,
 )
 from tests.conftest import READ_ONLY, WRITABLE, Pyramid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.servers import HttpServer
@@ -953,3 +956,107 @@ def test_the_options_of_a_command_line_are_taken_and_others_ignored(
     assert pyramid.names() == [f"{SUBDIRECTORY}.gz"]
     with pytest.raises(TypeError, match="verbose"):
         FsspecAccessor(pyramid.url, verbose=True)  # type: ignore[call-arg]
+
+
+# ------------------------------------------------------------------------------ what arrays are built on
+
+
+def test_info_is_fetched_parsed_and_once(pyramid: Pyramid) -> None:
+    pyramid.put("info", b'{"type": "image", "mine": [1, 2.5]}')
+    accessor = pyramid.accessor()
+    assert accessor.fetch_info() == {"type": "image", "mine": [1, 2.5]}
+    pyramid.delete("info")
+    assert accessor.fetch_info()["type"] == "image"
+
+
+def test_an_info_that_is_not_there_is_said_so(pyramid: Pyramid) -> None:
+    with pytest.raises(NotFoundError, match="info"):
+        pyramid.accessor().fetch_info()
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"", b"\xff"])
+def test_an_info_that_is_none_names_its_url(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "info").write_bytes(text)
+    with pytest.raises(InvalidInfoError, match=re.escape(f"{tmp_path}/info")):
+        FsspecAccessor(tmp_path).fetch_info()
+
+
+def test_decode_gets_the_bytes_or_none_and_gives_what_is_yielded(readable_pyramid: Pyramid) -> None:
+    readable_pyramid.put(FLAT, BODY)
+    absent = (64, 128, -64, 0, 128, 189)
+    accessor = readable_pyramid.accessor()
+    lengths = dict(accessor.fetch_chunks(KEY, [COORDS, absent], decode=lambda _, data: data and len(data)))
+    assert lengths == {COORDS: len(BODY), absent: None}
+
+
+def test_what_decode_finds_corrupt_names_the_chunk(readable_pyramid: Pyramid) -> None:
+    readable_pyramid.put(FLAT, BODY)
+
+    def decode(_: tuple[int, ...], data: bytes | None) -> None:
+        message = f"{len(data or b'')} bytes are too many"
+        raise CorruptDataError(message)
+
+    accessor = readable_pyramid.accessor()
+    with pytest.raises(CorruptDataError, match=rf"{re.escape(FLAT)}.*: {len(BODY)} bytes are too many"):
+        list(accessor.fetch_chunks(KEY, [COORDS], decode=decode))
+
+
+def test_encode_makes_the_bytes_that_are_stored(pyramid: Pyramid) -> None:
+    accessor = pyramid.accessor()
+    if not accessor.can_write:
+        return
+    other = (64, 128, -64, 0, 128, 189)
+    accessor.store_chunks(KEY, [(COORDS, 1), (other, 2)], encode=lambda coords, n: b"%d:%d" % (coords[0], n))
+    assert (accessor.fetch_chunk(KEY, COORDS), accessor.fetch_chunk(KEY, other)) == (b"0:1", b"64:2")
+
+
+def test_a_buffer_that_is_used_again_is_stored_as_it_was(tmp_path: Path) -> None:
+    buffer = bytearray(4)
+    coords = [(x, x + 1, 0, 1, 0, 1) for x in range(200)]
+
+    def chunks() -> Iterator[tuple[tuple[int, ...], bytearray]]:
+        for at in coords:
+            buffer[:] = at[0].to_bytes(4, "big")
+            yield at, buffer
+
+    accessor = FsspecAccessor(tmp_path)
+    accessor.store_chunks(KEY, chunks())
+    assert {data for _, data in accessor.fetch_chunks(KEY, coords)} == {at[0].to_bytes(4, "big") for at in coords}
+
+
+@pytest.mark.parametrize("key", ["../other/8nm", "../../top/8nm", "8nm/../../other/8nm", "sub/../8nm"])
+def test_a_key_that_leads_out_of_the_pyramid_is_followed(readable_pyramid: Pyramid, key: str) -> None:
+    readable_pyramid.put("a/b/info", json.dumps({"scales": [{"key": key, "encoding": "raw"}]}).encode())
+    readable_pyramid.put(posixpath.normpath(f"a/b/{key}/0-64_-64-0_128-189"), BODY)
+    head, mark, behind = readable_pyramid.url.partition("::")
+    in_archive = head.startswith("zip")
+    url = f"{head}/a/b::{behind}" if in_archive else f"{head}{mark}{behind}/a/b"
+    accessor = FsspecAccessor(url, storage_options=readable_pyramid.storage_options)
+    other, inside = accessor.for_scale(key)
+    assert other.fetch_chunk(inside, COORDS) == BODY
+    with pytest.raises(ValueError, match="not a path inside"):
+        accessor.fetch_chunk(key, COORDS)
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("s3://bucket/a/b", "../../../other/8nm"),
+        ("https://host/a", "../../8nm"),
+        ("gs://bucket/a", "../../8nm"),
+        ("memory://lab/a", "../../8nm"),
+        ("file:///a", "../../8nm"),
+        ("s3://bucket/a/b", "../%2e%2e/8nm"),
+        ("s3://bucket/a/b", ".."),
+        ("s3://bucket/a/b", "../../.."),
+        ("s3://bucket/a/b", "..//8nm/\0"),
+    ],
+)
+def test_a_key_stays_in_its_bucket_or_host(url: str, key: str) -> None:
+    with pytest.raises(ValueError, match=r"folders above|not .* path inside|does not name"):
+        FsspecAccessor(url, anon=True if url.startswith(("s3", "gs")) else None).for_scale(key)
+
+
+def test_a_signed_url_keeps_its_query_above_it() -> None:
+    location = FsspecAccessor("https://host/a/b/c?sig=secret123").location.above(2)
+    assert (location.links[0].url, location.display()) == ("https://host/a?sig=secret123", "https://host/a")
