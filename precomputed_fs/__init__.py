@@ -16,6 +16,7 @@ from precomputed_fs.errors import (
     NotFoundError,
     URLError,
 )
+from precomputed_fs.volume import Scale, Volume, create_volume, open_volume
 
 __all__ = [
     "AccessDeniedError",
@@ -26,10 +27,14 @@ __all__ = [
     "FsspecAccessor",
     "InvalidInfoError",
     "NotFoundError",
+    "Scale",
     "URLError",
+    "Volume",
     "add_argparse_options",
     "convert_file_url_to_pathname",
+    "create_volume",
     "get_accessor_for_url",
+    "open_volume",
 ]
 
 __version__ = "0.1.0"

@@ -370,7 +370,7 @@ class FsspecAccessor(Accessor):
         self._writer = ShardWriter(self._store, self._shards, compresslevel)
         self._scales: dict[str, _ScaleNames] = {}
         self._info: Mapping[str, Any] | None = None
-        self._info_denied: AccessDeniedError | None = None
+        self._info_error: NotFoundError | AccessDeniedError | None = None
         self._info_generation = 0
         self._layouts: dict[str, ScaleLayout] = {}
         self.can_read = self._location.readable
@@ -515,8 +515,8 @@ class FsspecAccessor(Accessor):
         """
         self._to_read("info")
         info = self._store.run(self._read_info())
-        if not info:
-            raise self._info_denied or self._not_found("info", len(SUFFIXES))
+        if self._info_error is not None:
+            raise self._info_error
         return info
 
     def for_scale(self, key: str) -> tuple["FsspecAccessor", str]:
@@ -935,7 +935,9 @@ class FsspecAccessor(Accessor):
             names.note(variant)
             return _Stored(name, variant.suffix, body, _raw_length(layout, coords))
         # Without `info`, the chunk may be in a shard: who may not read that does not know.
-        raise denied or self._info_denied or self._not_found(f"{key}/{chunk_name(coords)}", len(tried))
+        if isinstance(self._info_error, AccessDeniedError):
+            denied = denied or self._info_error
+        raise denied or self._not_found(f"{key}/{chunk_name(coords)}", len(tried))
 
     async def _layout(self, key: str) -> ScaleLayout:
         """Find out how a scale is stored, from `info`, which is read once; by default without one."""
@@ -970,10 +972,8 @@ class FsspecAccessor(Accessor):
                 text = self._decoded(await self._find_file("info"))
                 with self._naming_info():
                     self._info = parse_info(text)
-            except NotFoundError:
-                self._info = {}
-            except AccessDeniedError as exc:  # it may be absent, where S3 does not let one list
-                self._info, self._info_denied = {}, exc
+            except (NotFoundError, AccessDeniedError) as exc:  # S3 says so of absent ones to who may not list
+                self._info, self._info_error = {}, exc
             info = self._info
             if generation != self._info_generation:  # stored anew meanwhile
                 self._info = None
@@ -1074,7 +1074,7 @@ class FsspecAccessor(Accessor):
         await self._put(name, name + packed.suffix, others, packed, overwrite=overwrite)
         if name == "info":
             self._info_generation += 1
-            self._info = self._info_denied = None
+            self._info = self._info_error = None
             self._layouts = {}
             if not self.can_read:  # an archive that is being written: this is the one time to see it
                 with contextlib.suppress(InvalidInfoError):

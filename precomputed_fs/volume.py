@@ -1,0 +1,1206 @@
+"""Pyramids as arrays: volumes of scales that are read and written by slicing.
+
+Boxes are in absolute voxel coordinates, as Neuroglancer shows them: they include ``voxel_offset``.
+Arrays are (x, y, z, channel). The bytes come and go through an accessor; what is between bytes and
+voxels is done in its threads, each chunk straight into or out of the caller's array.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import itertools
+import math
+import operator
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
+from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
+from precomputed_fs.downsampling import METHODS, downsample, factors_for
+from precomputed_fs.errors import AlreadyExistsError, InvalidInfoError, NotFoundError, URLError
+from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple
+from precomputed_fs.info import Info, ScaleInfo, redirect_of
+from precomputed_fs.sharding import propose_sharding
+from precomputed_fs.urls import Location, resolve
+
+_AXES = "xyz"
+_DIMENSIONS = 4
+_BYTES_IN_FLIGHT = 64 << 20  # decoded, of chunks that are under way
+_LEAST_IN_FLIGHT = 8
+_CAREFUL_CHUNKS = 1024  # that are collected before they are read, merged and written
+_BLOCK_BYTES = 32 << 20  # of a scale, that the next lower one is computed from at once
+_MOST_REDIRECTS = 10
+_MISSING = ("zeros", "raise")
+_PATIENCE = 2.0  # seconds, after which progress is shown
+_PLAIN_TYPES = (bool, int, float)
+
+Index = Any
+"""What NumPy's basic indexing takes: integers, slices, an Ellipsis; or a `Box`."""
+
+
+def open_volume(
+    url: str | os.PathLike[str],
+    *,
+    missing: str = "zeros",
+    progress: bool | None = None,
+    **accessor_options: Any,  # noqa: ANN401 - as FsspecAccessor has them
+) -> "Volume":
+    """Open a pyramid: one request, for its `info`.
+
+    Parameters
+    ----------
+    url : str or path
+        See `FsspecAccessor`.
+    missing : {"zeros", "raise"}
+        What an absent chunk is: zeros, as writers may leave those out, or a NotFoundError.
+    progress : bool, optional
+        Whether reading and writing show a progress bar; by default if they last, in a notebook or on
+        a terminal.
+    **accessor_options
+        Options of `FsspecAccessor`.
+
+    Raises
+    ------
+    NotFoundError, AccessDeniedError, DataAccessError
+        If `info` cannot be read.
+    InvalidInfoError
+        If `info` says what cannot be; the message names the place.
+    URLError
+        If the URL is of no known scheme, or `info` redirects to where this URL may not lead.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> vol = create_volume("memory://docs/open", np.ones((100, 80, 60), np.uint8), resolution=(8, 8, 8))
+    >>> open_volume("memory://docs/open")[0][10:20, :, 5].shape
+    (10, 80, 1)
+    """
+    accessor = FsspecAccessor(url, **accessor_options)
+    for _ in range(_MOST_REDIRECTS):
+        given = accessor.fetch_info()
+        try:
+            target = redirect_of(given)
+            if target is None:
+                return Volume(accessor, Info.parse(given), missing=missing, progress=progress)
+        except InvalidInfoError as exc:
+            message = f"{accessor.url}: {exc}"
+            raise InvalidInfoError(message) from exc
+        accessor_options = _redirected(accessor.location, target, accessor_options)
+        accessor = FsspecAccessor(target, **accessor_options)
+    message = f"{accessor.url}: redirected {_MOST_REDIRECTS} times"
+    raise URLError(message)
+
+
+def create_volume(
+    url: str | os.PathLike[str],
+    source: Mapping[str, Any] | Info | ArrayLike,
+    *,
+    resolution: Sequence[float] | None = None,
+    voxel_offset: Sequence[int] = (0, 0, 0),
+    chunk_size: Sequence[int] = (64, 64, 64),
+    encoding: str = "raw",
+    type: str | None = None,  # noqa: A002 - the name that it has in `info`
+    sharding: bool | Mapping[str, Any] = False,
+    scales: int | None = None,
+    downsampling: str | None = None,
+    skip_empty: bool = False,
+    overwrite: bool = False,
+    missing: str = "zeros",
+    progress: bool | None = None,
+    **options: Any,  # noqa: ANN401 - an encoding's parameters, and as FsspecAccessor has them
+) -> "Volume":
+    """Make a pyramid: from an `info`, with nothing in it yet; or from an array, with all lower scales.
+
+    Parameters
+    ----------
+    url : str or path
+        See `FsspecAccessor`.
+    source : mapping or array
+        An `info`. Or an array (x, y, z) or (x, y, z, channel), which may be anything that has a
+        ``shape`` and a ``dtype`` and can be sliced, such as an open HDF5 data set: it is read chunk by
+        chunk. All that follows up to `downsampling` is for arrays.
+    resolution : sequence of 3 float
+        Voxel size in nanometres, xyz.
+    voxel_offset : sequence of 3 int
+        Coordinates of the array's first voxel, xyz.
+    chunk_size : sequence of 3 int
+        Voxels, xyz.
+    encoding : str
+        See `precomputed_fs.codecs`. Its parameters are further keywords, such as ``jpeg_quality=90``.
+    type : {"image", "segmentation"}, optional
+        By default what `encoding` is for.
+    sharding : bool or mapping
+        True to shard as `propose_sharding` says; or what each scale's ``sharding`` is to be.
+    scales : int, optional
+        How many there will be; by default as many as it takes until one chunk holds all voxels.
+    downsampling : {"average", "mode", "stride"}, optional
+        How a lower scale is made of the one before; by default the average of images, the most
+        frequent label of segmentations.
+    skip_empty : bool
+        Whether chunks of nothing but zeros are left out.
+    overwrite : bool
+        Whether an existing `info` is replaced, and chunks of the same names. What else is there stays.
+    missing, progress
+        See `open_volume`.
+    **options
+        Parameters of `encoding`, and options of `FsspecAccessor`.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If there is an `info` already, and ``overwrite=False``.
+    InvalidInfoError, ValueError, TypeError
+        If the scales cannot be, or the encoding cannot store such voxels; before anything is written.
+    """
+    array = None
+    if isinstance(source, Info):
+        info = source
+    elif isinstance(source, Mapping):
+        info = Info.parse(source)
+    else:
+        array = _as_source(source)
+        if resolution is None:
+            message = "resolution: expected the size of a voxel in nanometres, such as (8, 8, 8)"
+            raise TypeError(message)
+        parameters = {name: options.pop(name) for name in _parameter_names(encoding) & options.keys()}
+        info = _info_for(
+            array,
+            resolution=_triple_of("resolution", resolution),
+            voxel_offset=_triple_of("voxel_offset", voxel_offset),
+            chunk_size=_triple_of("chunk_size", chunk_size),
+            encoding=encoding,
+            type=type,
+            sharding=sharding,
+            scales=scales,
+            parameters=parameters,
+        )
+    info = _to_write(info)
+    method = _checked_method(downsampling, info)
+    accessor = FsspecAccessor(url, **options)
+    try:
+        accessor.store_file("info", info.to_json(), mime_type="application/json", overwrite=overwrite)
+    except AlreadyExistsError as exc:
+        message = f"{accessor.url}: there is a pyramid already; pass overwrite=True to replace its `info`"
+        raise AlreadyExistsError(message) from exc
+    volume = Volume(accessor, info, missing=missing, progress=progress)
+    if array is not None:
+        volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
+        volume.downsample(method, skip_empty=skip_empty)
+    return volume
+
+
+class Volume:
+    """A pyramid: its scales, the finest one first.
+
+    Get one from `open_volume` or `create_volume`. A volume may be pickled, shared by threads and
+    inherited by a fork, like the accessor that it reads and writes by.
+
+    Parameters
+    ----------
+    accessor : FsspecAccessor
+    info : Info
+    missing, progress
+        See `open_volume`.
+
+    Attributes
+    ----------
+    accessor : FsspecAccessor
+        What moves the bytes.
+    info : Info
+        What `info` says: ``vol.info.num_channels`` or ``vol.info["num_channels"]``.
+    scales : tuple of Scale
+    """
+
+    def __init__(
+        self,
+        accessor: FsspecAccessor,
+        info: Info,
+        *,
+        missing: str = "zeros",
+        progress: bool | None = None,
+    ) -> None:
+        self.accessor = accessor
+        self.info = info
+        self.missing = _checked_missing(missing)
+        self.progress = progress
+        self.scales = tuple(Scale(self, index) for index in range(len(info.scales)))
+        self._flushes = True
+        self._accessors = {accessor}
+
+    @property
+    def url(self) -> str:
+        """Where the pyramid is, without secrets."""
+        return self.accessor.url
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of a voxel in each channel."""
+        return np.dtype(self.info.data_type)
+
+    def __repr__(self) -> str:
+        kind = f"{self.info.type} of {self.info.data_type}"
+        return f"<Volume {self.url}: {kind}, {len(self)} {'scale' if len(self) == 1 else 'scales'}>"
+
+    def __len__(self) -> int:
+        return len(self.scales)
+
+    def __iter__(self) -> "Iterator[Scale]":
+        return iter(self.scales)
+
+    def __getitem__(self, which: int | str) -> "Scale":
+        if isinstance(which, str):
+            for scale in self.scales:
+                if scale.key == which:
+                    return scale
+            message = f"no scale {which!r}; there are {', '.join(scale.key for scale in self.scales)}"
+            raise KeyError(message)
+        try:
+            return self.scales[operator.index(which)]
+        except IndexError:
+            message = f"no scale {which}; there are {len(self)}"
+            raise IndexError(message) from None
+
+    def at_resolution(self, resolution: Sequence[float]) -> "Scale":
+        """Return the scale of a voxel size, in nanometres, xyz.
+
+        Raises
+        ------
+        KeyError
+            If there is none; the message lists those that there are.
+        """
+        wanted = _triple_of("resolution", resolution)
+        for scale in self.scales:
+            if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(scale.resolution, wanted, strict=True)):
+                return scale
+        message = f"no scale of {wanted} nm; there are {', '.join(str(scale.resolution) for scale in self.scales)}"
+        raise KeyError(message)
+
+    # -------------------------------------------------------------------------------- writing
+
+    def __enter__(self) -> Self:
+        self._flushes = False
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def flush(self) -> None:
+        """Write the shards that written voxels wait for; nothing else waits.
+
+        Writing does this by itself, except in a ``with`` block of the volume, which does it in the
+        end: many writes into one shard then take one pass over it.
+        """
+        for accessor in self._accessors:
+            accessor.flush()
+
+    def close(self) -> None:
+        """Flush, and let go of connections."""
+        self._flushes = True
+        for accessor in self._accessors:
+            accessor.close()
+
+    def accessor_for(self, key: str) -> tuple[FsspecAccessor, str]:
+        """Return what moves the bytes of a scale, and the key that it knows the scale by."""
+        accessor, key = self.accessor.for_scale(key)
+        self._accessors.add(accessor)
+        return accessor, key
+
+    def flush_unless_in_block(self) -> None:
+        """Flush, unless a ``with`` block of the volume will."""
+        if self._flushes:
+            self.flush()
+
+    def downsample(self, method: str | None = None, *, skip_empty: bool = False, progress: bool | None = None) -> None:
+        """Compute each scale but the first one from the one before.
+
+        Parameters
+        ----------
+        method : {"average", "mode", "stride"}, optional
+            By default the average of images, the most frequent label of segmentations.
+        skip_empty : bool
+            Whether chunks of nothing but zeros are left out.
+        progress : bool, optional
+            See `open_volume`.
+
+        Raises
+        ------
+        ValueError
+            If a scale has not half the voxels, or as many, of the one before along each axis.
+
+        Notes
+        -----
+        A voxel at ``i`` is made of those from ``2 * i`` up to ``2 * i + 2``. What is in memory at
+        once is a block of some chunks, 32 MiB of the finer scale.
+        """
+        method = _checked_method(method, self.info)
+        for finer, coarser in itertools.pairwise(self.scales):
+            factors = _factors_between(finer, coarser)
+            blocks = _blocks(coarser, factors)
+            shows = self.progress if progress is None else progress
+            with _Progress(f"downsampling to {coarser.key}", math.prod(blocks.shape), shows, unit="block") as bar:
+                for z, y, x in itertools.product(*map(range, reversed(blocks.shape))):
+                    box = Box.of(blocks.chunk((x, y, z)))
+                    voxels = downsample(_block_of(finer, box, factors), factors, method)
+                    coarser.write(box, voxels, skip_empty=skip_empty, progress=False, flush=False)
+                    bar.relative_update(1)
+            self.flush_unless_in_block()
+
+
+class Scale:
+    """One scale of a volume, to be sliced in absolute voxel coordinates.
+
+    ``scale[10:20, 30:40, 5]`` reads as an ndarray; ``scale[10:20, 30:40, 5:6] = array`` writes. The
+    axes are x, y, z and channel. Coordinates include `voxel_offset` and may be negative: -5 is the
+    voxel at -5. For indices that count from 0 see `array`.
+
+    Attributes
+    ----------
+    volume : Volume
+        The one that this is a scale of.
+    """
+
+    def __init__(self, volume: Volume, index: int) -> None:
+        self.volume = volume
+        self._index = index
+
+    @property
+    def info(self) -> ScaleInfo:
+        """What `info` says of this scale."""
+        return self.volume.info.scales[self._index]
+
+    @property
+    def key(self) -> str:
+        """The folder of its chunks."""
+        return self.info.key
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """How many voxels along x, y and z, and channels."""
+        return (*self.info.size, self.volume.info.num_channels)
+
+    @property
+    def ndim(self) -> int:
+        """4: x, y, z and channel."""
+        return _DIMENSIONS
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of a voxel in each channel."""
+        return self.volume.dtype
+
+    @property
+    def voxel_offset(self) -> Triple:
+        """Coordinates of the first voxel, xyz."""
+        return self.info.voxel_offset
+
+    @property
+    def resolution(self) -> tuple[float, float, float]:
+        """The size of a voxel in nanometres, xyz."""
+        return self.info.resolution
+
+    @property
+    def chunk_size(self) -> Triple:
+        """How many voxels a chunk has along x, y and z."""
+        return self.grid.chunk_size
+
+    @property
+    def encoding(self) -> str:
+        """How voxels are encoded in a chunk."""
+        return self.info.encoding
+
+    @property
+    def bounds(self) -> Box:
+        """The box of all voxels, in absolute coordinates."""
+        return self.grid.bounds
+
+    @functools.cached_property
+    def grid(self) -> ChunkGrid:
+        """How the scale is cut into chunks."""
+        return self.info.grid
+
+    @functools.cached_property
+    def codec(self) -> Codec:
+        """What is between a chunk's bytes and its voxels."""
+        info = self.volume.info
+        return codec_for(
+            self.encoding, info.data_type, info.num_channels, self.info.parameters, f"scales[{self._index}]"
+        )
+
+    @functools.cached_property
+    def _place(self) -> tuple[FsspecAccessor, str]:
+        return self.volume.accessor_for(self.key)
+
+    @property
+    def accessor(self) -> FsspecAccessor:
+        """What moves the bytes of this scale."""
+        return self._place[0]
+
+    @property
+    def array(self) -> "ScaleArray":
+        """The same voxels as an array whose indices count from 0."""
+        return ScaleArray(self)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.shape))
+        return f"<Scale {self.key}: {shape} {self.dtype}, {_readable(self.resolution)}, {self.encoding}>"
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    # -------------------------------------------------------------------------------- reading
+
+    def __getitem__(self, index: Index) -> Any:  # noqa: ANN401 - an array, or one voxel
+        selection = _select(index, self.shape, self.bounds)
+        _check_inside(selection, self.bounds)
+        return self.read_selection(selection)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.array.__array__(dtype, copy)
+
+    def read(
+        self,
+        box: Index,
+        *,
+        fill: float | None = None,
+        missing: str | None = None,
+        progress: bool | None = None,
+    ) -> Any:  # noqa: ANN401 - an array, or one voxel
+        """Read a box, as ``scale[box]`` does, with options.
+
+        Parameters
+        ----------
+        box : Box, or what can stand in ``scale[...]``
+            In absolute coordinates.
+        fill : number, optional
+            What to put where the box goes beyond the volume; by default that is an IndexError.
+        missing : {"zeros", "raise"}, optional
+            What an absent chunk is; by default as the volume was opened with.
+        progress : bool, optional
+            See `open_volume`.
+
+        Returns
+        -------
+        ndarray
+            (x, y, z, channel), in Fortran order.
+
+        Raises
+        ------
+        IndexError
+            If the box goes beyond the volume, and no `fill` is given.
+        NotFoundError
+            If a chunk is absent, and ``missing="raise"``.
+        AccessDeniedError, CorruptDataError, DataAccessError
+            If a chunk cannot be read; the message names it.
+
+        Warns
+        -----
+        UserWarning
+            If every chunk that the box touches is absent: usually the path is wrong.
+        """
+        selection = _select(box, self.shape, self.bounds)
+        if fill is None:
+            _check_inside(selection, self.bounds)
+        return self.read_selection(selection, fill=fill, missing=missing, progress=progress)
+
+    def read_selection(
+        self,
+        selection: "Selection",
+        *,
+        fill: float | None = None,
+        missing: str | None = None,
+        progress: bool | None = None,
+    ) -> Any:  # noqa: ANN401 - an array, or one voxel
+        """Read what an index selects: `read`, for indices that are resolved already."""
+        missing = self.volume.missing if missing is None else _checked_missing(missing)
+        ranges, channels = selection.ranges, selection.channels
+        result = np.empty(selection.shape, self.dtype, order="F")
+        if fill is not None and not _is_inside(selection, self.bounds):
+            result[...] = _cast_scalar(fill, self.dtype)
+        codec = self.codec
+
+        def paste(coords: ChunkCoords, data: bytes | None) -> bool:
+            into, out_of = _overlaps(ranges, coords)
+            if data is None:
+                if missing == "raise":
+                    message = f"{self.volume.url}: scale {self.key} has no chunk {coords}"
+                    raise NotFoundError(message)
+                result[into] = 0
+                return False
+            result[into] = codec.decode(data, _size_of(coords))[(*out_of, channels)]
+            return True
+
+        present = total = 0
+        coords, count = self._touched(ranges)
+        with _Progress(f"reading {self.key}", count, self._shows(progress)) as bar:
+            accessor, key = self._place
+            for _, was_there in accessor.fetch_chunks(
+                key, coords, decode=paste, in_flight=self._in_flight, callback=bar
+            ):
+                present += was_there
+                total += 1
+        if total and not present:
+            message = (
+                f"{self.volume.url}: scale {self.key} has none of the {total} chunks that this box touches, so it is "
+                'all zeros; is the URL right, and was all of the data uploaded? missing="raise" makes this an error'
+            )
+            warnings.warn(message, UserWarning, _stack_level())
+        return result[selection.final]
+
+    # -------------------------------------------------------------------------------- writing
+
+    def __setitem__(self, index: Index, value: ArrayLike) -> None:
+        self.write(index, value)
+
+    def write(
+        self,
+        box: Index,
+        value: ArrayLike,
+        *,
+        skip_empty: bool = False,
+        progress: bool | None = None,
+        flush: bool = True,
+    ) -> None:
+        """Write a box, as ``scale[box] = value`` does, with options.
+
+        Chunks that the box covers are replaced. Of others the rest is kept: they are read, changed
+        and written, so two such writes into one chunk must not happen at once.
+
+        Parameters
+        ----------
+        box : Box, or what can stand in ``scale[...]``
+            In absolute coordinates, without steps.
+        value : array
+            Of the box's shape, (x, y, z, channel), or what NumPy broadcasts to that; (x, y, z) where
+            there is one channel. Anything else that has a ``shape`` and a ``dtype`` and can be
+            sliced is read chunk by chunk.
+        skip_empty : bool
+            Whether chunks of nothing but zeros are left out, unless they replace others.
+        progress : bool, optional
+            See `open_volume`.
+        flush : bool
+            Whether shards are written before this returns; see `Volume.flush`.
+
+        Raises
+        ------
+        IndexError
+            If the box goes beyond the volume.
+        ValueError
+            If the value does not fit the box, or the encoding cannot store it.
+        TypeError
+            If the value's type cannot be cast to the volume's without loss.
+        AccessDeniedError, CorruptDataError, DataAccessError
+            If a chunk cannot be written, or one that is changed cannot be read.
+        """
+        selection = _select(box, self.shape, self.bounds)
+        _check_inside(selection, self.bounds)
+        if any(voxels.step != 1 for voxels in selection.ranges) or selection.is_stepped:
+            message = "steps are for reading: a box is written whole"
+            raise ValueError(message)
+        piece = _pieces(value, selection, self.dtype)
+        codec = self.codec
+        codec.check()
+        accessor, key = self._place
+        coords, count = self._touched(selection.ranges)
+        chunks = self._chunks_to_write(coords, selection, piece, skip_empty=skip_empty)
+        with _Progress(f"writing {self.key}", count, self._shows(progress)) as bar:
+            accessor.store_chunks(
+                key,
+                chunks,
+                encode=lambda _, voxels: codec.encode(voxels),
+                mime_type=codec.mime_type,
+                overwrite=True,
+                in_flight=self._in_flight,
+                callback=bar,
+            )
+        if flush:
+            self.volume.flush_unless_in_block()
+
+    def _chunks_to_write(
+        self,
+        wanted: Iterable[ChunkCoords],
+        selection: "Selection",
+        piece: "Callable[[tuple[slice, ...]], NDArray[Any]]",
+        *,
+        skip_empty: bool,
+    ) -> Iterator[tuple[ChunkCoords, NDArray[Any]]]:
+        """Yield whole chunks: as they are given, or merged with what is there.
+
+        Some at a time, those that must be read first are put off to be read together.
+        """
+        channels = selection.channels
+        covers_channels = channels == slice(0, self.shape[3], 1)
+        put_off: list[ChunkCoords] = []
+
+        def merge(coords: ChunkCoords, data: bytes | None) -> NDArray[Any] | None:
+            out_of, into = _overlaps(selection.ranges, coords)
+            given = piece((*out_of, slice(None)))
+            if covers_channels and given.shape[:3] == _size_of(coords):
+                merged = given
+            else:
+                shape = (*_size_of(coords), self.shape[3])
+                merged = np.zeros(shape, self.dtype, order="F")
+                if data is not None:
+                    merged[...] = self.codec.decode(data, _size_of(coords))
+                merged[(*into, channels)] = given
+            return None if skip_empty and data is None and not merged.any() else merged
+
+        def merged_ones() -> Iterator[tuple[ChunkCoords, NDArray[Any]]]:
+            accessor, key = self._place
+            batch, put_off[:] = list(put_off), []
+            for coords, merged in accessor.fetch_chunks(key, batch, decode=merge, in_flight=self._in_flight):
+                if merged is not None:
+                    yield coords, merged
+
+        for coords in wanted:
+            out_of, _ = _overlaps(selection.ranges, coords)
+            is_whole = covers_channels and tuple(cut.stop - cut.start for cut in out_of) == _size_of(coords)
+            given = piece((*out_of, slice(None))) if is_whole else None
+            if given is not None and not (skip_empty and not given.any()):
+                yield coords, given
+                continue
+            put_off.append(coords)
+            if len(put_off) == _CAREFUL_CHUNKS:
+                yield from merged_ones()
+        yield from merged_ones()
+
+    # ----------------------------------------------------------------------------- the inside
+
+    @property
+    def _in_flight(self) -> int:
+        """How many chunks may be under way, such that their bytes are bounded, too."""
+        chunk_bytes = math.prod(map(min, self.chunk_size, self.info.size)) * self.shape[3] * self.dtype.itemsize
+        return max(_LEAST_IN_FLIGHT, min(IN_FLIGHT, _BYTES_IN_FLIGHT // chunk_bytes))
+
+    def _touched(self, ranges: tuple[range, range, range]) -> tuple[Iterator[ChunkCoords], int]:
+        """Return the chunks that voxels are in, one after the other, and how many these are."""
+        cells = [
+            _cells(*axis) for axis in zip(ranges, self.bounds.start, self.bounds.stop, self.chunk_size, strict=True)
+        ]
+        xs, ys, zs = cells
+        return (self.grid.chunk((x, y, z)) for z in zs for y in ys for x in xs), math.prod(map(len, cells))
+
+    def _shows(self, progress: bool | None) -> bool | None:
+        return self.volume.progress if progress is None else progress
+
+
+class ScaleArray:
+    """A scale as a lazy array (x, y, z, channel) whose indices count from 0, like NumPy's.
+
+    What takes arrays takes it as it is: ``dask.array.from_array``, ``xarray.Variable``,
+    ``neuroglancer.LocalVolume``, napari. Nothing is read before it is sliced or converted.
+    """
+
+    def __init__(self, scale: Scale) -> None:
+        self._scale = scale
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """How many voxels along x, y and z, and channels."""
+        return self._scale.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of an element."""
+        return self._scale.dtype
+
+    @property
+    def ndim(self) -> int:
+        """4: x, y, z and channel."""
+        return _DIMENSIONS
+
+    @property
+    def size(self) -> int:
+        """How many elements there are."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes all elements take in memory."""
+        return self.size * self.dtype.itemsize
+
+    def __repr__(self) -> str:
+        return f"<ScaleArray of {self._scale!r}>"
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Index) -> Any:  # noqa: ANN401 - an array, or one voxel
+        return self._scale.read_selection(_select(index, self.shape, self._scale.bounds, counts_from_0=True))
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            message = "the voxels are not in memory: to read them makes a copy"
+            raise ValueError(message)
+        voxels: NDArray[Any] = self[...]
+        return voxels if dtype is None else voxels.astype(dtype, copy=False)
+
+
+# ------------------------------------------------------------------------------- selections
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What an index selects of a scale."""
+
+    ranges: tuple[range, range, range]
+    """Voxels along x, y and z, in absolute coordinates, ascending."""
+
+    channels: slice
+    """With a start, a stop and a positive step."""
+
+    final: tuple[int | slice, ...]
+    """What then turns axes around, and takes away those that the index has an integer for."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """How many voxels and channels, before `final`."""
+        x, y, z = map(len, self.ranges)
+        return x, y, z, len(range(self.channels.start, self.channels.stop, self.channels.step))
+
+    @property
+    def is_stepped(self) -> bool:
+        """Whether channels are left out, or any axis is turned around."""
+        return self.channels.step != 1 or any(isinstance(item, slice) and item.step == -1 for item in self.final)
+
+
+def _select(index: Index, shape: tuple[int, ...], bounds: Box, *, counts_from_0: bool = False) -> Selection:
+    items = _expanded(index.to_slices() if isinstance(index, Box) else index)
+    chosen: list[range] = []
+    final: list[int | slice] = []
+    for i, item in enumerate(items):
+        is_channel = i == len(_AXES)
+        axis = range(shape[i]) if is_channel else range(bounds.start[i], bounds.stop[i])
+        name = "channel" if is_channel else _AXES[i]
+        voxels, last = _selected(item, axis, name, relative=counts_from_0 or is_channel)
+        chosen.append(voxels)
+        final.append(last)
+    x, y, z, channels = chosen
+    return Selection((x, y, z), slice(channels.start, max(channels.start, channels.stop), channels.step), tuple(final))
+
+
+def _expanded(index: Index) -> list[Any]:
+    """Spell out an index for four axes."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    gaps = [i for i, item in enumerate(items) if item is Ellipsis]
+    if len(gaps) > 1:
+        message = "an index can have only one Ellipsis"
+        raise IndexError(message)
+    missing = _DIMENSIONS - (len(items) - len(gaps))
+    if missing < 0:
+        message = f"too many indices: a scale has 4 axes (x, y, z, channel), got {len(items) - len(gaps)}"
+        raise IndexError(message)
+    gap = gaps[0] if gaps else len(items)
+    return [*items[:gap], *[slice(None)] * missing, *items[gap + len(gaps) :]]
+
+
+def _selected(item: Any, axis: range, name: str, *, relative: bool) -> tuple[range, int | slice]:  # noqa: ANN401
+    """Resolve the index of one axis to ascending voxels, and what is to be done with them afterwards."""
+    if isinstance(item, slice):
+        voxels = axis[item] if relative else _absolute(item, axis)
+        if voxels.step < 0:
+            return voxels[::-1], slice(None, None, -1)
+        return voxels, slice(None)
+    try:
+        if isinstance(item, (bool, np.bool_)):
+            raise TypeError  # noqa: TRY301 - to NumPy it is a mask
+        at = operator.index(item)
+    except TypeError:
+        message = f"{name}: expected an integer or a slice, got {item!r}"
+        raise IndexError(message) from None
+    if relative:
+        if not -len(axis) <= at < len(axis):
+            message = f"{name}: {at} is outside of {len(axis)} elements"
+            raise IndexError(message)
+        at = axis[at]
+    return range(at, at + 1), 0
+
+
+def _absolute(item: slice, axis: range) -> range:
+    step = 1 if item.step is None else operator.index(item.step)
+    if step == 0:
+        message = "a slice's step must not be 0"
+        raise ValueError(message)
+    first, last = (axis.start, axis.stop) if step > 0 else (axis.stop - 1, axis.start - 1)
+    start = first if item.start is None else operator.index(item.start)
+    stop = last if item.stop is None else operator.index(item.stop)
+    return range(start, stop, step)
+
+
+def _outside(selection: Selection, bounds: Box) -> str:
+    """Say where a selection goes beyond the volume; nothing, where it does not."""
+    for name, voxels, low, high in zip(_AXES, selection.ranges, bounds.start, bounds.stop, strict=True):
+        if voxels and not (low <= voxels[0] and voxels[-1] < high):
+            return f"{name}: {voxels[0]}:{voxels[-1] + 1} is not inside of {low}:{high}"
+    return ""
+
+
+def _is_inside(selection: Selection, bounds: Box) -> bool:
+    return not _outside(selection, bounds)
+
+
+def _check_inside(selection: Selection, bounds: Box) -> None:
+    if outside := _outside(selection, bounds):
+        message = (
+            f"{outside}, the scale's bounds in absolute coordinates; scale.read(box, fill=0) pads, "
+            "and scale.array counts from 0"
+        )
+        raise IndexError(message)
+
+
+def _cells(voxels: range, low: int, high: int, chunk: int) -> Collection[int]:
+    """Return the cells of a grid's axis that voxels are in; those outside are in none."""
+    inside = range(
+        max(0, -((voxels.start - low) // voxels.step)), min(len(voxels), -((voxels.start - high) // voxels.step))
+    )
+    if not inside:
+        return ()
+    first, last = (voxels[inside[0]] - low) // chunk, (voxels[inside[-1]] - low) // chunk
+    if voxels.step <= chunk:
+        return range(first, last + 1)
+    return sorted({(voxels[i] - low) // chunk for i in inside})
+
+
+def _overlaps(
+    ranges: tuple[range, range, range], coords: ChunkCoords
+) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
+    """Return where the voxels of a chunk are in an array of the ranges' shape, and in the chunk."""
+    in_array, in_chunk = [], []
+    for voxels, low, high in zip(ranges, coords[::2], coords[1::2], strict=True):
+        first = max(0, -((voxels.start - low) // voxels.step))
+        after = min(len(voxels), -((voxels.start - high) // voxels.step))
+        in_array.append(slice(first, after))
+        in_chunk.append(slice(voxels[first] - low, voxels[after - 1] - low + 1, voxels.step))
+    (x, y, z), (u, v, w) = in_array, in_chunk
+    return (x, y, z), (u, v, w)
+
+
+def _readable(resolution: tuple[float, float, float]) -> str:
+    """Show a voxel size in the largest unit that is no longer than it."""
+    shortest = min(resolution)
+    nm, unit = next((one for one in ((1e6, "mm"), (1e3, "um")) if shortest >= one[0]), (1, "nm"))
+    return " x ".join(f"{step / nm:g}" for step in resolution) + f" {unit}"
+
+
+def _size_of(coords: ChunkCoords) -> Triple:
+    x0, x1, y0, y1, z0, z1 = coords
+    return x1 - x0, y1 - y0, z1 - z0
+
+
+# ---------------------------------------------------------------------------- what is written
+
+
+def _as_source(source: ArrayLike) -> Any:  # noqa: ANN401 - an array, or what can be sliced like one
+    return source if _is_sliceable(source) else np.asarray(source)
+
+
+def _is_sliceable(value: object) -> bool:
+    return all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__"))
+
+
+def _pieces(
+    value: ArrayLike, selection: Selection, dtype: np.dtype[Any]
+) -> "Callable[[tuple[slice, ...]], NDArray[Any]]":
+    """Return what gives the part of a value for a part of the selection, as (x, y, z, channel)."""
+    shape = selection.shape
+    if isinstance(value, _PLAIN_TYPES):
+        value = _cast_scalar(value, dtype)
+    source = _as_source(value)
+    _check_cast(np.dtype(source.dtype), dtype)
+    dropped = tuple(axis for axis, item in enumerate(selection.final) if item == 0)
+    if isinstance(source, np.ndarray) or not source.shape:
+        given = np.asarray(source)
+        if not dropped and given.ndim == len(_AXES) and shape[3] == 1:
+            given = given[..., np.newaxis]
+        kept = [size for axis, size in enumerate(shape) if axis not in dropped]
+        try:
+            given = np.broadcast_to(given, kept)
+        except ValueError:
+            message = f"expected an array of shape {tuple(kept)}, got {np.shape(source)}"
+            raise ValueError(message) from None
+        whole = np.expand_dims(given, dropped)
+        return lambda part: whole[part].astype(dtype, copy=False)
+    sizes = shape[: len(source.shape)]
+    if tuple(source.shape) != sizes or math.prod(shape[len(sizes) :]) != 1 or dropped:
+        message = f"expected an array of shape {shape}, got {tuple(source.shape)}"
+        raise ValueError(message)
+
+    def piece(part: tuple[slice, ...]) -> NDArray[Any]:
+        starts = tuple(slice(*cut.indices(size)) for cut, size in zip(part, shape, strict=True))
+        sizes = [cut.stop - cut.start for cut in starts]
+        return np.asarray(source[starts[: len(source.shape)]]).reshape(sizes).astype(dtype, copy=False)
+
+    return piece
+
+
+def _check_cast(given: np.dtype[Any], dtype: np.dtype[Any]) -> None:
+    if not np.can_cast(given, dtype, "safe"):
+        message = f"{given} cannot be cast to {dtype} without loss; if that is meant, pass array.astype({str(dtype)!r})"
+        raise TypeError(message)
+
+
+def _cast_scalar(value: float, dtype: np.dtype[Any]) -> np.generic:
+    """Make a voxel of a plain number."""
+    with contextlib.suppress(OverflowError, ValueError):
+        voxel: np.generic = dtype.type(value)
+        if dtype.kind == "f" or voxel == value:
+            return voxel
+    message = f"{value!r} is no {dtype}"
+    raise TypeError(message)
+
+
+# ------------------------------------------------------------------------------- new pyramids
+
+
+def _info_for(
+    array: Any,  # noqa: ANN401 - an array, or what can be sliced like one
+    *,
+    resolution: tuple[Any, Any, Any],
+    voxel_offset: Triple,
+    chunk_size: Triple,
+    encoding: str,
+    type: str | None,  # noqa: A002
+    sharding: bool | Mapping[str, Any],
+    scales: int | None,
+    parameters: Mapping[str, Any],
+) -> Info:
+    """Plan a pyramid for an array."""
+    shape = tuple(array.shape)
+    if len(shape) not in (len(_AXES), _DIMENSIONS):
+        message = f"expected an array (x, y, z) or (x, y, z, channel), got shape {shape}"
+        raise ValueError(message)
+    if scales is not None and scales < 1:
+        message = f"scales: expected at least 1, got {scales}"
+        raise ValueError(message)
+    dtype = np.dtype(array.dtype)
+    row = ENCODINGS.get(encoding.lower())
+    planned: list[dict[str, Any]] = []
+    bounds = Box(voxel_offset, _triple(map(operator.add, voxel_offset, shape[:3])))
+    while True:
+        scale = {
+            "key": "_".join(f"{step:.10g}" for step in resolution),
+            "size": list(bounds.shape),
+            "resolution": list(resolution),
+            "voxel_offset": list(bounds.start),
+            "chunk_sizes": [list(chunk_size)],
+            "encoding": encoding,
+            **parameters,
+        }
+        if sharding is True:
+            grid = ChunkGrid(bounds.shape, chunk_size, bounds.start)
+            chunk_bytes = math.prod(chunk_size) * math.prod(shape[3:]) * dtype.itemsize
+            scale["sharding"] = propose_sharding(grid.shape, chunk_bytes=chunk_bytes).to_info()
+        elif sharding:
+            scale["sharding"] = dict(sharding)
+        planned.append(scale)
+        factors = factors_for(bounds.shape, resolution)
+        is_small = all(size <= chunk for size, chunk in zip(bounds.shape, chunk_size, strict=True))
+        if len(planned) == scales or max(factors) == 1 or (scales is None and is_small):
+            break
+        x, y, z = map(operator.mul, resolution, factors)
+        resolution = x, y, z
+        bounds = _halved(bounds, factors)
+    return Info.parse(
+        {
+            "@type": "neuroglancer_multiscale_volume",
+            "type": type or (row.layer_type if row else "image"),
+            "data_type": dtype.name,
+            "num_channels": math.prod(shape[3:]),
+            "scales": planned,
+        }
+    )
+
+
+def _halved(bounds: Box, factors: Triple) -> Box:
+    start = _triple(low // factor for low, factor in zip(bounds.start, factors, strict=True))
+    stop = _triple(-(-high // factor) for high, factor in zip(bounds.stop, factors, strict=True))
+    return Box(start, stop)
+
+
+def _to_write(info: Info) -> Info:
+    """Make an `info` such as every reader accepts: only an encoding's own keys, offsets written out."""
+    given = info.to_dict()
+    own = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}
+    scales = []
+    for i, scale in enumerate(info.scales):
+        row = ENCODINGS.get(scale.encoding)
+        parameters = {**(row.defaults if row else {}), **scale.parameters}
+        codec = codec_for(scale.encoding, info.data_type, info.num_channels, parameters, f"scales[{i}]")
+        codec.check()
+        kept = {key: value for key, value in given["scales"][i].items() if key not in own}
+        if kept.get("sharding", ...) is None:
+            del kept["sharding"]
+        scales.append({**kept, "voxel_offset": list(scale.voxel_offset), **codec.info_parameters()})
+    return Info.parse({"@type": "neuroglancer_multiscale_volume", **given, "type": info.type, "scales": scales})
+
+
+def _parameter_names(encoding: str) -> set[str]:
+    row = ENCODINGS.get(encoding.lower())
+    return {parameter.key for parameter in row.parameters} if row else set()
+
+
+def _factors_between(finer: Scale, coarser: Scale) -> Triple:
+    """Return by how much each axis is coarser than in the scale before."""
+    for factors in itertools.product((1, 2), repeat=len(_AXES)):
+        if _halved(finer.bounds, _triple(factors)) == coarser.bounds and all(
+            math.isclose(coarse, fine * factor, rel_tol=1e-6)
+            for coarse, fine, factor in zip(coarser.resolution, finer.resolution, factors, strict=True)
+        ):
+            return _triple(factors)
+    message = (
+        f"scale {coarser.key} ({coarser.bounds}) is not scale {finer.key} ({finer.bounds}) halved along some axes: "
+        "write it yourself"
+    )
+    raise ValueError(message)
+
+
+def _blocks(scale: Scale, factors: Triple) -> ChunkGrid:
+    """Cut a scale into boxes of whole chunks, whose finer voxels are bounded in bytes."""
+    block = list(scale.chunk_size)
+    voxel_bytes = math.prod(factors) * scale.shape[3] * scale.dtype.itemsize
+    for axis in itertools.cycle(range(len(_AXES))):
+        if math.prod(block) * voxel_bytes * 2 > _BLOCK_BYTES:
+            break
+        if all(size <= length for size, length in zip(scale.info.size, block, strict=True)):
+            break
+        block[axis] *= 2
+    return ChunkGrid(scale.info.size, _triple(block), scale.voxel_offset)
+
+
+def _block_of(finer: Scale, box: Box, factors: Triple) -> NDArray[Any]:
+    """Read what a box of the next lower scale is computed from."""
+    start = _triple(map(operator.mul, box.start, factors))
+    stop = _triple(map(operator.mul, box.stop, factors))
+    voxels: NDArray[Any] = finer.read(Box(start, stop) & finer.bounds, progress=False)
+    before = [(max(0, low - first), 0) for low, first in zip(finer.bounds.start, start, strict=True)]
+    # Of the first voxel of a volume that begins at an odd place, half is outside.
+    return np.pad(voxels, [*before, (0, 0)], mode="edge") if any(count for count, _ in before) else voxels
+
+
+def _checked_method(method: str | None, info: Info) -> str:
+    if method is None:
+        return "mode" if info.type == "segmentation" else "average"
+    if method not in METHODS:
+        message = f"downsampling: expected one of {', '.join(METHODS)}, got {method!r}"
+        raise ValueError(message)
+    return method
+
+
+def _checked_missing(missing: str) -> str:
+    if missing not in _MISSING:
+        message = f"missing: expected one of {', '.join(_MISSING)}, got {missing!r}"
+        raise ValueError(message)
+    return missing
+
+
+def _triple(values: Iterable[int]) -> Triple:
+    x, y, z = values
+    return x, y, z
+
+
+def _triple_of(name: str, values: Iterable[Any]) -> tuple[Any, Any, Any]:
+    """Check an argument of three numbers; NumPy's become Python's."""
+    given = [value.item() if isinstance(value, np.generic) else value for value in values]
+    if len(given) != len(_AXES) or not all(isinstance(value, (int, float)) for value in given):
+        message = f"{name}: expected 3 numbers, xyz, got {given}"
+        raise ValueError(message)
+    x, y, z = given
+    return x, y, z
+
+
+# ---------------------------------------------------------------------------------- redirects
+
+
+def _redirected(origin: Location, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the options for where an `info` redirects to: credentials stay where they are meant for."""
+    there = resolve(target)
+    if len(origin.links) > 1 or len(there.links) > 1 or origin.fs is not None:
+        message = f"{origin.display()} redirects to {there.display()}: open that"
+        raise URLError(message)
+    if origin.scheme.remote and not there.scheme.remote:
+        message = (
+            f"{origin.display()} redirects to {there.display()}, which is no remote place: open that, if you mean it"
+        )
+        raise URLError(message)
+    kept = dict(options)
+    if origin.host != there.host:
+        kept.pop("storage_options", None)
+    return kept
+
+
+# ----------------------------------------------------------------------------------- progress
+
+
+class _Progress:
+    """A progress bar that appears once something lasts; a callback as batches take it."""
+
+    def __init__(self, title: str, total: int, shows: bool | None, unit: str = "chunk") -> None:
+        self._title = title
+        self._total = total
+        self._unit = unit
+        self._done = 0
+        self._shows = _can_show() if shows is None else shows
+        self._stays = bool(shows)
+        self._due = time.monotonic() + (_PATIENCE if shows is None else 0)
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def set_size(self, _size: int) -> None:
+        """Do nothing: the total is known."""
+
+    def relative_update(self, count: int) -> None:
+        """Count what is done."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif self._shows and time.monotonic() >= self._due and self._done < self._total:
+            self._bar = _tqdm()(
+                total=self._total, desc=self._title, unit=self._unit, initial=self._done, leave=self._stays
+            )
+
+
+def _can_show() -> bool:
+    return _in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def _tqdm() -> Any:  # noqa: ANN401 - tqdm ships no types
+    if _in_notebook() and importlib.util.find_spec("ipywidgets"):  # tqdm's widget warns without
+        import tqdm.notebook  # noqa: PLC0415
+
+        return tqdm.notebook.tqdm
+    import tqdm.std  # noqa: PLC0415
+
+    return tqdm.std.tqdm
+
+
+def _stack_level() -> int:
+    """Return the `stacklevel` of a warning at the first caller outside of this package."""
+    package = __name__.rpartition(".")[0]
+    frame, level = sys._getframe(1), 1  # noqa: SLF001 - the one way to ask for it
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -1,0 +1,100 @@
+"""Lower scales: what each voxel is made of, against brute force."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from precomputed_fs.downsampling import downsample, factors_for
+
+DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
+
+
+def rounded_mean(values: list[int]) -> int:
+    return (2 * sum(values) + len(values)) // (2 * len(values))
+
+
+def smallest_mode(values: list[int]) -> int:
+    counts = Counter(values)
+    return min(value for value, count in counts.items() if count == max(counts.values()))
+
+
+EXPECTED: dict[str, Callable[[list[int]], int]] = {
+    "average": rounded_mean,
+    "mode": smallest_mode,
+    "stride": lambda values: values[0],
+}
+
+
+def blocks(array: NDArray[Any], factors: tuple[int, ...]) -> NDArray[Any]:
+    """Return an object array of lists: the voxels of each block; those that are not there, as their neighbours."""
+    shape = [math.ceil(size / factor) for size, factor in zip(array.shape, factors, strict=True)]
+    found = np.empty(shape, object)
+    for cell in np.ndindex(*shape):
+        corners = itertools.product(*map(range, factors))
+        places = (
+            tuple(min(i * f + d, n - 1) for i, f, d, n in zip(cell, factors, corner, array.shape, strict=True))
+            for corner in corners
+        )
+        found[cell] = [int(array[place]) for place in places]
+    return found
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[NDArray[Any], tuple[int, int, int]]:
+    dtype: np.dtype[Any] = np.dtype(draw(st.sampled_from(DTYPES)))
+    shape = draw(st.tuples(*[st.integers(1, 5)] * 3, st.integers(1, 2)))
+    factors = draw(st.tuples(*[st.sampled_from([1, 2])] * 3))
+    bounds = np.iinfo(dtype)
+    few = st.sampled_from([0, 1, int(bounds.max), int(bounds.min), int(bounds.max) - 1])
+    values = draw(
+        st.lists(few | st.integers(bounds.min, bounds.max), min_size=math.prod(shape), max_size=math.prod(shape))
+    )
+    return np.array(values, dtype).reshape(shape, order="F"), factors
+
+
+@pytest.mark.parametrize("method", EXPECTED)
+@given(case=cases())
+def test_each_voxel_is_made_of_its_block(method: str, case: tuple[NDArray[Any], tuple[int, int, int]]) -> None:
+    array, factors = case
+    result = downsample(array, factors, method)
+    expected = [EXPECTED[method](values) for values in blocks(array, (*factors, 1)).ravel()]
+    assert result.dtype == array.dtype
+    assert [int(value) for value in result.ravel()] == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numbers_that_are_no_integers_have_a_mean(dtype: str) -> None:
+    array = np.array([1.5, 2.25, 1e30, 3e30], dtype).reshape(4, 1, 1, 1)
+    assert downsample(array, (2, 1, 1), "average").ravel().tolist() == [1.875, np.dtype(dtype).type(2e30)]
+
+
+def test_labels_beyond_the_precision_of_a_double_stay_themselves() -> None:
+    label = (1 << 63) + 1
+    array = np.full((4, 4, 4, 1), label, np.uint64)
+    for method in EXPECTED:
+        assert set(downsample(array, (2, 2, 2), method).ravel().tolist()) == {label}
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution", "expected"),
+    [
+        ((100, 100, 100), (8, 8, 8), (2, 2, 2)),
+        ((100, 100, 100), (4, 4, 40), (2, 2, 1)),
+        ((100, 100, 100), (32, 32, 40), (2, 2, 2)),
+        ((100, 100, 100), (64, 64, 40), (1, 1, 2)),
+        ((100, 100, 1), (8, 8, 1), (2, 2, 1)),
+        ((1, 1, 1), (8, 8, 8), (1, 1, 1)),
+    ],
+)
+def test_the_axes_of_short_voxels_are_halved(
+    size: tuple[int, int, int], resolution: tuple[float, float, float], expected: tuple[int, int, int]
+) -> None:
+    assert factors_for(size, resolution) == expected
