@@ -13,6 +13,7 @@ import math
 import os
 import posixpath
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -375,6 +376,7 @@ class FsspecAccessor(Accessor):
         self._layouts: dict[str, ScaleLayout] = {}
         self.can_read = self._location.readable
         self.can_write = self._location.writable
+        self._watch()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -400,14 +402,12 @@ class FsspecAccessor(Accessor):
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        writer = getattr(self, "_writer", None)  # none, if the constructor failed
-        if writer is not None and writer.waiting:
-            lost = ", ".join(f"{count} chunks of {key}" for key, count in writer.waiting.items())
-            writer.drop()
-            message = f"{self!r} was left without flush(): {lost} not written"
-            _log.error(message)  # Python hides the warning, unless it is told not to
-            warnings.warn(message, ResourceWarning, 2, source=self)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._watch()
+
+    def _watch(self) -> None:
+        weakref.finalize(self, _report_unflushed, repr(self), self._writer)
 
     def flush(self) -> None:
         """Write the shards that stored chunks wait for; nothing else waits.
@@ -531,7 +531,7 @@ class FsspecAccessor(Accessor):
             If the key leaves that, too.
         """
         if ".." not in key.split("/"):
-            return self, key
+            return self, key.removesuffix("/")
         inside = posixpath.normpath(key)
         levels = inside.split("/").count("..")
         inside = check_relative_path(inside.removeprefix("../" * levels))
@@ -950,28 +950,17 @@ class FsspecAccessor(Accessor):
             return layout
         if layout is None:
             generation = self._info_generation
-            info = await self._read_info()
-            with self._naming_info():
-                layout = scale_layout(info, key)
+            layout = scale_layout(await self._read_info(), key.removesuffix("/"), self._location.display("info"))
             if generation == self._info_generation:
                 self._layouts[key] = layout
         return layout
-
-    @contextlib.contextmanager
-    def _naming_info(self) -> Iterator[None]:
-        try:
-            yield
-        except InvalidInfoError as exc:
-            message = f"{self._location.display('info')}: {exc}"
-            raise InvalidInfoError(message) from exc
 
     async def _read_info(self) -> Mapping[str, Any]:
         async def load() -> Mapping[str, Any]:
             generation = self._info_generation
             try:
                 text = self._decoded(await self._find_file("info"))
-                with self._naming_info():
-                    self._info = parse_info(text)
+                self._info = parse_info(text, self._location.display("info"))
             except (NotFoundError, AccessDeniedError) as exc:  # S3 says so of absent ones to who may not list
                 self._info, self._info_error = {}, exc
             info = self._info
@@ -1271,6 +1260,17 @@ def add_argparse_options(
             help="name chunks as the format's specification says (the default); with --no-flat put "
             "them into sub-directories, which Neuroglancer cannot read without a special web server",
         )
+
+
+def _report_unflushed(shown: str, writer: ShardWriter) -> None:
+    """Say of an accessor that is gone, or was there when the interpreter ended, what it has not written."""
+    waiting = writer.waiting
+    if waiting:
+        lost = ", ".join(f"{count} chunks of {key}" for key, count in waiting.items())
+        writer.drop()
+        message = f"{shown} was left without flush(): {lost} not written"
+        _log.error(message)  # Python hides the warning, unless it is told not to
+        warnings.warn(message, ResourceWarning, 2)
 
 
 def _checked_mime_type(mime_type: str) -> str:

@@ -10,6 +10,7 @@ data are put into a form in which nothing they say can lead outside, before a li
 """
 
 import contextlib
+import copy
 import functools
 import importlib
 import itertools
@@ -119,7 +120,8 @@ class Encoding:
     @property
     def defaults(self) -> dict[str, Any]:
         """The keys of a new scale of this encoding in `info`, for which nothing was chosen."""
-        return {parameter.key: parameter.default for parameter in self.parameters if parameter.default is not None}
+        defaults = {parameter.key: parameter.default for parameter in self.parameters}
+        return {key: copy.copy(value) for key, value in defaults.items() if value is not None}
 
     def fits(self, data_type: str, num_channels: int) -> bool:
         """Whether volumes of this kind can be written."""
@@ -256,7 +258,7 @@ class Codec:
 
         tensorstore refuses a scale with any other encoding's keys.
         """
-        return {key: value for key, value in self.parameters.items() if value is not None}
+        return {key: copy.copy(value) for key, value in self.parameters.items() if value is not None}
 
 
 def codec_for(
@@ -283,6 +285,18 @@ def codec_for(
     ------
     InvalidInfoError
         If the encoding or the data type is not known, or what decoding needs is missing or wrong.
+
+    Examples
+    --------
+    >>> codec = codec_for("png", "uint16", 2, {"key": "1mm", "png_level": 9})
+    >>> codec.decode(codec.encode(np.full((4, 3, 2, 2), 1000, np.uint16)), (4, 3, 2))[0, 0, 0]
+    array([1000, 1000], dtype=uint16)
+    >>> codec.info_parameters()
+    {'png_level': 9}
+    >>> codec_for("jpeg", "uint16", 1, {}).check()
+    Traceback (most recent call last):
+        ...
+    ValueError: scale.encoding: jpeg stores uint8 only, in 1 or 3 channels, got 1 channel of uint16; use raw or png
     """
     row = ENCODINGS.get(str(encoding).lower())
     if row is None:
@@ -300,7 +314,7 @@ def codec_for(
         if parameter.required and not parameter.accepts(value):
             message = f"{place}.{parameter.key}: expected {parameter.expected}, got {value!r}"
             raise InvalidInfoError(message)
-        values[parameter.key] = parameter.default if value is None else value
+        values[parameter.key] = copy.copy(parameter.default if value is None else value)
     return Codec(row.name, data_type.lower(), num_channels, values, place)
 
 
@@ -346,19 +360,17 @@ def _to_image(array: Array, largest: int) -> Array:
     """
     x, y, z, channels = array.shape
     flat = np.ascontiguousarray(array.transpose(2, 1, 0, 3)).reshape(-1)
-    for width, height in itertools.chain([(x, y * z), (x * y, z)], _factors(x * y * z)):
+    for width, height in ((x, y * z), (x * y, z), _nearly_square(x * y * z)):
         if max(width, height) <= largest:
             return flat.reshape((height, width, channels) if channels > 1 else (height, width))
     message = f"no image with sides of at most {largest} pixels has {x * y * z}; use smaller chunks, or raw"
     raise ValueError(message)
 
 
-def _factors(product: int) -> Iterator[tuple[int, int]]:
-    """Go through the pair of factors that is next to a square, if that is one."""
-    for factor in range(math.isqrt(product), 1, -1):
-        if product % factor == 0:
-            yield factor, product // factor
-            return
+def _nearly_square(area: int) -> tuple[int, int]:
+    """Return the integral sides of an area that differ least."""
+    width = next(side for side in range(math.isqrt(area), 0, -1) if area % side == 0)
+    return width, area // width
 
 
 def _from_image(image: Array, size: Triple, channels: int) -> Array:
@@ -651,9 +663,11 @@ def _check_compressed_segmentation(codec: Codec, data: bytes, size: Triple) -> N
     if len(data) % 4 or len(data) < 4 * (channels + 2 * blocks):
         _damaged(f"it has at least {4 * (channels + 2 * blocks)} bytes, and a multiple of 4")
     words = np.frombuffer(data, "<u4")
+    if words[0] != channels:
+        _damaged(f"its first channel begins at {words[0]}, and not at {channels}")
     for start in words[:channels].tolist():
-        if start + 2 * blocks > words.size:
-            _damaged("a channel begins after the end")
+        if start < channels or start + 2 * blocks > words.size:
+            _damaged("a channel begins where it cannot")
         _check_channel(words[start:], blocks, math.prod(block_size), codec.dtype.itemsize // 4)
 
 
@@ -665,6 +679,8 @@ def _check_channel(words: Array, blocks: int, block_voxels: int, label_words: in
     """
     headers = words[: 2 * blocks].reshape(-1, 2)
     bits, tables, values = headers[:, 0] >> 24, (headers[:, 0] & 0xFFFFFF).astype(np.int64), headers[:, 1]
+    if tables.min() < 2 * blocks:
+        _damaged("a block's labels lie among the headers")
     for count in np.unique(bits).tolist():
         if count not in {0, 1, 2, 4, 8, 16}:  # 32 is allowed, and the library is wrong on it
             _damaged(f"a block has {count} bits a voxel")
@@ -717,7 +733,7 @@ def _too_large_blocks(parameters: Mapping[str, Any]) -> str:
 # ----------------------------------------------------------------------------------------------------------- compresso
 
 _COMPRESSO_HEADER = struct.Struct("<4sBB3H3BQIQB")
-_COMPRESSO_LARGEST = 65535  # voxels of a side
+_COMPRESSO_LARGEST = 65534  # voxels of a side: one less than in the format, as decoding adds a slice
 _COMPRESSO_WINDOW = 64  # voxels
 _COMPRESSO_CONNECTIVITY = 4  # components are of one slice, and connected through the sides of voxels
 _COMPRESSO_LABEL = 7  # what is added to the labels in locations
@@ -760,7 +776,7 @@ def _decode_compresso(codec: Codec, data: bytes, size: Triple) -> Array:
     locations = np.append(locations, np.full(x * y * depth + 1, unused))
     values = np.append(stream.values, np.zeros(1, stream.values.dtype))
     empty = int(np.argmin(values))  # a window without a boundary
-    if depth > _COMPRESSO_LARGEST or empty << 1 > np.iinfo(values.dtype).max:
+    if depth - 1 > _COMPRESSO_LARGEST or empty << 1 > np.iinfo(values.dtype).max:
         _damaged("its size or the number of its windows is at the very limit of the format")
     windows = np.append(stream.windows, np.full(across, empty << 1, values.dtype))
     counts = ids.size, values.size, locations.size
@@ -822,12 +838,7 @@ def _encode_compresso(codec: Codec, array: Array) -> bytes:
     if max(array.shape) > _COMPRESSO_LARGEST:
         message = f"{codec.place}: compresso stores at most {_COMPRESSO_LARGEST} voxels a side, got {array.shape[:3]}"
         raise ValueError(message)
-    library = _load(codec)
-    try:
-        encoded: bytes = library.compress(np.array(array[..., 0], order="F"))  # it takes no read-only array
-    except library.EncodeError as exc:
-        message = f"{codec.place}: compresso cannot store this chunk: {exc}; use compressed_segmentation or raw"
-        raise ValueError(message) from exc
+    encoded: bytes = _load(codec).compress(np.array(array[..., 0], order="F"))  # it takes no read-only array
     return encoded
 
 
@@ -1075,6 +1086,7 @@ def _encode_crackle(codec: Codec, array: Array) -> bytes:
 
 _FPZIP_FIELDS = (8, 8, 8, 8, 16, 8, 1, 7, 32, 32, 32, 32)  # bits: signature, version, mode, type, precision, sizes
 _FPZIP_SIGNATURE = list(b"fpz\0")
+_FPZIP_SHORTEST = 28  # bytes
 _FPZIP_ROOM = 72  # bytes that the library's buffer has beyond the size of the values
 _FPZIP_PRECISION = "fpzip_precision"
 _KEMPRESSED_OFFSET = 2  # what cloud-volume adds to the values
@@ -1094,7 +1106,7 @@ def _decode_kempressed(codec: Codec, data: bytes, size: Triple) -> Array:
 
 def _read_fpzip(codec: Codec, data: bytes, shape: tuple[int, ...]) -> Array:
     *signature, _, _, is_double, _, nx, ny, nz, nf = _fpzip_header(data)
-    if signature != _FPZIP_SIGNATURE:
+    if len(data) < _FPZIP_SHORTEST or signature != _FPZIP_SIGNATURE:
         _damaged("it does not begin like fpzip")
     sizes = nx, ny, nz, nf
     found = "float64" if is_double else "float32"

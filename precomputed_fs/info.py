@@ -421,6 +421,15 @@ class _ChunkedScale(_Object):
         """How the scale is cut into chunks, of the first size."""
         return ChunkGrid(self.size, self.chunk_sizes[0], self.voxel_offset)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_whole_floats(cls, given: JSON) -> JSON:
+        """Take whole floats for integers."""
+        if not isinstance(given, dict):
+            return given
+        integers = ("size", "voxel_offset", "chunk_sizes")
+        return given | {name: _whole(given[name]) for name in integers if name in given}
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.sharding is not None and len(self.chunk_sizes) != 1:
@@ -461,15 +470,6 @@ class ScaleInfo(_ChunkedScale):
         given = _plain(self._given_sharding)
         known = self.sharding.to_info().items()
         return given | {member: value for member, value in known if member in given or value != "raw" or not given}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_whole_floats(cls, given: JSON) -> JSON:
-        """Take whole floats for integers, which the byte layer does not."""
-        if not isinstance(given, dict):
-            return given
-        integers = ("size", "voxel_offset", "chunk_sizes")
-        return given | {name: _whole(given[name]) for name in integers if name in given}
 
     @model_validator(mode="wrap")
     @classmethod
@@ -601,7 +601,7 @@ class ScaleLayout:
     """How a sharded scale is cut into chunks."""
 
 
-def scale_layout(info: Mapping[str, Any], key: str, where: str = "") -> ScaleLayout:
+def scale_layout(info: Mapping[str, Any], key: str, where: str = "info") -> ScaleLayout:
     """Find out how the chunks of a scale are stored; as by default, if `info` does not list it.
 
     Parameters
@@ -611,7 +611,7 @@ def scale_layout(info: Mapping[str, Any], key: str, where: str = "") -> ScaleLay
     key : str
         The scale's key, without ``.`` segments.
     where : str
-        What messages call `info`; by default they begin with the place in it.
+        What messages call `info`.
 
     Raises
     ------
@@ -630,7 +630,7 @@ def scale_layout(info: Mapping[str, Any], key: str, where: str = "") -> ScaleLay
             try:
                 chunked = _ChunkedScale.model_validate(needed)
             except ValidationError as exc:
-                message = f"{where}: {_first_error(exc, ('scales', i))}".removeprefix(": ")
+                message = f"{where}: {_first_error(exc, ('scales', i))}"
                 raise InvalidInfoError(message) from exc
             return ScaleLayout(raw_voxel_bytes, _counted(chunked), chunked.grid)
     return ScaleLayout()
@@ -647,7 +647,7 @@ def _names_scale(given: object, key: str) -> bool:
 
 
 def _without_dots(key: str) -> str:
-    return "/".join(part for part in key.split("/") if part != ".")
+    return "/".join(part for part in key.removesuffix("/").split("/") if part != ".")
 
 
 def _raw_voxel_bytes(info: Mapping[str, Any], scale: Mapping[str, Any]) -> int | None:

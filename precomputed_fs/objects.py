@@ -52,11 +52,15 @@ RETRY_SECONDS = 30.0
 """No attempt begins later than this many seconds after the first."""
 
 _WAITS = {"wait_initial": 0.2, "wait_max": 5.0, "wait_jitter": 0.2}  # seconds; each twice the last
-_THREADS = min(32, 2 * (os.cpu_count() or 1))  # that one caller has use a synchronous filesystem
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_THREADS = min(32, 2 * _CORES)  # that one caller has use a synchronous filesystem
 _QUICK = 2e-4  # seconds, of a job that is better run than handed to a thread
 _TURN = 1e-3  # seconds of such jobs, after which their results are handed over
+_SHARE = 0.25  # of what is under way, that is handed over at once when it has ended
+_MOMENT = 2e-3  # seconds, after which it is handed over anyway
 _PATIENCE = 2e-3  # seconds that are spent on jobs before it is known that they are not quick
 _FOLDER_TRIES = 3
+_READ_BUFFER = 1 << 20  # bytes of a body that may come before reading of its socket pauses
 _NO_HEAD = frozenset({405, 501})
 _REPLACED = "another writer has replaced it meanwhile; nothing was written"
 _LONGEST_WAIT = 10.0  # seconds, of what a server asks for in Retry-After
@@ -538,6 +542,7 @@ class _AsyncTransport:
         self._fs = fs
         self._scheme = scheme
         self._timeout = timeout
+        self._crew = _Crew()
         self._sessions: Any = None  # the filesystem whose aiohttp session is ours to use
         self._referred = False
         self._create_is_real: bool | None = None
@@ -574,11 +579,7 @@ class _AsyncTransport:
         raise AssertionError  # pragma: no cover - the loop ends by returning or raising
 
     async def in_thread(self, function: Callable[[], _T]) -> _T:
-        try:
-            waiting = asyncio.get_running_loop().run_in_executor(None, function)
-        except RuntimeError:  # the interpreter is about to end, and starts no threads any more
-            return function()
-        return await waiting
+        return await self._crew.run(function)
 
     async def wait(self, future: concurrent.futures.Future[_T]) -> _T:
         return await asyncio.wrap_future(future)
@@ -699,6 +700,7 @@ class _AsyncTransport:
             yarl.URL(request.url, encoded=True),
             headers=headers,
             auto_decompress=False,
+            read_bufsize=_READ_BUFFER,
             allow_redirects=not self._scheme.refer_statuses,
             **options,
         )
@@ -725,16 +727,88 @@ class _AsyncTransport:
         return True
 
 
+class _Crew:
+    """Threads that compute for an event loop, as many as the process may use cores.
+
+    One that is at it goes on with whatever waits, and tells the loop of several results at once: to
+    call a thread and be called back takes as long as to decode a small chunk. All bookkeeping is done
+    on the loop.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: collections.deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = collections.deque()
+        self._at_work = 0
+
+    async def run(self, function: Callable[[], _T]) -> _T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_T] = loop.create_future()
+        self._waiting.append((future, function))
+        self._call(loop)
+        return await future
+
+    def _call(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._waiting or self._at_work >= _CORES:
+            return
+        self._at_work += 1
+        try:
+            loop.run_in_executor(None, self._work, loop)
+        except RuntimeError:  # the interpreter is about to end, and starts no threads any more
+            self._work(loop)
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        ended: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        told = time.perf_counter()
+        with contextlib.suppress(IndexError):
+            while True:
+                future, function = self._waiting.popleft()
+                ended.append((future, *_outcome(function, future)))
+                if time.perf_counter() - told > _TURN:
+                    loop.call_soon_threadsafe(self._settle, ended)
+                    ended, told = [], time.perf_counter()
+        loop.call_soon_threadsafe(self._leave, ended, loop)
+
+    def _settle(self, ended: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+        for future, result, error in ended:
+            if future.done():  # cancelled
+                continue
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+    def _leave(
+        self, ended: list[tuple[asyncio.Future[Any], Any, BaseException | None]], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._at_work -= 1
+        self._settle(ended)
+        self._call(loop)  # for what came when the thread had just looked
+
+
+def _outcome(function: Callable[[], Any], future: asyncio.Future[Any]) -> tuple[Any, BaseException | None]:
+    if future.cancelled():
+        return None, None
+    try:
+        return function(), None
+    except BaseException as exc:  # noqa: BLE001 - it is raised where the result is awaited
+        return None, exc
+
+
 class _AsyncFlight:
-    """Tasks under way on a filesystem's event loop."""
+    """Tasks under way on a filesystem's event loop.
+
+    The caller is in another thread, and to wake it takes as long as a small request. So results are
+    handed over some at a time: when a quarter of all that is under way has ended, or after a moment.
+    """
 
     def __init__(self, transport: _AsyncTransport) -> None:
         self._transport = transport
         self._pending: set[asyncio.Task[Any]] = set()
+        self._ended: list[asyncio.Task[Any]] = []
         self._is_closed = False
+        self._enough: asyncio.Event | None = None  # made on the loop that it is for
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return len(self._pending) + len(self._ended)
 
     def advance(self, new: list[Job]) -> list[Any]:
         return self._transport.run(self._step(new))
@@ -745,11 +819,33 @@ class _AsyncFlight:
     async def _step(self, new: list[Job]) -> list[Any]:
         if self._is_closed:
             return []
-        self._pending |= {asyncio.create_task(job()) for job in new}
-        done, _ = await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED)
-        self._pending -= done
-        failed = [task for task in done if task.cancelled() or task.exception() is not None]
-        return [task.result() for task in failed[:1] or done]
+        loop = asyncio.get_running_loop()
+        enough = self._enough = asyncio.Event()
+        for job in new:
+            task = loop.create_task(job())
+            self._pending.add(task)
+            task.add_done_callback(self._note)
+        self._look()
+        await enough.wait()
+        ended, self._ended = self._ended, []
+        failed = [task for task in ended if task.cancelled() or task.exception() is not None]
+        return [task.result() for task in failed[:1] or ended]
+
+    def _note(self, task: asyncio.Task[Any]) -> None:
+        self._pending.discard(task)
+        self._ended.append(task)
+        self._look()
+
+    def _look(self) -> None:
+        """Have the results handed over, or see to it that they will be."""
+        if self._enough is None or not self._ended:
+            return
+        last = self._ended[-1]
+        has_failed = last.cancelled() or last.exception() is not None
+        if has_failed or len(self._ended) >= _SHARE * len(self):
+            self._enough.set()
+        elif len(self._ended) == 1:
+            asyncio.get_running_loop().call_later(_MOMENT, self._enough.set)
 
     def cancel(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and all in it
@@ -757,12 +853,12 @@ class _AsyncFlight:
 
     def join(self) -> None:
         if self._transport.loop.is_running() and _running_loop() is not self._transport.loop:
-            self._transport.run(self._ended())
+            self._transport.run(self._all_ended())
 
     async def join_async(self) -> None:
-        await self._transport.run_async(self._ended())
+        await self._transport.run_async(self._all_ended())
 
-    async def _ended(self) -> None:
+    async def _all_ended(self) -> None:
         await asyncio.gather(*self._pending, return_exceptions=True)
 
     def _cancel_all(self) -> None:

@@ -80,7 +80,7 @@ class ShardWriter:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._buffer: IO[bytes] | None = None
-        self._left_over = 0  # bytes in the buffer of chunks that were stored again
+        self._left_over = 0  # bytes in the buffer, of chunks that wait no more
         self._waiting: dict[tuple[str, int], _Waiting] = {}
         self._unborn: set[tuple[str, int]] = set()
 
@@ -170,24 +170,35 @@ class ShardWriter:
         """Put a chunk at the end of the buffer; returns where it begins."""
         with _disk():
             if self._buffer is None:
-                self._buffer = tempfile.SpooledTemporaryFile(max_size=BUFFER_BYTES)  # noqa: SIM115 - until flushed
+                self._buffer = _new_buffer()
             start = self._buffer.seek(0, os.SEEK_END)
             self._buffer.write(data)
         return start
 
     def _compact(self) -> None:
-        """Begin a new buffer, once most of a large one is of chunks that were stored again."""
+        """Begin a new buffer, once most of a large one is of chunks that wait no more.
+
+        If the disk has no room for both, the old one stays.
+        """
         old = self._buffer
-        if old is None or self._left_over < max(BUFFER_BYTES, old.seek(0, os.SEEK_END) // 2) or self._turns:
+        if old is None or self._turns or self._left_over < max(BUFFER_BYTES, old.seek(0, os.SEEK_END) // 2):
             return
-        self._buffer, self._left_over = None, 0
+        new = _new_buffer()
+        moved: dict[tuple[str, int], dict[int, _Place]] = {}
         try:
-            for waiting in self._waiting.values():
+            for shard, waiting in self._waiting.items():
+                moved[shard] = {}
                 for chunk_id, place in waiting.places.items():
                     old.seek(place.start)
-                    waiting.places[chunk_id] = place._replace(start=self._keep(old.read(place.size)))
-        finally:
-            old.close()
+                    moved[shard][chunk_id] = place._replace(start=new.tell())
+                    new.write(old.read(place.size))
+        except OSError:
+            new.close()
+            return
+        for shard, places in moved.items():
+            self._waiting[shard].places.update(places)
+        self._buffer, self._left_over = new, 0
+        old.close()
 
     async def flush(self) -> None:
         """Write all shards that chunks wait for; those that fail go on waiting.
@@ -229,6 +240,8 @@ class ShardWriter:
         finally:
             del self._turns[key, shard]
             mine.set_result(None)
+        with self._lock:
+            self._compact()
 
     async def _flush_shard(self, key: str, shard: int) -> None:
         with self._lock:
@@ -241,6 +254,7 @@ class ShardWriter:
             for chunk_id, place in places.items():
                 if waiting.places.get(chunk_id) == place:  # else stored again while it was written
                     del waiting.places[chunk_id]
+                    self._left_over += place.size
             if not waiting.places and self._waiting.get((key, shard)) is waiting:
                 del self._waiting[key, shard]
         if was_legacy:
@@ -361,6 +375,10 @@ class ShardWriter:
     def _exists(self, key: str, chunk_id: int) -> AlreadyExistsError:
         shown = self._store.location.display(key)
         return AlreadyExistsError(f"{shown}: chunk {chunk_id} exists; pass overwrite=True to replace it")
+
+
+def _new_buffer() -> IO[bytes]:
+    return tempfile.SpooledTemporaryFile(max_size=BUFFER_BYTES)
 
 
 @contextlib.contextmanager

@@ -198,8 +198,10 @@ def propose_sharding(
 
 def _bits(given: Mapping[str, Any], place: str, name: str, most: int) -> int:
     value = given.get(name)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        message = f"{place}.{name}: expected an integer from 0 to {most}, got {value!r}"
+        message = f"{place}.{name}: expected an integer from 0 to {most}, got {value!r:.80}"
         raise InvalidInfoError(message)
     return value
 
@@ -207,7 +209,7 @@ def _bits(given: Mapping[str, Any], place: str, name: str, most: int) -> int:
 def _choice(given: Mapping[str, Any], place: str, name: str, known: tuple[str, ...], default: str | None) -> str:
     value = given.get(name, default)
     if not isinstance(value, str) or value.lower() not in known:
-        message = f"{place}.{name}: expected one of {', '.join(known)}, got {value!r}"
+        message = f"{place}.{name}: expected one of {', '.join(known)}, got {value!r:.80}"
         raise InvalidInfoError(message)
     return value.lower()
 

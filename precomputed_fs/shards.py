@@ -178,7 +178,6 @@ class ShardReader:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._caches: dict[int, _IndexCache] = {}
-        self._legacy: dict[str, bool] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardReader, (self._store,)
@@ -200,7 +199,12 @@ class ShardReader:
                 if await self._is_current(key, sharding, chunk_id, began):
                     return None
                 continue
-            body = await self._read(located.name, located.start, located.end, f"chunk {chunk_id}")
+            try:
+                body = await self._read(located.name, located.start, located.end, f"chunk {chunk_id}")
+            except CorruptDataError:  # or beyond the end of a smaller shard that took its place
+                if await self._is_current(key, sharding, chunk_id, began):
+                    raise
+                continue
             if body.version == located.version:
                 return Stored(located.name, body.data)
             self._cache.forget(key, sharding.locate(chunk_id)[0])
@@ -220,12 +224,14 @@ class ShardReader:
         return Located(found.name, found.base + place.start, found.base + place.end, found.version)
 
     async def _is_current(self, key: str, sharding: Sharding, chunk_id: int, since: float) -> bool:
+        return await self._is_current_for(key, sharding, *sharding.locate(chunk_id), since)
+
+    async def _is_current_for(self, key: str, sharding: Sharding, shard: int, minishard: int, since: float) -> bool:
         """Tell whether what is remembered of a shard still holds; if it does not, it is forgotten.
 
         A chunk that is in a remembered index is looked up at once, and the version tells if it has
         moved. That one is absent is asked of the store anew, in one request of a few bytes.
         """
-        shard, minishard = sharding.locate(chunk_id)
         place = page_of(minishard, sharding)
         page = self._cache.get(_IndexKey(key, shard, "page", place.start))
         if not isinstance(page, _Page) or page.read_at >= since:
@@ -295,7 +301,13 @@ class ShardReader:
         ]
         chunks: dict[int, bytes] = {}
         for read in plan_reads(wanted, gap=_COPY_GAP, size=_COPY_SIZE):
-            body = await self._read(found.name, read.start, read.end, f"minishard {minishard}")
+            began = time.monotonic()
+            try:
+                body = await self._read(found.name, read.start, read.end, f"minishard {minishard}")
+            except CorruptDataError:
+                if await self._is_current_for(key, sharding, shard, minishard, began):
+                    raise
+                raise ShardReplacedError from None
             if body.version != found.version:
                 raise ShardReplacedError
             chunks |= {
@@ -399,9 +411,9 @@ class ShardReader:
         body = Body(b"")
         try:
             body = await self._read(file.name, read.start, read.end, f"chunk {ids[0]}")
-        except CorruptDataError:
-            if len(ids) == 1:
-                raise  # else the one that fails by itself tells which of them it is
+        except CorruptDataError:  # of several, the one that fails by itself tells which it is
+            if len(ids) == 1 and await self._is_current(group.key, group.sharding, ids[0], group.began):
+                raise
         if body.data and body.version == file.version:
             cut = {
                 chunk.chunk_id: body.data[chunk.start - read.start : chunk.end - read.start] for chunk in read.chunks
@@ -448,6 +460,7 @@ class ShardReader:
 
     async def _load_minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Minishard | None:
         for _ in range(_TRIES):
+            began = time.monotonic()
             page = await self._page(key, sharding, shard, minishard)
             if page is None:
                 return None
@@ -456,7 +469,12 @@ class ShardReader:
                 place = minishard_index_range(page.data, minishard, sharding)
             if place is None:
                 return None
-            body = await self._read(page.name, page.base + place.start, page.base + place.end, where)
+            try:
+                body = await self._read(page.name, page.base + place.start, page.base + place.end, where)
+            except CorruptDataError:
+                if await self._is_current_for(key, sharding, shard, minishard, began):
+                    raise
+                continue
             if page.name != page.index_name or body.version == page.version:
                 with self._naming(page.name, where):
                     index = await self._parse(body.data, sharding)
@@ -472,20 +490,19 @@ class ShardReader:
         place = page_of(minishard, sharding)
 
         async def load() -> _Page | None:
-            return await self._load_page(f"{key}/{sharding.shard_name(shard)}", key, sharding, place)
+            return await self._load_page(f"{key}/{sharding.shard_name(shard)}", sharding, place)
 
         return await self._remembered(_IndexKey(key, shard, "page", place.start), load)
 
-    async def _load_page(self, stem: str, key: str, sharding: Sharding, place: ByteRange) -> _Page | None:
+    async def _load_page(self, stem: str, sharding: Sharding, place: ByteRange) -> _Page | None:
         """Read a part of a shard index, from `.shard` or from the older pair of `.index` and `.data`."""
         began = time.monotonic()  # what others write from now on may not be in it
-        for legacy in sorted((False, True), reverse=self._legacy.get(key, False)):  # the likelier one first
+        for legacy in (False, True):  # beside `.shard`, a pair is what a merge could not delete
             index_name = f"{stem}.index" if legacy else f"{stem}.shard"
             try:
                 body = await self._read(index_name, place.start, place.end, "shard index")
             except NotFoundError:
                 continue
-            self._legacy[key] = legacy
             name, base = (f"{stem}.data", 0) if legacy else (index_name, sharding.index_size)
             return _Page(body.data, index_name, name, base, body.version, began)
         return None

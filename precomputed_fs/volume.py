@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.downsampling import METHODS, downsample, factors_for
-from precomputed_fs.errors import AlreadyExistsError, InvalidInfoError, NotFoundError, URLError
+from precomputed_fs.errors import AlreadyExistsError, NotFoundError, URLError
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple
 from precomputed_fs.info import Info, ScaleInfo, redirect_of
 from precomputed_fs.sharding import propose_sharding
@@ -87,13 +87,10 @@ def open_volume(
     accessor = FsspecAccessor(url, **accessor_options)
     for _ in range(_MOST_REDIRECTS):
         given = accessor.fetch_info()
-        try:
-            target = redirect_of(given)
-            if target is None:
-                return Volume(accessor, Info.parse(given), missing=missing, progress=progress)
-        except InvalidInfoError as exc:
-            message = f"{accessor.url}: {exc}"
-            raise InvalidInfoError(message) from exc
+        where = accessor.location.display("info")
+        target = redirect_of(given, where)
+        if target is None:
+            return Volume(accessor, Info.parse(given, where), missing=missing, progress=progress)
         accessor_options = _redirected(accessor.location, target, accessor_options)
         accessor = FsspecAccessor(target, **accessor_options)
     message = f"{accessor.url}: redirected {_MOST_REDIRECTS} times"

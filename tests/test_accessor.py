@@ -1014,7 +1014,7 @@ def test_a_buffer_that_is_used_again_is_stored_as_it_was(tmp_path: Path) -> None
     buffer = bytearray(4)
     coords = [(x, x + 1, 0, 1, 0, 1) for x in range(200)]
 
-    def chunks() -> Iterator[tuple[tuple[int, ...], bytearray]]:
+    def chunks() -> Iterator[tuple[tuple[int, int, int, int, int, int], bytearray]]:
         for at in coords:
             buffer[:] = at[0].to_bytes(4, "big")
             yield at, buffer

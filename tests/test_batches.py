@@ -22,6 +22,8 @@ import numpy as np
 import pytest
 from aiohttp import web
 from fsspec.callbacks import Callback, TqdmCallback
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError
 from tests import servers
@@ -362,6 +364,246 @@ def test_nothing_in_flight_is_an_error(make_pyramid: Callable[[str], Pyramid], i
         fetch(accessor, [coords_of(0)], in_flight=in_flight)
     with pytest.raises(ValueError, match=f"in_flight.*{in_flight}"):
         accessor.store_chunks(KEY, [(coords_of(0), b"")], in_flight=in_flight)
+
+
+# -------------------------------------------------------------------- who reads, where the filesystem is synchronous
+
+
+class Reads:
+    """Looks on while a filesystem reads below the scale; `during` is called with the path in each read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, filesystem: Any, during: Callable[[str], object]) -> None:
+        self.readers: list[int] = []  # threads, in the order of the reads
+        self.inside = 0
+        self.most = 0
+        lock, real = threading.Lock(), filesystem.cat_file
+
+        def cat_file(itself: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+            if f"/{KEY}/" not in path:
+                return real(itself, path, *args, **kwargs)
+            with lock:
+                self.readers.append(threading.get_ident())
+                self.inside += 1
+                self.most = max(self.most, self.inside)
+            try:
+                during(path)
+                return real(itself, path, *args, **kwargs)
+            finally:
+                with lock:
+                    self.inside -= 1
+
+        monkeypatch.setattr(filesystem, "cat_file", cat_file)
+
+
+def number_in(path: str) -> int:
+    """Return the i of `name_of`."""
+    return int(path.partition(f"/{KEY}/")[2].partition("-")[0])
+
+
+class Threads(Callback):  # type: ignore[misc]
+    """A progress callback that counts the threads of ours that there are at each result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[int] = []
+
+    def relative_update(self, inc: int = 1) -> None:
+        self.counts.append(sum(thread.name.startswith("precomputed_fs") for thread in threading.enumerate()))
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the caller run what takes long, too, as a busy machine makes of what is quick."""
+    monkeypatch.setattr("precomputed_fs.objects._PATIENCE", 1000.0)
+
+
+patiently = pytest.mark.usefixtures("_patient")
+
+
+@each_fetch
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("protocol", ["memory", "local"])
+def test_quick_chunks_take_no_threads(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, sharded: bool, fetch: Any
+) -> None:
+    pyramid = make_pyramid(protocol)
+    if sharded:
+        fill_sharded(pyramid, 30, shard_bits=2)
+    else:
+        fill(pyramid, range(30))
+    accessor = pyramid.accessor()
+
+    def threads() -> int:
+        callback = Threads()
+        assert by_coords(fetch(accessor, map(coords_of, range(30)), callback=callback)) == expected(range(30))
+        assert len(callback.counts) == 30
+        return max(callback.counts)
+
+    assert 0 in (threads() for _ in range(50)), "now and then, even a busy machine is quick"
+
+
+@each_store
+@patiently
+def test_storing_quickly_takes_no_threads(make_pyramid: Callable[[str], Pyramid], store: Any) -> None:
+    pyramid, callback = make_pyramid("memory"), Threads()
+    store(pyramid.accessor(gzip=False), chunks_of(range(30)), callback=callback)
+    assert pyramid.contents() == {name_of(i): body_of(i) for i in range(30)}
+    assert callback.counts == [0] * 30
+
+
+@patiently
+@pytest.mark.parametrize("in_flight", [1, 3, 64])
+def test_quick_chunks_are_read_by_the_caller(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, in_flight: int
+) -> None:
+    pyramid = make_pyramid("memory")
+    fill(pyramid, range(30))
+    reads = Reads(monkeypatch, MemoryFileSystem, lambda _: None)
+    found = fetch_sync(pyramid.accessor(), map(coords_of, range(30)), in_flight=in_flight)
+    assert by_coords(found) == expected(range(30))
+    assert reads.readers == [threading.get_ident()] * 30
+
+
+@each_fetch
+@pytest.mark.parametrize(("protocol", "filesystem"), [("memory", MemoryFileSystem), ("local", LocalFileSystem)])
+def test_slow_chunks_are_read_by_several_threads_at_once(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, protocol: str, filesystem: Any, fetch: Any
+) -> None:
+    pyramid = make_pyramid(protocol)
+    if protocol == "memory":
+        fill(pyramid, range(32))
+    else:
+        fill_sharded(pyramid, 32, shard_bits=3)  # ranges are asked of the filesystem
+    reads = Reads(monkeypatch, filesystem, lambda _: time.sleep(0.005))
+    callback = Threads()
+    found = fetch(pyramid.accessor(), map(coords_of, range(32)), callback=callback)
+    assert by_coords(found) == expected(range(32))
+    assert reads.most >= 2
+    assert len(set(reads.readers)) >= 3, "the first that reads sees that it takes long"
+    assert max(callback.counts) >= 2
+
+
+@each_fetch
+@pytest.mark.parametrize("in_flight", [1, 3, 64])
+def test_all_chunks_come_whether_quick_or_slow(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, in_flight: int, fetch: Any
+) -> None:
+    pyramid = make_pyramid("memory")
+    fill(pyramid, [i for i in range(60) if i % 7])
+    reads = Reads(monkeypatch, MemoryFileSystem, lambda path: time.sleep(0.002 * (number_in(path) % 60 >= 30)))
+    found = fetch(pyramid.accessor(), map(coords_of, range(60)), in_flight=in_flight)
+    assert by_coords(found) == expected([i for i in range(60) if i % 7], range(0, 60, 7))
+    assert reads.most <= in_flight
+
+
+@each_fetch
+def test_a_remote_filesystem_is_read_by_threads_at_once(make_pyramid: Callable[[str], Pyramid], fetch: Any) -> None:
+    pyramid = make_pyramid("sftp")
+    fill(pyramid, range(12))
+    callback = Threads()
+    found = fetch(pyramid.accessor(), map(coords_of, range(12)), callback=callback)
+    assert by_coords(found) == expected(range(12))
+    assert min(callback.counts) >= 1, "from the first result on"
+
+
+@patiently
+@pytest.mark.parametrize("received", [1, 7])
+def test_a_batch_that_is_closed_early_reads_no_more(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, received: int
+) -> None:
+    pyramid = make_pyramid("memory")
+    fill(pyramid, range(10))
+    reads = Reads(monkeypatch, MemoryFileSystem, lambda _: time.sleep(0.001))
+    batch = as_generator(pyramid.accessor().fetch_chunks(KEY, Endless(10), in_flight=5))
+    assert len(list(itertools.islice(batch, received))) == received
+    batch.close()
+    after_closing(reads)
+
+
+def after_closing(reads: Reads) -> None:
+    """Check that nothing is read and that nobody is left who could."""
+    begun = len(reads.readers)
+    assert reads.inside == 0
+    time.sleep(0.02)  # in which nothing must begin
+    assert len(reads.readers) == begun
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("precomputed_fs")]
+
+
+@patiently
+@pytest.mark.parametrize("received", [1, 7])
+def test_an_async_batch_that_is_closed_early_reads_no_more(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, received: int
+) -> None:
+    pyramid = make_pyramid("memory")
+    fill(pyramid, range(10))
+    accessor = pyramid.accessor()
+    reads = Reads(monkeypatch, MemoryFileSystem, lambda _: time.sleep(0.001))
+
+    async def main() -> None:
+        found = 0
+        async with aclosing(accessor.fetch_chunks_async(KEY, Endless(10), in_flight=5)) as batch:  # type: ignore[type-var]
+            async for _ in batch:
+                found += 1
+                if found == received:
+                    break
+        after_closing(reads)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("seconds", [0, 0.005], ids=["quick", "slow"])
+def test_ctrl_c_while_a_chunk_is_read_ends_the_batch(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    pyramid, endless = make_pyramid("memory"), Endless(10)
+    fill(pyramid, range(10))
+    pressed = [5]
+
+    def during(path: str) -> None:
+        time.sleep(seconds)
+        if number_in(path) in pressed:
+            pressed.clear()
+            raise KeyboardInterrupt
+
+    reads = Reads(monkeypatch, MemoryFileSystem, during)
+    accessor = pyramid.accessor()
+    with pytest.raises(KeyboardInterrupt):
+        list(accessor.fetch_chunks(KEY, endless, in_flight=8))
+    after_closing(reads)
+    assert pressed == []
+    assert by_coords(fetch_sync(accessor, map(coords_of, range(10)))) == expected(range(10))
+
+
+@patiently
+def test_cancelling_an_async_batch_ends_with_the_chunk_that_is_being_read(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("precomputed_fs.objects._TURN", 1000.0)  # else the one chunk would be all of its turn
+    pyramid, go = make_pyramid("memory"), threading.Event()
+    fill(pyramid, range(10))
+    accessor = pyramid.accessor()
+    reads = Reads(monkeypatch, MemoryFileSystem, lambda _: go.wait(WAIT))
+
+    async def consume() -> None:
+        async for _ in accessor.fetch_chunks_async(KEY, Endless(10), in_flight=8):
+            raise AssertionError
+
+    async def main() -> None:
+        task = asyncio.create_task(consume())
+        try:
+            await asyncio.to_thread(until, lambda: reads.inside == 1)
+            task.cancel()
+            await asyncio.wait({task}, timeout=0.05)
+            assert not task.done(), "a chunk is still being read"
+        finally:
+            go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        after_closing(reads)
+        assert len(reads.readers) == 1
+
+    asyncio.run(main())
+    assert by_coords(fetch_sync(accessor, map(coords_of, range(10)))) == expected(range(10))
 
 
 # -------------------------------------------------------------------------------------------------------- lazy, bounded

@@ -227,7 +227,7 @@ def small_voxels() -> NDArray[np.uint8]:
 
 def with_neuroglancer_scripts(folder: Path, *options: str, voxels: Array | None = None) -> str:
     """Write a pyramid with the untouched tool; return its path, which has a space."""
-    image = small_brain() if voxels is None else nib.Nifti1Image(voxels, np.eye(4))  # type: ignore[no-untyped-call]
+    image = small_brain() if voxels is None else nib.Nifti1Image(voxels, np.eye(4))
     nib.save(image, folder / "source.nii")
     url = str(folder / "a pyramid")
     assert volume_to_precomputed_pyramid.main(["", *options, str(folder / "source.nii"), url]) == 0

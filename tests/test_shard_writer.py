@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import gzip
 import itertools
 import json
+import logging
 import pickle
 import random
 import re
@@ -20,7 +22,7 @@ import time
 import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +34,11 @@ import tensorstore
 import yarl
 from aiohttp import web
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precomputed_fs import AlreadyExistsError, DataAccessError, FsspecAccessor, NotFoundError
+from precomputed_fs import AccessDeniedError, AlreadyExistsError, DataAccessError, FsspecAccessor, NotFoundError
 from precomputed_fs.sharding import Sharding, propose_sharding
 from tests import servers
 
@@ -496,6 +499,41 @@ def test_writing_to_a_legacy_pair_beside_shards_keeps_its_chunks(make_pyramid: C
     assert parse_all(pyramid.contents(), spec) == {chunk_id(coords): other(coords) for coords in COORDS}
 
 
+class KeptFiles(LocalFileSystem):  # type: ignore[misc]
+    """Local files, of which those with a suffix cannot be deleted."""
+
+    cachable = False
+
+    def __init__(self, suffix: str) -> None:
+        super().__init__()
+        self._suffix = suffix
+
+    def rm_file(self, path: str) -> None:
+        if path.endswith(self._suffix):
+            raise PermissionError(13, "Permission denied", path)
+        super().rm_file(path)
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data"])
+def test_a_legacy_pair_that_cannot_be_deleted_is_named_and_its_merge_is_done(
+    make_pyramid: Callable[[str], Pyramid], suffix: str
+) -> None:
+    pyramid = make_pyramid("local")
+    written(pyramid, ONE_SHARD, {coords: CHUNKS[coords] for coords in COORDS[1:]})
+    split(pyramid, ONE_SHARD)
+    with dropping(FsspecAccessor(pyramid.url, fs=KeptFiles(suffix))) as accessor:
+        accessor.store_chunk(other(SECOND), KEY, SECOND, overwrite=True)
+        accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+        with pytest.raises(AccessDeniedError, match=rf"0\{suffix}"):
+            accessor.flush()
+        assert accessor._writer.waiting == {}
+        accessor.flush()
+    assert f"{KEY}/0{suffix}" in pyramid.names()
+    merged = parse(pyramid.get(f"{KEY}/0.shard"), ONE_SHARD)
+    assert {key: unzipped(data) for key, data in merged.items()} == BY_ID | {chunk_id(SECOND): other(SECOND)}
+    assert read_all(pyramid.accessor()) == CHUNKS | {SECOND: other(SECOND)}
+
+
 def test_a_minishard_of_entries_without_size_becomes_empty(make_pyramid: Callable[[str], Pyramid]) -> None:
     """neuroglancer-scripts writes such entries: they mean that a chunk is absent."""
     pyramid, spec = make_pyramid("local"), sharding((1, 2, 0), data="raw")
@@ -676,10 +714,23 @@ def test_leaving_without_flush_warns_of_what_was_not_written(
     assert pyramid.names() == ["info"]
 
 
-def test_leaving_with_nothing_waiting_is_silent(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_leaving_without_flush_is_also_logged(
+    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Python hides a ResourceWarning, unless it is told not to."""
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(sharding()))
+    (message,) = abandon(pyramid, {KEY: 5})
+    assert caplog.record_tuples == [("precomputed_fs", logging.ERROR, message)]
+
+
+def test_leaving_with_nothing_waiting_is_silent(
+    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
+) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(sharding()))
     assert abandon(pyramid, {}) == []
+    assert caplog.record_tuples == []
 
 
 ENDING = """
@@ -695,6 +746,15 @@ def test_a_program_that_ends_without_flush_is_warned(make_pyramid: Callable[[str
     pyramid.put("info", info_of(sharding()))
     said = run(ENDING.format(coords=FIRST), pyramid.url, KEY, options=["-W", "always::ResourceWarning"])
     assert re.search(rf"ResourceWarning: .*1 chunks? of {KEY}", said)
+
+
+@pytest.mark.parametrize("end", ["", "keep = [accessor]; keep.append(keep)"])
+def test_a_program_that_ends_without_flush_says_so_unasked(make_pyramid: Callable[[str], Pyramid], end: str) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(sharding()))
+    said = run(ENDING.format(coords=FIRST) + end, pyramid.url, KEY)
+    assert said.count("\n") == 1
+    assert re.search(rf"{re.escape(pyramid.url)}.*without flush.*1 chunks? of {KEY}", said)
 
 
 # ----------------------------------------------------------------------------------------------------------- pickling
@@ -790,6 +850,75 @@ def test_storing_with_overwrite_asks_nothing(make_pyramid: Callable[[str], Pyram
         assert pyramid.server.log.methods() == []
 
 
+def store_each(accessor: FsspecAccessor, chunks: Mapping[ChunkCoords, bytes]) -> None:
+    for coords, chunk in chunks.items():
+        accessor.store_chunk(chunk, KEY, coords)
+
+
+def store_batch(accessor: FsspecAccessor, chunks: Mapping[ChunkCoords, bytes]) -> None:
+    accessor.store_chunks(KEY, chunks.items())
+
+
+def requested(pyramid: Pyramid) -> list[str]:
+    """Return the methods and file names that the server was asked for."""
+    return sorted(f"{request.method} {Path(request.path).name}" for request in pyramid.server.log.entries())
+
+
+@pytest.mark.parametrize("store", [store_each, store_batch])
+@pytest.mark.parametrize("protocol", WRITES)
+def test_storing_new_chunks_asks_once_for_a_shard_that_is_not_there(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, store: Callable[..., None]
+) -> None:
+    pyramid = make_pyramid(protocol)
+    assert {chunk_id(coords) >> 1 & 3 for coords in COORDS} == {0, 1, 2, 3}, "the chunks of all minishards"
+    with dropping(started(pyramid, ONE_SHARD)) as accessor:
+        pyramid.server.log.clear()
+        store(accessor, CHUNKS)
+        assert requested(pyramid) == ["GET 0.index", "GET 0.shard", "GET info"]
+        accessor.flush()
+    assert parse_all(pyramid.contents(), ONE_SHARD) == BY_ID
+
+
+@pytest.mark.parametrize("store", [store_each, store_batch])
+def test_storing_new_chunks_asks_once_for_each_shard_that_is_not_there(
+    make_pyramid: Callable[[str], Pyramid], store: Callable[..., None]
+) -> None:
+    pyramid = make_pyramid("s3")
+    with dropping(started(pyramid, sharding((0, 1, 2)))) as accessor:
+        pyramid.server.log.clear()
+        store(accessor, CHUNKS)
+        shards = [f"GET {number}.{suffix}" for number in range(4) for suffix in ("index", "shard")]
+        assert requested(pyramid) == [*shards, "GET info"]
+
+
+@pytest.mark.parametrize("protocol", WRITES)
+def test_a_new_chunk_that_another_writer_stored_meanwhile_is_refused_at_the_flush(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    pyramid = make_pyramid(protocol)
+    with dropping(started(pyramid, ONE_SHARD)) as accessor:
+        accessor.store_chunks(KEY, CHUNKS.items())
+        written(pyramid, ONE_SHARD, {SECOND: other(SECOND)})
+        with pytest.raises(AlreadyExistsError, match=rf"{KEY}: chunk {chunk_id(SECOND)} exists"):
+            accessor.flush()
+        assert accessor._writer.waiting == {}
+        expected = BY_ID | {chunk_id(SECOND): other(SECOND)}
+        assert parse_all(pyramid.contents(), ONE_SHARD) == expected
+        accessor.flush()
+        assert accessor.fetch_chunk(KEY, SECOND) == other(SECOND)
+    assert parse_all(pyramid.contents(), ONE_SHARD) == expected
+
+
+def test_once_a_new_shard_is_written_its_chunks_are_refused_at_once(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("s3")
+    with dropping(started(pyramid, ONE_SHARD)) as accessor:
+        accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+        accessor.flush()
+        with pytest.raises(AlreadyExistsError, match=KEY):
+            accessor.store_chunk(other(FIRST), KEY, FIRST)
+        assert accessor._writer.waiting == {}
+
+
 # ------------------------------------------------------------------------------------------------------- buffer, memory
 
 MEBI = 1 << 20
@@ -850,11 +979,126 @@ def test_the_buffer_goes_to_disk_beyond_its_limit_and_is_released(
     for coords in COORDS:  # reading from the buffer must not disturb what is written to it
         assert accessor.fetch_chunk(KEY, coords) == CHUNKS[coords]
         accessor.store_chunk(other(coords), KEY, coords, overwrite=True)
-    assert spilled(scratch) >= sum(map(len, CHUNKS.values())) - 1000
+    assert spilled(scratch) > 0
     accessor.flush()
     assert parse_all(pyramid.contents(), spec) == {key: bytes(len(chunk)) for key, chunk in BY_ID.items()}
     assert spilled(scratch) == 0
     assert list(scratch.iterdir()) == []
+
+
+class StoredAgain:
+    """Stores the same few chunks again and again, each of its own length, with bytes that do not compress."""
+
+    def __init__(self, pyramid: Pyramid, spec: Spec) -> None:
+        info = info_of(spec).replace(b'"encoding": "raw"', b'"encoding": "jpeg"')  # which may have any length
+        pyramid.put("info", info)
+        self.accessor = pyramid.accessor()
+        self.last: dict[ChunkCoords, bytes] = {}
+        self.live = 10 * 300  # bytes, at most, of what waits
+        self.total = 0  # bytes, at least, of all that was stored
+        self.buffers: list[Any] = []
+        self._chance = random.Random(4)
+
+    def __call__(self, times: int) -> Iterator[int]:
+        """Yield how many bytes the buffer has after each."""
+        for number in range(times):
+            coords = COORDS[number % 10]
+            chunk = self._chance.randbytes(100 + 16 * (number % 10))
+            self.accessor.store_chunk(chunk, KEY, coords, overwrite=True)
+            self.last[coords] = chunk
+            self.total += len(chunk)
+            writer = self.accessor._writer
+            with writer._lock:
+                size = 0 if writer._buffer is None else writer._buffer.seek(0, 2)
+                if writer._buffer not in (None, *self.buffers[-1:]):
+                    self.buffers.append(writer._buffer)
+            yield size
+
+    def by_id(self) -> dict[int, bytes]:
+        return {chunk_id(coords): chunk for coords, chunk in self.last.items()}
+
+
+@pytest.mark.parametrize("limit", [1000, 10_000], ids=["small buffer", "large buffer"])
+@pytest.mark.parametrize("data", ["raw", "gzip"])
+def test_chunks_that_are_stored_again_and_again_do_not_fill_the_disk(
+    make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch, data: str, limit: int
+) -> None:
+    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", limit)
+    pyramid, spec = make_pyramid("local"), sharding(data=data)
+    storing = StoredAgain(pyramid, spec)
+    with dropping(storing.accessor) as accessor:
+        bound = 2 * max(storing.live, limit)
+        for size in storing(500):
+            assert size < bound
+            assert spilled(scratch) < bound
+        assert storing.total > 3 * bound
+        assert len(storing.buffers) < 2 * storing.total // limit, "it is copied now and then only"
+        assert read_each(accessor, storing.last) == storing.last
+        accessor.flush()
+        assert parse_all(pyramid.contents(), spec) == storing.by_id()
+
+
+def test_a_small_buffer_is_left_as_it_is(
+    make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1_000_000)
+    storing = StoredAgain(make_pyramid("local"), sharding(data="raw"))
+    with dropping(storing.accessor):
+        *_, size = storing(1000)
+        assert size == storing.total
+        assert spilled(scratch) == 0
+
+
+@pytest.mark.parametrize("data", ["raw", "gzip"])
+@pytest.mark.parametrize("protocol", ["local", "s3"])
+def test_what_is_being_flushed_stays_in_its_place_in_the_buffer(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, protocol: str, data: str
+) -> None:
+    """A flush that has begun is held before it reads the shard's index; then it takes chunks from the buffer."""
+    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1000)
+    pyramid, spec = make_pyramid(protocol), sharding((1, 2, 0), data=data)
+    storing = StoredAgain(pyramid, spec)
+    with dropping(storing.accessor) as accessor, ThreadPoolExecutor(1) as pool:
+        list(storing(20))
+        before, hold = storing.by_id(), Hold(accessor, "read")
+        flush = flushing_late(pool, accessor, hold)
+        list(storing(200))
+        hold.go.set()
+        flush.result()
+        assert parse_all(pyramid.contents(), spec) == before
+        assert read_each(accessor, storing.last) == storing.last
+        *_, size = storing(20)
+        assert size < 2 * storing.live, "what was put off during the flush"
+        accessor.flush()
+        assert parse_all(pyramid.contents(), spec) == storing.by_id()
+
+
+@pytest.mark.parametrize("data", ["raw", "gzip"])
+def test_chunks_are_stored_again_and_again_while_others_flush(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1000)
+    pyramid, spec, done = make_pyramid("local"), sharding((0, 1, 2), data=data), threading.Event()
+    storing = StoredAgain(pyramid, spec)
+    with dropping(storing.accessor) as accessor, ThreadPoolExecutor(2) as pool:
+
+        def flush() -> int:
+            count = 0
+            while not done.is_set():
+                accessor.flush()
+                count += 1
+            return count
+
+        flushes = [pool.submit(flush) for _ in range(2)]
+        try:
+            for number, _ in enumerate(storing(500)):
+                coords = COORDS[number * 7 % min(10, number + 1)]
+                assert accessor.fetch_chunk(KEY, coords) == storing.last[coords]
+        finally:
+            done.set()
+        assert [future.result() > 1 for future in flushes] == [True, True]
+        accessor.flush()
+        assert parse_all(pyramid.contents(), spec) == storing.by_id()
 
 
 @contextmanager
@@ -1114,6 +1358,43 @@ def test_a_shard_that_cannot_be_written_does_not_hold_up_the_others(make_pyramid
         assert parse_all(pyramid.contents(), spec) == BY_ID
 
 
+class ShortOfMemory(MemoryFileSystem):  # type: ignore[misc]
+    """Objects in memory, which has no room for some."""
+
+    cachable = False
+
+    def __init__(self, *refused: str) -> None:
+        super().__init__()
+        self.refused = refused
+
+    def pipe_file(self, path: str, *args: Any, **kwargs: Any) -> None:
+        if path.endswith(self.refused):
+            raise MemoryError(path)
+        super().pipe_file(path, *args, **kwargs)
+
+
+@pytest.mark.parametrize("failing", [(0,), (3,), (1, 2)])
+def test_a_failure_that_is_not_the_stores_does_not_hold_up_the_other_shards(
+    make_pyramid: Callable[[str], Pyramid], failing: tuple[int, ...]
+) -> None:
+    pyramid, spec = make_pyramid("memory"), sharding((0, 1, 2))
+    pyramid.put("info", info_of(spec))
+    files = ShortOfMemory(*(f"/{number}.shard" for number in failing))
+    with dropping(FsspecAccessor(pyramid.url, fs=files)) as accessor:
+        accessor.store_chunks(KEY, CHUNKS.items())
+        expected = (MemoryError, r"\.shard$") if len(failing) == 1 else (DataAccessError, "and 1 more shards")
+        with pytest.raises(expected[0], match=expected[1]):
+            accessor.flush()
+        there = [number for number in range(4) if f"{KEY}/{number}.shard" in pyramid.names()]
+        assert there == [number for number in range(4) if number not in failing]
+        waiting = [coords for coords in COORDS if chunk_id(coords) >> 1 & 3 in failing]
+        assert accessor._writer.waiting == {KEY: len(waiting)}
+        assert read_all(accessor) == CHUNKS
+        files.refused = ()
+        accessor.flush()
+        assert parse_all(pyramid.contents(), spec) == BY_ID
+
+
 @contextmanager
 def full_disk(size: int) -> Iterator[None]:
     """Let no file grow beyond a size, as if the disk was full."""
@@ -1164,6 +1445,24 @@ def flushing_late(pool: ThreadPoolExecutor, accessor: FsspecAccessor, gate: Any)
     assert gate.arrived.wait(servers.DEADLINE)
     gate.holding = False
     return flush
+
+
+class Hold:
+    """Between an accessor and its store, on any protocol: what one verb is asked for can be held."""
+
+    def __init__(self, accessor: FsspecAccessor, verb: str) -> None:
+        self.holding = False
+        self.arrived = threading.Event()
+        self.go = threading.Event()
+        self._store = accessor._store
+        self._verb = getattr(self._store, verb)
+        setattr(self._store, verb, self._pass_on)
+
+    async def _pass_on(self, *args: Any, **kwargs: Any) -> Any:
+        if self.holding:
+            self.arrived.set()
+            assert await self._store.in_thread(lambda: self.go.wait(servers.DEADLINE))
+        return await self._verb(*args, **kwargs)
 
 
 class HeldFiles(LocalFileSystem):  # type: ignore[misc]
@@ -1223,6 +1522,144 @@ def test_of_two_writers_of_a_shard_the_later_one_is_told_and_can_merge(
         assert loser.fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
         loser.flush()
     assert parse_all(pyramid.contents(), ONE_SHARD) == expected | {chunk_id(FIRST): CHUNKS[FIRST]}
+
+
+@pytest.mark.parametrize("protocol", ["local", "s3"])
+def test_that_another_writer_has_replaced_a_shard_is_said_in_words(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    """S3 answers with status 412 to If-Match."""
+    pyramid = make_pyramid(protocol)
+    written(pyramid, ONE_SHARD, {THIRD: CHUNKS[THIRD]})
+    with late(pyramid) as (loser, gate), ThreadPoolExecutor(1) as pool:
+        loser.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+        flush = flushing_late(pool, loser, gate)
+        written(pyramid, ONE_SHARD, {SECOND: CHUNKS[SECOND]})
+        theirs = pyramid.contents()
+        gate.go.set()
+        message = r"0\.shard.*another writer has replaced it.*nothing was written"
+        with pytest.raises(DataAccessError, match=message) as caught:
+            flush.result()
+        assert "Precondition" not in str(caught.value)
+        assert pyramid.contents() == theirs
+        assert loser._writer.waiting == {KEY: 1}
+        loser.flush()
+    wanted = (FIRST, SECOND, THIRD)
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
+
+
+def test_of_two_writers_of_a_new_shard_the_later_one_is_told_on_every_protocol(pyramid: Pyramid) -> None:
+    with dropping(started(pyramid, ONE_SHARD)) as loser, ThreadPoolExecutor(1) as pool:
+        hold = Hold(loser, "write")
+        loser.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+        flush = flushing_late(pool, loser, hold)
+        written(pyramid, ONE_SHARD, {SECOND: CHUNKS[SECOND]})
+        theirs = pyramid.contents()
+        hold.go.set()
+        with pytest.raises(DataAccessError, match=r"0\.shard.*another writer.*flush again") as caught:
+            flush.result()
+        assert not isinstance(caught.value, AlreadyExistsError), "no chunk of it exists"
+        assert pyramid.contents() == theirs
+        assert loser.fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
+        loser.flush()
+    wanted = (FIRST, SECOND)
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
+
+
+def writers_of_an_existing_shard(pyramid: Pyramid) -> tuple[BaseException | None, set[ChunkCoords]]:
+    """Have one add SECOND to a shard of THIRD after another has read it, who then adds FIRST.
+
+    Returns how the flush of the latter ended and what the shard has then; every chunk is as it was stored.
+    """
+    written(pyramid, ONE_SHARD, {THIRD: CHUNKS[THIRD]})
+    with dropping(pyramid.accessor()) as later, ThreadPoolExecutor(1) as pool:
+        hold = Hold(later, "write")
+        later.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+        flush = flushing_late(pool, later, hold)
+        written(pyramid, ONE_SHARD, {SECOND: CHUNKS[SECOND]})
+        hold.go.set()
+        failure = flush.exception()
+        if failure is not None:
+            assert isinstance(failure, DataAccessError)
+            assert later._writer.waiting == {KEY: 1}
+            later.flush()
+    found = {coords for coords in COORDS if chunk_id(coords) in parse_all(pyramid.contents(), ONE_SHARD)}
+    assert {coords: CHUNKS[coords] for coords in found} == read_each(pyramid.accessor(), found)
+    return failure, found
+
+
+@pytest.mark.parametrize("protocol", ["memory", "gcs", "azure"])
+def test_where_the_store_cannot_tell_the_last_writer_of_an_existing_shard_wins(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    assert writers_of_an_existing_shard(make_pyramid(protocol)) == (None, {FIRST, THIRD})
+
+
+def test_over_sftp_the_last_writer_of_an_existing_shard_is_told_or_wins(make_pyramid: Callable[[str], Pyramid]) -> None:
+    """It tells a size and a time in whole seconds, which may be the same after all."""
+    failure, found = writers_of_an_existing_shard(make_pyramid("sftp"))
+    assert found == ({FIRST, THIRD} if failure is None else {FIRST, SECOND, THIRD})
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new shard", "existing shard"])
+def test_writers_of_one_shard_that_flush_one_after_the_other_lose_nothing(pyramid: Pyramid, existing: bool) -> None:
+    written(pyramid, ONE_SHARD, {THIRD: CHUNKS[THIRD]} if existing else {})
+    accessors = [pyramid.accessor() for _ in range(2)]
+    for accessor, coords in zip(accessors, (FIRST, SECOND), strict=True):  # each asks for the shard as it is now
+        accessor.store_chunk(CHUNKS[coords], KEY, coords)
+        assert read_all(accessor)[coords] == CHUNKS[coords]
+    for accessor in accessors:
+        accessor.flush()
+    wanted = (FIRST, SECOND, THIRD) if existing else (FIRST, SECOND)
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
+
+
+def flush_until_done(accessor: FsspecAccessor, start: threading.Barrier) -> list[DataAccessError]:
+    """Flush again after each failure; returns the failures."""
+    failures: list[DataAccessError] = []
+    start.wait()
+    while accessor._writer.waiting:
+        assert len(failures) < 100
+        try:
+            accessor.flush()
+        except DataAccessError as exc:
+            failures.append(exc)
+    return failures
+
+
+def test_two_writers_of_the_same_new_shards_at_once_lose_nothing(pyramid: Pyramid) -> None:
+    spec, start = sharding((0, 1, 2)), threading.Barrier(2)
+    pyramid.put("info", info_of(spec))
+    accessors = [pyramid.accessor() for _ in range(2)]
+    for number, accessor in enumerate(accessors):  # every other one, so that both have some of each shard
+        accessor.store_chunks(KEY, [(coords, CHUNKS[coords]) for coords in COORDS if chunk_id(coords) % 2 == number])
+    with ThreadPoolExecutor(2) as pool:
+        for failures in pool.map(lambda accessor: flush_until_done(accessor, start), accessors):
+            assert not [failure for failure in failures if isinstance(failure, AlreadyExistsError)]
+    assert parse_all(pyramid.contents(), spec) == BY_ID
+
+
+@pytest.mark.parametrize("protocol", ["gcs", "azure", "sftp"])
+def test_two_writers_of_the_same_existing_shards_at_once_leave_whole_ones(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    pyramid, spec, start = make_pyramid(protocol), sharding((0, 1, 2)), threading.Barrier(2)
+    quarters = [[coords for coords in COORDS if chunk_id(coords) >> 3 & 3 == number] for number in range(4)]
+    before, parts = quarters[0] + quarters[1], quarters[2:]
+    written(pyramid, spec, {coords: CHUNKS[coords] for coords in before})
+    accessors = [pyramid.accessor() for _ in range(2)]
+    for part, accessor in zip(parts, accessors, strict=True):
+        accessor.store_chunks(KEY, [(coords, CHUNKS[coords]) for coords in part])
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda accessor: flush_until_done(accessor, start), accessors))
+    found = parse_all(pyramid.contents(), spec)
+    assert found.items() <= BY_ID.items()
+    for shard in range(4):
+        kept, *added = (
+            {chunk_id(coords) for coords in part if chunk_id(coords) >> 1 & 3 == shard} for part in (before, *parts)
+        )
+        there = {number for number in found if number >> 1 & 3 == shard}
+        assert there in [kept | added[0], kept | added[1], kept | added[0] | added[1]]
 
 
 def test_of_two_writers_of_a_new_shard_on_gcs_the_later_one_is_told(make_pyramid: Callable[[str], Pyramid]) -> None:
@@ -1460,3 +1897,108 @@ def test_a_volume_with_a_proposed_sharding_is_read_by_others(
     written(pyramid, spec)
     check_with_other_readers(pyramid.url)
     assert parse_all(pyramid.contents(), spec) == BY_ID
+
+
+# --- A: beside test_a_legacy_pair_that_cannot_be_deleted_is_named_and_its_merge_is_done
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data"])
+def test_a_shard_comes_before_the_pair_that_was_left_beside_it(
+    make_pyramid: Callable[[str], Pyramid], suffix: str
+) -> None:
+    """As it is after a merge whose writer could not delete the pair, or was killed before that."""
+    pyramid, spec = make_pyramid("local"), sharding((1, 2, 4))
+    written(pyramid, spec)
+    split(pyramid, spec)
+    expected = CHUNKS | {FIRST: other(FIRST)}
+    with dropping(FsspecAccessor(pyramid.url, fs=KeptFiles(suffix))) as accessor:
+        accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
+        with pytest.raises(AccessDeniedError):
+            accessor.flush()
+        assert accessor.fetch_chunk(KEY, FIRST) == other(FIRST)
+        assert read_all(accessor) == expected
+        accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST, overwrite=True)
+        accessor.flush()
+        assert accessor.fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
+        accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
+        accessor.flush()
+    reader = pyramid.accessor()
+    assert reader.fetch_chunk(KEY, COORDS[-1]) == CHUNKS[COORDS[-1]], "from a pair"
+    assert reader.fetch_chunk(KEY, FIRST) == other(FIRST)
+    assert read_all(pyramid.accessor()) == expected
+
+
+# --- B, C: beside the other tests of the buffer
+
+
+def test_a_disk_that_fills_up_while_the_buffer_is_renewed_harms_no_chunk(
+    make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1000)
+    pyramid, spec = make_pyramid("local"), sharding(data="raw")
+    storing, room = StoredAgain(pyramid, spec), [10**6]
+
+    class Full(tempfile.SpooledTemporaryFile[bytes]):
+        """Not the first, but each later one can take just so many bytes."""
+
+        def write(self, data: Any) -> int:
+            if self.seek(0, 2) + len(data) > self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.room = room.pop() if room else 1500
+
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile", Full)
+    with dropping(storing.accessor) as accessor:
+        with suppress(DataAccessError):  # a chunk may be refused; the others are as they were
+            list(storing(100))
+        assert read_each(accessor, storing.last) == storing.last
+        monkeypatch.undo()
+        accessor.flush()
+        assert parse_all(pyramid.contents(), spec) == storing.by_id()
+
+
+def test_what_was_flushed_leaves_the_buffer_while_other_chunks_wait_on(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1000)
+    pyramid, spec = make_pyramid("local"), sharding((0, 1, 2), data="raw")
+    with dropping(started(pyramid, spec)) as accessor:
+        pyramid.put(f"{KEY}/0.shard/file", b"a folder where the shard would be")
+        accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+        written_ = {coords: chunk for coords, chunk in CHUNKS.items() if chunk_id(coords) >> 1 & 3}
+        for _ in range(10):
+            accessor.store_chunks(KEY, written_.items(), overwrite=True)
+            with pytest.raises(DataAccessError, match=r"0\.shard"):
+                accessor.flush()
+            buffer = accessor._writer._buffer
+            assert buffer is not None
+            assert buffer.seek(0, 2) < 2 * 1000 + sum(map(len, written_.values()))
+        assert accessor.fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
+
+
+# --- E: in tests/test_shards.py, or beside the writers of one shard
+
+
+@pytest.mark.parametrize("protocol", ["memory", "local", "http", "nginx", "s3", "gcs", "azure", "sftp"])
+@pytest.mark.parametrize("index", ["raw", "gzip"])
+def test_a_shard_that_has_become_smaller_is_read_by_those_who_knew_it(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, index: str
+) -> None:
+    spec = sharding((1, 2, 0), index=index, data="raw")
+    pyramid, large, small = make_pyramid(protocol), make_pyramid("local"), make_pyramid("local")
+    last = max(COORDS, key=chunk_id)
+    written(large, spec)
+    written(small, spec, {coords: CHUNKS[coords] for coords in (FIRST, last)})
+    pyramid.put("info", info_of(spec))
+    pyramid.put(f"{KEY}/0.shard", large.get(f"{KEY}/0.shard"))
+    one, several, rest = (pyramid.accessor() for _ in range(3))
+    for reader in (one, several):
+        assert read_all(reader) == CHUNKS
+    assert rest.fetch_chunk(KEY, FIRST) == CHUNKS[FIRST], "knows the shard's index, and that of another minishard"
+    pyramid.put(f"{KEY}/0.shard", small.get(f"{KEY}/0.shard"))
+    assert one.fetch_chunk(KEY, last) == CHUNKS[last]
+    assert dict(several.fetch_chunks(KEY, [last, FIRST])) == {last: CHUNKS[last], FIRST: CHUNKS[FIRST]}
+    assert rest.fetch_chunk(KEY, last) == CHUNKS[last]
