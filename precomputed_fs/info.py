@@ -637,8 +637,13 @@ def scale_layout(info: Mapping[str, Any], key: str, where: str = "info") -> Scal
 
 
 def _counted(scale: _ChunkedScale) -> Sharding | None:
-    """Return a scale's sharding, which knows how many chunks there are."""
-    return scale.sharding and dataclasses.replace(scale.sharding, scale_chunks=math.prod(scale.grid.shape))
+    """Return a scale's sharding, which knows how many chunk ids there are.
+
+    These are more than there are chunks, where the grid is of no powers of two: neuroglancer-scripts
+    lists those between, too, as absent.
+    """
+    bits = sum((count - 1).bit_length() for count in scale.grid.shape)
+    return scale.sharding and dataclasses.replace(scale.sharding, scale_chunks=1 << bits)
 
 
 def _names_scale(given: object, key: str) -> bool:

@@ -62,7 +62,7 @@ class Sharding:
     data_encoding: str = "raw"
 
     scale_chunks: int = field(default=1 << _MOST_BITS, compare=False)
-    """How many chunks the scale has, which no index can have more of; not a member of ``sharding``."""
+    """How many chunk ids the scale has, which no index can have more of; not a member of ``sharding``."""
 
     @classmethod
     def from_info(cls, given: Mapping[str, Any], place: str = "sharding") -> "Sharding":

@@ -187,10 +187,10 @@ def test_a_sharded_scale_is_not_asked_for_more_than_its_shards_need() -> None:
     assert scale_layout(info(sharding=SHARDING, **needless), "key").sharding is not None
 
 
-def test_a_sharding_knows_how_many_chunks_there_are() -> None:
+def test_a_sharding_knows_how_many_chunk_ids_there_are() -> None:
     sharding = scale_layout(info(sharding=SHARDING), "key").sharding
     assert sharding is not None
-    assert sharding.scale_chunks == 2 * 3 * 4
+    assert sharding.scale_chunks == 2 * 4 * 4
 
 
 def test_sharding_nested_deeper_than_python_can_show_is_an_error() -> None:

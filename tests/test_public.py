@@ -40,10 +40,14 @@ PUBLIC = {
     "FsspecAccessor",
     "InvalidInfoError",
     "NotFoundError",
+    "Scale",
     "URLError",
+    "Volume",
     "add_argparse_options",
     "convert_file_url_to_pathname",
+    "create_volume",
     "get_accessor_for_url",
+    "open_volume",
 }
 COORDS = (0, 64, 0, 64, 0, 64)
 VERBS = ("file_exists", "fetch_file", "store_file", "fetch_chunk", "store_chunk")
