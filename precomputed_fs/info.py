@@ -10,7 +10,6 @@ Readers forgive where a meaning is clear: enumerations are read without case, 64
 import dataclasses
 import functools
 import json
-import math
 import reprlib
 import sys
 from collections import Counter
