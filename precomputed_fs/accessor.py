@@ -519,6 +519,11 @@ class FsspecAccessor(Accessor):
             raise self._info_error
         return info
 
+    def assume_info(self, info: Mapping[str, Any]) -> None:
+        """Go by this `info` until one is stored, which a writer may do last."""
+        self._info_generation += 1
+        self._info, self._info_error, self._layouts = info, None, {}
+
     def for_scale(self, key: str) -> tuple["FsspecAccessor", str]:
         """Return the accessor and the key to reach a scale by, if its key in `info` has ``..`` in it.
 

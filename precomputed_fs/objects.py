@@ -805,6 +805,7 @@ class _AsyncFlight:
         self._pending: set[asyncio.Task[Any]] = set()
         self._ended: list[asyncio.Task[Any]] = []
         self._is_closed = False
+        self._has_failed = False
         self._enough: asyncio.Event | None = None  # made on the loop that it is for
 
     def __len__(self) -> int:
@@ -826,6 +827,8 @@ class _AsyncFlight:
             self._pending.add(task)
             task.add_done_callback(self._note)
         self._look()
+        if self._ended and not enough.is_set():  # in the step before, after its results were handed over
+            loop.call_later(_MOMENT, enough.set)
         await enough.wait()
         ended, self._ended = self._ended, []
         failed = [task for task in ended if task.cancelled() or task.exception() is not None]
@@ -834,18 +837,16 @@ class _AsyncFlight:
     def _note(self, task: asyncio.Task[Any]) -> None:
         self._pending.discard(task)
         self._ended.append(task)
+        self._has_failed |= task.cancelled() or task.exception() is not None
         self._look()
+        if len(self._ended) == 1 and self._enough is not None:
+            asyncio.get_running_loop().call_later(_MOMENT, self._enough.set)
 
     def _look(self) -> None:
-        """Have the results handed over, or see to it that they will be."""
-        if self._enough is None or not self._ended:
-            return
-        last = self._ended[-1]
-        has_failed = last.cancelled() or last.exception() is not None
-        if has_failed or len(self._ended) >= _SHARE * len(self):
+        """Have the results handed over, if these are enough or one of them is a failure."""
+        is_enough = len(self._ended) >= _SHARE * len(self)
+        if self._enough is not None and self._ended and (is_enough or self._has_failed):
             self._enough.set()
-        elif len(self._ended) == 1:
-            asyncio.get_running_loop().call_later(_MOMENT, self._enough.set)
 
     def cancel(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and all in it

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.downsampling import METHODS, downsample, factors_for
-from precomputed_fs.errors import AlreadyExistsError, NotFoundError, URLError
+from precomputed_fs.errors import AlreadyExistsError, InvalidInfoError, NotFoundError, URLError
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple
 from precomputed_fs.info import Info, ScaleInfo, redirect_of
 from precomputed_fs.sharding import propose_sharding
@@ -35,9 +35,10 @@ from precomputed_fs.urls import Location, resolve
 _AXES = "xyz"
 _DIMENSIONS = 4
 _BYTES_IN_FLIGHT = 64 << 20  # decoded, of chunks that are under way
-_LEAST_IN_FLIGHT = 8
+_LEAST_IN_FLIGHT = 2
 _CAREFUL_CHUNKS = 1024  # that are collected before they are read, merged and written
 _BLOCK_BYTES = 32 << 20  # of a scale, that the next lower one is computed from at once
+_LABEL_BYTES = 4  # of integers that are rather labels than measured
 _MOST_REDIRECTS = 10
 _MISSING = ("zeros", "raise")
 _PATIENCE = 2.0  # seconds, after which progress is shown
@@ -102,11 +103,11 @@ def create_volume(
     source: Mapping[str, Any] | Info | ArrayLike,
     *,
     resolution: Sequence[float] | None = None,
-    voxel_offset: Sequence[int] = (0, 0, 0),
-    chunk_size: Sequence[int] = (64, 64, 64),
-    encoding: str = "raw",
+    voxel_offset: Sequence[int] | None = None,
+    chunk_size: Sequence[int] | None = None,
+    encoding: str | None = None,
     type: str | None = None,  # noqa: A002 - the name that it has in `info`
-    sharding: bool | Mapping[str, Any] = False,
+    sharding: bool | Mapping[str, Any] | None = None,
     scales: int | None = None,
     downsampling: str | None = None,
     skip_empty: bool = False,
@@ -122,19 +123,21 @@ def create_volume(
     url : str or path
         See `FsspecAccessor`.
     source : mapping or array
-        An `info`. Or an array (x, y, z) or (x, y, z, channel), which may be anything that has a
-        ``shape`` and a ``dtype`` and can be sliced, such as an open HDF5 data set: it is read chunk by
-        chunk. All that follows up to `downsampling` is for arrays.
+        An `info`; chunks that are there already stay. Or an array (x, y, z) or (x, y, z, channel),
+        which may be anything that has a ``shape`` and a ``dtype`` and can be sliced, such as an open
+        HDF5 data set: it is read chunk by chunk, and `info` is stored last, so that a pyramid that
+        is not finished does not look whole. All that follows up to `downsampling` is for arrays.
     resolution : sequence of 3 float
         Voxel size in nanometres, xyz.
     voxel_offset : sequence of 3 int
-        Coordinates of the array's first voxel, xyz.
+        Coordinates of the array's first voxel, xyz; by default 0.
     chunk_size : sequence of 3 int
-        Voxels, xyz.
+        Voxels, xyz; by default 64.
     encoding : str
-        See `precomputed_fs.codecs`. Its parameters are further keywords, such as ``jpeg_quality=90``.
+        See `precomputed_fs.codecs`; by default "raw". Its parameters are further keywords, such as ``jpeg_quality=90``.
     type : {"image", "segmentation"}, optional
-        By default what `encoding` is for.
+        By default "segmentation" where `encoding` is for labels, or voxels are integers of 32 bits or
+        more, of which no mean is made; else "image".
     sharding : bool or mapping
         True to shard as `propose_sharding` says; or what each scale's ``sharding`` is to be.
     scales : int, optional
@@ -145,7 +148,8 @@ def create_volume(
     skip_empty : bool
         Whether chunks of nothing but zeros are left out.
     overwrite : bool
-        Whether an existing `info` is replaced, and chunks of the same names. What else is there stays.
+        Whether an existing `info` is replaced, and chunks of the same names. What else is there stays:
+        where it would be taken for a part of the new pyramid, that is refused.
     missing, progress
         See `open_volume`.
     **options
@@ -154,45 +158,89 @@ def create_volume(
     Raises
     ------
     AlreadyExistsError
-        If there is an `info` already, and ``overwrite=False``.
+        If there is an `info` already, and ``overwrite=False``; or if it stores scales of the same keys
+        in a way that cannot be overwritten.
     InvalidInfoError, ValueError, TypeError
         If the scales cannot be, or the encoding cannot store such voxels; before anything is written.
     """
+    _checked_missing(missing)
+    for_arrays = {
+        "resolution": resolution,
+        "voxel_offset": voxel_offset,
+        "chunk_size": chunk_size,
+        "encoding": encoding,
+        "type": type,
+        "sharding": sharding,
+        "scales": scales,
+        "downsampling": downsampling,
+    }
     array = None
-    if isinstance(source, Info):
-        info = source
-    elif isinstance(source, Mapping):
-        info = Info.parse(source)
+    if isinstance(source, (Info, Mapping)):
+        if needless := [name for name, value in for_arrays.items() if value is not None]:
+            message = f"{', '.join(needless)}: for arrays; `info` says it itself"
+            raise TypeError(message)
+        info = source if isinstance(source, Info) else Info.parse(source)
     else:
         array = _as_source(source)
         if resolution is None:
             message = "resolution: expected the size of a voxel in nanometres, such as (8, 8, 8)"
             raise TypeError(message)
+        encoding = encoding or "raw"
         parameters = {name: options.pop(name) for name in _parameter_names(encoding) & options.keys()}
         info = _info_for(
             array,
             resolution=_triple_of("resolution", resolution),
-            voxel_offset=_triple_of("voxel_offset", voxel_offset),
-            chunk_size=_triple_of("chunk_size", chunk_size),
+            voxel_offset=_triple_of("voxel_offset", voxel_offset or (0, 0, 0)),
+            chunk_size=_triple_of("chunk_size", chunk_size or (64, 64, 64)),
             encoding=encoding,
             type=type,
-            sharding=sharding,
+            sharding=sharding or False,
             scales=scales,
             parameters=parameters,
         )
     info = _to_write(info)
     method = _checked_method(downsampling, info)
     accessor = FsspecAccessor(url, **options)
-    try:
-        accessor.store_file("info", info.to_json(), mime_type="application/json", overwrite=overwrite)
-    except AlreadyExistsError as exc:
-        message = f"{accessor.url}: there is a pyramid already; pass overwrite=True to replace its `info`"
-        raise AlreadyExistsError(message) from exc
+    _check_in_the_way(accessor, info, overwrite=overwrite, replaces_data=array is not None)
+    accessor.assume_info(info.to_dict())
     volume = Volume(accessor, info, missing=missing, progress=progress)
     if array is not None:
         volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
         volume.downsample(method, skip_empty=skip_empty)
+    accessor.store_file("info", info.to_json(), mime_type="application/json", overwrite=overwrite)
     return volume
+
+
+def _check_in_the_way(accessor: FsspecAccessor, info: Info, *, overwrite: bool, replaces_data: bool) -> None:
+    """Check that what is stored already cannot be taken for a part of a new pyramid."""
+    if not accessor.can_read:  # an archive that is being written
+        return
+    if not overwrite:
+        if accessor.file_exists("info"):
+            message = f"{accessor.url}: there is a pyramid already; pass overwrite=True to replace it"
+            raise AlreadyExistsError(message)
+        return
+    try:
+        there = Info.parse(accessor.fetch_info())
+    except (NotFoundError, InvalidInfoError):
+        return
+    kind = (info.data_type, info.num_channels) == (there.data_type, there.num_channels)
+    before = {scale.key: scale for scale in there.scales}
+    for scale in info.scales:
+        old = before.get(scale.key)
+        if old is None:
+            continue
+        is_alike = (scale.grid, scale.sharding) == (old.grid, old.sharding)
+        if replaces_data:  # shards are merged into what is there; other chunks are all written anew
+            stays = scale.sharding is not None and old.sharding is not None and not is_alike
+        else:
+            stays = not (is_alike and kind and scale.encoding == old.encoding)
+        if stays:
+            message = (
+                f"{accessor.url}: scale {scale.key} is stored otherwise there, and its chunks would be taken for new "
+                "ones: delete them first, or choose another key"
+            )
+            raise AlreadyExistsError(message)
 
 
 class Volume:
@@ -301,14 +349,16 @@ class Volume:
         Writing does this by itself, except in a ``with`` block of the volume, which does it in the
         end: many writes into one shard then take one pass over it.
         """
-        for accessor in self._accessors:
-            accessor.flush()
+        with contextlib.ExitStack() as stack:  # all of them, also if one fails
+            for accessor in self._accessors:
+                stack.callback(accessor.flush)
 
     def close(self) -> None:
         """Flush, and let go of connections."""
         self._flushes = True
-        for accessor in self._accessors:
-            accessor.close()
+        with contextlib.ExitStack() as stack:
+            for accessor in self._accessors:
+                stack.callback(accessor.close)
 
     def accessor_for(self, key: str) -> tuple[FsspecAccessor, str]:
         """Return what moves the bytes of a scale, and the key that it knows the scale by."""
@@ -344,8 +394,8 @@ class Volume:
         once is a block of some chunks, 32 MiB of the finer scale.
         """
         method = _checked_method(method, self.info)
-        for finer, coarser in itertools.pairwise(self.scales):
-            factors = _factors_between(finer, coarser)
+        pairs = [(*pair, _factors_between(*pair)) for pair in itertools.pairwise(self.scales)]
+        for finer, coarser, factors in pairs:
             blocks = _blocks(coarser, factors)
             shows = self.progress if progress is None else progress
             with _Progress(f"downsampling to {coarser.key}", math.prod(blocks.shape), shows, unit="block") as bar:
@@ -458,6 +508,8 @@ class Scale:
     def __len__(self) -> int:
         return self.shape[0]
 
+    __iter__ = None  # counting from 0 would be wrong; `array` can be gone through
+
     # -------------------------------------------------------------------------------- reading
 
     def __getitem__(self, index: Index) -> Any:  # noqa: ANN401 - an array, or one voxel
@@ -520,6 +572,7 @@ class Scale:
         fill: float | None = None,
         missing: str | None = None,
         progress: bool | None = None,
+        warns: bool = True,
     ) -> Any:  # noqa: ANN401 - an array, or one voxel
         """Read what an index selects: `read`, for indices that are resolved already."""
         missing = self.volume.missing if missing is None else _checked_missing(missing)
@@ -549,7 +602,7 @@ class Scale:
             ):
                 present += was_there
                 total += 1
-        if total and not present:
+        if total and not present and warns:
             message = (
                 f"{self.volume.url}: scale {self.key} has none of the {total} chunks that this box touches, so it is "
                 'all zeros; is the URL right, and was all of the data uploaded? missing="raise" makes this an error'
@@ -574,7 +627,8 @@ class Scale:
         """Write a box, as ``scale[box] = value`` does, with options.
 
         Chunks that the box covers are replaced. Of others the rest is kept: they are read, changed
-        and written, so two such writes into one chunk must not happen at once.
+        and written, so two such writes into one chunk must not happen at once. In an encoding that
+        is not lossless, such as jpeg, the rest is encoded once more, too.
 
         Parameters
         ----------
@@ -596,7 +650,8 @@ class Scale:
         IndexError
             If the box goes beyond the volume.
         ValueError
-            If the value does not fit the box, or the encoding cannot store it.
+            If the value does not fit the box, or the encoding cannot store it, or the scale has
+            several chunk sizes.
         TypeError
             If the value's type cannot be cast to the volume's without loss.
         AccessDeniedError, CorruptDataError, DataAccessError
@@ -606,6 +661,12 @@ class Scale:
         _check_inside(selection, self.bounds)
         if any(voxels.step != 1 for voxels in selection.ranges) or selection.is_stepped:
             message = "steps are for reading: a box is written whole"
+            raise ValueError(message)
+        if len(self.info.chunk_sizes) > 1:
+            message = (
+                f"{self.volume.url}: scale {self.key} has {len(self.info.chunk_sizes)} chunk sizes, each with a copy "
+                "of the data, and would be left with copies that differ: list one in `info`"
+            )
             raise ValueError(message)
         piece = _pieces(value, selection, self.dtype)
         codec = self.codec
@@ -640,39 +701,42 @@ class Scale:
         """
         channels = selection.channels
         covers_channels = channels == slice(0, self.shape[3], 1)
-        put_off: list[ChunkCoords] = []
-
-        def merge(coords: ChunkCoords, data: bytes | None) -> NDArray[Any] | None:
-            out_of, into = _overlaps(selection.ranges, coords)
-            given = piece((*out_of, slice(None)))
-            if covers_channels and given.shape[:3] == _size_of(coords):
-                merged = given
-            else:
-                shape = (*_size_of(coords), self.shape[3])
-                merged = np.zeros(shape, self.dtype, order="F")
-                if data is not None:
-                    merged[...] = self.codec.decode(data, _size_of(coords))
-                merged[(*into, channels)] = given
-            return None if skip_empty and data is None and not merged.any() else merged
+        put_off: dict[ChunkCoords, NDArray[Any]] = {}
 
         def merged_ones() -> Iterator[tuple[ChunkCoords, NDArray[Any]]]:
             accessor, key = self._place
-            batch, put_off[:] = list(put_off), []
-            for coords, merged in accessor.fetch_chunks(key, batch, decode=merge, in_flight=self._in_flight):
-                if merged is not None:
-                    yield coords, merged
+            batch = dict(put_off)
+            put_off.clear()
+            there = accessor.fetch_chunks(key, batch, decode=self._decode, in_flight=self._in_flight)
+            for coords, voxels in there:
+                given = batch.pop(coords)
+                if voxels is None and skip_empty and not given.any():
+                    continue
+                if covers_channels and given.shape[:3] == _size_of(coords):
+                    yield coords, given
+                    continue
+                _, into = _overlaps(selection.ranges, coords)
+                merged = np.zeros((*_size_of(coords), self.shape[3]), self.dtype, order="F")
+                if voxels is not None:
+                    merged[...] = voxels
+                merged[(*into, channels)] = given
+                yield coords, merged
 
         for coords in wanted:
             out_of, _ = _overlaps(selection.ranges, coords)
-            is_whole = covers_channels and tuple(cut.stop - cut.start for cut in out_of) == _size_of(coords)
-            given = piece((*out_of, slice(None))) if is_whole else None
-            if given is not None and not (skip_empty and not given.any()):
+            given = piece((*out_of, slice(None)))
+            is_whole = covers_channels and given.shape[:3] == _size_of(coords)
+            if is_whole and not (skip_empty and not given.any()):
                 yield coords, given
                 continue
-            put_off.append(coords)
-            if len(put_off) == _CAREFUL_CHUNKS:
+            put_off[coords] = given
+            if len(put_off) * given.nbytes > _BYTES_IN_FLIGHT or len(put_off) == _CAREFUL_CHUNKS:
                 yield from merged_ones()
-        yield from merged_ones()
+        if put_off:
+            yield from merged_ones()
+
+    def _decode(self, coords: ChunkCoords, data: bytes | None) -> NDArray[Any] | None:
+        return None if data is None else self.codec.decode(data, _size_of(coords))
 
     # ----------------------------------------------------------------------------- the inside
 
@@ -697,8 +761,8 @@ class Scale:
 class ScaleArray:
     """A scale as a lazy array (x, y, z, channel) whose indices count from 0, like NumPy's.
 
-    What takes arrays takes it as it is: ``dask.array.from_array``, ``xarray.Variable``,
-    ``neuroglancer.LocalVolume``, napari. Nothing is read before it is sliced or converted.
+    What takes arrays takes it as it is: ``dask.array.from_array``, ``neuroglancer.LocalVolume``,
+    nibabel. Nothing is read before it is sliced or converted, as xarray does at once.
     """
 
     def __init__(self, scale: Scale) -> None:
@@ -900,7 +964,12 @@ def _size_of(coords: ChunkCoords) -> Triple:
 # ---------------------------------------------------------------------------- what is written
 
 
-def _as_source(source: ArrayLike) -> Any:  # noqa: ANN401 - an array, or what can be sliced like one
+def _as_source(source: ArrayLike | Scale) -> Any:  # noqa: ANN401 - an array, or what can be sliced like one
+    if isinstance(source, np.ma.MaskedArray):
+        message = "an array with a mask: fill what is masked first, with array.filled(0)"
+        raise TypeError(message)
+    if isinstance(source, Scale):
+        return source.array
     return source if _is_sliceable(source) else np.asarray(source)
 
 
@@ -913,6 +982,8 @@ def _pieces(
 ) -> "Callable[[tuple[slice, ...]], NDArray[Any]]":
     """Return what gives the part of a value for a part of the selection, as (x, y, z, channel)."""
     shape = selection.shape
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, _PLAIN_TYPES):
         value = _cast_scalar(value, dtype)
     source = _as_source(value)
@@ -936,9 +1007,15 @@ def _pieces(
         raise ValueError(message)
 
     def piece(part: tuple[slice, ...]) -> NDArray[Any]:
-        starts = tuple(slice(*cut.indices(size)) for cut, size in zip(part, shape, strict=True))
-        sizes = [cut.stop - cut.start for cut in starts]
-        return np.asarray(source[starts[: len(source.shape)]]).reshape(sizes).astype(dtype, copy=False)
+        cuts = tuple(slice(*cut.indices(size)) for cut, size in zip(part, shape, strict=True))
+        sizes = tuple(cut.stop - cut.start for cut in cuts)
+        axes = len(source.shape)
+        given = np.asarray(source[cuts[:axes]])
+        if given.shape != sizes[:axes]:
+            message = f"expected a part of shape {sizes[:axes]} of the array, got {given.shape}"
+            raise ValueError(message)
+        _check_cast(given.dtype, dtype)
+        return given.reshape(sizes).astype(dtype, copy=False)
 
     return piece
 
@@ -951,9 +1028,10 @@ def _check_cast(given: np.dtype[Any], dtype: np.dtype[Any]) -> None:
 
 def _cast_scalar(value: float, dtype: np.dtype[Any]) -> np.generic:
     """Make a voxel of a plain number."""
-    with contextlib.suppress(OverflowError, ValueError):
+    with contextlib.suppress(OverflowError, ValueError), np.errstate(over="ignore"):
         voxel: np.generic = dtype.type(value)
-        if dtype.kind == "f" or voxel == value:
+        is_rounded = dtype.kind == "f" and not isinstance(value, int) and np.isinf(voxel) == math.isinf(value)
+        if is_rounded or voxel.item() == value:
             return voxel
     message = f"{value!r} is no {dtype}"
     raise TypeError(message)
@@ -983,7 +1061,6 @@ def _info_for(
         message = f"scales: expected at least 1, got {scales}"
         raise ValueError(message)
     dtype = np.dtype(array.dtype)
-    row = ENCODINGS.get(encoding.lower())
     planned: list[dict[str, Any]] = []
     bounds = Box(voxel_offset, _triple(map(operator.add, voxel_offset, shape[:3])))
     while True:
@@ -1013,12 +1090,19 @@ def _info_for(
     return Info.parse(
         {
             "@type": "neuroglancer_multiscale_volume",
-            "type": type or (row.layer_type if row else "image"),
+            "type": type or _type_for(dtype, encoding),
             "data_type": dtype.name,
             "num_channels": math.prod(shape[3:]),
             "scales": planned,
         }
     )
+
+
+def _type_for(dtype: np.dtype[Any], encoding: str) -> str:
+    row = ENCODINGS.get(encoding.lower())
+    if row is not None and row.layer_type != "image":
+        return row.layer_type
+    return "segmentation" if dtype.kind in "iu" and dtype.itemsize >= _LABEL_BYTES else "image"
 
 
 def _halved(bounds: Box, factors: Triple) -> Box:
@@ -1081,7 +1165,9 @@ def _block_of(finer: Scale, box: Box, factors: Triple) -> NDArray[Any]:
     """Read what a box of the next lower scale is computed from."""
     start = _triple(map(operator.mul, box.start, factors))
     stop = _triple(map(operator.mul, box.stop, factors))
-    voxels: NDArray[Any] = finer.read(Box(start, stop) & finer.bounds, progress=False)
+    selection = _select(Box(start, stop) & finer.bounds, finer.shape, finer.bounds)
+    # What is absent may have been left out as empty, even all of it.
+    voxels: NDArray[Any] = finer.read_selection(selection, missing="zeros", progress=False, warns=False)
     before = [(max(0, low - first), 0) for low, first in zip(finer.bounds.start, start, strict=True)]
     # Of the first voxel of a volume that begins at an odd place, half is outside.
     return np.pad(voxels, [*before, (0, 0)], mode="edge") if any(count for count, _ in before) else voxels
@@ -1123,6 +1209,9 @@ def _triple_of(name: str, values: Iterable[Any]) -> tuple[Any, Any, Any]:
 
 def _redirected(origin: Location, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Choose the options for where an `info` redirects to: credentials stay where they are meant for."""
+    if "://" not in target and not target.startswith("/"):
+        message = f"{origin.display()} redirects to {target!r}, which is no whole URL"
+        raise URLError(message)
     there = resolve(target)
     if len(origin.links) > 1 or len(there.links) > 1 or origin.fs is not None:
         message = f"{origin.display()} redirects to {there.display()}: open that"
@@ -1176,7 +1265,7 @@ class _Progress:
 
 
 def _can_show() -> bool:
-    return _in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+    return _in_notebook() or getattr(sys.stderr, "isatty", lambda: False)()
 
 
 def _in_notebook() -> bool:

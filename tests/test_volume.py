@@ -1,5 +1,6 @@
 """Volumes and scales: slicing like NumPy, in the right coordinates, with what is absent, broken or in the way."""
 
+import asyncio
 import io
 import json
 import math
@@ -8,6 +9,7 @@ import pickle
 import re
 import sys
 import threading
+import time
 import warnings
 import zlib
 from collections import Counter
@@ -829,3 +831,187 @@ def test_a_failed_read_leaves_no_thread(tmp_path: Path) -> None:
         with pytest.raises(CorruptDataError):
             scale[...]
     assert not [thread for thread in threading.enumerate() if thread.name == "precomputed_fs"]
+
+
+# ------------------------------------------------------------------------------------------- what a reviewer thought of
+
+
+@pytest.mark.parametrize("options", [{"skip_empty": True}, {}])
+def test_a_volume_is_written_from_itself(make_pyramid: Callable[[str], Pyramid], options: dict[str, Any]) -> None:
+    """Lazily: each piece is read by the threads that could be busy with writing."""
+    pyramid = make_pyramid("s3")
+    volume = make(pyramid.url, scales=2, storage_options=pyramid.storage_options)
+    volume[0].write(volume[0].bounds, volume[0].array, **options)
+    part = np.s_[0:30, 10:30]
+    volume[0][part] = volume[0][part][::-1]
+    expected = voxels()
+    expected[5:35, 3:23] = expected[5:35, 3:23][::-1]
+    assert np.array_equal(volume[0][...], expected)
+
+
+def test_an_info_that_comes_last_leaves_no_half_of_a_pyramid(tmp_path: Path) -> None:
+    class Breaking(Counting):
+        def __getitem__(self, index: Any) -> NDArray[Any]:
+            if self.largest > 0 and index[2].start > 0:
+                message = "the source broke"
+                raise OSError(message)
+            return super().__getitem__(index)
+
+    source: Any = Breaking(voxels())
+    with pytest.raises(OSError, match="the source broke"):
+        make(tmp_path, source)
+    with pytest.raises(NotFoundError, match="info"):
+        open_volume(tmp_path)
+    assert np.array_equal(make(tmp_path)[0][...], voxels())
+
+
+def test_what_would_be_taken_for_new_data_is_not_overwritten(tmp_path: Path) -> None:
+    make(tmp_path, sharding=True)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(AlreadyExistsError, match=r"8_8_40 is stored otherwise there.*another key"):
+        make(tmp_path, voxels()[:20], sharding=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    changed = make("memory://test_volume/changed", voxels() + 1, sharding=True)
+    assert np.array_equal(make(tmp_path, voxels() + 1, sharding=True)[0][...], changed[0][...])
+    info = make(tmp_path / "other", chunk_size=(8, 8, 8)).info
+    with pytest.raises(AlreadyExistsError, match="stored otherwise"):
+        create_volume(tmp_path, info, overwrite=True)
+    unsharded = make(tmp_path, voxels()[:20])  # other names altogether
+    assert np.array_equal(unsharded[0][...], voxels()[:20])
+
+
+def test_a_scale_of_several_chunk_sizes_is_read_and_not_written(tmp_path: Path) -> None:
+    make(tmp_path)
+    info = json.loads((tmp_path / "info").read_text())
+    info["scales"][0]["chunk_sizes"].append([45, 33, 20])
+    (tmp_path / "info").write_text(json.dumps(info))
+    scale = open_volume(tmp_path)[0]
+    assert np.array_equal(scale[...], voxels())
+    with pytest.raises(ValueError, match="2 chunk sizes, each with a copy"):
+        scale[0, 10, 110] = 1
+
+
+def test_an_archive_is_written_and_read(tmp_path: Path) -> None:
+    url = f"zip://brain::{tmp_path}/brain.zip"
+    with make(url, storage_options={"mode": "w"}, overwrite=False):
+        pass
+    assert np.array_equal(open_volume(url)[0][...], voxels())
+
+
+def test_what_was_left_out_is_no_error_for_the_next_scale(tmp_path: Path) -> None:
+    array = voxels()
+    array[:33] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        volume = make(tmp_path, array, scales=2, skip_empty=True, missing="raise")
+    assert len(chunk_files(tmp_path)) == 15
+    with pytest.raises(NotFoundError):
+        volume[0][...]
+
+
+def test_a_scale_is_a_source_like_its_array(tmp_path: Path) -> None:
+    source: Any = make(tmp_path / "a")[0]
+    assert np.array_equal(make(tmp_path / "b", source)[0][...], voxels())
+
+
+def test_a_scale_is_not_gone_through(scale: Scale) -> None:
+    with pytest.raises(TypeError, match="not iterable"):
+        list(scale)  # type: ignore[call-overload]
+    assert np.array_equal(np.stack([scale.array[i] for i in range(len(scale.array))]), voxels())
+
+
+@pytest.mark.parametrize(
+    ("lie", "error", "message"),
+    [
+        (lambda part: part + 0.5, TypeError, "float64 cannot be cast to uint16"),
+        (lambda part: part[:-1], ValueError, "expected a part of shape"),
+        (lambda part: part.ravel(), ValueError, "expected a part of shape"),
+    ],
+    ids=["float", "short", "flat"],
+)
+def test_a_source_that_is_other_than_it_says_is_not_believed(
+    tmp_path: Path, lie: Any, error: type[Exception], message: str
+) -> None:
+    class Lying(Counting):
+        def __getitem__(self, index: Any) -> NDArray[Any]:
+            result: NDArray[Any] = lie(super().__getitem__(index))
+            return result
+
+    source: Any = Lying(voxels())
+    with pytest.raises(error, match=message):
+        make(tmp_path, source)
+
+
+def test_a_mask_is_not_dropped(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="mask"):
+        make(tmp_path, np.ma.masked_equal(voxels(), 7))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("uint64", "segmentation"), ("int32", "segmentation"), ("uint16", "image"), ("float32", "image")],
+)
+def test_labels_have_no_mean(dtype: str, expected: str) -> None:
+    volume = make("memory://test_volume/type", np.array([1 << 20, 3, 3, 3]).astype(dtype).reshape(4, 1, 1), scales=2)
+    assert volume.info.type == expected
+    assert make("memory://test_volume/type", voxels(SIZE, dtype), type="image").info.type == "image"
+
+
+def test_options_for_arrays_are_not_ignored(tmp_path: Path) -> None:
+    info = make(tmp_path / "a").info
+    with pytest.raises(TypeError, match="voxel_offset, scales: for arrays"):
+        create_volume(tmp_path / "b", info, voxel_offset=(0, 0, 0), scales=3)
+    with pytest.raises(ValueError, match="missing"):
+        create_volume(tmp_path / "b", info, missing="zeroes")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "is_one"),
+    [("float32", 1e300, False), ("float32", 16777217, False), ("float32", 0.1, True), ("float32", float("inf"), True),
+     ("uint16", np.int64(5), True), ("uint16", np.float64(5.5), False), ("uint16", True, True)],
+)  # fmt: skip
+def test_a_number_is_a_voxel_or_it_is_not(dtype: str, value: Any, is_one: bool) -> None:
+    scale = make("memory://test_volume/number", voxels(dtype=dtype))[0]
+    if is_one:
+        scale[0, 10, 110] = value
+        assert scale[0, 10, 110, 0] == np.dtype(dtype).type(value)
+    else:
+        with pytest.raises(TypeError, match="is no"):
+            scale[0, 10, 110] = value
+
+
+def test_a_stream_without_a_terminal_is_no_terminal(scale: Scale, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", object())
+    assert scale[0, 10, 110].shape == (2,)
+
+
+def test_a_redirect_is_a_whole_url(tmp_path: Path) -> None:
+    (tmp_path / "info").write_text('{"redirect": "../real"}')
+    with pytest.raises(URLError, match="no whole URL"):
+        open_volume(tmp_path)
+
+
+def test_results_are_handed_over_soon_and_failures_at_once(tmp_path: Path) -> None:
+    make(tmp_path, gzip=False)
+    serve = servers.files(tmp_path)
+    quick, broken = "-5-11_7-15_100-109", "-5-11_15-23_100-109"
+
+    async def handler(request: Any) -> Any:
+        if broken in request.path:
+            await asyncio.sleep(0.2)
+            return await servers.respond(410)(request)
+        if "8_8_40" in request.path and quick not in request.path:
+            await asyncio.sleep(8)
+        return await serve(request)
+
+    with servers.fault_server(handler) as server:
+        accessor = open_volume(server.url).accessor
+        began = time.monotonic()
+        coords = [tuple(map(int, re.findall(r"(?<![0-9])-?[0-9]+", path.name))) for path in chunk_files(tmp_path)]
+        chunks = accessor.fetch_chunks("8_8_40", coords[:20])  # type: ignore[arg-type]
+        next(chunks)
+        assert time.monotonic() - began < 1
+        with pytest.raises(DataAccessError, match=broken):
+            list(chunks)
+        assert time.monotonic() - began < 3
