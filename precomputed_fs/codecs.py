@@ -6,7 +6,7 @@ first needs it. What stands here is what the libraries do not know: how a volume
 that stored bytes may be damaged. Several of these libraries believe whatever they read, and write or
 read beyond their buffers where it is not true; the structure of the data is therefore checked, or the
 data are put into a form in which nothing they say can lead outside, before a library sees them.
-`Encoding.fragile` tells for which encodings that is not possible.
+Where that is not possible, the library is called in a process of its own.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ import numpy as np
 
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError
 from precomputed_fs.grid import Triple
+from precomputed_fs.sandbox import CrashError, Sandbox
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -113,9 +114,6 @@ class Encoding:
 
     extra: str | None = None
     """The extra of this package that installs the library; None if it is always there."""
-
-    fragile: bool = False
-    """Whether damaged data may end the process: the library trusts them, and nothing in them tells."""
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -1089,6 +1087,9 @@ _FPZIP_SIGNATURE = list(b"fpz\0")
 _FPZIP_SHORTEST = 28  # bytes
 _FPZIP_ROOM = 72  # bytes that the library's buffer has beyond the size of the values
 _FPZIP_PRECISION = "fpzip_precision"
+_fpzip = Sandbox("fpzip", "decompress", order="F")
+"""Nothing in the data tells whether they are damaged, and the library crashes on nearly all that are."""
+
 _KEMPRESSED_OFFSET = 2  # what cloud-volume adds to the values
 
 
@@ -1100,7 +1101,8 @@ def _decode_kempressed(codec: Codec, data: bytes, size: Triple) -> Array:
     """Undo cloud-volume's transformation: fpzip of ``[x, y, channel, z]``, each value two larger."""
     x, y, z = size
     values = _read_fpzip(codec, data, (x, y, codec.num_channels, z))
-    values -= values.dtype.type(_KEMPRESSED_OFFSET)
+    with np.errstate(invalid="ignore", over="ignore"):  # of what damaged data may say
+        values -= values.dtype.type(_KEMPRESSED_OFFSET)
     return values.swapaxes(2, 3)
 
 
@@ -1112,12 +1114,16 @@ def _read_fpzip(codec: Codec, data: bytes, shape: tuple[int, ...]) -> Array:
     found = "float64" if is_double else "float32"
     if sizes != shape or found != codec.data_type:
         _damaged(f"its header says {' x '.join(map(str, sizes))} values of {found}")
-    fpzip = _load(codec)
+    _load(codec)
     # The library neither knows the length of the data nor heeds it; zeros do the least harm there.
     padded = data + bytes(8 * math.prod(shape))
-    with _library_reads():
-        decoded: Array = fpzip.decompress(padded, order="F")
-    return decoded
+    try:
+        values = _fpzip.call(padded)
+    except CrashError as exc:
+        _damaged(str(exc))
+    if len(values) != math.prod(shape) * codec.dtype.itemsize:
+        _damaged(f"{len(values)} bytes of values were in it")
+    return np.frombuffer(values, codec.dtype).reshape(shape, order="F")
 
 
 def _fpzip_header(data: bytes) -> list[int]:
@@ -1350,7 +1356,6 @@ ENCODINGS: Mapping[str, Encoding] = {
             lossless=lambda parameters: parameters[_FPZIP_PRECISION] in {0, 32},
             library="fpzip",
             extra="codecs",
-            fragile=True,
         ),
         Encoding(
             "kempressed",
@@ -1361,7 +1366,6 @@ ENCODINGS: Mapping[str, Encoding] = {
             lossless=lambda _: False,
             library="fpzip",
             extra="codecs",
-            fragile=True,
         ),
         Encoding(
             "zfpc",
