@@ -420,6 +420,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 patiently = pytest.mark.usefixtures("_patient")
 
 
+@patiently
 @each_fetch
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("protocol", ["memory", "local"])
@@ -433,13 +434,9 @@ def test_quick_chunks_take_no_threads(
         fill(pyramid, range(30))
     accessor = pyramid.accessor()
 
-    def threads() -> int:
-        callback = Threads()
-        assert by_coords(fetch(accessor, map(coords_of, range(30)), callback=callback)) == expected(range(30))
-        assert len(callback.counts) == 30
-        return max(callback.counts)
-
-    assert 0 in (threads() for _ in range(50)), "now and then, even a busy machine is quick"
+    callback = Threads()
+    assert by_coords(fetch(accessor, map(coords_of, range(30)), callback=callback)) == expected(range(30))
+    assert callback.counts == [0] * 30
 
 
 @each_store
