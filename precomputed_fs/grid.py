@@ -225,6 +225,21 @@ def compressed_morton_code(cell: Triple, shape: Triple) -> int:
     return code
 
 
+def morton_block(shape: Triple, bits: int) -> Triple:
+    """Return how many cells along x, y and z have codes that agree but for the lowest bits.
+
+    Examples
+    --------
+    >>> morton_block((100, 100, 2), 7)
+    (8, 8, 2)
+    """
+    counts = [0, 0, 0]
+    for axis, _ in _morton_bits(shape)[:bits]:
+        counts[axis] += 1
+    x, y, z = counts
+    return 1 << x, 1 << y, 1 << z
+
+
 @functools.lru_cache(maxsize=64)
 def _morton_bits(shape: Triple) -> tuple[tuple[int, int], ...]:
     """List the bits of a code, the lowest first, as (axis, bit of its index)."""

@@ -27,7 +27,7 @@ from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.downsampling import METHODS, downsample, factors_for
 from precomputed_fs.errors import AlreadyExistsError, InvalidInfoError, NotFoundError, URLError
-from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple
+from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block
 from precomputed_fs.info import Info, ScaleInfo, redirect_of
 from precomputed_fs.sharding import propose_sharding
 from precomputed_fs.urls import Location, resolve
@@ -36,6 +36,7 @@ _AXES = "xyz"
 _DIMENSIONS = 4
 _BYTES_IN_FLIGHT = 64 << 20  # decoded, of chunks that are under way
 _LEAST_IN_FLIGHT = 2
+_BYTES_OF_SHARDS = 256 << 20  # decoded, of chunks that wait for their shards in a large write
 _CAREFUL_CHUNKS = 1024  # that are collected before they are read, merged and written
 _BLOCK_BYTES = 32 << 20  # of a scale, that the next lower one is computed from at once
 _LABEL_BYTES = 4  # of integers that are rather labels than measured
@@ -672,18 +673,23 @@ class Scale:
         codec = self.codec
         codec.check()
         accessor, key = self._place
-        coords, count = self._touched(selection.ranges)
-        chunks = self._chunks_to_write(coords, selection, piece, skip_empty=skip_empty)
+        _, count = self._touched(selection.ranges)
+        waiting = 0
         with _Progress(f"writing {self.key}", count, self._shows(progress)) as bar:
-            accessor.store_chunks(
-                key,
-                chunks,
-                encode=lambda _, voxels: codec.encode(voxels),
-                mime_type=codec.mime_type,
-                overwrite=True,
-                in_flight=self._in_flight,
-                callback=bar,
-            )
+            for coords, chunks in self._by_shard(selection.ranges):
+                accessor.store_chunks(
+                    key,
+                    self._chunks_to_write(coords, selection, piece, skip_empty=skip_empty),
+                    encode=lambda _, voxels: codec.encode(voxels),
+                    mime_type=codec.mime_type,
+                    overwrite=True,
+                    in_flight=self._in_flight,
+                    callback=bar,
+                )
+                waiting += chunks * self._chunk_bytes
+                if flush and waiting >= _BYTES_OF_SHARDS:
+                    self.volume.flush_unless_in_block()
+                    waiting = 0
         if flush:
             self.volume.flush_unless_in_block()
 
@@ -741,10 +747,32 @@ class Scale:
     # ----------------------------------------------------------------------------- the inside
 
     @property
+    def _chunk_bytes(self) -> int:
+        return math.prod(map(min, self.chunk_size, self.info.size)) * self.shape[3] * self.dtype.itemsize
+
+    @property
     def _in_flight(self) -> int:
         """How many chunks may be under way, such that their bytes are bounded, too."""
-        chunk_bytes = math.prod(map(min, self.chunk_size, self.info.size)) * self.shape[3] * self.dtype.itemsize
-        return max(_LEAST_IN_FLIGHT, min(IN_FLIGHT, _BYTES_IN_FLIGHT // chunk_bytes))
+        return max(_LEAST_IN_FLIGHT, min(IN_FLIGHT, _BYTES_IN_FLIGHT // self._chunk_bytes))
+
+    def _by_shard(self, ranges: tuple[range, range, range]) -> Iterator[tuple[Iterator[ChunkCoords], int]]:
+        """Go through the chunks that voxels are in, those of a shard together if they are a block.
+
+        So a shard can be written before the next one is begun. All are together in an unsharded
+        scale, and where a hash scatters them.
+        """
+        sharding, block = self.info.sharding, self.grid.shape
+        if sharding is not None and sharding.hash == "identity":
+            block = morton_block(block, sharding.preshift_bits + sharding.minishard_bits)
+        grouped = []
+        for voxels, low, high, chunk, cells in zip(
+            ranges, self.bounds.start, self.bounds.stop, self.chunk_size, block, strict=True
+        ):
+            groups = itertools.groupby(_cells(voxels, low, high, chunk), functools.partial(_block_index, cells))
+            grouped.append([list(group) for _, group in groups])
+        for zs, ys, xs in itertools.product(*reversed(grouped)):
+            chunks = (self.grid.chunk((x, y, z)) for z, y, x in itertools.product(zs, ys, xs))
+            yield chunks, len(xs) * len(ys) * len(zs)
 
     def _touched(self, ranges: tuple[range, range, range]) -> tuple[Iterator[ChunkCoords], int]:
         """Return the chunks that voxels are in, one after the other, and how many these are."""
@@ -933,6 +961,10 @@ def _cells(voxels: range, low: int, high: int, chunk: int) -> Collection[int]:
     if voxels.step <= chunk:
         return range(first, last + 1)
     return sorted({(voxels[i] - low) // chunk for i in inside})
+
+
+def _block_index(cells: int, cell: int) -> int:
+    return cell // cells
 
 
 def _overlaps(

@@ -38,6 +38,7 @@ from precomputed_fs import (
     open_volume,
 )
 from precomputed_fs.grid import Box
+from precomputed_fs.objects import ObjectStore
 from tests import servers
 from tests.conftest import Pyramid
 
@@ -1015,3 +1016,31 @@ def test_results_are_handed_over_soon_and_failures_at_once(tmp_path: Path) -> No
         with pytest.raises(DataAccessError, match=broken):
             list(chunks)
         assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("hash_name", ["identity", "murmurhash3_x86_128"])
+@pytest.mark.parametrize("part", [np.s_[...], np.s_[3:29, 9:31, 101:119]])
+def test_large_writes_go_shard_by_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_name: str, part: Any
+) -> None:
+    monkeypatch.setattr("precomputed_fs.volume._BYTES_OF_SHARDS", 1)
+    sharding = {
+        "@type": "neuroglancer_uint64_sharded_v1", "preshift_bits": 1, "hash": hash_name, "minishard_bits": 1,
+        "shard_bits": 5, "minishard_index_encoding": "raw", "data_encoding": "gzip",
+    }  # fmt: skip
+    written: list[str] = []
+    write = ObjectStore.write
+
+    async def noting(self: ObjectStore, name: str, *args: Any, **options: Any) -> None:
+        written.append(name)
+        await write(self, name, *args, **options)
+
+    volume = make(tmp_path, sharding=sharding)
+    monkeypatch.setattr(ObjectStore, "write", noting)
+    expected = voxels()
+    expected[shifted(part)] = 1
+    volume[0][part] = 1
+    assert len(written) > 3
+    if hash_name == "identity":
+        assert len(written) == len(set(written))
+    assert np.array_equal(open_volume(tmp_path)[0][...], expected)
