@@ -519,10 +519,17 @@ class FsspecAccessor(Accessor):
             raise self._info_error
         return info
 
-    def assume_info(self, info: Mapping[str, Any]) -> None:
-        """Go by this `info` until one is stored, which a writer may do last."""
+    def replace_shards(self, keys: Iterable[str]) -> None:
+        """Write the shards of some scales anew, whatever there is: each is merged from its second time on."""
+        self._writer.replace_shards(key.removesuffix("/") for key in keys)
+
+    def take_back_info(self) -> None:
+        """Delete an `info` that was just stored, and let go of chunks that wait for shards."""
+        self._writer.drop()
+        with contextlib.suppress(DataAccessError, NotImplementedError):  # a failure has brought us here
+            self._store.run(self._store.delete("info"))
         self._info_generation += 1
-        self._info, self._info_error, self._layouts = info, None, {}
+        self._info, self._info_error, self._layouts = None, None, {}
 
     def for_scale(self, key: str) -> tuple["FsspecAccessor", str]:
         """Return the accessor and the key to reach a scale by, if its key in `info` has ``..`` in it.

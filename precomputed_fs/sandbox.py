@@ -6,6 +6,7 @@ our threads.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import subprocess
@@ -15,11 +16,14 @@ from typing import IO
 _LENGTH_BYTES = 8
 _FAILED = (1 << 64) - 1  # in the place of a length
 _SERVE = """
-import importlib, json, sys
+import importlib, json, os, sys
+given, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+os.dup2(2, 1)  # what others print is no answer
 sys.path[:] = json.loads(sys.argv[1])
 module, function, keywords = json.loads(sys.argv[2])
 call = getattr(importlib.import_module(module), function)
-given, answers = sys.stdin.buffer, sys.stdout.buffer
+answers.write(b"is ready")
+answers.flush()
 while len(head := given.read(8)) == 8:
     data = given.read(int.from_bytes(head, "little"))
     try:
@@ -33,8 +37,15 @@ while len(head := given.read(8)) == 8:
 """
 
 
+_READY = b"is ready"
+
+
 class CrashError(Exception):
     """The library raised, or ended its process."""
+
+
+class StartError(RuntimeError):
+    """No process could be started to call the library in."""
 
 
 class Sandbox:
@@ -60,8 +71,16 @@ class Sandbox:
         ------
         CrashError
             If the library raises, or does not survive.
+        StartError
+            If no process can be started.
         """
-        child = self._take()
+        child = self._idle_one()
+        if child is not None:
+            with contextlib.suppress(CrashError):  # it may be the process that was at fault
+                return self._call(child, data)
+        return self._call(self._start(), data)
+
+    def _call(self, child: "subprocess.Popen[bytes]", data: bytes) -> bytearray:
         try:
             assert child.stdin is not None  # noqa: S101 - for the type checker
             assert child.stdout is not None  # noqa: S101
@@ -90,18 +109,43 @@ class Sandbox:
         for child in self._idle.pop(os.getpid(), []):
             _end(child)
 
-    def _take(self) -> "subprocess.Popen[bytes]":
-        idle = self._idle.get(os.getpid())
-        try:
-            return idle.pop() if idle else self._start()
-        except IndexError:  # another thread was faster
-            return self._start()
+    def _idle_one(self) -> "subprocess.Popen[bytes] | None":
+        idle = self._idle.get(os.getpid(), [])
+        with contextlib.suppress(IndexError):
+            while True:
+                child = idle.pop()
+                if child.poll() is None:
+                    return child
+                _end(child)
+        return None
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-P", "-c", _SERVE, json.dumps(sys.path), self._target]
-        return subprocess.Popen(  # noqa: S603 - our own program
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        paths = [os.fspath(path) for path in sys.path]  # some put paths of pathlib in
+        command = [sys.executable or "python3", "-P", "-c", _SERVE, json.dumps(paths), self._target]
+        try:
+            child = subprocess.Popen(  # noqa: S603 - our own program
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt from the keyboard is not for it
+            )
+        except OSError as exc:
+            message = f"cannot start {command[0]} to decode in: {exc}"
+            raise StartError(message) from exc
+        try:
+            assert child.stdout is not None  # noqa: S101 - for the type checker
+            is_ready = _read(child.stdout, len(_READY)) == _READY
+        except (OSError, EOFError):
+            is_ready = False
+        except BaseException:
+            _end(child)
+            raise
+        if not is_ready:
+            _end(child)
+            message = f"{command[0]} cannot be used to decode in: it ended with status {child.returncode}"
+            raise StartError(message)
+        return child
 
 
 def _read(stream: IO[bytes], length: int) -> bytearray:

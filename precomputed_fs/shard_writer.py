@@ -12,7 +12,7 @@ import mmap
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
@@ -83,6 +83,8 @@ class ShardWriter:
         self._left_over = 0  # bytes in the buffer, of chunks that wait no more
         self._waiting: dict[tuple[str, int], _Waiting] = {}
         self._unborn: set[tuple[str, int]] = set()
+        self._anew: dict[str, set[int]] = {}
+        """Scales whose shards are replaced, and those that have been."""
 
     def _leave_parent(self) -> None:
         """In a forked process, leave the chunks that wait to the one that they were given to."""
@@ -200,6 +202,10 @@ class ShardWriter:
         self._buffer, self._left_over = new, 0
         old.close()
 
+    def replace_shards(self, keys: Iterable[str]) -> None:
+        """Have each shard of some scales replaced, not merged, when it is first written."""
+        self._anew.update((key, set()) for key in keys)
+
     async def flush(self) -> None:
         """Write all shards that chunks wait for; those that fail go on waiting.
 
@@ -284,7 +290,8 @@ class ShardWriter:
         """
         name = f"{key}/{sharding.shard_name(shard)}.shard"
         try:
-            existing = await self._reader.inspect(key, sharding, shard)
+            is_anew = shard not in self._anew.get(key, {shard})
+            existing = None if is_anew else await self._reader.inspect(key, sharding, shard)
             refused = [] if existing is None else await self._refused(key, sharding, places)
             for chunk_id in refused:
                 del places[chunk_id]
@@ -297,9 +304,11 @@ class ShardWriter:
                         name,
                         data,
                         content_type="application/octet-stream",
-                        create=existing is None or existing.legacy,
+                        create=not is_anew and (existing is None or existing.legacy),
                         replacing="" if existing is None or existing.legacy else existing.version,
                     )
+            if is_anew:
+                self._anew[key].add(shard)
         except (AlreadyExistsError, ShardReplacedError) as exc:
             message = f"{self._store.location.display(name)}: another writer has changed it meanwhile; flush again"
             raise DataAccessError(message) from exc

@@ -12,6 +12,7 @@ import itertools
 import math
 import operator
 import os
+import posixpath
 import sys
 import time
 import warnings
@@ -126,8 +127,9 @@ def create_volume(
     source : mapping or array
         An `info`; chunks that are there already stay. Or an array (x, y, z) or (x, y, z, channel),
         which may be anything that has a ``shape`` and a ``dtype`` and can be sliced, such as an open
-        HDF5 data set: it is read chunk by chunk, and `info` is stored last, so that a pyramid that
-        is not finished does not look whole. All that follows up to `downsampling` is for arrays.
+        HDF5 data set: it is read chunk by chunk. If that fails, `info`, which is stored first, is
+        taken back, so that half of a pyramid does not look whole. All that follows up to
+        `downsampling` is for arrays.
     resolution : sequence of 3 float
         Voxel size in nanometres, xyz.
     voxel_offset : sequence of 3 int
@@ -203,12 +205,22 @@ def create_volume(
     method = _checked_method(downsampling, info)
     accessor = FsspecAccessor(url, **options)
     _check_in_the_way(accessor, info, overwrite=overwrite, replaces_data=array is not None)
-    accessor.assume_info(info.to_dict())
+    if array is not None and len(info.scales) > 1 and not accessor.can_read:
+        message = f"{accessor.url}: an archive that is being written cannot be read, as lower scales need: scales=1"
+        raise ValueError(message)
+    try:
+        accessor.store_file("info", info.to_json(), mime_type="application/json", overwrite=overwrite)
+    except AlreadyExistsError as exc:
+        raise _exists_already(accessor) from exc
     volume = Volume(accessor, info, missing=missing, progress=progress)
     if array is not None:
-        volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
-        volume.downsample(method, skip_empty=skip_empty)
-    accessor.store_file("info", info.to_json(), mime_type="application/json", overwrite=overwrite)
+        try:
+            accessor.replace_shards(scale.key for scale in info.scales)
+            volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
+            volume.downsample(method, skip_empty=skip_empty)
+        except BaseException:
+            accessor.take_back_info()  # half of a pyramid is not to look whole
+            raise
     return volume
 
 
@@ -218,30 +230,41 @@ def _check_in_the_way(accessor: FsspecAccessor, info: Info, *, overwrite: bool, 
         return
     if not overwrite:
         if accessor.file_exists("info"):
-            message = f"{accessor.url}: there is a pyramid already; pass overwrite=True to replace it"
-            raise AlreadyExistsError(message)
+            raise _exists_already(accessor)
         return
     try:
         there = Info.parse(accessor.fetch_info())
     except (NotFoundError, InvalidInfoError):
         return
     kind = (info.data_type, info.num_channels) == (there.data_type, there.num_channels)
-    before = {scale.key: scale for scale in there.scales}
+    before = {posixpath.normpath(scale.key): scale for scale in there.scales}
     for scale in info.scales:
-        old = before.get(scale.key)
+        old = before.get(posixpath.normpath(scale.key))
         if old is None:
             continue
         is_alike = (scale.grid, scale.sharding) == (old.grid, old.sharding)
         if replaces_data:  # shards are merged into what is there; other chunks are all written anew
             stays = scale.sharding is not None and old.sharding is not None and not is_alike
         else:
-            stays = not (is_alike and kind and scale.encoding == old.encoding)
+            stays = not (is_alike and kind and scale.encoding == old.encoding) or (
+                _required_parameters(scale) != _required_parameters(old)
+            )
         if stays:
             message = (
                 f"{accessor.url}: scale {scale.key} is stored otherwise there, and its chunks would be taken for new "
                 "ones: delete them first, or choose another key"
             )
             raise AlreadyExistsError(message)
+
+
+def _exists_already(accessor: FsspecAccessor) -> AlreadyExistsError:
+    return AlreadyExistsError(f"{accessor.url}: there is a pyramid already; pass overwrite=True to replace it")
+
+
+def _required_parameters(scale: ScaleInfo) -> list[Any]:
+    """Return what a scale's chunks cannot be decoded without."""
+    row = ENCODINGS.get(scale.encoding)
+    return [scale.parameters.get(parameter.key) for parameter in row.parameters if parameter.required] if row else []
 
 
 class Volume:
@@ -705,44 +728,48 @@ class Scale:
 
         Some at a time, those that must be read first are put off to be read together.
         """
-        channels = selection.channels
-        covers_channels = channels == slice(0, self.shape[3], 1)
         put_off: dict[ChunkCoords, NDArray[Any]] = {}
-
-        def merged_ones() -> Iterator[tuple[ChunkCoords, NDArray[Any]]]:
-            accessor, key = self._place
-            batch = dict(put_off)
-            put_off.clear()
-            there = accessor.fetch_chunks(key, batch, decode=self._decode, in_flight=self._in_flight)
-            for coords, voxels in there:
-                given = batch.pop(coords)
-                if voxels is None and skip_empty and not given.any():
-                    continue
-                if covers_channels and given.shape[:3] == _size_of(coords):
-                    yield coords, given
-                    continue
-                _, into = _overlaps(selection.ranges, coords)
-                merged = np.zeros((*_size_of(coords), self.shape[3]), self.dtype, order="F")
-                if voxels is not None:
-                    merged[...] = voxels
-                merged[(*into, channels)] = given
-                yield coords, merged
-
         for coords in wanted:
             out_of, _ = _overlaps(selection.ranges, coords)
             given = piece((*out_of, slice(None)))
-            is_whole = covers_channels and given.shape[:3] == _size_of(coords)
-            if is_whole and not (skip_empty and not given.any()):
+            if self._is_whole(given, coords) and not (skip_empty and not given.any()):
                 yield coords, given
                 continue
             put_off[coords] = given
             if len(put_off) * given.nbytes > _BYTES_IN_FLIGHT or len(put_off) == _CAREFUL_CHUNKS:
-                yield from merged_ones()
+                yield from self._merged(put_off, selection, skip_empty=skip_empty)
+                put_off = {}
         if put_off:
-            yield from merged_ones()
+            yield from self._merged(put_off, selection, skip_empty=skip_empty)
 
-    def _decode(self, coords: ChunkCoords, data: bytes | None) -> NDArray[Any] | None:
-        return None if data is None else self.codec.decode(data, _size_of(coords))
+    def _merged(
+        self, pieces: Mapping[ChunkCoords, NDArray[Any]], selection: "Selection", *, skip_empty: bool
+    ) -> Iterator[tuple[ChunkCoords, NDArray[Any]]]:
+        """Yield whole chunks, made of pieces and of what is there; threads only decode."""
+
+        def decode(coords: ChunkCoords, data: bytes | None) -> NDArray[Any] | None:
+            if data is None:
+                return None
+            given = pieces[coords]
+            return given if self._is_whole(given, coords) else self.codec.decode(data, _size_of(coords))
+
+        accessor, key = self._place
+        for coords, there in accessor.fetch_chunks(key, pieces, decode=decode, in_flight=self._in_flight):
+            given = pieces[coords]
+            if there is None and skip_empty and not given.any():
+                continue
+            if self._is_whole(given, coords):
+                yield coords, given
+                continue
+            _, into = _overlaps(selection.ranges, coords)
+            merged = np.zeros((*_size_of(coords), self.shape[3]), self.dtype, order="F")
+            if there is not None:
+                merged[...] = there
+            merged[(*into, selection.channels)] = given
+            yield coords, merged
+
+    def _is_whole(self, voxels: NDArray[Any], coords: ChunkCoords) -> bool:
+        return voxels.shape == (*_size_of(coords), self.shape[3])
 
     # ----------------------------------------------------------------------------- the inside
 

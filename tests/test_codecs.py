@@ -31,8 +31,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, PngImagePlugin
 
-from precomputed_fs import CorruptDataError, InvalidInfoError
+from precomputed_fs import CorruptDataError, InvalidInfoError, codecs
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
+from precomputed_fs.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -1319,6 +1320,24 @@ def test_damage_that_kills_the_library_does_not_kill_us(encoding: str) -> None:
             crashes += "did not survive" in str(exc)
     assert crashes
     assert np.array_equal(codec.decode(data, size), expected)
+
+
+def test_a_process_that_was_killed_while_idle_is_no_damage() -> None:
+    codec, data = sample(Case("fpzip", "float32", 1))
+    expected = codec.decode(data, (12, 10, 9))
+    for children in codecs._fpzip._idle.values():
+        for child in children:
+            child.kill()
+    assert np.array_equal(codec.decode(data, (12, 10, 9)), expected)
+
+
+def test_a_process_that_cannot_be_started_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec, data = sample(Case("fpzip", "float32", 1))
+    monkeypatch.setattr(codecs, "_fpzip", Sandbox("fpzip", "decompress", order="F"))
+    for executable in ("/no/python", "/bin/true"):
+        monkeypatch.setattr("sys.executable", executable)
+        with pytest.raises(RuntimeError, match=f"{executable} .*to decode in"):
+            codec.decode(data, (12, 10, 9))
 
 
 def test_fpzip_is_decoded_by_several_threads_at_once() -> None:

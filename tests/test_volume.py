@@ -850,7 +850,7 @@ def test_a_volume_is_written_from_itself(make_pyramid: Callable[[str], Pyramid],
     assert np.array_equal(volume[0][...], expected)
 
 
-def test_an_info_that_comes_last_leaves_no_half_of_a_pyramid(tmp_path: Path) -> None:
+def test_what_fails_leaves_no_half_of_a_pyramid(tmp_path: Path) -> None:
     class Breaking(Counting):
         def __getitem__(self, index: Any) -> NDArray[Any]:
             if self.largest > 0 and index[2].start > 0:
@@ -864,6 +864,53 @@ def test_an_info_that_comes_last_leaves_no_half_of_a_pyramid(tmp_path: Path) -> 
     with pytest.raises(NotFoundError, match="info"):
         open_volume(tmp_path)
     assert np.array_equal(make(tmp_path)[0][...], voxels())
+
+
+@pytest.mark.parametrize("skip_empty", [False, True])
+def test_many_chunks_that_are_covered_in_part_are_written(tmp_path: Path, skip_empty: bool) -> None:
+    array = np.zeros((4800, 8, 8), np.uint8)
+    scale = make(tmp_path, array, voxel_offset=(0, 0, 0), chunk_size=(8, 8, 8), skip_empty=skip_empty)[0]
+    assert len(list(tmp_path.rglob("*.gz"))) == (0 if skip_empty else 600)
+    scale.write(np.s_[:, 2:5], 7, skip_empty=skip_empty)
+    array[:, 2:5] = 7
+    assert np.array_equal(scale[...][..., 0], array)
+
+
+def test_the_loser_of_a_race_changes_nothing(tmp_path: Path) -> None:
+    def create(value: int) -> str:
+        try:
+            make(tmp_path, np.full((*SIZE, 1), value, np.uint8), overwrite=False)
+        except AlreadyExistsError:
+            return "lost"
+        return str(value)
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(create, range(1, 5)))
+    (winner,) = {outcome for outcome in outcomes if outcome != "lost"}
+    assert (open_volume(tmp_path)[0][...] == int(winner)).all()
+
+
+def test_shards_that_no_info_vouches_for_are_replaced(tmp_path: Path) -> None:
+    make(tmp_path, voxels((60, 40, 30)), sharding=True)
+    (tmp_path / "info").unlink()
+    sharding = {"@type": "neuroglancer_uint64_sharded_v1", "preshift_bits": 0, "hash": "identity"}
+    volume = make(tmp_path, sharding={**sharding, "minishard_bits": 0, "shard_bits": 0}, overwrite=False)
+    assert np.array_equal(volume[0][...], voxels())
+    volume[0][0:5] = 3  # from now on, merged
+    expected = voxels()
+    expected[5:10] = 3
+    assert np.array_equal(open_volume(tmp_path)[0][...], expected)
+
+
+def test_parameters_that_decoding_needs_are_not_changed_under_chunks(tmp_path: Path) -> None:
+    labels = voxels(SIZE, "uint64")
+    info = make(tmp_path, labels, encoding="compressed_segmentation").info.to_dict()
+    info["scales"][0]["compressed_segmentation_block_size"] = [16, 16, 16]
+    with pytest.raises(AlreadyExistsError, match="stored otherwise"):
+        create_volume(tmp_path, info, overwrite=True)
+    info["scales"][0]["key"] = "./8_8_40"
+    with pytest.raises(AlreadyExistsError, match="stored otherwise"):
+        create_volume(tmp_path, info, overwrite=True)
 
 
 def test_what_would_be_taken_for_new_data_is_not_overwritten(tmp_path: Path) -> None:
@@ -894,6 +941,8 @@ def test_a_scale_of_several_chunk_sizes_is_read_and_not_written(tmp_path: Path) 
 
 def test_an_archive_is_written_and_read(tmp_path: Path) -> None:
     url = f"zip://brain::{tmp_path}/brain.zip"
+    with pytest.raises(ValueError, match="scales=1"):
+        make(url, storage_options={"mode": "w"}, overwrite=False, scales=2)
     with make(url, storage_options={"mode": "w"}, overwrite=False):
         pass
     assert np.array_equal(open_volume(url)[0][...], voxels())
