@@ -519,9 +519,17 @@ class FsspecAccessor(Accessor):
             raise self._info_error
         return info
 
-    def replace_shards(self, keys: Iterable[str]) -> None:
-        """Write the shards of some scales anew, whatever there is: each is merged from its second time on."""
+    @contextlib.contextmanager
+    def replacing_shards(self, keys: Iterable[str]) -> Iterator[None]:
+        """Write the shards of some scales anew, whatever there is: each is merged from its second time on.
+
+        Afterwards all are merged, as always: what is there then may be another writer's.
+        """
         self._writer.replace_shards(key.removesuffix("/") for key in keys)
+        try:
+            yield
+        finally:
+            self._writer.replace_shards(())
 
     def take_back_info(self) -> None:
         """Delete an `info` that was just stored, and let go of chunks that wait for shards."""

@@ -203,8 +203,8 @@ class ShardWriter:
         old.close()
 
     def replace_shards(self, keys: Iterable[str]) -> None:
-        """Have each shard of some scales replaced, not merged, when it is first written."""
-        self._anew.update((key, set()) for key in keys)
+        """Have each shard of these scales, and of no others, replaced when it is first written, not merged."""
+        self._anew = {key: set() for key in keys}
 
     async def flush(self) -> None:
         """Write all shards that chunks wait for; those that fail go on waiting.
@@ -308,7 +308,7 @@ class ShardWriter:
                         replacing="" if existing is None or existing.legacy else existing.version,
                     )
             if is_anew:
-                self._anew[key].add(shard)
+                self._anew.get(key, set()).add(shard)
         except (AlreadyExistsError, ShardReplacedError) as exc:
             message = f"{self._store.location.display(name)}: another writer has changed it meanwhile; flush again"
             raise DataAccessError(message) from exc

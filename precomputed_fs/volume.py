@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
+from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.downsampling import METHODS, downsample, factors_for
 from precomputed_fs.errors import AlreadyExistsError, InvalidInfoError, NotFoundError, URLError
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block
@@ -204,34 +205,30 @@ def create_volume(
     info = _to_write(info)
     method = _checked_method(downsampling, info)
     accessor = FsspecAccessor(url, **options)
-    _check_in_the_way(accessor, info, overwrite=overwrite, replaces_data=array is not None)
+    if overwrite and accessor.can_read:
+        _check_in_the_way(accessor, info, replaces_data=array is not None)
     if array is not None and len(info.scales) > 1 and not accessor.can_read:
         message = f"{accessor.url}: an archive that is being written cannot be read, as lower scales need: scales=1"
         raise ValueError(message)
     try:
         accessor.store_file("info", info.to_json(), mime_type="application/json", overwrite=overwrite)
     except AlreadyExistsError as exc:
-        raise _exists_already(accessor) from exc
+        message = f"{accessor.url}: there is a pyramid already; pass overwrite=True to replace it"
+        raise AlreadyExistsError(message) from exc
     volume = Volume(accessor, info, missing=missing, progress=progress)
     if array is not None:
         try:
-            accessor.replace_shards(scale.key for scale in info.scales)
-            volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
-            volume.downsample(method, skip_empty=skip_empty)
+            with accessor.replacing_shards(scale.key for scale in info.scales):
+                volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
+                volume.downsample(method, skip_empty=skip_empty)
         except BaseException:
             accessor.take_back_info()  # half of a pyramid is not to look whole
             raise
     return volume
 
 
-def _check_in_the_way(accessor: FsspecAccessor, info: Info, *, overwrite: bool, replaces_data: bool) -> None:
+def _check_in_the_way(accessor: FsspecAccessor, info: Info, *, replaces_data: bool) -> None:
     """Check that what is stored already cannot be taken for a part of a new pyramid."""
-    if not accessor.can_read:  # an archive that is being written
-        return
-    if not overwrite:
-        if accessor.file_exists("info"):
-            raise _exists_already(accessor)
-        return
     try:
         there = Info.parse(accessor.fetch_info())
     except (NotFoundError, InvalidInfoError):
@@ -255,10 +252,6 @@ def _check_in_the_way(accessor: FsspecAccessor, info: Info, *, overwrite: bool, 
                 "ones: delete them first, or choose another key"
             )
             raise AlreadyExistsError(message)
-
-
-def _exists_already(accessor: FsspecAccessor) -> AlreadyExistsError:
-    return AlreadyExistsError(f"{accessor.url}: there is a pyramid already; pass overwrite=True to replace it")
 
 
 def _required_parameters(scale: ScaleInfo) -> list[Any]:
@@ -602,7 +595,7 @@ class Scale:
         missing = self.volume.missing if missing is None else _checked_missing(missing)
         ranges, channels = selection.ranges, selection.channels
         result = np.empty(selection.shape, self.dtype, order="F")
-        if fill is not None and not _is_inside(selection, self.bounds):
+        if fill is not None and _outside(selection, self.bounds):
             result[...] = _cast_scalar(fill, self.dtype)
         codec = self.codec
 
@@ -696,7 +689,7 @@ class Scale:
         codec = self.codec
         codec.check()
         accessor, key = self._place
-        _, count = self._touched(selection.ranges)
+        count = math.prod(map(len, self._cells(selection.ranges)))
         waiting = 0
         with _Progress(f"writing {self.key}", count, self._shows(progress)) as bar:
             for coords, chunks in self._by_shard(selection.ranges):
@@ -792,10 +785,8 @@ class Scale:
         if sharding is not None and sharding.hash == "identity":
             block = morton_block(block, sharding.preshift_bits + sharding.minishard_bits)
         grouped = []
-        for voxels, low, high, chunk, cells in zip(
-            ranges, self.bounds.start, self.bounds.stop, self.chunk_size, block, strict=True
-        ):
-            groups = itertools.groupby(_cells(voxels, low, high, chunk), functools.partial(_block_index, cells))
+        for cells, length in zip(self._cells(ranges), block, strict=True):
+            groups = itertools.groupby(cells, functools.partial(_block_index, length))
             grouped.append([list(group) for _, group in groups])
         for zs, ys, xs in itertools.product(*reversed(grouped)):
             chunks = (self.grid.chunk((x, y, z)) for z, y, x in itertools.product(zs, ys, xs))
@@ -803,11 +794,13 @@ class Scale:
 
     def _touched(self, ranges: tuple[range, range, range]) -> tuple[Iterator[ChunkCoords], int]:
         """Return the chunks that voxels are in, one after the other, and how many these are."""
-        cells = [
-            _cells(*axis) for axis in zip(ranges, self.bounds.start, self.bounds.stop, self.chunk_size, strict=True)
-        ]
-        xs, ys, zs = cells
+        xs, ys, zs = cells = self._cells(ranges)
         return (self.grid.chunk((x, y, z)) for z in zs for y in ys for x in xs), math.prod(map(len, cells))
+
+    def _cells(self, ranges: tuple[range, range, range]) -> list[Collection[int]]:
+        """Return the cells of the grid that voxels are in, along x, y and z."""
+        axes = zip(ranges, self.bounds.start, self.bounds.stop, self.chunk_size, strict=True)
+        return [_cells(*axis) for axis in axes]
 
     def _shows(self, progress: bool | None) -> bool | None:
         return self.volume.progress if progress is None else progress
@@ -964,10 +957,6 @@ def _outside(selection: Selection, bounds: Box) -> str:
     return ""
 
 
-def _is_inside(selection: Selection, bounds: Box) -> bool:
-    return not _outside(selection, bounds)
-
-
 def _check_inside(selection: Selection, bounds: Box) -> None:
     if outside := _outside(selection, bounds):
         message = (
@@ -979,9 +968,7 @@ def _check_inside(selection: Selection, bounds: Box) -> None:
 
 def _cells(voxels: range, low: int, high: int, chunk: int) -> Collection[int]:
     """Return the cells of a grid's axis that voxels are in; those outside are in none."""
-    inside = range(
-        max(0, -((voxels.start - low) // voxels.step)), min(len(voxels), -((voxels.start - high) // voxels.step))
-    )
+    inside = range(*_within(voxels, low, high))
     if not inside:
         return ()
     first, last = (voxels[inside[0]] - low) // chunk, (voxels[inside[-1]] - low) // chunk
@@ -990,8 +977,13 @@ def _cells(voxels: range, low: int, high: int, chunk: int) -> Collection[int]:
     return sorted({(voxels[i] - low) // chunk for i in inside})
 
 
-def _block_index(cells: int, cell: int) -> int:
-    return cell // cells
+def _within(voxels: range, low: int, high: int) -> tuple[int, int]:
+    """Return which of some ascending voxels are from `low` up to `high`: the first, and the one after the last."""
+    return max(0, -((voxels.start - low) // voxels.step)), min(len(voxels), -((voxels.start - high) // voxels.step))
+
+
+def _block_index(length: int, cell: int) -> int:
+    return cell // length
 
 
 def _overlaps(
@@ -1000,8 +992,7 @@ def _overlaps(
     """Return where the voxels of a chunk are in an array of the ranges' shape, and in the chunk."""
     in_array, in_chunk = [], []
     for voxels, low, high in zip(ranges, coords[::2], coords[1::2], strict=True):
-        first = max(0, -((voxels.start - low) // voxels.step))
-        after = min(len(voxels), -((voxels.start - high) // voxels.step))
+        first, after = _within(voxels, low, high)
         in_array.append(slice(first, after))
         in_chunk.append(slice(voxels[first] - low, voxels[after - 1] - low + 1, voxels.step))
     (x, y, z), (u, v, w) = in_array, in_chunk
@@ -1135,7 +1126,10 @@ def _info_for(
         if sharding is True:
             grid = ChunkGrid(bounds.shape, chunk_size, bounds.start)
             chunk_bytes = math.prod(chunk_size) * math.prod(shape[3:]) * dtype.itemsize
-            scale["sharding"] = propose_sharding(grid.shape, chunk_bytes=chunk_bytes).to_info()
+            row = ENCODINGS.get(encoding.lower())
+            data_encoding = "raw" if row and row.mime_type in INCOMPRESSIBLE_MIME_TYPES else "gzip"
+            proposed = propose_sharding(grid.shape, chunk_bytes=chunk_bytes, data_encoding=data_encoding)
+            scale["sharding"] = proposed.to_info()
         elif sharding:
             scale["sharding"] = dict(sharding)
         planned.append(scale)
@@ -1269,7 +1263,7 @@ def _triple_of(name: str, values: Iterable[Any]) -> tuple[Any, Any, Any]:
 def _redirected(origin: Location, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Choose the options for where an `info` redirects to: credentials stay where they are meant for."""
     if "://" not in target and not target.startswith("/"):
-        message = f"{origin.display()} redirects to {target!r}, which is no whole URL"
+        message = f"{origin.display()} redirects to {target.partition('?')[0]!r}, which is no whole URL"
         raise URLError(message)
     there = resolve(target)
     if len(origin.links) > 1 or len(there.links) > 1 or origin.fs is not None:
@@ -1308,9 +1302,6 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-
-    def set_size(self, _size: int) -> None:
-        """Do nothing: the total is known."""
 
     def relative_update(self, count: int) -> None:
         """Count what is done."""

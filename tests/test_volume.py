@@ -1093,3 +1093,32 @@ def test_large_writes_go_shard_by_shard(
     if hash_name == "identity":
         assert len(written) == len(set(written))
     assert np.array_equal(open_volume(tmp_path)[0][...], expected)
+
+
+def test_a_shard_that_another_writes_later_is_merged_with(tmp_path: Path) -> None:
+    """Only while a pyramid is made are shards replaced; those that were left out as empty are then like others."""
+    volume = make(tmp_path, np.zeros((*SIZE, 2), np.uint16), sharding=True, skip_empty=True)
+    open_volume(tmp_path)[0][0, 10, 110] = 5
+    volume[0][39, 39, 119] = 6
+    scale = open_volume(tmp_path)[0]
+    assert (scale[0, 10, 110, 0], scale[39, 39, 119, 0]) == (5, 6)
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [("raw", "gzip"), ("jpeg", "raw"), ("png", "raw")])
+def test_what_is_compressed_already_is_not_compressed_in_shards(encoding: str, expected: str) -> None:
+    volume = make(f"memory://test_volume/{encoding}", voxels(SIZE, "uint8"), encoding=encoding, sharding=True)
+    sharding = volume[0].info.sharding
+    assert sharding is not None
+    assert sharding.data_encoding == expected
+
+
+def test_creating_asks_no_more_than_storing_info_does(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("s3")
+    info = make("memory://test_volume/asked").info
+    before = pyramid.server.log.count()
+    create_volume(pyramid.url, info, storage_options=pyramid.storage_options)
+    created = pyramid.server.log.count() - before
+    other = make_pyramid("s3")
+    before = other.server.log.count()
+    other.accessor().store_file("info", info.to_json(), mime_type="application/json")
+    assert created == other.server.log.count() - before
