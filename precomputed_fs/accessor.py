@@ -5,7 +5,6 @@ does not interpret what is in them. `FsspecAccessor` is the one for every protoc
 """
 
 import argparse
-import asyncio
 import contextlib
 import functools
 import logging
@@ -14,7 +13,7 @@ import os
 import posixpath
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, overload
@@ -42,12 +41,14 @@ from precomputed_fs.errors import (
     ReadOnlyError,
     URLError,
 )
+from precomputed_fs.flights import in_thread
 from precomputed_fs.grid import ChunkCoords, ChunkGrid, chunk_coords, chunk_name, compressed_morton_code, layout_of
 from precomputed_fs.info import ScaleLayout, parse_info, scale_layout
-from precomputed_fs.objects import Body, More, ObjectStore
+from precomputed_fs.objects import More, ObjectStore
 from precomputed_fs.shard_writer import ShardWriter
 from precomputed_fs.sharding import Sharding
 from precomputed_fs.shards import ShardReader, Stored
+from precomputed_fs.transports import Body
 from precomputed_fs.urls import Filesystem, Location, check_relative_path, convert_file_url_to_pathname, resolve
 
 _T = TypeVar("_T")
@@ -422,12 +423,11 @@ class FsspecAccessor(Accessor):
             lost: what is not written goes on waiting.
         """
         if self._writer.waiting:
-            self._store.run(self._writer.flush())
+            self._writer.flush()
 
     async def flush_async(self) -> None:
         """Write the shards that stored chunks wait for: `flush`, to be awaited."""
-        if self._writer.waiting:
-            await self._store.run_async(self._writer.flush())
+        await in_thread(self.flush)
 
     def close(self) -> None:
         """Flush, and let go of connections; an archive that is being written is completed by this."""
@@ -453,11 +453,11 @@ class FsspecAccessor(Accessor):
         DataAccessError
             If the store did not say whether there is one; never False for a failure.
         """
-        return self._store.run(self._file_exists(self._to_read(relative_path)))
+        return self._file_exists(self._to_read(relative_path))
 
     async def file_exists_async(self, relative_path: str) -> bool:
         """Tell whether there is a file: `file_exists`, to be awaited."""
-        return await self._store.run_async(self._file_exists(self._to_read(relative_path)))
+        return await in_thread(functools.partial(self.file_exists, relative_path))
 
     def fetch_file(self, relative_path: str) -> bytes:
         """Fetch a file, without the compression it is stored with.
@@ -475,12 +475,11 @@ class FsspecAccessor(Accessor):
         NotFoundError, AccessDeniedError, CorruptDataError, DataAccessError
             See `precomputed_fs.errors`.
         """
-        return self._decoded(self._store.run(self._find_file(self._to_read(relative_path))))
+        return self._decoded(self._find_file(self._to_read(relative_path)))
 
     async def fetch_file_async(self, relative_path: str) -> bytes:
         """Fetch a file: `fetch_file`, to be awaited."""
-        found = await self._store.run_async(self._find_file(self._to_read(relative_path)))
-        return await self._decoded_async(found)
+        return await in_thread(functools.partial(self.fetch_file, relative_path))
 
     def fetch_chunk(self, key: str, chunk_coords: ChunkCoords) -> bytes:
         """Fetch a chunk, encoded as its scale says, without the compression it is stored with.
@@ -501,7 +500,7 @@ class FsspecAccessor(Accessor):
         AccessDeniedError, CorruptDataError, DataAccessError
             See `precomputed_fs.errors`.
         """
-        return self._decoded(self._store.run(self._find_chunk(*self._chunk(key, chunk_coords))))
+        return self._decoded(self._find_chunk(*self._chunk(key, chunk_coords)))
 
     def fetch_info(self) -> Mapping[str, Any]:
         """Fetch `info` as it is, parsed; once, and shared with what the other verbs need of it.
@@ -514,7 +513,7 @@ class FsspecAccessor(Accessor):
             If it is no JSON object.
         """
         self._to_read("info")
-        info = self._store.run(self._read_info())
+        info = self._read_info()
         if self._info_error is not None:
             raise self._info_error
         return info
@@ -535,7 +534,7 @@ class FsspecAccessor(Accessor):
         """Delete an `info` that was just stored, and let go of chunks that wait for shards."""
         self._writer.drop()
         with contextlib.suppress(DataAccessError, NotImplementedError):  # a failure has brought us here
-            self._store.run(self._store.delete("info"))
+            self._store.delete("info")
         self._info_generation += 1
         self._info, self._info_error, self._layouts = None, None, {}
 
@@ -565,13 +564,12 @@ class FsspecAccessor(Accessor):
             max_gap=self._max_gap,
             max_range=self._max_range,
         )
-        other._layouts[inside] = self._store.run(self._layout(key))
+        other._layouts[inside] = self._layout(key)
         return other, inside
 
     async def fetch_chunk_async(self, key: str, chunk_coords: ChunkCoords) -> bytes:
         """Fetch a chunk: `fetch_chunk`, to be awaited."""
-        found = await self._store.run_async(self._find_chunk(*self._chunk(key, chunk_coords)))
-        return await self._decoded_async(found)
+        return await in_thread(functools.partial(self.fetch_chunk, key, chunk_coords))
 
     def store_file(
         self,
@@ -607,7 +605,7 @@ class FsspecAccessor(Accessor):
         """
         name = self._to_write(relative_path)
         packed = self._packed(name, _bytes_of(buf), _checked_mime_type(mime_type))
-        self._store.run(self._store_file(name, packed, overwrite=overwrite))
+        self._store_file(name, packed, overwrite=overwrite)
 
     async def store_file_async(
         self,
@@ -617,9 +615,8 @@ class FsspecAccessor(Accessor):
         overwrite: bool = False,
     ) -> None:
         """Store a file: `store_file`, to be awaited."""
-        name = self._to_write(relative_path)
-        packed = await asyncio.to_thread(self._packed, name, _bytes_of(buf), _checked_mime_type(mime_type))
-        await self._store.run_async(self._store_file(name, packed, overwrite=overwrite))
+        store = functools.partial(self.store_file, mime_type=mime_type, overwrite=overwrite)
+        await in_thread(functools.partial(store, relative_path, _bytes_of(buf)))
 
     def store_chunk(
         self,
@@ -657,7 +654,7 @@ class FsspecAccessor(Accessor):
         """
         key, coords = self._chunk_to_write(key, chunk_coords)
         make = _ready(buf)
-        self._store.run(self._store_one(key, coords, make, _checked_mime_type(mime_type), overwrite=overwrite))
+        self._store_one(key, coords, make, _checked_mime_type(mime_type), overwrite=overwrite)
 
     async def store_chunk_async(
         self,
@@ -668,11 +665,8 @@ class FsspecAccessor(Accessor):
         overwrite: bool = False,
     ) -> None:
         """Store a chunk: `store_chunk`, to be awaited."""
-        key, coords = self._chunk_to_write(key, chunk_coords)
-        make = _ready(buf)
-        await self._store.run_async(
-            self._store_one(key, coords, make, _checked_mime_type(mime_type), overwrite=overwrite)
-        )
+        store = functools.partial(self.store_chunk, mime_type=mime_type, overwrite=overwrite)
+        await in_thread(functools.partial(store, _bytes_of(buf), key, chunk_coords))
 
     # -------------------------------------------------------------------------------- batches
 
@@ -736,7 +730,7 @@ class FsspecAccessor(Accessor):
             CorruptDataError of `decode` is one of these.
         """
         key = self._to_read(key)
-        layout = self._store.run(self._layout(key))
+        layout = self._layout(key)
         in_flight = _checked_in_flight(in_flight)
         jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback), decode, in_flight)
         for results in self._store.run_many(jobs, in_flight):
@@ -755,7 +749,7 @@ class FsspecAccessor(Accessor):
     ) -> AsyncIterator[tuple[ChunkCoords, Any]]:
         """Fetch many chunks at once: `fetch_chunks`, with ``async for`` in any event loop."""
         key = self._to_read(key)
-        layout = await self._store.run_async(self._layout(key))
+        layout = await in_thread(functools.partial(self._layout, key))
         in_flight = _checked_in_flight(in_flight)
         jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback), decode, in_flight)
         async for results in self._store.run_many_async(jobs, in_flight):
@@ -825,7 +819,7 @@ class FsspecAccessor(Accessor):
         wanted: Iterable[Iterable[int]],
         decode: Decode[Any] | None,
         in_flight: int,
-    ) -> Iterator[Callable[[], Coroutine[Any, Any, _Fetched | More]]]:
+    ) -> Iterator[Callable[[], _Fetched | More]]:
         checked = map(chunk_coords, wanted)
         sharding, grid = layout.sharding, layout.grid
         if sharding is None or grid is None:
@@ -841,15 +835,11 @@ class FsspecAccessor(Accessor):
             key, sharding, numbered, finish, window=in_flight, gap=self._max_gap, size=self._max_range
         )
 
-    async def _fetch_alone(
-        self, key: str, layout: ScaleLayout, coords: ChunkCoords, decode: Decode[Any] | None
-    ) -> _Fetched:
+    def _fetch_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords, decode: Decode[Any] | None) -> _Fetched:
         found: _Stored | None = None
         with contextlib.suppress(NotFoundError):
-            found = await self._find_alone(key, layout, coords)
-        if decode is None and (found is None or not found.needs_decoding):
-            return [(coords, None if found is None else found.body.data)]
-        return [(coords, await self._store.in_thread(lambda: self._finished(coords, found, decode)))]
+            found = self._find_alone(key, layout, coords)
+        return [(coords, self._finished(coords, found, decode))]
 
     def _finished(self, coords: ChunkCoords, found: _Stored | None, decode: Decode[Any] | None) -> Any:  # noqa: ANN401
         """Undo the compression of a chunk and do with it what the caller of a batch wants."""
@@ -869,7 +859,7 @@ class FsspecAccessor(Accessor):
         mime_type: str,
         *,
         overwrite: bool,
-    ) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    ) -> Iterator[Callable[[], None]]:
         for given, chunk in chunks:
             coords = chunk_coords(given)
             yield functools.partial(
@@ -883,34 +873,31 @@ class FsspecAccessor(Accessor):
 
     # -------------------------------------------------------------------------------- finding
 
-    async def _file_exists(self, name: str) -> bool:
-        for suffix in _suffixes_of(name):
-            if await self._store.exists(name + suffix):
-                return True
-        return False
+    def _file_exists(self, name: str) -> bool:
+        return any(self._store.exists(name + suffix) for suffix in _suffixes_of(name))
 
-    async def _find_file(self, name: str) -> _Stored:
+    def _find_file(self, name: str) -> _Stored:
         suffixes = _suffixes_of(name)
         if self._store.scheme.cheap_misses and suffixes == SUFFIXES:
             suffixes += (GZIP_SUFFIX, "")  # see _AGAIN
         for suffix in suffixes:
             try:
-                body = await self._store.read(name + suffix)
+                body = self._store.read(name + suffix)
             except NotFoundError:
                 continue
             return _Stored(name + suffix, suffix, body, sniff=not split_suffix(name)[1])
         raise self._not_found(name, len(suffixes))
 
-    async def _find_chunk(self, key: str, coords: ChunkCoords) -> _Stored:
-        layout = await self._layout(key)
+    def _find_chunk(self, key: str, coords: ChunkCoords) -> _Stored:
+        layout = self._layout(key)
         if layout.sharding is not None:
-            found = await self._find_in_shard(key, layout, coords)
+            found = self._find_in_shard(key, layout, coords)
             if found is None:
                 raise self._not_in_shard(key, coords)
             return found
-        return await self._find_alone(key, layout, coords)
+        return self._find_alone(key, layout, coords)
 
-    async def _find_in_shard(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Stored | None:
+    def _find_in_shard(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Stored | None:
         sharding, grid = layout.sharding, layout.grid
         if sharding is None or grid is None:
             return None
@@ -918,7 +905,7 @@ class FsspecAccessor(Accessor):
         waiting = self._waiting_chunk(key, sharding, grid, coords)
         if waiting is not None:
             return self._from_shard(layout, coords, waiting)
-        stored = await self._shards.fetch(key, sharding, chunk_id)
+        stored = self._shards.fetch(key, sharding, chunk_id)
         if stored is None:
             return None
         return self._from_shard(layout, coords, stored)
@@ -939,14 +926,14 @@ class FsspecAccessor(Accessor):
             shard_gzip=layout.sharding is not None and layout.sharding.data_encoding == "gzip",
         )
 
-    async def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Stored:
+    def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Stored:
         names = self._names_in(key)
         denied = None
         tried = self._variants_to_read(names)
         for variant in tried:
             name = _object_name(key, coords, variant)
             try:
-                body = await self._store.read(name)
+                body = self._store.read(name)
             except NotFoundError:
                 continue
             except AccessDeniedError as exc:  # S3 without the right to list says so of absent ones
@@ -959,7 +946,7 @@ class FsspecAccessor(Accessor):
             denied = denied or self._info_error
         raise denied or self._not_found(f"{key}/{chunk_name(coords)}", len(tried))
 
-    async def _layout(self, key: str) -> ScaleLayout:
+    def _layout(self, key: str) -> ScaleLayout:
         """Find out how a scale is stored, from `info`, which is read once; by default without one."""
         layout = self._layouts.get(key)
         if layout is None and not self.can_read:
@@ -970,16 +957,16 @@ class FsspecAccessor(Accessor):
             return layout
         if layout is None:
             generation = self._info_generation
-            layout = scale_layout(await self._read_info(), key.removesuffix("/"), self._location.display("info"))
+            layout = scale_layout(self._read_info(), key.removesuffix("/"), self._location.display("info"))
             if generation == self._info_generation:
                 self._layouts[key] = layout
         return layout
 
-    async def _read_info(self) -> Mapping[str, Any]:
-        async def load() -> Mapping[str, Any]:
+    def _read_info(self) -> Mapping[str, Any]:
+        def load() -> Mapping[str, Any]:
             generation = self._info_generation
             try:
-                text = self._decoded(await self._find_file("info"))
+                text = self._decoded(self._find_file("info"))
                 self._info = parse_info(text, self._location.display("info"))
             except (NotFoundError, AccessDeniedError) as exc:  # S3 says so of absent ones to who may not list
                 self._info, self._info_error = {}, exc
@@ -988,7 +975,7 @@ class FsspecAccessor(Accessor):
                 self._info = None
             return info
 
-        return await self._store.load_once("info", lambda: self._info, load) or {}
+        return self._store.load_once("info", lambda: self._info, load) or {}
 
     def _variants_to_read(self, names: _ScaleNames) -> Collection[_Variant]:
         """Choose the names to ask for, so that a scale's usual chunk takes one request.
@@ -1045,11 +1032,6 @@ class FsspecAccessor(Accessor):
             raise CorruptDataError(message)
         return data
 
-    async def _decoded_async(self, found: _Stored) -> bytes:
-        if not found.needs_decoding:
-            return found.body.data
-        return await asyncio.to_thread(self._decoded, found)
-
     def _not_found(self, name: str, names: int) -> NotFoundError:
         return NotFoundError(
             f"{self._location.display(name)} does not exist, under {names} names that it may have; is the pyramid's "
@@ -1076,11 +1058,11 @@ class FsspecAccessor(Accessor):
             return _Packed(data, "", mime_type, GZIP_ENCODING)
         return _Packed(data, GZIP_SUFFIX, mime_type, "")
 
-    async def _store_file(self, name: str, packed: _Packed, *, overwrite: bool) -> None:
+    def _store_file(self, name: str, packed: _Packed, *, overwrite: bool) -> None:
         if name == "info" and self._writer.waiting:
-            await self._writer.flush()  # as the `info` says that they were stored under
-        others = await self._other_names(name, packed.suffix)
-        await self._put(name, name + packed.suffix, others, packed, overwrite=overwrite)
+            self._writer.flush()  # as the `info` says that they were stored under
+        others = self._other_names(name, packed.suffix)
+        self._put(name, name + packed.suffix, others, packed, overwrite=overwrite)
         if name == "info":
             self._info_generation += 1
             self._info = self._info_error = None
@@ -1089,37 +1071,36 @@ class FsspecAccessor(Accessor):
                 with contextlib.suppress(InvalidInfoError):
                     self._info = parse_info(decode(packed.data, suffix=packed.suffix))
 
-    async def _other_names(self, name: str, suffix: str) -> list[str]:
+    def _other_names(self, name: str, suffix: str) -> list[str]:
         """List the names, besides the one to write, that the file may stand under."""
         names = {name + other for other in _suffixes_of(name)} - {name + suffix}
         if not self._store.scheme.cheap_misses:
             parent, slash, _ = name.rpartition("/")
             try:
-                listed = await self._store.list_names(name, _TWIN_NAMES)
+                listed = self._store.list_names(name, _TWIN_NAMES)
             except AccessDeniedError:  # who may not list may still write
                 listed = []
             names &= {f"{parent}{slash}{entry}" for entry in listed}
         return sorted(names)
 
-    async def _store_one(
+    def _store_one(
         self, key: str, coords: ChunkCoords, make: Callable[[], bytes], mime_type: str, *, overwrite: bool
     ) -> None:
-        layout = await self._layout(key)
+        layout = self._layout(key)
         if layout.sharding is not None and layout.grid is not None:
             chunk_id = compressed_morton_code(layout.grid.cell(coords), layout.grid.shape)
-            data = await self._store.in_thread(make)
-            await self._writer.add(key, layout.sharding, chunk_id, data, overwrite=overwrite)
+            self._writer.add(key, layout.sharding, chunk_id, make(), overwrite=overwrite)
             return
-        packed = await self._store.in_thread(lambda: self._packed("", make(), mime_type))
+        packed = self._packed("", make(), mime_type)
         names = self._names_in(key)
         variant = _Variant(self._flat, packed.suffix)
-        twins = await self._variants_to_clear(key, names)
+        twins = self._variants_to_clear(key, names)
         others = [_object_name(key, coords, twin) for twin in twins if twin != variant]
         stem = _object_name(key, coords, _VARIANTS[0])
-        await self._put(stem, _object_name(key, coords, variant), others, packed, overwrite=overwrite)
+        self._put(stem, _object_name(key, coords, variant), others, packed, overwrite=overwrite)
         names.note(variant)
 
-    async def _variants_to_clear(self, key: str, names: _ScaleNames) -> Iterable[_Variant]:
+    def _variants_to_clear(self, key: str, names: _ScaleNames) -> Iterable[_Variant]:
         """Choose the names under which a twin of a chunk to be written may stand.
 
         Where a miss costs a request, these are the names that the scale was found to use: by what
@@ -1128,15 +1109,15 @@ class FsspecAccessor(Accessor):
         if self._store.scheme.cheap_misses:
             return _VARIANTS
         with contextlib.suppress(AccessDeniedError, NotFoundError):  # who may not list may still write
-            await self._sample(key, names)
+            self._sample(key, names)
         return dict.fromkeys((*names.known(), *self._own_variants()))
 
-    async def _sample(self, key: str, names: _ScaleNames) -> None:
+    def _sample(self, key: str, names: _ScaleNames) -> None:
         """Look at some entries of a scale, once, to learn how its chunks are named."""
         if names.sampled or self._store.scheme.cheap_misses:
             return
         names.sampled = True
-        for entry in await self._store.list_names(f"{key}/", _SAMPLED_NAMES):
+        for entry in self._store.list_names(f"{key}/", _SAMPLED_NAMES):
             name, suffix = split_suffix(entry)
             flat = layout_of(name)
             if flat:
@@ -1144,7 +1125,7 @@ class FsspecAccessor(Accessor):
             elif flat is not None and not suffix:
                 names.folders = True
 
-    async def _put(self, stem: str, name: str, others: list[str], packed: _Packed, *, overwrite: bool) -> None:
+    def _put(self, stem: str, name: str, others: list[str], packed: _Packed, *, overwrite: bool) -> None:
         """Write an object and see to it that it is the only one of its twins.
 
         Threads take turns at the names of one object. Another process may take ours for a twin of
@@ -1155,11 +1136,11 @@ class FsspecAccessor(Accessor):
         with store.in_turn(stem):
             if not overwrite or not replaceable:
                 for other in others if replaceable else (name, *others):
-                    if await store.exists(other):
+                    if store.exists(other):
                         raise self._in_the_way(other, overwrite=overwrite)
             for _ in range(_TWIN_ROUNDS):
                 try:
-                    await store.write(
+                    store.write(
                         name,
                         packed.data,
                         content_type=packed.content_type,
@@ -1171,8 +1152,8 @@ class FsspecAccessor(Accessor):
                 if not overwrite or not replaceable:
                     return
                 for other in others:  # the new data is in place before the old twins go
-                    await store.delete(other)
-                if not others or await store.exists(name):
+                    store.delete(other)
+                if not others or store.exists(name):
                     return
 
     def _in_the_way(self, name: str, *, overwrite: bool) -> DataAccessError:

@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 
 from precomputed_fs.compression import gzip_compress
 from precomputed_fs.errors import AlreadyExistsError, DataAccessError
+from precomputed_fs.flights import only_waiting
 from precomputed_fs.objects import ObjectStore
 from precomputed_fs.sharding import (
     ByteRange,
@@ -116,7 +117,7 @@ class ShardWriter:
             place = None if waiting is None else waiting.places.get(chunk_id)
             return None if place is None else self._buffered(place)
 
-    async def add(self, key: str, sharding: Sharding, chunk_id: int, data: bytes, *, overwrite: bool) -> None:
+    def add(self, key: str, sharding: Sharding, chunk_id: int, data: bytes, *, overwrite: bool) -> None:
         """Have a chunk wait for its shard to be written.
 
         Raises
@@ -135,10 +136,10 @@ class ShardWriter:
         if not data:
             message = f"{shown}: chunk {chunk_id} has no bytes, which in a shard would mean that it is absent"
             raise ValueError(message)
-        if not overwrite and await self._is_stored(key, sharding, chunk_id):
+        if not overwrite and self._is_stored(key, sharding, chunk_id):
             raise self._exists(key, chunk_id)
         if sharding.data_encoding == "gzip":
-            data = await self._store.in_thread(lambda: gzip_compress(data, self._compresslevel))
+            data = gzip_compress(data, self._compresslevel)
         shard, _ = sharding.locate(chunk_id)
         with self._lock:
             waiting = self._waiting.get((key, shard), _Waiting(sharding))
@@ -155,7 +156,7 @@ class ShardWriter:
                 self._left_over += replaced.size
                 self._compact()
 
-    async def _is_stored(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
+    def _is_stored(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
         """Tell whether a chunk is in its shard.
 
         That there is no shard yet is asked once, however many chunks wait for it: the merge looks again.
@@ -163,10 +164,10 @@ class ShardWriter:
         shard, _ = sharding.locate(chunk_id)
         if (key, shard) in self._unborn:
             return False
-        if not await self._reader.has_shard(key, sharding, chunk_id):
+        if not self._reader.has_shard(key, sharding, chunk_id):
             self._unborn.add((key, shard))
             return False
-        return await self._reader.locate(key, sharding, chunk_id) is not None
+        return self._reader.locate(key, sharding, chunk_id) is not None
 
     def _keep(self, data: bytes) -> int:
         """Put a chunk at the end of the buffer; returns where it begins."""
@@ -206,7 +207,7 @@ class ShardWriter:
         """Have each shard of these scales, and of no others, replaced when it is first written, not merged."""
         self._anew = {key: set() for key in keys}
 
-    async def flush(self) -> None:
+    def flush(self) -> None:
         """Write all shards that chunks wait for; those that fail go on waiting.
 
         Raises
@@ -223,7 +224,7 @@ class ShardWriter:
         failures: list[Exception] = []
         for key, shard in list(self._waiting):
             try:
-                await self._flush_in_turn(key, shard)
+                self._flush_in_turn(key, shard)
             except Exception as exc:  # noqa: BLE001 - raised below, once the other shards are written
                 failures.append(exc)
         with self._lock:
@@ -235,27 +236,28 @@ class ShardWriter:
         if failures:
             raise failures[0]
 
-    async def _flush_in_turn(self, key: str, shard: int) -> None:
+    def _flush_in_turn(self, key: str, shard: int) -> None:
         """Write one shard, after another flush of it has ended, which may have begun too early."""
         mine: concurrent.futures.Future[None] = concurrent.futures.Future()
         mine.set_running_or_notify_cancel()  # one who waits for it must not cancel it
         while (turn := self._turns.setdefault((key, shard), mine)) is not mine:
-            await self._store.wait(turn)
+            with only_waiting():
+                turn.result()
         try:
-            await self._flush_shard(key, shard)
+            self._flush_shard(key, shard)
         finally:
             del self._turns[key, shard]
             mine.set_result(None)
         with self._lock:
             self._compact()
 
-    async def _flush_shard(self, key: str, shard: int) -> None:
+    def _flush_shard(self, key: str, shard: int) -> None:
         with self._lock:
             waiting = self._waiting.get((key, shard))
             places = {} if waiting is None else dict(waiting.places)
         if waiting is None:
             return
-        refused, was_legacy = await self._merge(key, shard, waiting.sharding, dict(places))
+        refused, was_legacy = self._merge(key, shard, waiting.sharding, dict(places))
         with self._lock:
             for chunk_id, place in places.items():
                 if waiting.places.get(chunk_id) == place:  # else stored again while it was written
@@ -265,7 +267,7 @@ class ShardWriter:
                 del self._waiting[key, shard]
         if was_legacy:
             for suffix in (".index", ".data"):
-                await self._store.delete(f"{key}/{waiting.sharding.shard_name(shard)}{suffix}")
+                self._store.delete(f"{key}/{waiting.sharding.shard_name(shard)}{suffix}")
         if refused:
             raise self._exists(key, refused[0])
 
@@ -280,9 +282,7 @@ class ShardWriter:
             self._buffer.close()
             self._buffer, self._left_over = None, 0
 
-    async def _merge(
-        self, key: str, shard: int, sharding: Sharding, places: dict[int, _Place]
-    ) -> tuple[list[int], bool]:
+    def _merge(self, key: str, shard: int, sharding: Sharding, places: dict[int, _Place]) -> tuple[list[int], bool]:
         """Write a shard anew, of what the store has of it and of what waits.
 
         Returns the chunks that were not written, as there are others in their place by now, and
@@ -291,16 +291,16 @@ class ShardWriter:
         name = f"{key}/{sharding.shard_name(shard)}.shard"
         try:
             is_anew = shard not in self._anew.get(key, {shard})
-            existing = None if is_anew else await self._reader.inspect(key, sharding, shard)
-            refused = [] if existing is None else await self._refused(key, sharding, places)
+            existing = None if is_anew else self._reader.inspect(key, sharding, shard)
+            refused = [] if existing is None else self._refused(key, sharding, places)
             for chunk_id in refused:
                 del places[chunk_id]
             if not places:
                 return refused, False
             with _disk(), tempfile.TemporaryFile() as out:
-                await self._assemble(out, key, sharding, shard, existing=existing, places=places)
+                self._assemble(out, key, sharding, shard, existing=existing, places=places)
                 with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    await self._store.write(
+                    self._store.write(
                         name,
                         data,
                         content_type="application/octet-stream",
@@ -317,21 +317,21 @@ class ShardWriter:
             self._unborn.discard((key, shard))
         return refused, existing is not None and existing.legacy
 
-    async def _refused(self, key: str, sharding: Sharding, places: dict[int, _Place]) -> list[int]:
+    def _refused(self, key: str, sharding: Sharding, places: dict[int, _Place]) -> list[int]:
         """Look again, in the shard as it is now: another writer may have stored the same chunk.
 
         The same bytes are our own, of a flush whose answer was lost.
         """
         refused = []
         for chunk_id, place in places.items():
-            if place.is_new and await self._reader.locate(key, sharding, chunk_id) is not None:
-                there = await self._reader.fetch(key, sharding, chunk_id)
+            if place.is_new and self._reader.locate(key, sharding, chunk_id) is not None:
+                there = self._reader.fetch(key, sharding, chunk_id)
                 with self._lock:
                     if there is not None and there.data != self._buffered(place):
                         refused.append(chunk_id)
         return refused
 
-    async def _assemble(
+    def _assemble(
         self,
         out: IO[bytes],
         key: str,
@@ -355,7 +355,7 @@ class ShardWriter:
         for minishard in sorted(minishards):
             kept: dict[int, bytes] = {}
             if existing is not None:
-                kept = await self._reader.fetch_minishard(key, sharding, shard, minishard, existing, without=places)
+                kept = self._reader.fetch_minishard(key, sharding, shard, minishard, existing, without=places)
             chunks = []
             for chunk_id in sorted([*kept, *added.get(minishard, ())]):
                 with self._lock:

@@ -13,12 +13,12 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from precomputed_fs.errors import CorruptDataError, DataAccessError, NotFoundError
-from precomputed_fs.objects import Body, Job, More, ObjectStore
+from precomputed_fs.objects import More, ObjectStore
 from precomputed_fs.sharding import (
     ENTRY_BYTES,
     PAGE_ENTRIES,
@@ -31,6 +31,10 @@ from precomputed_fs.sharding import (
     page_of,
     plan_reads,
 )
+from precomputed_fs.transports import Body
+
+if TYPE_CHECKING:
+    from precomputed_fs.flights import Job
 
 INDEX_CACHE_BYTES = 64 << 20
 """Memory that the indexes of one accessor may take (64 MiB: 2.8 million chunks)."""
@@ -182,7 +186,7 @@ class ShardReader:
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardReader, (self._store,)
 
-    async def fetch(self, key: str, sharding: Sharding, chunk_id: int) -> Stored | None:
+    def fetch(self, key: str, sharding: Sharding, chunk_id: int) -> Stored | None:
         """Fetch one chunk, encoded as the shard has it; None if it is absent.
 
         Raises
@@ -194,15 +198,15 @@ class ShardReader:
         """
         began = time.monotonic()
         for _ in range(_TRIES):
-            located = await self.locate(key, sharding, chunk_id)
+            located = self.locate(key, sharding, chunk_id)
             if located is None:
-                if await self._is_current(key, sharding, chunk_id, began):
+                if self._is_current(key, sharding, chunk_id, began):
                     return None
                 continue
             try:
-                body = await self._read(located.name, located.start, located.end, f"chunk {chunk_id}")
+                body = self._read(located.name, located.start, located.end, f"chunk {chunk_id}")
             except CorruptDataError:  # or beyond the end of a smaller shard that took its place
-                if await self._is_current(key, sharding, chunk_id, began):
+                if self._is_current(key, sharding, chunk_id, began):
                     raise
                 continue
             if body.version == located.version:
@@ -210,23 +214,23 @@ class ShardReader:
             self._cache.forget(key, sharding.locate(chunk_id)[0])
         raise self._unsettled(key, sharding, sharding.locate(chunk_id)[0])
 
-    async def has_shard(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
+    def has_shard(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
         """Tell whether the shard of a chunk exists: without a request, if its index is known."""
-        return await self._page(key, sharding, *sharding.locate(chunk_id)) is not None
+        return self._page(key, sharding, *sharding.locate(chunk_id)) is not None
 
-    async def locate(self, key: str, sharding: Sharding, chunk_id: int) -> Located | None:
+    def locate(self, key: str, sharding: Sharding, chunk_id: int) -> Located | None:
         """Find a chunk through the indexes: without a request, if they are known."""
         shard, minishard = sharding.locate(chunk_id)
-        found = await self._minishard(key, sharding, shard, minishard)
+        found = self._minishard(key, sharding, shard, minishard)
         place = None if found is None else found.index.find(chunk_id)
         if found is None or place is None:
             return None
         return Located(found.name, found.base + place.start, found.base + place.end, found.version)
 
-    async def _is_current(self, key: str, sharding: Sharding, chunk_id: int, since: float) -> bool:
-        return await self._is_current_for(key, sharding, *sharding.locate(chunk_id), since)
+    def _is_current(self, key: str, sharding: Sharding, chunk_id: int, since: float) -> bool:
+        return self._is_current_for(key, sharding, *sharding.locate(chunk_id), since)
 
-    async def _is_current_for(self, key: str, sharding: Sharding, shard: int, minishard: int, since: float) -> bool:
+    def _is_current_for(self, key: str, sharding: Sharding, shard: int, minishard: int, since: float) -> bool:
         """Tell whether what is remembered of a shard still holds; if it does not, it is forgotten.
 
         A chunk that is in a remembered index is looked up at once, and the version tells if it has
@@ -238,7 +242,7 @@ class ShardReader:
             return True  # it was asked for just now
         start = minishard * ENTRY_BYTES
         try:
-            body = await self._read(page.index_name, start, start + ENTRY_BYTES, "shard index")
+            body = self._read(page.index_name, start, start + ENTRY_BYTES, "shard index")
         except NotFoundError:
             body = Body(b"")
         if body.version == page.version and body.data == page.data[start - place.start :][:ENTRY_BYTES]:
@@ -252,7 +256,7 @@ class ShardReader:
         """Let go of what is remembered of a shard."""
         self._cache.forget(key, shard)
 
-    async def inspect(self, key: str, sharding: Sharding, shard: int) -> ShardState | None:
+    def inspect(self, key: str, sharding: Sharding, shard: int) -> ShardState | None:
         """Read a shard's index anew; None if there is no such shard."""
         self.forget(key, shard)
         minishards = []
@@ -260,7 +264,7 @@ class ShardReader:
         for minishard in range(1 << sharding.minishard_bits):
             if minishard % PAGE_ENTRIES == 0:
                 before = page
-                page = await self._page(key, sharding, shard, minishard)
+                page = self._page(key, sharding, shard, minishard)
                 if page is None:
                     return None
                 if before is not None and before.version != page.version:
@@ -272,7 +276,7 @@ class ShardReader:
                     minishards.append(minishard)
         return None if page is None else ShardState(page.version, page.name != page.index_name, tuple(minishards))
 
-    async def fetch_minishard(
+    def fetch_minishard(
         self,
         key: str,
         sharding: Sharding,
@@ -289,7 +293,7 @@ class ShardReader:
         ShardReplacedError
             If the shard is not in the given state any more.
         """
-        found = await self._minishard(key, sharding, shard, minishard)
+        found = self._minishard(key, sharding, shard, minishard)
         if found is None:
             return {}
         if not state.legacy and found.version != state.version:
@@ -303,9 +307,9 @@ class ShardReader:
         for read in plan_reads(wanted, gap=_COPY_GAP, size=_COPY_SIZE):
             began = time.monotonic()
             try:
-                body = await self._read(found.name, read.start, read.end, f"minishard {minishard}")
+                body = self._read(found.name, read.start, read.end, f"minishard {minishard}")
             except CorruptDataError:
-                if await self._is_current_for(key, sharding, shard, minishard, began):
+                if self._is_current_for(key, sharding, shard, minishard, began):
                     raise
                 raise ShardReplacedError from None
             if body.version != found.version:
@@ -327,7 +331,7 @@ class ShardReader:
         window: int,
         gap: int,
         size: int,
-    ) -> Iterator[Callable[[], Coroutine[Any, Any, list[_Result] | More]]]:
+    ) -> Iterator[Callable[[], list[_Result] | More]]:
         """Go through many chunks, so many at a time: first their indexes, then ranges of the shards.
 
         Parameters
@@ -359,7 +363,7 @@ class ShardReader:
                 for chunk_id in group.minishards.values():
                     yield functools.partial(self._plan, group, chunk_id, finish, gap, size)
 
-    async def _plan(
+    def _plan(
         self,
         group: "_Group[_Tag]",
         chunk_id: int,
@@ -370,19 +374,19 @@ class ShardReader:
         """Read the index that one chunk needs; with a group's last one, plan what to read of its shard."""
         shard, minishard = group.sharding.locate(chunk_id)
         if not group.is_absent:
-            page = await self._page(group.key, group.sharding, shard, minishard)
+            page = self._page(group.key, group.sharding, shard, minishard)
             if page is None:
                 group.is_absent.append(True)
             else:
-                await self._minishard(group.key, group.sharding, shard, minishard)
+                self._minishard(group.key, group.sharding, shard, minishard)
         if next(group.indexes_read) < len(group.minishards):
             return []
         if group.is_absent:
             return More([functools.partial(self._finish, group, dict.fromkeys(group.tags), finish)])
-        places = await self._locate_all(group)
+        places = self._locate_all(group)
         missing = [one for one, located in places.items() if located is None]
-        if missing and not await self._is_current(group.key, group.sharding, missing[0], group.began):
-            places = await self._locate_all(group)  # one that is absent tells of the whole shard
+        if missing and not self._is_current(group.key, group.sharding, missing[0], group.began):
+            places = self._locate_all(group)  # one that is absent tells of the whole shard
         absent = []
         files: dict[Located, list[Wanted]] = {}
         for wanted_id, located in places.items():
@@ -399,10 +403,10 @@ class ShardReader:
             jobs += [functools.partial(self._fetch_read, group, file, read, finish) for read in reads]
         return More(jobs)
 
-    async def _locate_all(self, group: "_Group[_Tag]") -> dict[int, Located | None]:
-        return {chunk_id: await self.locate(group.key, group.sharding, chunk_id) for chunk_id in group.tags}
+    def _locate_all(self, group: "_Group[_Tag]") -> dict[int, Located | None]:
+        return {chunk_id: self.locate(group.key, group.sharding, chunk_id) for chunk_id in group.tags}
 
-    async def _fetch_read(
+    def _fetch_read(
         self, group: "_Group[_Tag]", file: Located, read: Read, finish: Callable[[_Tag, Stored | None], _Result]
     ) -> list[_Result]:
         """Fetch the chunks of one range; one by one, where that fails or the shard was replaced."""
@@ -410,9 +414,9 @@ class ShardReader:
         found: dict[int, Stored | None]
         body = Body(b"")
         try:
-            body = await self._read(file.name, read.start, read.end, f"chunk {ids[0]}")
+            body = self._read(file.name, read.start, read.end, f"chunk {ids[0]}")
         except CorruptDataError:  # of several, the one that fails by itself tells which it is
-            if len(ids) == 1 and await self._is_current(group.key, group.sharding, ids[0], group.began):
+            if len(ids) == 1 and self._is_current(group.key, group.sharding, ids[0], group.began):
                 raise
         if body.data and body.version == file.version:
             cut = {
@@ -420,18 +424,16 @@ class ShardReader:
             }
             found = {chunk_id: Stored(file.name, data) for chunk_id, data in cut.items()}
         else:
-            found = {chunk_id: await self.fetch(group.key, group.sharding, chunk_id) for chunk_id in ids}
-        return await self._finish(group, found, finish)
+            found = {chunk_id: self.fetch(group.key, group.sharding, chunk_id) for chunk_id in ids}
+        return self._finish(group, found, finish)
 
-    async def _finish(
+    def _finish(
         self,
         group: "_Group[_Tag]",
         found: Mapping[int, Stored | None],
         finish: Callable[[_Tag, Stored | None], _Result],
     ) -> list[_Result]:
-        return await self._store.in_thread(
-            lambda: [finish(tag, stored) for chunk_id, stored in found.items() for tag in group.tags[chunk_id]]
-        )
+        return [finish(tag, stored) for chunk_id, stored in found.items() for tag in group.tags[chunk_id]]
 
     # ---------------------------------------------------------------------------- the indexes
 
@@ -441,27 +443,27 @@ class ShardReader:
         cache = self._caches.get(pid)
         return self._caches.setdefault(pid, _IndexCache(INDEX_CACHE_BYTES)) if cache is None else cache
 
-    async def _minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Minishard | None:
-        async def load() -> _Minishard | None:
-            return await self._load_minishard(key, sharding, shard, minishard)
+    def _minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Minishard | None:
+        def load() -> _Minishard | None:
+            return self._load_minishard(key, sharding, shard, minishard)
 
-        return await self._remembered(_IndexKey(key, shard, "minishard", minishard), load)
+        return self._remembered(_IndexKey(key, shard, "minishard", minishard), load)
 
-    async def _remembered(self, key: _IndexKey, load: Callable[[], Awaitable[_Index | None]]) -> _Index | None:
+    def _remembered(self, key: _IndexKey, load: Callable[[], _Index | None]) -> _Index | None:
         cache = self._cache
 
-        async def load_and_keep() -> _Index | None:
-            value = await load()
+        def load_and_keep() -> _Index | None:
+            value = load()
             if value is not None:
                 cache.put(key, value)
             return value
 
-        return await self._store.load_once(key, lambda: cast("_Index | None", cache.get(key)), load_and_keep)
+        return self._store.load_once(key, lambda: cast("_Index | None", cache.get(key)), load_and_keep)
 
-    async def _load_minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Minishard | None:
+    def _load_minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Minishard | None:
         for _ in range(_TRIES):
             began = time.monotonic()
-            page = await self._page(key, sharding, shard, minishard)
+            page = self._page(key, sharding, shard, minishard)
             if page is None:
                 return None
             where = f"index of minishard {minishard}"
@@ -470,46 +472,46 @@ class ShardReader:
             if place is None:
                 return None
             try:
-                body = await self._read(page.name, page.base + place.start, page.base + place.end, where)
+                body = self._read(page.name, page.base + place.start, page.base + place.end, where)
             except CorruptDataError:
-                if await self._is_current_for(key, sharding, shard, minishard, began):
+                if self._is_current_for(key, sharding, shard, minishard, began):
                     raise
                 continue
             if page.name != page.index_name or body.version == page.version:
                 with self._naming(page.name, where):
-                    index = await self._parse(body.data, sharding)
+                    index = self._parse(body.data, sharding)
                 return _Minishard(index, page.name, page.base, body.version)
             self._cache.forget(key, shard)
         raise self._unsettled(key, sharding, shard)
 
-    async def _parse(self, stored: bytes, sharding: Sharding) -> MinishardIndex:
+    def _parse(self, stored: bytes, sharding: Sharding) -> MinishardIndex:
         encoding, limit = sharding.minishard_index_encoding, sharding.largest_index
-        return await self._store.in_thread(lambda: MinishardIndex.from_bytes(stored, encoding, limit))
+        return MinishardIndex.from_bytes(stored, encoding, limit)
 
-    async def _page(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Page | None:
+    def _page(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Page | None:
         place = page_of(minishard, sharding)
 
-        async def load() -> _Page | None:
-            return await self._load_page(f"{key}/{sharding.shard_name(shard)}", sharding, place)
+        def load() -> _Page | None:
+            return self._load_page(f"{key}/{sharding.shard_name(shard)}", sharding, place)
 
-        return await self._remembered(_IndexKey(key, shard, "page", place.start), load)
+        return self._remembered(_IndexKey(key, shard, "page", place.start), load)
 
-    async def _load_page(self, stem: str, sharding: Sharding, place: ByteRange) -> _Page | None:
+    def _load_page(self, stem: str, sharding: Sharding, place: ByteRange) -> _Page | None:
         """Read a part of a shard index, from `.shard` or from the older pair of `.index` and `.data`."""
         began = time.monotonic()  # what others write from now on may not be in it
         for legacy in (False, True):  # beside `.shard`, a pair is what a merge could not delete
             index_name = f"{stem}.index" if legacy else f"{stem}.shard"
             try:
-                body = await self._read(index_name, place.start, place.end, "shard index")
+                body = self._read(index_name, place.start, place.end, "shard index")
             except NotFoundError:
                 continue
             name, base = (f"{stem}.data", 0) if legacy else (index_name, sharding.index_size)
             return _Page(body.data, index_name, name, base, body.version, began)
         return None
 
-    async def _read(self, name: str, start: int, end: int, what: str) -> Body:
+    def _read(self, name: str, start: int, end: int, what: str) -> Body:
         try:
-            return await self._store.read(name, start, end)
+            return self._store.read(name, start, end)
         except DataAccessError as exc:
             message = f"{what}: {exc}"
             raise type(exc)(message) from exc

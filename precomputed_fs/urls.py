@@ -16,7 +16,7 @@ import time
 import urllib.parse
 import uuid
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ PRECOMPUTED_PREFIX = "precomputed://"
 _PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
 _CHAIN = "::"
 _LARGEST_PUT = 5 << 30  # bytes that S3 takes in one request
+_PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout"})  # settings of a client that ours has, too
 _METADATA_TIMEOUT = 0.25  # seconds; a cloud's own metadata service answers in a few milliseconds
 
 Options = dict[str, Any]
@@ -46,6 +47,10 @@ class Request(NamedTuple):
     url: str
     headers: Mapping[str, str]
     options: Mapping[str, Any] = MappingProxyType({})
+    """What an aiohttp session is to be told besides."""
+
+    needs_session: bool = False
+    """Whether only the filesystem's own aiohttp session will do."""
 
 
 class Copies(NamedTuple):
@@ -56,10 +61,6 @@ class Copies(NamedTuple):
 
     keep: Callable[[Filesystem, str, bytes], None]
     """``(fs, path, data)``: keep a copy, complete from its first moment on."""
-
-
-async def _list_nothing(_fs: Filesystem, _prefix: str, _limit: int) -> list[str]:
-    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Scheme:
     """``(fs, timeout)``: what has no option; above all, have it send each request once, since this
     package retries and two layers would multiply."""
 
-    request: Callable[[Filesystem, str, str], Awaitable[Request | None]] | None = None
+    request: Callable[[Filesystem, str, str], Request | Coroutine[Any, Any, Request | None] | None] | None = None
     """``(fs, "GET" or "HEAD", path)``: the request to send ourselves, or None to leave it to the
     filesystem. A row without it is used through fsspec's synchronous API."""
 
@@ -122,7 +123,7 @@ class Scheme:
     read: Callable[[Filesystem, str], bytes] | None = None
     """A better way than ``cat_file`` to read a whole object."""
 
-    list_names: Callable[[Filesystem, str, int], Awaitable[list[str]]] = _list_nothing
+    list_names: Callable[[Filesystem, str, int], Any] | None = None
     """``(fs, prefix, limit)``: the last parts of some names that begin with the prefix, down to the
     next ``/``, in one request; nothing where no request of the protocol does that."""
 
@@ -206,7 +207,7 @@ def _is_alive_sftp(fs: Filesystem) -> bool:
     return transport is not None and transport.is_active()
 
 
-async def _list_sftp(fs: Filesystem, prefix: str, limit: int) -> list[str]:
+def _list_sftp(fs: Filesystem, prefix: str, limit: int) -> list[str]:
     parent, _, start = prefix.rpartition("/")
     try:
         entries = itertools.islice(fs.ftp.listdir_iter(parent), limit)
@@ -260,9 +261,19 @@ def _defaults_http(timeout: float) -> Options:
     return {"encoded": True, "client_kwargs": client, "use_listings_cache": False}
 
 
-async def _request_http(fs: Filesystem, method: str, path: str) -> Request:
+def _request_http(fs: Filesystem, method: str, path: str) -> Request:
     options = {key: value for key, value in fs.kwargs.items() if key != "headers"}
-    return Request(method, path, fs.kwargs.get("headers") or {}, options)
+    headers = {**(fs.client_kwargs.get("headers") or {}), **(fs.kwargs.get("headers") or {})}
+    is_plain = not options and fs.client_kwargs.keys() <= _PLAIN_CLIENT and fs.get_client is _get_client()
+    return Request(method, path, headers, options, needs_session=not is_plain)
+
+
+@functools.cache
+def _get_client() -> Callable[..., Any]:
+    import fsspec.implementations.http  # noqa: PLC0415 - only where it is used
+
+    get_client: Callable[..., Any] = fsspec.implementations.http.get_client
+    return get_client
 
 
 # ---------------------------------------------------------------------------------------- S3
@@ -383,7 +394,7 @@ def _prepare_gcs(fs: Filesystem, _timeout: float) -> None:
         fs._request = request.__get__(fs)  # noqa: SLF001
 
 
-async def _request_gcs(fs: Filesystem, method: str, path: str) -> Request | None:
+def _request_gcs(fs: Filesystem, method: str, path: str) -> Request | None:
     if fs.requester_pays or getattr(fs, "_use_client_cert", False):
         return None
     headers = fs._get_headers(None)  # noqa: SLF001 - where the token is

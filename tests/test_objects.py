@@ -35,7 +35,7 @@ from precomputed_fs.urls import resolve
 from tests import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Iterator
 
 BODY = bytes(range(256)) * 40
 PACKED = gzip.compress(BODY, mtime=0)
@@ -57,18 +57,18 @@ def store_at(url: str, options: dict[str, Any] | None = None, *, attempts: int =
 
 def read(store: ObjectStore, name: str = NAME, *limits: int) -> bytes:
     """Read without any Content-Encoding, which only nginx applies by itself."""
-    body = store.run(store.read(name, *limits))
+    body = store.read(name, *limits)
     return gzip.decompress(body.data) if body.content_encoding == "gzip" else body.data
 
 
 def write(store: ObjectStore, name: str, data: bytes, *, create: bool = False, encoding: str = "") -> None:
-    store.run(store.write(name, data, content_type="text/x", content_encoding=encoding, create=create))
+    store.write(name, data, content_type="text/x", content_encoding=encoding, create=create)
 
 
-def failure(store: ObjectStore, coroutine: Coroutine[Any, Any, Any]) -> DataAccessError:
-    """Run what has to fail in one of our ways."""
+def failure(verb: Callable[..., Any], *args: Any, **kwargs: Any) -> DataAccessError:
+    """Do what has to fail in one of our ways."""
     with pytest.raises(DataAccessError) as caught:
-        store.run(coroutine)
+        verb(*args, **kwargs)
     return caught.value
 
 
@@ -267,7 +267,7 @@ def test_a_range_is_just_the_bytes_asked_for(readable: ObjectStore, start: int, 
 
 @pytest.mark.parametrize(("start", "end"), [(len(BODY) - 5, len(BODY) + 5), (len(BODY) + 5, len(BODY) + 9)])
 def test_a_range_past_the_end_is_corrupt(readable: ObjectStore, start: int, end: int) -> None:
-    error = failure(readable, readable.read(NAME, start, end))
+    error = failure(readable.read, NAME, start, end)
     assert type(error) is CorruptDataError
     assert NAME in str(error)
 
@@ -283,7 +283,7 @@ def test_an_empty_range_sends_nothing(s3: servers.S3Server, stores: Stores) -> N
 
 
 def test_a_range_of_an_absent_object_is_not_found(readable: ObjectStore) -> None:
-    assert type(failure(readable, readable.read("a/none", 0, 4))) is NotFoundError
+    assert type(failure(readable.read, "a/none", 0, 4)) is NotFoundError
 
 
 def test_a_range_asks_for_identity(s3: servers.S3Server, stores: Stores) -> None:
@@ -299,7 +299,7 @@ def test_a_range_of_an_encoded_object_is_refused_rather_than_wrong(
 ) -> None:
     request.getfixturevalue(where).put(BUCKET, "p/packed", PACKED, content_encoding="gzip")
     store = stores(where)
-    assert type(failure(store, store.read("packed", 0, 10))) is CorruptDataError
+    assert type(failure(store.read, "packed", 0, 10)) is CorruptDataError
 
 
 @pytest.mark.parametrize("where", ["s3", "gcs", pytest.param("azure", marks=needs_azurite)])
@@ -308,7 +308,7 @@ def test_a_whole_encoded_object_comes_as_stored_and_says_how(
 ) -> None:
     request.getfixturevalue(where).put(BUCKET, "p/packed", PACKED, content_encoding="gzip")
     store = stores(where)
-    body = store.run(store.read("packed"))
+    body = store.read("packed")
     assert (body.data, body.content_encoding) == (PACKED, "gzip")
 
 
@@ -350,7 +350,7 @@ def test_an_answer_that_is_not_the_range_is_corrupt_at_once(handler: servers.Han
     with servers.fault_server(handler) as server:
         options = {"s3": s3_options(server.url), "gs": gcs_options(server.url)}.get(scheme)
         store = store_at(server.url if scheme == "http" else f"{scheme}://{BUCKET}/p", options, attempts=3)
-        error = failure(store, store.read(NAME, 0, 10))
+        error = failure(store.read, NAME, 0, 10)
         assert type(error) is CorruptDataError
         assert NAME in str(error)
         assert server.log.count() == 1
@@ -358,7 +358,7 @@ def test_an_answer_that_is_not_the_range_is_corrupt_at_once(handler: servers.Han
 
 def test_a_local_range_past_the_end_is_not_padded(stores: Stores) -> None:
     store = stores("local")
-    assert type(failure(store, store.read(EMPTY, 0, 1))) is CorruptDataError
+    assert type(failure(store.read, EMPTY, 0, 1)) is CorruptDataError
 
 
 # ------------------------------------------------------------------------------------------------------- whole reads
@@ -370,24 +370,24 @@ def test_a_whole_object_comes_back(readable: ObjectStore) -> None:
 
 def test_an_empty_object_is_empty_and_there(readable: ObjectStore) -> None:
     assert read(readable, EMPTY) == b""
-    assert readable.run(readable.exists(EMPTY)) is True
+    assert readable.exists(EMPTY) is True
 
 
 def test_an_absent_object_is_not_found(readable: ObjectStore) -> None:
-    assert type(failure(readable, readable.read("a/none"))) is NotFoundError
+    assert type(failure(readable.read, "a/none")) is NotFoundError
 
 
 def test_exists_is_the_stores_own_word(readable: ObjectStore) -> None:
-    assert readable.run(readable.exists(NAME)) is True
-    assert readable.run(readable.exists("a/none")) is False
-    assert readable.run(readable.exists("none/none/none")) is False
+    assert readable.exists(NAME) is True
+    assert readable.exists("a/none") is False
+    assert readable.exists("none/none/none") is False
 
 
 @pytest.mark.parametrize("where", ["s3", "gcs", "s3_driver", "gcs_driver", "memory", "local", "zip", "http"])
 def test_a_folder_is_no_object(where: str, stores: Stores) -> None:
     store = stores(where)
-    assert store.run(store.exists("a")) is False
-    assert type(failure(store, store.read("a"))) is NotFoundError
+    assert store.exists("a") is False
+    assert type(failure(store.read, "a")) is NotFoundError
 
 
 @pytest.mark.parametrize("scheme", ["http", "s3", "gs"])
@@ -395,7 +395,7 @@ def test_a_body_shorter_than_announced_is_corrupt(scheme: str) -> None:
     with servers.fault_server(servers.truncated(BODY, len(BODY) + 1)) as server:
         options = {"s3": s3_options(server.url), "gs": gcs_options(server.url)}.get(scheme)
         store = store_at(server.url if scheme == "http" else f"{scheme}://{BUCKET}/p", options, attempts=2)
-        error = failure(store, store.read(NAME))
+        error = failure(store.read, NAME)
         assert type(error) is CorruptDataError
         assert server.log.count() == 2
 
@@ -413,7 +413,7 @@ async def _reset_midway(request: web.Request) -> web.StreamResponse:
 def test_a_chunked_body_without_its_end_is_corrupt() -> None:
     with servers.fault_server(_reset_midway) as server:
         store = store_at(server.url, attempts=2)
-        assert type(failure(store, store.read(NAME))) is CorruptDataError
+        assert type(failure(store.read, NAME)) is CorruptDataError
         assert server.log.count() == 2
 
 
@@ -438,7 +438,7 @@ def test_a_body_truncated_once_is_read_again() -> None:
 def test_an_odd_success_is_neither_data_nor_absence(status: int) -> None:
     with servers.fault_server(servers.respond(status)) as server:
         store = store_at(server.url)
-        assert type(failure(store, store.read(NAME))) in {DataAccessError, CorruptDataError}
+        assert type(failure(store.read, NAME)) in {DataAccessError, CorruptDataError}
 
 
 @pytest.mark.parametrize("status", [200, 203, 206, 416])
@@ -450,9 +450,9 @@ def test_without_head_a_small_get_tells_presence(no_head: int, status: int) -> N
     with servers.fault_server(handler) as server:
         store = store_at(server.url)
         if status == 203:
-            assert type(failure(store, store.exists(NAME))) is DataAccessError
+            assert type(failure(store.exists, NAME)) is DataAccessError
         else:
-            assert store.run(store.exists(NAME)) is True
+            assert store.exists(NAME) is True
         assert server.log.methods() == ["HEAD", "GET"]
         assert server.log.entries()[1].headers["Range"] == "bytes=0-0"
 
@@ -463,7 +463,7 @@ def test_without_head_a_get_tells_absence() -> None:
 
     with servers.fault_server(handler) as server:
         store = store_at(server.url)
-        assert store.run(store.exists(NAME)) is False
+        assert store.exists(NAME) is False
 
 
 # ----------------------------------------------------------------------------------- S3: signed URLs and their limits
@@ -499,14 +499,14 @@ def test_s3_that_refers_a_signed_url_elsewhere_is_asked_through_the_sdk(status: 
 def test_s3_that_refers_a_signed_head_elsewhere_is_asked_through_the_sdk(name: str, *, there: bool) -> None:
     with servers.fault_server(only_the_sdk(301, BODY)) as server:
         store = store_at(f"s3://{BUCKET}/p", s3_options(server.url))
-        assert store.run(store.exists(name)) is there
+        assert store.exists(name) is there
 
 
 @pytest.mark.parametrize("status", [301, 307, 400])
 def test_s3_that_refers_the_sdk_too_fails_soon(status: int) -> None:
     with servers.fault_server(servers.respond(status)) as server:
         store = store_at(f"s3://{BUCKET}/p", s3_options(server.url), attempts=3)
-        assert type(failure(store, store.read(NAME))) is DataAccessError
+        assert type(failure(store.read, NAME)) is DataAccessError
         assert server.log.count() < 200  # botocore follows each referral with another question
 
 
@@ -516,7 +516,7 @@ def test_names_reach_the_server_intact(where: str, name: str, request: pytest.Fi
     request.getfixturevalue(where).put(BUCKET, f"p/{name}", b"found")
     store = stores(where)
     assert read(store, name) == b"found"
-    assert store.run(store.exists(name)) is True
+    assert store.exists(name) is True
 
 
 # ------------------------------------------------------------------------------------------------------------ writes
@@ -537,7 +537,7 @@ def test_a_write_replaces(writable: ObjectStore, fresh: str) -> None:
 def test_create_never_replaces(writable: ObjectStore, fresh: str, *, first: bool) -> None:
     write(writable, fresh, b"old", create=first)
     for _ in range(2):
-        error = failure(writable, writable.write(fresh, b"new", content_type="a/b", content_encoding="", create=True))
+        error = failure(writable.write, fresh, b"new", content_type="a/b", content_encoding="", create=True)
         assert type(error) is AlreadyExistsError
     assert read(writable, fresh) == b"old"
 
@@ -545,8 +545,8 @@ def test_create_never_replaces(writable: ObjectStore, fresh: str, *, first: bool
 def test_deleting_twice_is_no_error(writable: ObjectStore, fresh: str) -> None:
     write(writable, fresh, BODY)
     for _ in range(2):
-        writable.run(writable.delete(fresh))
-    assert writable.run(writable.exists(fresh)) is False
+        writable.delete(fresh)
+    assert writable.exists(fresh) is False
 
 
 def test_a_written_file_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -600,26 +600,26 @@ def listed(request: pytest.FixtureRequest, stores: Stores, root: Path) -> Object
     [("l/", {"aa", "ab.gz", "ac", "b"}), ("l/a", {"aa", "ab.gz", "ac"}), ("l/ab", {"ab.gz"}), ("none/", set())],
 )
 def test_a_listing_has_the_last_parts(listed: ObjectStore, prefix: str, names: set[str]) -> None:
-    assert set(listed.run(listed.list_names(prefix, 100))) == names
+    assert set(listed.list_names(prefix, 100)) == names
 
 
 def test_a_listing_is_limited(listed: ObjectStore) -> None:
-    assert len(listed.run(listed.list_names("l/", 2))) == 2
+    assert len(listed.list_names("l/", 2)) == 2
 
 
 @pytest.mark.parametrize("where", ["s3", "gcs"])
 def test_a_listing_is_one_request(where: str, stores: Stores, request: pytest.FixtureRequest) -> None:
     store, log = stores(where), request.getfixturevalue(where).log
-    store.run(store.list_names("a/", 1))
+    store.list_names("a/", 1)
     log.clear()
-    store.run(store.list_names("a/", 1))
+    store.list_names("a/", 1)
     assert log.count() == 1
 
 
 @pytest.mark.parametrize("where", ["http", "local", "memory", "zip"])
 def test_what_has_no_listing_request_lists_nothing(where: str, stores: Stores) -> None:
     store = stores(where)
-    assert store.run(store.list_names("a/", 10)) == []
+    assert store.list_names("a/", 10) == []
 
 
 # ----------------------------------------------------------------------------------------------------------- retries
@@ -653,7 +653,7 @@ def test_a_failure_that_may_pass_is_tried_again(status: int) -> None:
 def test_a_failure_that_stays_is_not_tried_again(status: int) -> None:
     with servers.fault_server(servers.respond(status)) as server:
         store = store_at(server.url, attempts=3)
-        failure(store, store.read(NAME))
+        failure(store.read, NAME)
         assert server.log.count() == 1
 
 
@@ -681,7 +681,7 @@ def test_no_attempt_begins_after_the_time_is_over(monkeypatch: pytest.MonkeyPatc
     with servers.fault_server(servers.respond(503)) as server:
         store = store_at(server.url, attempts=1000)
         began = time.monotonic()
-        error = failure(store, store.read(NAME))
+        error = failure(store.read, NAME)
         assert time.monotonic() - began < 3
         assert type(error) is DataAccessError
         assert 1 < server.log.count() < 10
@@ -690,7 +690,7 @@ def test_no_attempt_begins_after_the_time_is_over(monkeypatch: pytest.MonkeyPatc
 def test_giving_up_says_so() -> None:
     with servers.fault_server(servers.respond(503, b"", {"Retry-After": "0"})) as server:
         store = store_at(server.url, attempts=3)
-        assert "gave up" in str(failure(store, store.read(NAME)))
+        assert "gave up" in str(failure(store.read, NAME))
 
 
 # ----------------------------------------------------------------------------------- errors: HTTP, S3, GCS by status
@@ -769,21 +769,21 @@ def failing() -> Iterator[Failing]:
 class TestReadingByStatus:
     def test_read(self, failing: Failing, scheme: str, status: int, expected: type, *, driver: bool) -> None:
         store = failing.store(scheme, status, driver=driver)
-        error = failure(store, store.read(NAME))
+        error = failure(store.read, NAME)
         assert type(error) is expected
         assert NAME in str(error)
         assert failing.log.count() == 1
 
     def test_range(self, failing: Failing, scheme: str, status: int, expected: type, *, driver: bool) -> None:
         store = failing.store(scheme, status, driver=driver)
-        assert type(failure(store, store.read(NAME, 0, 4))) is expected
+        assert type(failure(store.read, NAME, 0, 4)) is expected
 
     def test_exists(self, failing: Failing, scheme: str, status: int, expected: type, *, driver: bool) -> None:
         store = failing.store(scheme, status, driver=driver)
         if expected is NotFoundError:
-            assert store.run(store.exists(NAME)) is False
+            assert store.exists(NAME) is False
         else:
-            assert type(failure(store, store.exists(NAME))) is expected
+            assert type(failure(store.exists, NAME)) is expected
         assert failing.log.count() <= 3
 
 
@@ -792,7 +792,7 @@ class TestReadingByStatus:
 class TestWritingByStatus:
     def test_overwrite(self, failing: Failing, scheme: str, status: int, expected: type) -> None:
         store = failing.store(scheme, status)
-        error = failure(store, store.write(NAME, BODY, content_type="a/b", create=False))
+        error = failure(store.write, NAME, BODY, content_type="a/b", create=False)
         assert type(error) is expected
         assert NAME in str(error)
         assert failing.log.count() == 1
@@ -800,20 +800,20 @@ class TestWritingByStatus:
     def test_delete(self, failing: Failing, scheme: str, status: int, expected: type) -> None:
         store = failing.store(scheme, status)
         if expected is NotFoundError:
-            store.run(store.delete(NAME))
+            store.delete(NAME)
         else:
-            assert type(failure(store, store.delete(NAME))) is expected
+            assert type(failure(store.delete, NAME)) is expected
 
     def test_list(self, failing: Failing, scheme: str, status: int, expected: type) -> None:
         store = failing.store(scheme, status)
-        assert type(failure(store, store.list_names("a/", 5))) is expected
+        assert type(failure(store.list_names, "a/", 5)) is expected
 
 
 @pytest.mark.parametrize("scheme", ["http", "gs"])
 def test_a_bad_request_is_an_error_of_its_own(failing: Failing, scheme: str) -> None:
     store = failing.store(scheme, 429)
     failing.status = 400
-    assert type(failure(store, store.read(NAME))) is DataAccessError
+    assert type(failure(store.read, NAME)) is DataAccessError
 
 
 def refusing_writes(status: int) -> servers.Handler:
@@ -834,7 +834,7 @@ def test_creating_by_status(scheme: str, status: int, expected: type) -> None:
     with servers.fault_server(refusing_writes(status)) as server:
         options = s3_options(server.url) if scheme == "s3" else gcs_options(server.url)
         store = store_at(f"{scheme}://{BUCKET}/p", options)
-        error = failure(store, store.write(NAME, BODY, content_type="a/b", create=True))
+        error = failure(store.write, NAME, BODY, content_type="a/b", create=True)
         assert type(error) is expected
 
 
@@ -842,9 +842,9 @@ def test_creating_by_status(scheme: str, status: int, expected: type) -> None:
 def test_a_missing_bucket_is_not_found(where: str, request: pytest.FixtureRequest) -> None:
     url, options = request.getfixturevalue(f"in_{where}")
     store = store_at(url.replace(BUCKET, "no-such-bucket"), options)
-    assert type(failure(store, store.read(NAME))) is NotFoundError
-    assert store.run(store.exists(NAME)) is False
-    assert type(failure(store, store.write(NAME, b"x", content_type="a/b", create=False))) is NotFoundError
+    assert type(failure(store.read, NAME)) is NotFoundError
+    assert store.exists(NAME) is False
+    assert type(failure(store.write, NAME, b"x", content_type="a/b", create=False)) is NotFoundError
 
 
 @needs_azurite
@@ -853,9 +853,9 @@ def test_azure_with_a_wrong_key_is_denied(azure: servers.AzureServer) -> None:
     parts = azure.storage_options["connection_string"].split(";")
     changed = ";".join(f"AccountKey={wrong}" if part.startswith("AccountKey") else part for part in parts)
     store = store_at(f"az://{BUCKET}/p", {"connection_string": changed})
-    assert type(failure(store, store.read(NAME))) is AccessDeniedError
-    assert type(failure(store, store.exists(NAME))) is AccessDeniedError
-    assert type(failure(store, store.write(NAME, b"x", content_type="a/b", create=False))) is AccessDeniedError
+    assert type(failure(store.read, NAME)) is AccessDeniedError
+    assert type(failure(store.exists, NAME)) is AccessDeniedError
+    assert type(failure(store.write, NAME, b"x", content_type="a/b", create=False)) is AccessDeniedError
 
 
 @pytest.mark.parametrize("scheme", ["http", "s3", "gs"])
@@ -864,14 +864,14 @@ def test_a_refused_connection_is_unreachable_and_not_tried_again(scheme: str) ->
     options = {"http": {}, "s3": s3_options(url), "gs": gcs_options(url)}
     store = store_at(url if scheme == "http" else f"{scheme}://{BUCKET}/p", options[scheme], attempts=5)
     began = time.monotonic()
-    assert type(failure(store, store.read(NAME))) is DataAccessError
-    assert type(failure(store, store.exists(NAME))) is DataAccessError
+    assert type(failure(store.read, NAME)) is DataAccessError
+    assert type(failure(store.exists, NAME)) is DataAccessError
     assert time.monotonic() - began < 3
 
 
 def test_a_host_without_an_address_is_unreachable() -> None:
     store = store_at("http://no-such-host.invalid/p")
-    assert type(failure(store, store.read(NAME))) is DataAccessError
+    assert type(failure(store.read, NAME)) is DataAccessError
 
 
 # ------------------------------------------------------------------------------------------------------- errors: sftp
@@ -881,7 +881,7 @@ def test_a_host_without_an_address_is_unreachable() -> None:
 def test_sftp_refused_is_unreachable(sftp: servers.SftpServer, root: Path) -> None:
     port = int(servers.refused_url().rpartition(":")[2])
     store = store_at(f"sftp://127.0.0.1{root}", {**sftp.storage_options, "port": port})
-    assert type(failure(store, store.read(NAME))) is DataAccessError
+    assert type(failure(store.read, NAME)) is DataAccessError
 
 
 @needs_sshd
@@ -890,7 +890,7 @@ def test_sftp_with_a_wrong_password_is_denied(sftp: servers.SftpServer, root: Pa
     options = {**sftp.storage_options, "password": "wrong"}
     del options["key_filename"]
     store = store_at(f"sftp://127.0.0.1{root}", options)
-    error = failure(store, store.read(NAME))
+    error = failure(store.read, NAME)
     assert type(error) is AccessDeniedError
     assert "wrong" not in str(error)
 
@@ -906,7 +906,7 @@ def test_sftp_writes_where_no_folder_is_yet(stores: Stores, root: Path) -> None:
 @needs_sshd
 def test_sftp_onto_a_folder_is_not_absence(stores: Stores) -> None:
     store = stores("sftp")
-    error = failure(store, store.write("a", BODY, content_type="a/b", create=False))
+    error = failure(store.write, "a", BODY, content_type="a/b", create=False)
     store.close()
     assert type(error) is DataAccessError
 
@@ -916,7 +916,7 @@ def test_sftp_onto_a_folder_is_not_absence(stores: Stores) -> None:
 
 def test_a_missing_archive_is_not_found(tmp_path: Path) -> None:
     store = store_at(f"zip://::{tmp_path}/none.zip")
-    error = failure(store, store.read(NAME))
+    error = failure(store.read, NAME)
     assert type(error) is NotFoundError
     assert "none.zip" in str(error)
 
@@ -925,14 +925,14 @@ def test_a_missing_archive_is_not_found(tmp_path: Path) -> None:
 def test_what_is_no_archive_is_corrupt(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.zip").write_bytes(content)
     store = store_at(f"zip://::{tmp_path}/bad.zip")
-    assert type(failure(store, store.read(NAME))) is CorruptDataError
+    assert type(failure(store.read, NAME)) is CorruptDataError
 
 
 def test_a_truncated_archive_is_corrupt(tmp_path: Path, root: Path) -> None:
     whole = (root / "archive.zip").read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
     store = store_at(f"zip://pyramid::{tmp_path}/cut.zip")
-    assert type(failure(store, store.read(NAME))) is CorruptDataError
+    assert type(failure(store.read, NAME)) is CorruptDataError
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -944,7 +944,7 @@ def test_a_damaged_member_is_corrupt(tmp_path: Path, compression: int) -> None:
     content[2000:2100] = bytes(100)
     path.write_bytes(content)
     store = store_at(f"zip://::{path}")
-    error = failure(store, store.read("x"))
+    error = failure(store.read, "x")
     store.close()
     assert type(error) is CorruptDataError
 
@@ -987,7 +987,7 @@ def test_a_file_that_may_not_be_read_is_denied(open_to_all: Path) -> None:
     (open_to_all / "x").chmod(0)
     store = store_at(str(open_to_all))
     with as_nobody():
-        error = failure(store, store.read("x"))
+        error = failure(store.read, "x")
     assert type(error) is AccessDeniedError
 
 
@@ -998,7 +998,7 @@ def test_a_folder_that_may_not_be_entered_is_denied_and_not_absent(open_to_all: 
     store = store_at(str(open_to_all))
     try:
         with as_nobody():
-            errors = [failure(store, store.read("d/x")), failure(store, store.exists("d/x"))]
+            errors = [failure(store.read, "d/x"), failure(store.exists, "d/x")]
     finally:
         (open_to_all / "d").chmod(0o777)
     assert [type(error) for error in errors] == [AccessDeniedError] * 2
@@ -1011,7 +1011,7 @@ def test_a_folder_that_may_not_be_written_is_denied(open_to_all: Path, name: str
     (open_to_all / "d").chmod(0o555)
     store = store_at(str(open_to_all))
     with as_nobody():
-        error = failure(store, store.write(name, BODY, content_type="a/b", create=create))
+        error = failure(store.write, name, BODY, content_type="a/b", create=create)
     assert type(error) is AccessDeniedError
     assert list((open_to_all / "d").iterdir()) == []
 
@@ -1019,22 +1019,22 @@ def test_a_folder_that_may_not_be_written_is_denied(open_to_all: Path, name: str
 def test_writing_onto_a_folder_is_neither_success_nor_absence(tmp_path: Path) -> None:
     (tmp_path / "d/e").mkdir(parents=True)
     store = store_at(str(tmp_path))
-    error = failure(store, store.write("d", BODY, content_type="a/b", create=False))
+    error = failure(store.write, "d", BODY, content_type="a/b", create=False)
     assert type(error) is DataAccessError
     assert [path.name for path in tmp_path.rglob("*")] == ["d", "e"]
 
 
 def test_below_a_file_there_is_nothing(stores: Stores) -> None:
     store = stores("local")
-    assert type(failure(store, store.read(f"{NAME}/x"))) is NotFoundError
-    assert store.run(store.exists(f"{NAME}/x")) is False
+    assert type(failure(store.read, f"{NAME}/x")) is NotFoundError
+    assert store.exists(f"{NAME}/x") is False
 
 
 @pytest.mark.parametrize("create", [True, False])
 def test_writing_below_a_file_is_neither_success_nor_absence(tmp_path: Path, *, create: bool) -> None:
     (tmp_path / "file").write_bytes(b"x")
     store = store_at(str(tmp_path))
-    error = failure(store, store.write("file/x", BODY, content_type="a/b", create=create))
+    error = failure(store.write, "file/x", BODY, content_type="a/b", create=create)
     assert type(error) is DataAccessError
     assert (tmp_path / "file").read_bytes() == b"x"
 
@@ -1042,9 +1042,9 @@ def test_writing_below_a_file_is_neither_success_nor_absence(tmp_path: Path, *, 
 @pytest.mark.parametrize("name", ["n" * 300, "/".join(["n" * 200] * 30)])
 def test_a_name_too_long_is_an_error_of_its_own(tmp_path: Path, name: str) -> None:
     store = store_at(str(tmp_path))
-    assert type(failure(store, store.read(name))) is NotFoundError  # a name that cannot be is not there
-    assert store.run(store.exists(name)) is False
-    error = failure(store, store.write(name, BODY, content_type="a/b", create=True))
+    assert type(failure(store.read, name)) is NotFoundError  # a name that cannot be is not there
+    assert store.exists(name) is False
+    error = failure(store.write, name, BODY, content_type="a/b", create=True)
     assert type(error) is DataAccessError
     assert errno.ENAMETOOLONG in {getattr(cause, "errno", None) for cause in (error.__cause__, error.__context__)}
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -1058,7 +1058,7 @@ def test_a_disk_that_is_full_leaves_the_old_file_and_nothing_else(tmp_path: Path
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as far as a write is concerned, the disk is full
     try:
-        error = failure(store, store.write(name, BODY, content_type="a/b", create=create))
+        error = failure(store.write, name, BODY, content_type="a/b", create=create)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert type(error) is DataAccessError
@@ -1096,9 +1096,9 @@ def github(handler: servers.Handler, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def test_github_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     with github(github_api(), monkeypatch) as store:
         assert read(store, "info") == b"{}"
-        assert type(failure(store, store.read("none"))) is NotFoundError
-        assert store.run(store.exists("info")) is True
-        assert store.run(store.exists("none")) is False
+        assert type(failure(store.read, "none")) is NotFoundError
+        assert store.exists("info") is True
+        assert store.exists("none") is False
 
 
 @pytest.mark.parametrize(
@@ -1107,7 +1107,7 @@ def test_github_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_github_by_status(status: int, expected: type, monkeypatch: pytest.MonkeyPatch) -> None:
     with github(github_api(status), monkeypatch) as store:
-        error = failure(store, store.read("info"))
+        error = failure(store.read, "info")
         assert type(error) is expected
         assert "github-token" not in str(error)
 
@@ -1117,7 +1117,7 @@ def test_github_by_status(status: int, expected: type, monkeypatch: pytest.Monke
 )
 def test_github_without_its_repository(status: int, expected: type, monkeypatch: pytest.MonkeyPatch) -> None:
     with github(servers.respond(status), monkeypatch) as store:
-        assert type(failure(store, store.read("info"))) is expected
+        assert type(failure(store.read, "info")) is expected
 
 
 # -------------------------------------------------------------------------------------------------- a filesystem given
@@ -1127,7 +1127,7 @@ def test_a_filesystem_given_is_the_one_used(root: Path) -> None:
     fs = fsspec.filesystem("dir", path=str(root), fs=fsspec.filesystem("file"))
     store = ObjectStore(resolve("a", fs=fs), attempts=1, timeout=5)
     assert read(store, "blob") == BODY
-    assert type(failure(store, store.read("none"))) is NotFoundError
+    assert type(failure(store.read, "none")) is NotFoundError
 
 
 def test_a_filesystem_bound_to_another_loop_is_refused() -> None:

@@ -1458,11 +1458,11 @@ class Hold:
         self._verb = getattr(self._store, verb)
         setattr(self._store, verb, self._pass_on)
 
-    async def _pass_on(self, *args: Any, **kwargs: Any) -> Any:
+    def _pass_on(self, *args: Any, **kwargs: Any) -> Any:
         if self.holding:
             self.arrived.set()
-            assert await self._store.in_thread(lambda: self.go.wait(servers.DEADLINE))
-        return await self._verb(*args, **kwargs)
+            assert self.go.wait(servers.DEADLINE)
+        return self._verb(*args, **kwargs)
 
 
 class HeldFiles(LocalFileSystem):  # type: ignore[misc]

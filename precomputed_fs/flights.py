@@ -1,0 +1,327 @@
+"""How much is done at once: jobs under way in threads, and their results handed over as they come.
+
+A job reads, decodes and pastes in one thread: nothing is handed from thread to thread in between. Threads that
+wait for a server cost next to nothing, those that compute want a core each; so there are few to begin with, and
+more for as long as they compute little.
+"""
+
+import asyncio
+import collections
+import concurrent.futures
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+Job = Callable[[], Any]
+"""Does one thing, in some thread, and returns what came of it."""
+
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_QUICK = 2e-4  # seconds, of a job that is better run than handed to a thread
+_TURN = 1e-3  # seconds of such jobs, after which their results are handed over
+_PATIENCE = 2e-3  # seconds that are spent on jobs before it is known that they are not quick
+_SHARE = 0.25  # of what is under way, that is handed over at once when it has ended
+_MOMENT = 2e-3  # seconds, after which it is handed over anyway
+_IDLE = 0.5  # seconds of computing in a second, for all threads together: less, and there may be more of them
+_MOST = 256  # threads of one filesystem
+_LINGER = 5.0  # seconds that a thread waits for something to do
+_DOORS = 128  # calls of coroutines that are in threads at once
+
+
+class _Pool:
+    """Threads that are made when all others are busy, and end when there is nothing to do for a while.
+
+    They are daemons: the interpreter does not wait for them.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
+        self._todo: collections.deque[Callable[[], None]] = collections.deque()
+        self._came = threading.Condition(threading.Lock())
+        self._idle = self._alive = 0
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Have some thread call a function, which must not raise."""
+        with self._came:
+            self._todo.append(function)
+            if len(self._todo) <= self._idle:
+                self._came.notify()
+                return
+            if self._alive == self._most:
+                return
+            self._alive += 1
+        try:
+            threading.Thread(target=self._work, daemon=True, name="precomputed_fs").start()
+        except RuntimeError:  # the interpreter is about to end, and starts no threads any more
+            with self._came:
+                self._alive -= 1
+                self._todo.remove(function)
+            function()
+
+    def _work(self) -> None:
+        while self._work_once():
+            pass
+
+    def _work_once(self) -> bool:
+        with self._came:
+            while not self._todo:
+                self._idle += 1
+                came = self._came.wait(_LINGER)
+                self._idle -= 1
+                if not came and not self._todo:
+                    self._alive -= 1
+                    return False
+            function = self._todo.popleft()
+        function()
+        return True
+
+
+_workers = _Pool()
+_doors = _Pool(_DOORS)  # apart from the workers, which the calls behind these may wait for
+_current = threading.local()
+
+
+async def in_thread(function: Callable[[], _T]) -> _T:
+    """Call a function in some thread, and await it in any event loop.
+
+    If the caller is cancelled before a thread has begun, it is not called; what has begun goes on.
+    """
+    future: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+    def call() -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(function())
+            except BaseException as exc:  # noqa: BLE001 - it is raised where the result is awaited
+                future.set_exception(exc)
+
+    _doors.call(call)
+    return await asyncio.wrap_future(future)
+
+
+@contextlib.contextmanager
+def only_waiting() -> Iterator[None]:
+    """Mark what only waits for others and does nothing itself: a flight that is cancelled leaves it behind."""
+    flight = getattr(_current, "flight", None)
+    if flight is None:
+        yield
+        return
+    flight.leave()
+    try:
+        yield
+    finally:
+        flight.come_back()
+
+
+@contextlib.contextmanager
+def ended_by(stop: Callable[[], Any]) -> Iterator[None]:
+    """Say how to end what the block does, if the flight that it belongs to is cancelled."""
+    flight = getattr(_current, "flight", None)
+    if flight is None:
+        yield
+        return
+    flight.stops.add(stop)
+    try:
+        flight.check()
+        yield
+    finally:
+        flight.stops.discard(stop)
+
+
+class Crew:
+    """How many threads work for one filesystem.
+
+    Parameters
+    ----------
+    remote : bool
+        Whether they may wait for a server, so that there may be more of them than cores.
+    """
+
+    def __init__(self, *, remote: bool) -> None:
+        self.remote = remote
+        self.size = 2 * _CORES
+
+    def adapt(self, computed: float, seconds: float) -> None:
+        """Let there be more threads, if those there are have computed little in so many seconds."""
+        if self.remote and computed < _IDLE * seconds:
+            self.size = min(2 * self.size, _MOST)
+
+
+class Flight:
+    """Jobs under way at once, for one caller.
+
+    Quick ones are done by the caller, where no server is waited for: to hand one over takes longer
+    than to read a small file. Results are handed over some at a time: when a quarter of all that is
+    under way has ended, or after a moment.
+    """
+
+    def __init__(self, crew: Crew) -> None:
+        self.stops: set[Callable[[], Any]] = set()
+        self._crew = crew
+        self._todo: collections.deque[Job] = collections.deque()
+        self._ended: list[tuple[Any, BaseException | None]] = []
+        self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
+        self._enough = threading.Event()
+        self._is_closed = False
+        self._under_way = 0
+        self._at_work = 0  # threads
+        self._busy = 0  # those of them that do not just wait
+        self._computed, self._looked = 0.0, time.perf_counter()
+        self._needs_threads = crew.remote
+        self._run_here, self._seconds_here = 0, 0.0
+
+    def __len__(self) -> int:
+        return self._under_way
+
+    def advance(self, new: list[Job]) -> list[Any]:
+        """Start some more, wait until any have ended, and return their results.
+
+        Raises
+        ------
+        Exception
+            What the first job that failed has raised.
+        """
+        with self._lock:
+            if self._is_closed:
+                return []
+            self._todo.extend(new)
+            self._under_way += len(new)
+            self._enough.clear()
+            self._look()
+        if self._needs_threads:
+            self._wait()
+        else:
+            self._run_some()
+        with self._lock:
+            ended, self._ended = self._ended, []
+            self._under_way -= len(ended)
+        for _, error in ended:
+            if error is not None:
+                raise error
+        return [result for result, _ in ended]
+
+    def cancel(self) -> None:
+        """Begin nothing more, and end what can be ended."""
+        with self._lock:
+            self._is_closed = True
+            self._todo.clear()
+            self._enough.set()
+        for stop in list(self.stops):
+            stop()
+
+    def join(self) -> None:
+        """Wait until nothing is under way, but for what waits for others and will do nothing any more."""
+        with self._left:
+            while self._busy and getattr(_current, "flight", None) is not self:
+                self._left.wait()
+
+    def check(self) -> None:
+        """Raise CancelledError if nothing more is to be done."""
+        if self._is_closed:
+            raise asyncio.CancelledError
+
+    def leave(self) -> None:
+        """Count the calling thread as one that waits."""
+        with self._left:
+            self._busy -= 1
+            self._left.notify_all()
+
+    def come_back(self) -> None:
+        """Count the calling thread as one that does something; raise CancelledError if it must not."""
+        with self._lock:
+            self._busy += 1
+        self.check()
+
+    # ------------------------------------------------------------------------- in the caller
+
+    def _wait(self) -> None:
+        """Wait for enough results, and see to it that there are enough threads."""
+        self._call_threads()
+        while not self._enough.wait(_MOMENT) and not self._ended:
+            self._call_threads()
+
+    def _call_threads(self) -> None:
+        now = time.perf_counter()
+        with self._lock:
+            if self._todo and now - self._looked >= _MOMENT:
+                self._crew.adapt(self._computed, now - self._looked)
+            if now - self._looked >= _MOMENT:
+                self._computed, self._looked = 0.0, now
+            missing = min(self._crew.size - self._at_work, len(self._todo))
+            self._at_work += max(0, missing)
+        for _ in range(missing):
+            _workers.call(self._work)
+
+    def _run_some(self) -> None:
+        """Do some jobs in the calling thread, until it is time to hand over the results."""
+        began = time.perf_counter()
+        seconds = 0.0
+        with self._engaged():
+            while seconds < _TURN and (job := self._take()) is not None:
+                self._do(job)
+                self._run_here += 1
+                seconds = time.perf_counter() - began
+        self._seconds_here += seconds
+        self._needs_threads = self._seconds_here > max(_PATIENCE, _QUICK * self._run_here)
+
+    # ---------------------------------------------------------------------------- in a thread
+
+    def _work(self) -> None:
+        with self._engaged():
+            while (job := self._take(leaving=1)) is not None:
+                self._do(job)
+
+    def _take(self, leaving: int = 0) -> Job | None:
+        """Take a job; a thread of the pool that finds none is not at work any more."""
+        with self._lock:
+            if self._todo:
+                return self._todo.popleft()
+            self._at_work -= leaving
+            return None
+
+    def _do(self, job: Job) -> None:
+        began = time.thread_time()
+        error: BaseException | None = None
+        result = None
+        try:
+            result = job()
+        except BaseException as exc:  # noqa: BLE001 - it is raised where the results are taken
+            error = exc
+        with self._lock:
+            self._computed += time.thread_time() - began
+            self._ended.append((result, error))
+            self._look()
+
+    @contextlib.contextmanager
+    def _engaged(self) -> Iterator[None]:
+        """Have the calling thread do jobs of this flight, which may be within one of another's."""
+        outer = getattr(_current, "flight", None)
+        _current.flight = self
+        with self._lock:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            _current.flight = outer
+            self.leave()
+
+    def _look(self) -> None:
+        """Have the results handed over, if these are enough or the last one is a failure."""
+        if self._ended and (len(self._ended) >= _SHARE * self._under_way or self._ended[-1][1] is not None):
+            self._enough.set()
+
+
+def _renew() -> None:
+    """Begin anew in a forked child, where there are no threads."""
+    global _workers, _doors
+    _workers, _doors = _Pool(), _Pool(_DOORS)
+    _current.flight = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

@@ -1,0 +1,379 @@
+"""How one HTTP request travels: over a connection that is kept, in the thread that asks.
+
+Only what reading takes: requests without a body, and answers that are no redirect. A body comes from the
+socket straight into the bytes that are returned; an event loop's client copies it twice on the way, which takes
+as long as to decode it.
+"""
+
+import base64
+import collections
+import contextlib
+import http
+import http.client
+import select
+import socket
+import ssl
+import struct
+import sys
+import threading
+import urllib.parse
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+_MOST_KEPT = 256  # connections to one host that wait for their next request
+_LARGEST_HEAD = 1 << 16  # bytes
+_LARGEST_LINE = 1 << 12  # bytes, of what is between the chunks of a body
+_PEEKED = 1 << 11  # bytes; a usual head takes 300
+_READ_AT_ONCE = 1 << 26  # bytes that are reserved on a server's word
+_DISCARDED = 1 << 16  # bytes of an unwanted body, that are read to keep the connection
+_HAS_SOCKET_TIMEOUT = sys.platform == "linux"  # MSG_WAITALL and Python's own timeouts exclude each other
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answers to a request."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    """By their names in lower case."""
+
+    body: bytes = b""
+    """As it was sent, not decoded; left out where the status is not the one that was wanted."""
+
+
+class HttpClient:
+    """Connections to servers, for any number of threads.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds to connect in, and without a byte of an answer.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._kept: dict[tuple[str, str], collections.deque[_Connection]] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._lock = threading.Lock()
+        weakref.finalize(self, _close_all, self._kept)
+
+    def ask(self, method: str, url: str, headers: Mapping[str, str], wanted: int = http.HTTPStatus.OK) -> Answer:
+        """Send a request and wait for its answer.
+
+        Parameters
+        ----------
+        method : str
+            GET or HEAD: what may be sent again if a kept connection turns out to be closed.
+        url : str
+            Quoted as it is to be sent. A user and password in it become an Authorization header.
+        headers : mapping
+            Besides Host.
+        wanted : int
+            The status of an answer whose body is wanted.
+
+        Raises
+        ------
+        TimeoutError, ConnectionError, OSError
+            If the server cannot be reached, falls silent or closes the connection.
+        http.client.IncompleteRead
+            If a body ends too early.
+        http.client.HTTPException
+            If the URL cannot be sent, or what comes back is not HTTP.
+        """
+        parts = urllib.parse.urlsplit(url)
+        request = _Request(method, _encoded(method, parts, headers), wanted)
+        kept = self._kept.setdefault((parts.scheme, parts.netloc), collections.deque())
+        connection = _idle_one(kept)
+        if connection is not None:
+            with contextlib.suppress(_ClosedError):
+                return _ask(connection, request, kept)
+        return _ask(self._connect(parts), request, kept)
+
+    def close(self) -> None:
+        """Close what is not in use."""
+        _close_all(self._kept)
+
+    def _connect(self, parts: urllib.parse.SplitResult) -> "_Connection":
+        is_secure = parts.scheme == "https"
+        if not parts.hostname:
+            message = "no host"
+            raise http.client.InvalidURL(message)
+        sock = socket.create_connection((parts.hostname, parts.port or (443 if is_secure else 80)), self._timeout)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if is_secure:
+                # An answer without a length ends with the connection: it must be the server that ended it.
+                sock = self._context().wrap_socket(sock, server_hostname=parts.hostname, suppress_ragged_eofs=False)
+            elif _HAS_SOCKET_TIMEOUT:
+                return _Connection(sock, _SocketReader(sock, self._timeout))
+            return _Connection(sock, sock.makefile("rb"))
+        except BaseException:
+            sock.close()
+            raise
+
+    def _context(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._tls is None:
+                self._tls = ssl.create_default_context()
+            return self._tls
+
+
+class _Request(NamedTuple):
+    method: str
+    encoded: bytes
+    wanted: int
+
+
+class _ClosedError(ConnectionResetError):
+    """The server closed the connection before it answered, as it may with one that was kept."""
+
+    def __init__(self) -> None:
+        super().__init__("the server closed the connection without an answer")
+
+
+def _ask(connection: "_Connection", request: _Request, kept: "collections.deque[_Connection]") -> Answer:
+    """Ask on one connection, and keep it or close it."""
+    try:
+        answer = connection.ask(request)
+    except BaseException:
+        connection.close()
+        raise
+    if connection.is_reusable and len(kept) < _MOST_KEPT:
+        kept.append(connection)
+    else:
+        connection.close()
+    return answer
+
+
+def _idle_one(kept: "collections.deque[_Connection]") -> "_Connection | None":
+    """Take a kept connection that the server has neither closed nor sent anything on."""
+    with contextlib.suppress(IndexError):
+        while True:
+            connection = kept.pop()
+            if connection.is_silent():
+                return connection
+            connection.close()
+    return None
+
+
+def _close_all(kept: "dict[tuple[str, str], collections.deque[_Connection]]") -> None:
+    for connections in kept.values():
+        with contextlib.suppress(IndexError):
+            while True:
+                connections.pop().close()
+
+
+# --------------------------------------------------------------------------------- requests
+
+
+def _encoded(method: str, parts: urllib.parse.SplitResult, headers: Mapping[str, str]) -> bytes:
+    user, at, host = parts.netloc.rpartition("@")
+    lines = {"Host": host if host.isascii() else host.encode("idna").decode(), "Accept": "*/*"}
+    lines["User-Agent"] = "precomputed_fs"
+    if at:
+        lines["Authorization"] = f"Basic {base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode()}"
+    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    if not target.isascii() or " " in target or not target.isprintable():
+        message = "a URL is to be quoted"
+        raise http.client.InvalidURL(message)
+    text = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in {**lines, **headers}.items())]
+    if not all(map(str.isprintable, text)):
+        message = "a header with a line's end in it"
+        raise http.client.InvalidURL(message)
+    return "\r\n".join([*text, "", ""]).encode("latin-1")
+
+
+# ---------------------------------------------------------------------------------- answers
+
+
+class _Reader(Protocol):
+    """What an answer is read from; `io.BufferedReader` is one."""
+
+    def peek(self, size: int, /) -> bytes: ...
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class _SocketReader:
+    """A socket, read by the kernel into the very bytes that are returned, in one call."""
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        self._sock = sock
+        seconds = struct.pack("ll", int(timeout), max(1, int(timeout % 1 * 1e6)))
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+
+    def peek(self, size: int, /) -> bytes:
+        return self._receive(size, socket.MSG_PEEK)
+
+    def read(self, size: int, /) -> bytes:
+        return self._receive(size, socket.MSG_WAITALL)
+
+    def close(self) -> None:
+        pass  # the socket is closed by who opened it
+
+    def _receive(self, size: int, flags: int) -> bytes:
+        try:
+            return self._sock.recv(size, flags)
+        except BlockingIOError:
+            message = "the server has fallen silent"
+            raise TimeoutError(message) from None
+
+
+class _Connection:
+    """One connection, used by one thread at a time."""
+
+    def __init__(self, sock: socket.socket, reader: _Reader) -> None:
+        self.is_reusable = False
+        self._sock = sock
+        self._reader = reader
+        if hasattr(select, "poll"):
+            self._poll = select.poll()
+            self._poll.register(sock, select.POLLIN)
+
+    def is_silent(self) -> bool:
+        """Tell whether there is nothing to read: neither the end, nor what nobody asked for."""
+        if hasattr(select, "poll"):
+            return not self._poll.poll(0)
+        return not select.select([self._sock], [], [], 0)[0]
+
+    def ask(self, request: _Request) -> Answer:
+        self.is_reusable = False
+        try:
+            self._sock.sendall(request.encoded)
+            head = self._read_head()
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError) as exc:
+            raise _ClosedError from exc
+        except BlockingIOError:
+            message = "the server takes no request"
+            raise TimeoutError(message) from None
+        return self._read_body(head, request)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._sock.close()
+
+    def _read_head(self) -> "_Head":
+        while True:
+            head = _Head.parse(self._read_until(b"\r\n\r\n", _LARGEST_HEAD, first=True))
+            if head.answer.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                raise http.client.BadStatusLine(head.answer.reason)
+            if head.answer.status >= http.HTTPStatus.OK:
+                return head
+
+    def _read_body(self, head: "_Head", request: _Request) -> Answer:
+        answer, length = head.answer, head.length
+        if request.method == "HEAD" or answer.status in (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED):
+            length = 0
+        is_wanted = answer.status == request.wanted
+        if not is_wanted and (length is None or length > _DISCARDED):
+            return answer  # and the connection is closed: the body is in the way
+        if length is not None:
+            body = self._read_exactly(length)
+        elif head.is_chunked:
+            body = b"".join(self._read_chunks())
+        else:
+            body = self._read_rest()
+        self.is_reusable = head.is_kept and (length is not None or head.is_chunked)
+        return Answer(answer.status, answer.reason, answer.headers, body) if is_wanted else answer
+
+    def _read_chunks(self) -> list[bytes]:
+        chunks = []
+        while size := _chunk_size(self._read_until(b"\r\n", _LARGEST_LINE)):
+            chunks.append(self._read_exactly(size))
+            if self._read_until(b"\r\n", 0):
+                raise _malformed("a chunk longer than it says")
+        while self._read_until(b"\r\n", _LARGEST_LINE):
+            pass  # what follows the last chunk is more headers
+        return chunks
+
+    def _read_exactly(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        left = size
+        while left:
+            part = self._reader.read(min(left, _READ_AT_ONCE))
+            if not part:
+                raise http.client.IncompleteRead(b"".join(parts), left)
+            parts.append(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_rest(self) -> bytes:
+        parts = []
+        while part := self._reader.read(_DISCARDED):
+            parts.append(part)
+        return b"".join(parts)
+
+    def _read_until(self, mark: bytes, limit: int, *, first: bool = False) -> bytes:
+        """Read up to a mark, and return what is before it: at most as many bytes."""
+        got = b""
+        while True:
+            seen = self._reader.peek(_PEEKED)
+            if not seen:
+                raise _ClosedError if first and not got else http.client.IncompleteRead(got)
+            place = (got + seen).find(mark)
+            end = len(got) + len(seen) if place < 0 else place + len(mark)
+            got += self._reader.read(end - len(got))
+            if place >= 0 and place <= limit:
+                return got[:place]
+            if len(got) > limit + len(mark):
+                raise _malformed(f"more than {limit} bytes before {mark!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What stands before a body, and says where that ends."""
+
+    answer: Answer
+    length: int | None
+    is_chunked: bool
+    is_kept: bool
+
+    @classmethod
+    def parse(cls, head: bytes) -> "_Head":
+        first, *lines = head.decode("latin-1").split("\r\n")
+        version, _, rest = first.partition(" ")
+        code, _, reason = rest.partition(" ")
+        if not version.startswith("HTTP/1.") or len(code) != 3 or not (code.isascii() and code.isdecimal()):  # noqa: PLR2004
+            raise http.client.BadStatusLine(first[:80])
+        headers: dict[str, str] = {}
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if not colon or not name or name != name.strip():
+                raise _malformed("a line that is no header")
+            name, value = name.lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        coding = headers.get("transfer-encoding", "").lower()
+        if coding not in ("", "chunked"):
+            raise _malformed(f"Transfer-Encoding {coding}")
+        connection = headers.get("connection", "").lower()
+        is_kept = "close" not in connection and (version != "HTTP/1.0" or "keep-alive" in connection)
+        length = None if coding else _content_length(headers.get("content-length"))
+        return cls(Answer(int(code), reason, headers), length, bool(coding), is_kept)
+
+
+def _content_length(value: str | None) -> int | None:
+    if value is None:
+        return None
+    lengths = {length.strip() for length in value.split(",")}  # a proxy may say the same twice
+    length = lengths.pop()
+    if lengths or not (length.isascii() and length.isdecimal()):
+        raise _malformed(f"Content-Length {value[:80]!r}")
+    return int(length)
+
+
+def _chunk_size(line: bytes) -> int:
+    digits = line.partition(b";")[0].strip()
+    if not digits or digits.strip(b"0123456789abcdefABCDEF"):
+        raise _malformed("a chunk of no size")
+    return int(digits, 16)
+
+
+def _malformed(what: str) -> http.client.HTTPException:
+    return http.client.HTTPException(f"the answer is not HTTP/1.1: {what}")

@@ -1,0 +1,583 @@
+"""How one filesystem is reached: by its own verbs, and by HTTP requests of our own where it tells how.
+
+Everything here is done in the thread that asks, in the filesystem's paths and with its exceptions. What a
+filesystem does in coroutines runs on its event loop meanwhile.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import http
+import mmap
+import os
+import threading
+import urllib.request
+import uuid
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from precomputed_fs.compression import ACCEPT_ENCODING, decode
+from precomputed_fs.flights import Crew, ended_by, only_waiting
+from precomputed_fs.http_client import Answer, HttpClient
+from precomputed_fs.urls import Copies, Filesystem, Location, Options, Publish, Request, Scheme
+
+if TYPE_CHECKING:
+    import concurrent.futures
+
+_T = TypeVar("_T")
+_Session = Any  # an aiohttp.ClientSession; aiohttp is imported when it is first used
+
+_FOLDER_TRIES = 3
+_NO_HEAD = frozenset({405, 501})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REPLACED = "another writer has replaced it meanwhile; nothing was written"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a store returned for an object."""
+
+    data: bytes
+    """The bytes as served: not decoded, unless the filesystem does so and does not tell."""
+
+    content_encoding: str = ""
+    """How the served bytes are encoded, where the answer says it."""
+
+    version: str = ""
+    """Of a range: what tells one state of the object from another, where the store says it."""
+
+
+class StatusError(Exception):
+    """An HTTP answer that is not the one asked for."""
+
+    def __init__(self, status: int, reason: str | None, retry_after: str = "") -> None:
+        super().__init__(f"{status} {reason or ''}".strip())
+        self.status = status
+        self.wait = float(retry_after) if retry_after.isdecimal() else None
+
+
+class WrongThreadError(RuntimeError):
+    """A synchronous call from the filesystem's own event loop, which would wait for itself."""
+
+
+class BrokenAnswerError(Exception):
+    """An answer that is not what was asked for, or not what its own headers promise."""
+
+
+class Transport(Protocol):
+    """How to reach one filesystem."""
+
+    crew: Crew
+
+    """The threads that work for it."""
+
+    def read(self, path: str, start: int | None, end: int | None) -> Body:
+        """Read an object, or a range of what is stored."""
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is an object."""
+
+    def write(self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str) -> None:
+        """Write an object: a new one, in the place of a version, or in that of whatever there is."""
+
+    def delete(self, path: str) -> None:
+        """Delete an object."""
+
+    def list_names(self, prefix: str, limit: int) -> list[str]:
+        """List the last parts of some names, in one request."""
+
+    def is_alive(self) -> bool:
+        """Tell whether the filesystem still has its connection."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class Connection:
+    """One process's filesystem for a store."""
+
+    def __init__(self, location: Location, timeout: float) -> None:
+        self.root = ""
+        self.loads: dict[Hashable, concurrent.futures.Future[Any]] = {}
+        self._location = location
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._transport: Transport | None = None
+
+    @property
+    def transport(self) -> Transport:
+        """The way to the filesystem, which is made when it is first needed."""
+        transport = self._transport
+        if transport is None or not transport.is_alive():
+            with self._lock:
+                transport = self._transport
+                if transport is None or not transport.is_alive():
+                    transport = self._transport = self._make()
+        return transport
+
+    def _make(self) -> Transport:
+        scheme = self._location.scheme
+        try:
+            fs, self.root = self._location.open(self._timeout)
+        except (FileNotFoundError, ValueError) as exc:
+            self._confirm_missing(exc)
+            raise
+        if scheme.request is not None:
+            return _AsyncTransport(fs, scheme, self._timeout)
+        behind = None if scheme.copies is None else self._behind()
+        return _SyncTransport(fs, scheme, behind)
+
+    def _behind(self) -> "Connection | None":
+        behind = self._location.behind
+        return None if behind is None else Connection(behind, self._timeout)
+
+    def _confirm_missing(self, exc: Exception) -> None:
+        """Ask the store behind an archive; to fsspec's HTTP files any failure is "not found"."""
+        behind = self._behind()
+        if behind is not None and behind.transport.exists(behind.root):
+            message = f"it is there, but could not be opened: {exc}"
+            raise ConnectionError(message) from exc  # which may pass
+
+    def close(self) -> None:
+        """Let go of the filesystem, unless it is the user's."""
+        with self._lock:
+            if self._transport is not None and self._location.fs is None:  # who made it closes it
+                self._transport.close()
+            self._transport = None
+
+
+class _AsyncTransport:
+    """A filesystem of coroutines, read by HTTP requests of our own where it tells how.
+
+    Such a request goes over our own connections, or over an aiohttp session where it needs what only
+    that has: a proxy, redirects, or what the user has set for it.
+    """
+
+    def __init__(self, fs: Filesystem, scheme: Scheme, timeout: float) -> None:
+        self.crew = Crew(remote=scheme.remote)
+        self._fs = fs
+        self._scheme = scheme
+        self._timeout = timeout
+        self._client = HttpClient(timeout)
+        self._sessions: Any = None  # the filesystem whose aiohttp session is ours to use
+        self._has_own_session = hasattr(fs, "set_session") and hasattr(fs, "get_client")
+        self._needs_session = not self._has_own_session and bool(urllib.request.getproxies())
+        self._referred = False
+        self._create_is_real: bool | None = None
+
+    def read(self, path: str, start: int | None, end: int | None) -> Body:
+        request = self._request("GET", path)
+        if request is not None:
+            answer = self._ask(request, start, end)
+            if not self._is_referred(answer):
+                return _body_of(answer, start, end)
+        with only_waiting():
+            if start is None:
+                return Body(self._on_loop(self._fs._cat_file(path, **self._scheme.read_keywords)))  # noqa: SLF001
+            return _checked_range(self._on_loop(self._fs._cat_file(path, start=start, end=end)), start, end)  # noqa: SLF001
+
+    def exists(self, path: str) -> bool:
+        request = self._request("HEAD", path)
+        if request is None:
+            return self._is_file(path)
+        answer = self._ask(request)
+        if self._is_referred(answer):
+            return self._is_file(path)
+        if answer.status not in _NO_HEAD:
+            return _found(answer)
+        answer = self._ask(request._replace(method="GET"), 0, 1)  # a server without HEAD
+        return answer.status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or _found(answer)
+
+    def write(self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str) -> None:
+        if replacing and self._scheme.replace_keywords is not None:
+            keywords = {**keywords, **self._scheme.replace_keywords(replacing)}
+        body = data if isinstance(data, bytes) else data[:]  # no driver sends a mapped file as it is
+
+        def pipe(mode: str) -> None:
+            self._on_loop(self._fs._pipe_file(path, body, mode=mode, **keywords))  # noqa: SLF001
+
+        if not create:
+            self._overwrite(pipe, replacing)
+        elif self._create_is_real:
+            self._create(pipe)
+        else:
+            if self.exists(path):
+                raise FileExistsError(path)
+            self._create(pipe)
+            if self._create_is_real is None and isinstance(data, bytes):  # a mapped file is large
+                self._create_is_real = self._refuses_second(pipe)
+
+    def delete(self, path: str) -> None:
+        self._on_loop(self._fs._rm_file(path))  # noqa: SLF001
+
+    def list_names(self, prefix: str, limit: int) -> list[str]:
+        if self._scheme.list_names is None:
+            return []
+        names: list[str] = self._on_loop(self._scheme.list_names(self._fs, prefix, limit))
+        return names
+
+    def is_alive(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._client.close()
+        session = getattr(self._sessions, "_session", None)  # fsspec has no public way to close it
+        self._sessions = None
+        if session is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the session with it
+                asyncio.run_coroutine_threadsafe(session.close(), self._fs.loop)
+
+    def _overwrite(self, pipe: Callable[[str], None], replacing: str) -> None:
+        try:
+            pipe("overwrite")
+        except Exception as exc:
+            if replacing and status_of(exc) == http.HTTPStatus.PRECONDITION_FAILED:
+                raise OSError(_REPLACED) from exc
+            raise
+
+    def _create(self, pipe: Callable[[str], None]) -> None:
+        try:
+            pipe("create")
+        except Exception as exc:
+            if status_of(exc) == http.HTTPStatus.PRECONDITION_FAILED:
+                raise FileExistsError from exc
+            raise
+
+    def _refuses_second(self, pipe: Callable[[str], None]) -> bool | None:
+        """Create once more what was just created: some servers ignore that it should fail."""
+        try:
+            self._create(pipe)
+        except FileExistsError:
+            return True
+        except Exception:  # noqa: BLE001 - the write itself is done; the next one will tell
+            return None
+        return False
+
+    def _is_file(self, path: str) -> bool:
+        try:
+            info = self._on_loop(self._fs._info(path))  # noqa: SLF001
+        except FileNotFoundError:
+            return False
+        return bool(info["type"] == "file")
+
+    def _on_loop(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine of the filesystem's on its event loop, and wait for what it returns."""
+        loop = self._fs.loop  # asked for at each call: it is another one after a fork
+        if _running_loop() is loop:
+            coroutine.close()
+            message = "called from the filesystem's own event loop: await the _async method instead"
+            raise WrongThreadError(message)
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        with ended_by(future.cancel):
+            try:
+                return future.result()
+            except BaseException:  # of the coroutine, or a KeyboardInterrupt here
+                future.cancel()
+                raise
+
+    # ----------------------------------------------------------------------- our own requests
+
+    def _request(self, method: str, path: str) -> Request | None:
+        if self._referred or self._scheme.request is None:
+            return None
+        request = self._scheme.request(self._fs, method, path)
+        if isinstance(request, Coroutine):
+            return self._on_loop(request)
+        return request
+
+    def _ask(self, request: Request, start: int | None = None, end: int | None = None) -> Answer:
+        headers = {"Accept-Encoding": ACCEPT_ENCODING, **request.headers}
+        wanted = http.HTTPStatus.OK
+        if start is not None and end is not None:
+            headers |= {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
+            wanted = http.HTTPStatus.PARTIAL_CONTENT
+        with only_waiting():
+            if not request.needs_session and not self._needs_session:
+                answer = self._client.ask(request.method, request.url, headers, wanted)
+                if answer.status not in _REDIRECTS or self._scheme.refer_statuses:
+                    return answer
+                self._needs_session = True  # from now on: it would be asked twice for every object
+            return self._on_loop(self._ask_in_session(request, headers, wanted))
+
+    async def _ask_in_session(self, request: Request, headers: Options, wanted: int) -> Answer:
+        import aiohttp  # noqa: PLC0415 - only where it is used
+        import yarl  # noqa: PLC0415
+
+        limits = aiohttp.ClientTimeout(sock_connect=self._timeout, sock_read=self._timeout)
+        session = await self._session()
+        asked = session.request(
+            request.method,
+            yarl.URL(request.url, encoded=True),
+            headers=headers,
+            auto_decompress=False,
+            allow_redirects=not self._scheme.refer_statuses,
+            **{"timeout": limits, **request.options},
+        )
+        async with asked as response:
+            lowered = {name.lower(): value for name, value in response.headers.items()}
+            body = await response.read() if response.status == wanted else b""
+            return Answer(response.status, response.reason or "", lowered, body)
+
+    async def _session(self) -> _Session:
+        """Return an aiohttp session, which fsspec makes on its loop and closes in the end."""
+        if self._sessions is None:
+            if self._has_own_session:
+                self._sessions = self._fs
+            else:
+                import fsspec  # noqa: PLC0415
+
+                self._sessions = fsspec.filesystem(
+                    "http",
+                    client_kwargs={"trust_env": bool(urllib.request.getproxies())},
+                    loop=self._fs.loop,
+                    skip_instance_cache=True,
+                )
+        return await self._sessions.set_session()
+
+    def _is_referred(self, answer: Answer) -> bool:
+        """Whether only the filesystem knows where to ask; it is asked from then on."""
+        if answer.status not in self._scheme.refer_statuses:
+            return False
+        self._referred = True
+        return True
+
+
+class _SyncTransport:
+    """A filesystem used through fsspec's synchronous API."""
+
+    def __init__(self, fs: Filesystem, scheme: Scheme, behind: "Connection | None") -> None:
+        self.crew = Crew(remote=scheme.remote)
+        self._fs = fs
+        self._scheme = scheme
+        self._turn = threading.RLock() if scheme.one_at_a_time else contextlib.nullcontext()
+        self._behind = behind
+
+    def read(self, path: str, start: int | None, end: int | None) -> Body:
+        if self._behind is not None and self._scheme.copies is not None:
+            return self._read_through(self._behind.transport, self._scheme.copies, path, start, end)
+        with self._turn:
+            if start is not None:
+                before, size = self._version(path)
+                if end is not None and size is not None and end > size:
+                    message = f"asked for bytes {start}-{end - 1} of {size}"
+                    raise BrokenAnswerError(message)
+                body = _checked_range(self._fs.cat_file(path, start=start, end=end), start, end)
+                # Replaced meanwhile: of no version that an index could be of
+                version = before if before == self._version(path)[0] else f"{before} and later"
+                return dataclasses.replace(body, version=version)
+            if self._scheme.read is not None:
+                return Body(self._scheme.read(self._fs, path))
+            return Body(self._fs.cat_file(path, **self._scheme.read_keywords))
+
+    def _read_through(self, behind: Transport, copies: Copies, path: str, start: int | None, end: int | None) -> Body:
+        """Read from a cache's copy, or with our own checks what it is in front of, and keep a copy.
+
+        fsspec's caches keep a truncated download for good, let a thread read what another is still
+        downloading, and call any failure "not found". Ranges are passed on and not kept.
+        """
+        with self._turn:
+            copy = copies.find(self._fs, path)
+            if copy is not None:
+                with open(copy, "rb") as file:  # noqa: PTH123 - fsspec's name for it
+                    file.seek(start or 0)
+                    data = file.read() if start is None or end is None else file.read(end - start)
+                return Body(data) if start is None else _checked_range(data, start, end)
+        body = behind.read(path, start, end)
+        if start is None:
+            body = Body(decode(body.data, content_encoding=body.content_encoding, sniff=False))
+            with self._turn:
+                copies.keep(self._fs, path, body.data)
+        return body
+
+    def _version(self, path: str) -> tuple[str, int | None]:
+        """Tell the states of a file apart by what its filesystem knows of it; and its size."""
+        info = self._fs.info(path)
+        return " ".join(str(info.get(name)) for name in ("ino", "size", "mtime", "created", "etag")), info.get("size")
+
+    def _check_version(self, path: str, replacing: str) -> None:
+        if replacing and self._version(path)[0] != replacing:
+            raise OSError(_REPLACED)
+
+    def exists(self, path: str) -> bool:
+        if self._behind is not None:
+            return self._behind.transport.exists(path)
+        try:
+            with self._turn:
+                return bool(self._fs.info(path)["type"] != "directory")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def write(self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str) -> None:
+        if self._scheme.publish is not None:
+            self._write_sibling(path, data, self._scheme.publish, create=create, replacing=replacing)
+            return
+        with self._turn, _creating if create else contextlib.nullcontext():
+            if create and self.exists(path):
+                raise FileExistsError(path)
+            self._fs.pipe_file(path, data if isinstance(data, bytes) else data[:], **keywords)
+
+    def delete(self, path: str) -> None:
+        with self._turn:
+            self._fs.rm_file(path)
+
+    def list_names(self, prefix: str, limit: int) -> list[str]:
+        if self._scheme.list_names is None:
+            return []
+        with self._turn:
+            names: list[str] = self._scheme.list_names(self._fs, prefix, limit)
+            return names
+
+    def is_alive(self) -> bool:
+        return self._scheme.is_alive(self._fs)
+
+    def close(self) -> None:
+        with self._turn:
+            self._scheme.close(self._fs)
+        if self._behind is not None:
+            self._behind.close()
+
+    def _write_sibling(
+        self, path: str, data: bytes | mmap.mmap, publish: Publish, *, create: bool, replacing: str
+    ) -> None:
+        """Write a temporary file beside the object and put it in place in one step."""
+        parent = path.rpartition("/")[0]
+        temporary = f"{parent}/.{uuid.uuid4().hex}.tmp"
+        with self._turn:
+            try:
+                self._fill(temporary, data)
+            except FileNotFoundError:
+                self._fill_in_new_folder(parent, temporary, data)
+            try:
+                with _creating if create or replacing else contextlib.nullcontext():
+                    self._check_version(path, replacing)
+                    publish(self._fs, temporary, path, create)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._fs.rm_file(temporary)
+                raise
+
+    def _fill_in_new_folder(self, folder: str, path: str, data: bytes | mmap.mmap) -> None:
+        try:
+            self._make_folder(folder)
+            self._fill(path, data)
+        except (FileNotFoundError, FileExistsError) as exc:  # a file stands in the way
+            raise NotADirectoryError(folder) from exc
+
+    def _make_folder(self, folder: str) -> None:
+        """Make a folder and those above it, while others may be making the same ones."""
+        failure: OSError | None = None
+        for _ in range(_FOLDER_TRIES):
+            try:
+                self._fs.makedirs(folder, exist_ok=True)
+            except OSError as exc:  # SFTP tells no reason; it may be that another was faster
+                failure = exc
+            if self._fs.isdir(folder):
+                return
+        if failure is not None:
+            raise failure
+
+    def _fill(self, path: str, data: bytes | mmap.mmap) -> None:
+        try:
+            with self._fs.open(path, "wb") as file:
+                file.write(data)
+        except FileNotFoundError:
+            raise
+        except BaseException:  # a full disk, an interrupt: leave nothing behind
+            with contextlib.suppress(OSError):
+                self._fs.rm_file(path)
+            raise
+
+
+# --------------------------------------------------------------------------------- answers
+
+
+def _body_of(answer: Answer, start: int | None, end: int | None) -> Body:
+    """Take the body of an HTTP answer that is just what was asked for."""
+    encoding = answer.headers.get("content-encoding", "")
+    if start is None or end is None:
+        if answer.status != http.HTTPStatus.OK:
+            raise _status_error(answer)
+        return Body(answer.body, encoding)
+    if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+        if answer.status == http.HTTPStatus.OK:
+            message = f"the server ignores Range: asked for bytes {start}-{end - 1}, it sends all"
+            raise BrokenAnswerError(message)
+        raise _status_error(answer)
+    sent = answer.headers.get("content-range", "")
+    if encoding not in ("", "identity") or not sent.startswith(f"bytes {start}-{end - 1}/"):
+        message = f"asked for bytes {start}-{end - 1}, got Content-Range {sent!r}, Content-Encoding {encoding!r}"
+        raise BrokenAnswerError(message)
+    body = _checked_range(answer.body, start, end)
+    modified = answer.headers.get("last-modified", "")
+    version = answer.headers.get("etag") or f"{modified} {sent.rpartition('/')[2]}"
+    return dataclasses.replace(body, version=version)
+
+
+def _checked_range(data: bytes, start: int, end: int | None) -> Body:
+    if end is not None and len(data) != end - start:
+        message = f"asked for bytes {start}-{end - 1}, got {len(data)} instead of {end - start} bytes"
+        raise BrokenAnswerError(message)
+    return Body(data)
+
+
+def _found(answer: Answer) -> bool:
+    """Tell presence from the status of an answer: only 404 means that there is nothing."""
+    if answer.status == http.HTTPStatus.NOT_FOUND:
+        return False
+    if answer.status in (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT):
+        return True
+    raise _status_error(answer)
+
+
+def _status_error(answer: Answer) -> StatusError:
+    return StatusError(answer.status, answer.reason, answer.headers.get("retry-after", ""))
+
+
+def status_of(exc: BaseException) -> int | None:
+    """Find the HTTP status that an exception of any driver carries."""
+    return next((status for link in causes(exc) if (status := _own_status(link)) is not None), None)
+
+
+def _own_status(exc: BaseException) -> int | None:
+    if type(exc).__module__ == "aiohttp.http_exceptions":
+        return None  # their code tells what a server would answer to such a request
+    if str(exc).startswith("Forbidden: "):
+        return http.HTTPStatus.FORBIDDEN  # gcsfs gives an OSError without a number
+    response = getattr(exc, "response", None)
+    if isinstance(response, dict):  # botocore
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status if isinstance(status, int) else None
+    for holder, name in ((exc, "status"), (exc, "status_code"), (response, "status_code"), (exc, "code")):
+        status = getattr(holder, name, None)  # aiohttp and ours, azure, requests, gcsfs
+        if isinstance(status, int):
+            return int(status)
+    return None
+
+
+def causes(exc: BaseException) -> list[BaseException]:
+    """List an exception and those that led to it."""
+    chain = [exc]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    return chain
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+_creating = threading.Lock()
+"""Held from checking a name to writing it, where a store has no exclusive write of its own."""
+
+
+def _renew_lock() -> None:
+    global _creating  # noqa: PLW0603 - one held by another thread at the fork is held for ever
+    _creating = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
