@@ -1169,6 +1169,7 @@ class FsspecAccessor(Accessor):
         if not self.can_read:
             message = f"{self._location.display(name)}: this archive is open for writing"
             raise ReadOnlyError(message)
+        self._store.open()
         return name
 
     def _to_write(self, relative_path: str) -> str:
@@ -1179,6 +1180,7 @@ class FsspecAccessor(Accessor):
                 "here; write to where the data is stored"
             )
             raise ReadOnlyError(message)
+        self._store.open()
         return name
 
     def _chunk(self, key: str, coords: Iterable[int]) -> tuple[str, ChunkCoords]:

@@ -27,6 +27,7 @@ _PATIENCE = 2e-3  # seconds that are spent on jobs before it is known that they 
 _SHARE = 0.25  # of what is under way, that is handed over at once when it has ended
 _MOMENT = 2e-3  # seconds, after which it is handed over anyway
 _IDLE = 0.5  # seconds of computing in a second, for all threads together: less, and there may be more of them
+_FEWEST = 4  # threads, one of which may wait while another computes
 _MOST = 256  # threads of one filesystem
 _LINGER = 5.0  # seconds that a thread waits for something to do
 _DOORS = 128  # calls of coroutines that are in threads at once
@@ -143,7 +144,7 @@ class Crew:
 
     def __init__(self, *, remote: bool) -> None:
         self.remote = remote
-        self.size = 2 * _CORES
+        self.size = max(_FEWEST, 2 * _CORES)
 
     def adapt(self, computed: float, seconds: float) -> None:
         """Let there be more threads, if those there are have computed little in so many seconds."""

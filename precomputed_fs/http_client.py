@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from precomputed_fs.flights import ended_by
+
 _MOST_KEPT = 256  # connections to one host that wait for their next request
 _LARGEST_HEAD = 1 << 16  # bytes
 _LARGEST_LINE = 1 << 12  # bytes, of what is between the chunks of a body
@@ -137,7 +139,8 @@ class _ClosedError(ConnectionResetError):
 def _ask(connection: "_Connection", request: _Request, kept: "collections.deque[_Connection]") -> Answer:
     """Ask on one connection, and keep it or close it."""
     try:
-        answer = connection.ask(request)
+        with ended_by(connection.abort):
+            answer = connection.ask(request)
     except BaseException:
         connection.close()
         raise
@@ -254,6 +257,11 @@ class _Connection:
             message = "the server takes no request"
             raise TimeoutError(message) from None
         return self._read_body(head, request)
+
+    def abort(self) -> None:
+        """Have the thread that reads find the end, and the server, too."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # of TLS, too, whose own one is not for two threads
 
     def close(self) -> None:
         self._reader.close()

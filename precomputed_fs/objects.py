@@ -143,15 +143,22 @@ class ObjectStore:
             await in_thread(flight.join)
 
     def _flight(self) -> Flight:
-        return Flight(self._retried(lambda: self._opened(self._connection)).crew)
+        self.open()
+        return Flight(self._connection.transport.crew)
+
+    # ------------------------------------------------------------------------------ the verbs
+
+    def open(self) -> None:
+        """Make the filesystem, if need be; so that its failure is not taken for that of an object."""
+        connection = self._connection
+        if not connection.is_open:
+            self._retried(lambda: self._opened(connection))
 
     def close(self) -> None:
         """Let go of the filesystem; a store that is used again makes a new one."""
         connection = self._connections.pop(os.getpid(), None)
         if connection is not None:
             connection.close()
-
-    # ------------------------------------------------------------------------------ the verbs
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> Body:
         """Read an object, or the bytes from ``start`` up to ``end`` of what is stored.

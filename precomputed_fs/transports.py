@@ -106,6 +106,11 @@ class Connection:
         self._transport: Transport | None = None
 
     @property
+    def is_open(self) -> bool:
+        """Whether the filesystem is there already."""
+        return self._transport is not None
+
+    @property
     def transport(self) -> Transport:
         """The way to the filesystem, which is made when it is first needed."""
         transport = self._transport
@@ -263,18 +268,23 @@ class _AsyncTransport:
 
     def _on_loop(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine of the filesystem's on its event loop, and wait for what it returns."""
-        loop = self._fs.loop  # asked for at each call: it is another one after a fork
-        if _running_loop() is loop:
+        try:
+            self._check_thread()
+        except WrongThreadError:
             coroutine.close()
-            message = "called from the filesystem's own event loop: await the _async method instead"
-            raise WrongThreadError(message)
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+            raise
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._fs.loop)
         with ended_by(future.cancel):
             try:
                 return future.result()
             except BaseException:  # of the coroutine, or a KeyboardInterrupt here
                 future.cancel()
                 raise
+
+    def _check_thread(self) -> None:
+        if _running_loop() is self._fs.loop:  # asked for at each call: it is another one after a fork
+            message = "called from the filesystem's own event loop: await the _async method instead"
+            raise WrongThreadError(message)
 
     # ----------------------------------------------------------------------- our own requests
 
@@ -289,6 +299,7 @@ class _AsyncTransport:
     def _ask(self, request: Request, start: int | None = None, end: int | None = None) -> Answer:
         headers = {"Accept-Encoding": ACCEPT_ENCODING, **request.headers}
         wanted = http.HTTPStatus.OK
+        self._check_thread()
         if start is not None and end is not None:
             headers |= {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
             wanted = http.HTTPStatus.PARTIAL_CONTENT

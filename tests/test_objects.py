@@ -35,7 +35,7 @@ from precomputed_fs.urls import resolve
 from tests import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 BODY = bytes(range(256)) * 40
 PACKED = gzip.compress(BODY, mtime=0)
