@@ -12,9 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import brotli
-import imagecodecs
-
 from precomputed_fs.errors import CorruptDataError
 
 GZIP_SUFFIX = ".gz"
@@ -65,6 +62,8 @@ def _decode_gzip(data: bytes, limit: int) -> bytes:
     The fast one checks the first member and passes over what follows it. So its answer counts only
     where the size at the end of the data is this member's, and no other member can begin.
     """
+    import imagecodecs  # noqa: PLC0415 - brings NumPy, which moving bytes does without
+
     size = int.from_bytes(data[-4:], "little")
     if size <= min(limit, len(data) * _DEFLATE_MAX_RATIO) and data.find(_GZIP_MAGIC, 1) < 0:
         try:
@@ -90,7 +89,15 @@ def _decode_deflate(data: bytes, limit: int) -> bytes:
 
 
 def _decode_brotli(data: bytes, limit: int) -> bytes:
-    decoder = brotli.Decompressor()
+    import brotli  # noqa: PLC0415 - only where it is met
+
+    try:
+        return _decode_brotli_stream(brotli.Decompressor(), data, limit)
+    except brotli.error as exc:
+        raise ValueError(str(exc)) from exc
+
+
+def _decode_brotli_stream(decoder: Any, data: bytes, limit: int) -> bytes:  # noqa: ANN401 - brotli ships no types
     parts = [decoder.process(data, output_buffer_limit=limit + 1)]
     size = len(parts[0])
     while size <= limit and not decoder.is_finished():
@@ -106,6 +113,8 @@ def _decode_brotli(data: bytes, limit: int) -> bytes:
 
 def _decode_zstd(data: bytes, limit: int) -> bytes:
     """Decode zstd, which must be told a size: guess, and grow the guess while it is too small."""
+    import imagecodecs  # noqa: PLC0415 - brings NumPy
+
     if not data:
         message = "the stream ends too early"
         raise ValueError(message)
@@ -175,6 +184,8 @@ def gzip_compress(data: bytes, level: int) -> bytes:
     level : int
         0 (stored) to 9 (smallest).
     """
+    import imagecodecs  # noqa: PLC0415 - brings NumPy
+
     return bytes(imagecodecs.gzip_encode(data, level))
 
 
@@ -298,7 +309,7 @@ def _header_rows(content_encoding: str) -> Iterator[Compression]:
 def _decode_row(row: Compression, data: bytes, limit: int, told_by: str) -> bytes:
     try:
         return row.decode(data, limit)
-    except (RuntimeError, ValueError, EOFError, OSError, brotli.error, zlib.error, lzma.LZMAError) as exc:
+    except (RuntimeError, ValueError, EOFError, OSError, zlib.error, lzma.LZMAError) as exc:
         message = f"{len(data)} bytes do not decode as the {told_by} says: {exc}"
         raise CorruptDataError(message) from exc
 

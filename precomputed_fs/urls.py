@@ -7,7 +7,6 @@ filesystem is our own instance with listing caches off, so that no answer is sta
 import dataclasses
 import errno
 import functools
-import http.client
 import io
 import itertools
 import os
@@ -493,6 +492,8 @@ def _has_azure_credentials(_options: Options) -> bool:
 @functools.cache
 def _metadata_service_answers(path: str, header: str, value: str) -> bool:
     """Ask the cloud's metadata service, once per process."""
+    import http.client  # noqa: PLC0415 - only where no key is found
+
     host = os.environ.get("GCE_METADATA_HOST", "169.254.169.254")
     connection = http.client.HTTPConnection(host, timeout=_METADATA_TIMEOUT)
     try:

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -30,9 +30,12 @@ from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.downsampling import METHODS, downsample, factors_for
 from precomputed_fs.errors import AlreadyExistsError, InvalidInfoError, NotFoundError, URLError
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block
-from precomputed_fs.info import Info, ScaleInfo, redirect_of
+from precomputed_fs.info import redirect_of
 from precomputed_fs.sharding import propose_sharding
 from precomputed_fs.urls import Location, resolve
+
+if TYPE_CHECKING:
+    from precomputed_fs.models import Info, ScaleInfo
 
 _AXES = "xyz"
 _DIMENSIONS = 4
@@ -94,7 +97,7 @@ def open_volume(
         where = accessor.location.display("info")
         target = redirect_of(given, where)
         if target is None:
-            return Volume(accessor, Info.parse(given, where), missing=missing, progress=progress)
+            return Volume(accessor, _parse(given, where), missing=missing, progress=progress)
         accessor_options = _redirected(accessor.location, target, accessor_options)
         accessor = FsspecAccessor(target, **accessor_options)
     message = f"{accessor.url}: redirected {_MOST_REDIRECTS} times"
@@ -103,7 +106,7 @@ def open_volume(
 
 def create_volume(
     url: str | os.PathLike[str],
-    source: Mapping[str, Any] | Info | ArrayLike,
+    source: "Mapping[str, Any] | Info | ArrayLike",
     *,
     resolution: Sequence[float] | None = None,
     voxel_offset: Sequence[int] | None = None,
@@ -167,6 +170,8 @@ def create_volume(
     InvalidInfoError, ValueError, TypeError
         If the scales cannot be, or the encoding cannot store such voxels; before anything is written.
     """
+    from precomputed_fs.models import Info  # noqa: PLC0415 - as in `_parse`
+
     _checked_missing(missing)
     for_arrays = {
         "resolution": resolution,
@@ -227,10 +232,10 @@ def create_volume(
     return volume
 
 
-def _check_in_the_way(accessor: FsspecAccessor, info: Info, *, replaces_data: bool) -> None:
+def _check_in_the_way(accessor: FsspecAccessor, info: "Info", *, replaces_data: bool) -> None:
     """Check that what is stored already cannot be taken for a part of a new pyramid."""
     try:
-        there = Info.parse(accessor.fetch_info())
+        there = _parse(accessor.fetch_info())
     except (NotFoundError, InvalidInfoError):
         return
     kind = (info.data_type, info.num_channels) == (there.data_type, there.num_channels)
@@ -254,7 +259,7 @@ def _check_in_the_way(accessor: FsspecAccessor, info: Info, *, replaces_data: bo
             raise AlreadyExistsError(message)
 
 
-def _required_parameters(scale: ScaleInfo) -> list[Any]:
+def _required_parameters(scale: "ScaleInfo") -> list[Any]:
     """Return what a scale's chunks cannot be decoded without."""
     row = ENCODINGS.get(scale.encoding)
     return [scale.parameters.get(parameter.key) for parameter in row.parameters if parameter.required] if row else []
@@ -285,7 +290,7 @@ class Volume:
     def __init__(
         self,
         accessor: FsspecAccessor,
-        info: Info,
+        info: "Info",
         *,
         missing: str = "zeros",
         progress: bool | None = None,
@@ -442,7 +447,7 @@ class Scale:
         self._index = index
 
     @property
-    def info(self) -> ScaleInfo:
+    def info(self) -> "ScaleInfo":
         """What `info` says of this scale."""
         return self.volume.info.scales[self._index]
 
@@ -1101,7 +1106,7 @@ def _info_for(
     sharding: bool | Mapping[str, Any],
     scales: int | None,
     parameters: Mapping[str, Any],
-) -> Info:
+) -> "Info":
     """Plan a pyramid for an array."""
     shape = tuple(array.shape)
     if len(shape) not in (len(_AXES), _DIMENSIONS):
@@ -1140,7 +1145,7 @@ def _info_for(
         x, y, z = map(operator.mul, resolution, factors)
         resolution = x, y, z
         bounds = _halved(bounds, factors)
-    return Info.parse(
+    return _parse(
         {
             "@type": "neuroglancer_multiscale_volume",
             "type": type or _type_for(dtype, encoding),
@@ -1164,7 +1169,7 @@ def _halved(bounds: Box, factors: Triple) -> Box:
     return Box(start, stop)
 
 
-def _to_write(info: Info) -> Info:
+def _to_write(info: "Info") -> "Info":
     """Make an `info` such as every reader accepts: only an encoding's own keys, offsets written out."""
     given = info.to_dict()
     own = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}
@@ -1178,7 +1183,14 @@ def _to_write(info: Info) -> Info:
         if kept.get("sharding", ...) is None:
             del kept["sharding"]
         scales.append({**kept, "voxel_offset": list(scale.voxel_offset), **codec.info_parameters()})
-    return Info.parse({"@type": "neuroglancer_multiscale_volume", **given, "type": info.type, "scales": scales})
+    return _parse({"@type": "neuroglancer_multiscale_volume", **given, "type": info.type, "scales": scales})
+
+
+def _parse(given: Mapping[str, Any], where: str = "info") -> "Info":
+    """Read all that an `info` says; the first time imports what it takes."""
+    from precomputed_fs.models import Info  # noqa: PLC0415 - brings pydantic, which takes longer than NumPy
+
+    return Info.parse(given, where)
 
 
 def _parameter_names(encoding: str) -> set[str]:
@@ -1226,7 +1238,7 @@ def _block_of(finer: Scale, box: Box, factors: Triple) -> NDArray[Any]:
     return np.pad(voxels, [*before, (0, 0)], mode="edge") if any(count for count, _ in before) else voxels
 
 
-def _checked_method(method: str | None, info: Info) -> str:
+def _checked_method(method: str | None, info: "Info") -> str:
     if method is None:
         return "mode" if info.type == "segmentation" else "average"
     if method not in METHODS:

@@ -26,18 +26,8 @@ from pydantic import ValidationError
 
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.grid import ChunkGrid
-from precomputed_fs.info import (
-    MAX_CHANNELS,
-    MAX_CHUNK_SIZES,
-    MAX_COORDINATE,
-    MAX_INFO_BYTES,
-    MAX_SCALES,
-    Info,
-    ScaleLayout,
-    parse_info,
-    redirect_of,
-    scale_layout,
-)
+from precomputed_fs.info import MAX_INFO_BYTES, ScaleLayout, parse_info, redirect_of, scale_layout
+from precomputed_fs.models import MAX_CHANNELS, MAX_CHUNK_SIZES, MAX_COORDINATE, MAX_SCALES, Info
 from precomputed_fs.sharding import Sharding
 
 if TYPE_CHECKING:

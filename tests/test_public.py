@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import neuroglancer_scripts.accessor
 import numpy as np
@@ -30,6 +30,9 @@ from precomputed_fs import (
     get_accessor_for_url,
 )
 from precomputed_fs.errors import ReadOnlyError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PUBLIC = {
     "AccessDeniedError",
@@ -218,7 +221,9 @@ def test_the_accessor_is_an_accessor() -> None:
 
 # -------------------------------------------------------------------------------------------------------------- import
 
-LAZY = ("s3fs", "gcsfs", "adlfs", "paramiko", "aiohttp", "botocore", "google.auth", "azure.storage.blob", "requests")
+DRIVERS = ("s3fs", "gcsfs", "adlfs", "paramiko", "aiohttp", "botocore", "google.auth", "azure.storage.blob", "requests")
+CODECS = ("imagecodecs", "brotli", "compressed_segmentation", "compresso", "crackle", "fpzip", "zfpc", "google_crc32c")
+HEAVY = (*DRIVERS, *CODECS, "fsspec", "pydantic", "pydantic_core", "tqdm", "dask", "xarray")
 
 
 def modules_after(*statements: str) -> set[str]:
@@ -235,16 +240,38 @@ def imported() -> set[str]:
     return modules_after("import precomputed_fs")
 
 
-@pytest.mark.parametrize("driver", LAZY)
-def test_an_import_loads_no_driver(driver: str, imported: set[str]) -> None:
-    assert "precomputed_fs.accessor" in imported
-    assert driver not in imported
+@pytest.mark.parametrize("module", HEAVY)
+def test_an_import_loads_nothing_heavy(module: str, imported: set[str]) -> None:
+    assert {"precomputed_fs.accessor", "precomputed_fs.volume"} <= imported
+    assert module not in imported
 
 
 def test_a_local_pyramid_loads_no_driver() -> None:
     loaded = modules_after("import precomputed_fs", "precomputed_fs.FsspecAccessor('brain').file_exists('info')")
     assert "fsspec" in loaded
-    assert loaded.isdisjoint(LAZY)
+    assert loaded.isdisjoint({*HEAVY} - {"fsspec"})
+
+
+@pytest.mark.parametrize(
+    ("encoding", "gzip", "needed"),
+    [
+        ("raw", False, set()),
+        ("raw", True, {"imagecodecs"}),
+        ("png", False, {"imagecodecs"}),
+        ("compressed_segmentation", False, {"compressed_segmentation"}),
+    ],
+)
+def test_a_local_volume_loads_what_its_chunks_need(encoding: str, gzip: bool, needed: set[str], tmp_path: Path) -> None:
+    array = np.arange(8 * 8 * 8, dtype=np.uint32 if encoding == "compressed_segmentation" else np.uint8)
+    made = array.reshape(8, 8, 8)
+    precomputed_fs.create_volume(tmp_path, made, resolution=(1, 1, 1), encoding=encoding, gzip=gzip).accessor.close()
+    loaded = modules_after(
+        "import precomputed_fs",
+        f"read = precomputed_fs.open_volume({str(tmp_path)!r})[0][:, 1, 2]",
+        f"assert read.ravel().tolist() == {made[:, 1, 2].tolist()}",
+    )
+    assert loaded.isdisjoint(DRIVERS)
+    assert loaded & {*CODECS} == needed
 
 
 # --------------------------------------------------------------------------------------------------------- command line
