@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import functools
 import logging
-import math
 import os
 import posixpath
 import warnings
@@ -236,9 +235,9 @@ _VARIANTS = tuple(
 )
 """Every name that a chunk may stand under, the most usual first."""
 
-_AGAIN = tuple(reversed(_VARIANTS[:4]))
-"""Where misses are cheap, the names that writers use are asked for twice: an object that is replaced
-under an earlier name while the later ones are asked for is not absent."""
+_EVERY_VARIANT = (*_VARIANTS, *reversed(_VARIANTS[:4]))
+"""Where misses are cheap, every name is asked for, and those that writers use twice: an object that is
+replaced under an earlier name while the later ones are asked for is not absent."""
 
 
 @dataclass(slots=True)
@@ -879,7 +878,7 @@ class FsspecAccessor(Accessor):
     def _find_file(self, name: str) -> _Stored:
         suffixes = _suffixes_of(name)
         if self._store.scheme.cheap_misses and suffixes == SUFFIXES:
-            suffixes += (GZIP_SUFFIX, "")  # see _AGAIN
+            suffixes += (GZIP_SUFFIX, "")  # see _EVERY_VARIANT
         for suffix in suffixes:
             try:
                 body = self._store.read(name + suffix)
@@ -984,7 +983,7 @@ class FsspecAccessor(Accessor):
         those that our own writer uses there, since it may have written some of them anew.
         """
         if self._store.scheme.cheap_misses:
-            return (*_VARIANTS, *_AGAIN)
+            return _EVERY_VARIANT
         if not names.known():
             return _VARIANTS
         return dict.fromkeys((*names.known(), *self._own_variants()))
@@ -1325,4 +1324,5 @@ def _raw_length(layout: ScaleLayout, coords: ChunkCoords) -> int | None:
     """Compute the length in bytes of a raw chunk; None if the scale is not known to be raw."""
     if layout.raw_voxel_bytes is None:
         return None
-    return layout.raw_voxel_bytes * math.prod(high - low for low, high in zip(coords[::2], coords[1::2], strict=True))
+    x0, x1, y0, y1, z0, z1 = coords
+    return layout.raw_voxel_bytes * (x1 - x0) * (y1 - y0) * (z1 - z0)

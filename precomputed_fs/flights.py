@@ -104,33 +104,39 @@ async def in_thread(function: Callable[[], _T]) -> _T:
     return await asyncio.wrap_future(future)
 
 
-@contextlib.contextmanager
-def only_waiting() -> Iterator[None]:
+class only_waiting:  # noqa: N801 - used as a function is
     """Mark what only waits for others and does nothing itself: a flight that is cancelled leaves it behind."""
-    flight = getattr(_current, "flight", None)
-    if flight is None:
-        yield
-        return
-    flight.leave()
-    try:
-        yield
-    finally:
-        flight.come_back()
+
+    __slots__ = ("_flight",)
+
+    def __enter__(self) -> None:
+        self._flight: Flight | None = getattr(_current, "flight", None)
+        if self._flight is not None:
+            self._flight.leave()
+
+    def __exit__(self, *_: object) -> None:
+        if self._flight is not None:
+            self._flight.come_back()
 
 
-@contextlib.contextmanager
-def ended_by(stop: Callable[[], Any]) -> Iterator[None]:
+class ended_by:  # noqa: N801 - used as a function is
     """Say how to end what the block does, if the flight that it belongs to is cancelled."""
-    flight = getattr(_current, "flight", None)
-    if flight is None:
-        yield
-        return
-    flight.stops.add(stop)
-    try:
-        flight.check()
-        yield
-    finally:
-        flight.stops.discard(stop)
+
+    __slots__ = ("_flight", "_stop")
+
+    def __init__(self, stop: Callable[[], Any]) -> None:
+        self._stop = stop
+
+    def __enter__(self) -> None:
+        self._flight: Flight | None = getattr(_current, "flight", None)
+        if self._flight is not None:
+            self._flight.check()
+            self._flight.stops.add(self._stop)
+            self._flight.check()  # again, since those that are cancelled are stopped once
+
+    def __exit__(self, *_: object) -> None:
+        if self._flight is not None:
+            self._flight.stops.discard(self._stop)
 
 
 class Crew:
@@ -163,6 +169,7 @@ class Flight:
     def __init__(self, crew: Crew) -> None:
         self.stops: set[Callable[[], Any]] = set()
         self._crew = crew
+        crew.size = max(_FEWEST, crew.size // 2)  # as it may have been the machine that was slow
         self._todo: collections.deque[Job] = collections.deque()
         self._ended: list[tuple[Any, BaseException | None]] = []
         self._lock = threading.Lock()
@@ -230,7 +237,8 @@ class Flight:
         """Count the calling thread as one that waits."""
         with self._left:
             self._busy -= 1
-            self._left.notify_all()
+            if self._is_closed:
+                self._left.notify_all()
 
     def come_back(self) -> None:
         """Count the calling thread as one that does something; raise CancelledError if it must not."""

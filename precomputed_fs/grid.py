@@ -173,10 +173,19 @@ class ChunkGrid:
         >>> ChunkGrid(size=(100, 64, 64), chunk_size=(64, 64, 64), voxel_offset=(-10, 0, 0)).chunk((1, 0, 0))
         (54, 90, 0, 64, 0, 64)
         """
-        lows = [index * chunk for index, chunk in zip(cell, self.chunk_size, strict=True)]
-        highs = [min(low + chunk, size) for low, chunk, size in zip(lows, self.chunk_size, self.size, strict=True)]
-        (x0, y0, z0), (x1, y1, z1), (x, y, z) = lows, highs, self.voxel_offset
-        return x + x0, x + x1, y + y0, y + y1, z + z0, z + z1
+        x, y, z = cell
+        return (*self.span(0, x), *self.span(1, y), *self.span(2, z))
+
+    def span(self, axis: int, index: int) -> tuple[int, int]:
+        """Return where the chunks at an index of one axis begin and end along it.
+
+        Examples
+        --------
+        >>> ChunkGrid(size=(100, 64, 64), chunk_size=(64, 64, 64), voxel_offset=(-10, 0, 0)).span(0, 1)
+        (54, 90)
+        """
+        low, offset = index * self.chunk_size[axis], self.voxel_offset[axis]
+        return offset + low, offset + min(low + self.chunk_size[axis], self.size[axis])
 
     def cell(self, coords: ChunkCoords) -> Triple:
         """Return the cell of the grid that a chunk's coordinates name.

@@ -8,8 +8,10 @@ as long as to decode it.
 import base64
 import collections
 import contextlib
+import functools
 import http
 import http.client
+import re
 import select
 import socket
 import ssl
@@ -22,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from precomputed_fs.flights import ended_by
+from precomputed_fs.flights import ended_by, only_waiting
 
 _MOST_KEPT = 256  # connections to one host that wait for their next request
 _LARGEST_HEAD = 1 << 16  # bytes
@@ -30,6 +32,9 @@ _LARGEST_LINE = 1 << 12  # bytes, of what is between the chunks of a body
 _PEEKED = 1 << 11  # bytes; a usual head takes 300
 _READ_AT_ONCE = 1 << 26  # bytes that are reserved on a server's word
 _DISCARDED = 1 << 16  # bytes of an unwanted body, that are read to keep the connection
+_HEADERS = {"Accept": "*/*", "User-Agent": "precomputed_fs"}
+_URL = re.compile(r"(https?://[^/?#\s]+)([!-\"$-~]*)")  # what is to be sent has no blank, fragment or bare letter
+_NOT_QUOTED = "a URL is to be quoted"
 _HAS_SOCKET_TIMEOUT = sys.platform == "linux"  # MSG_WAITALL and Python's own timeouts exclude each other
 
 
@@ -57,7 +62,7 @@ class HttpClient:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._kept: dict[tuple[str, str], collections.deque[_Connection]] = {}
+        self._kept: dict[str, collections.deque[_Connection]] = {}
         self._tls: ssl.SSLContext | None = None
         self._lock = threading.Lock()
         weakref.finalize(self, _close_all, self._kept)
@@ -85,20 +90,26 @@ class HttpClient:
         http.client.HTTPException
             If the URL cannot be sent, or what comes back is not HTTP.
         """
-        parts = urllib.parse.urlsplit(url)
-        request = _Request(method, _encoded(method, parts, headers), wanted)
-        kept = self._kept.setdefault((parts.scheme, parts.netloc), collections.deque())
+        parts = _URL.fullmatch(url)
+        if parts is None:
+            raise http.client.InvalidURL(_NOT_QUOTED)
+        origin, target = parts.groups()
+        request = _Request(method, _encoded(method, origin, target, headers), wanted)
+        kept = self._kept.setdefault(origin, collections.deque())
         connection = _idle_one(kept)
         if connection is not None:
             with contextlib.suppress(_ClosedError):
                 return _ask(connection, request, kept)
-        return _ask(self._connect(parts), request, kept)
+        with only_waiting():
+            connection = self._connect(origin)
+        return _ask(connection, request, kept)
 
     def close(self) -> None:
         """Close what is not in use."""
         _close_all(self._kept)
 
-    def _connect(self, parts: urllib.parse.SplitResult) -> "_Connection":
+    def _connect(self, origin: str) -> "_Connection":
+        parts = urllib.parse.urlsplit(origin)
         is_secure = parts.scheme == "https"
         if not parts.hostname:
             message = "no host"
@@ -162,7 +173,7 @@ def _idle_one(kept: "collections.deque[_Connection]") -> "_Connection | None":
     return None
 
 
-def _close_all(kept: "dict[tuple[str, str], collections.deque[_Connection]]") -> None:
+def _close_all(kept: "dict[str, collections.deque[_Connection]]") -> None:
     for connections in kept.values():
         with contextlib.suppress(IndexError):
             while True:
@@ -172,21 +183,27 @@ def _close_all(kept: "dict[tuple[str, str], collections.deque[_Connection]]") ->
 # --------------------------------------------------------------------------------- requests
 
 
-def _encoded(method: str, parts: urllib.parse.SplitResult, headers: Mapping[str, str]) -> bytes:
-    user, at, host = parts.netloc.rpartition("@")
-    lines = {"Host": host if host.isascii() else host.encode("idna").decode(), "Accept": "*/*"}
-    lines["User-Agent"] = "precomputed_fs"
+@functools.lru_cache
+def _origin_lines(origin: str) -> str:
+    """Return the headers that tell a server its own name, and who asks."""
+    user, at, host = origin.partition("://")[2].rpartition("@")
+    lines = f"Host: {host if host.isascii() else host.encode('idna').decode()}\r\n"
     if at:
-        lines["Authorization"] = f"Basic {base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode()}"
-    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-    if not target.isascii() or " " in target or not target.isprintable():
-        message = "a URL is to be quoted"
-        raise http.client.InvalidURL(message)
-    text = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in {**lines, **headers}.items())]
-    if not all(map(str.isprintable, text)):
+        token = base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode()
+        lines += f"Authorization: Basic {token}\r\n"
+    return lines
+
+
+def _encoded(method: str, origin: str, target: str, headers: Mapping[str, str]) -> bytes:
+    if not target.startswith("/"):
+        target = f"/{target}"
+    lines = [f"{name}: {value}" for name, value in {**_HEADERS, **headers}.items()]
+    if not all(map(str.isprintable, lines)):
         message = "a header with a line's end in it"
         raise http.client.InvalidURL(message)
-    return "\r\n".join([*text, "", ""]).encode("latin-1")
+    return "\r\n".join([f"{method} {target} HTTP/1.1", _origin_lines(origin) + lines[0], *lines[1:], "", ""]).encode(
+        "latin-1"
+    )
 
 
 # ---------------------------------------------------------------------------------- answers

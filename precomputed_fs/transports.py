@@ -11,19 +11,19 @@ import http
 import mmap
 import os
 import threading
-import urllib.request
 import uuid
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from precomputed_fs.compression import ACCEPT_ENCODING, decode
-from precomputed_fs.flights import Crew, ended_by, only_waiting
-from precomputed_fs.http_client import Answer, HttpClient
+from precomputed_fs.flights import Crew, ended_by
 from precomputed_fs.urls import Copies, Filesystem, Location, Options, Publish, Request, Scheme
 
 if TYPE_CHECKING:
     import concurrent.futures
+
+    from precomputed_fs.http_client import Answer
 
 _T = TypeVar("_T")
 _Session = Any  # an aiohttp.ClientSession; aiohttp is imported when it is first used
@@ -160,14 +160,19 @@ class _AsyncTransport:
     """
 
     def __init__(self, fs: Filesystem, scheme: Scheme, timeout: float) -> None:
+        import urllib.request  # noqa: PLC0415 - only where requests are sent
+
+        from precomputed_fs.http_client import HttpClient  # noqa: PLC0415
+
         self.crew = Crew(remote=scheme.remote)
         self._fs = fs
         self._scheme = scheme
         self._timeout = timeout
+        self._proxied = bool(urllib.request.getproxies())
         self._client = HttpClient(timeout)
         self._sessions: Any = None  # the filesystem whose aiohttp session is ours to use
         self._has_own_session = hasattr(fs, "set_session") and hasattr(fs, "get_client")
-        self._needs_session = not self._has_own_session and bool(urllib.request.getproxies())
+        self._needs_session = not self._has_own_session and self._proxied
         self._referred = False
         self._create_is_real: bool | None = None
 
@@ -177,10 +182,9 @@ class _AsyncTransport:
             answer = self._ask(request, start, end)
             if not self._is_referred(answer):
                 return _body_of(answer, start, end)
-        with only_waiting():
-            if start is None:
-                return Body(self._on_loop(self._fs._cat_file(path, **self._scheme.read_keywords)))  # noqa: SLF001
-            return _checked_range(self._on_loop(self._fs._cat_file(path, start=start, end=end)), start, end)  # noqa: SLF001
+        if start is None:
+            return Body(self._on_loop(self._fs._cat_file(path, **self._scheme.read_keywords)))  # noqa: SLF001
+        return _checked_range(self._on_loop(self._fs._cat_file(path, start=start, end=end)), start, end)  # noqa: SLF001
 
     def exists(self, path: str) -> bool:
         request = self._request("HEAD", path)
@@ -296,24 +300,25 @@ class _AsyncTransport:
             return self._on_loop(request)
         return request
 
-    def _ask(self, request: Request, start: int | None = None, end: int | None = None) -> Answer:
+    def _ask(self, request: Request, start: int | None = None, end: int | None = None) -> "Answer":
         headers = {"Accept-Encoding": ACCEPT_ENCODING, **request.headers}
         wanted = http.HTTPStatus.OK
         self._check_thread()
         if start is not None and end is not None:
             headers |= {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
             wanted = http.HTTPStatus.PARTIAL_CONTENT
-        with only_waiting():
-            if not request.needs_session and not self._needs_session:
-                answer = self._client.ask(request.method, request.url, headers, wanted)
-                if answer.status not in _REDIRECTS or self._scheme.refer_statuses:
-                    return answer
-                self._needs_session = True  # from now on: it would be asked twice for every object
-            return self._on_loop(self._ask_in_session(request, headers, wanted))
+        if not request.needs_session and not self._needs_session:
+            answer = self._client.ask(request.method, request.url, headers, wanted)
+            if answer.status not in _REDIRECTS or self._scheme.refer_statuses:
+                return answer
+            self._needs_session = True  # from now on: it would be asked twice for every object
+        return self._on_loop(self._ask_in_session(request, headers, wanted))
 
-    async def _ask_in_session(self, request: Request, headers: Options, wanted: int) -> Answer:
+    async def _ask_in_session(self, request: Request, headers: Options, wanted: int) -> "Answer":
         import aiohttp  # noqa: PLC0415 - only where it is used
         import yarl  # noqa: PLC0415
+
+        from precomputed_fs.http_client import Answer  # noqa: PLC0415
 
         limits = aiohttp.ClientTimeout(sock_connect=self._timeout, sock_read=self._timeout)
         session = await self._session()
@@ -340,13 +345,13 @@ class _AsyncTransport:
 
                 self._sessions = fsspec.filesystem(
                     "http",
-                    client_kwargs={"trust_env": bool(urllib.request.getproxies())},
+                    client_kwargs={"trust_env": self._proxied},
                     loop=self._fs.loop,
                     skip_instance_cache=True,
                 )
         return await self._sessions.set_session()
 
-    def _is_referred(self, answer: Answer) -> bool:
+    def _is_referred(self, answer: "Answer") -> bool:
         """Whether only the filesystem knows where to ask; it is asked from then on."""
         if answer.status not in self._scheme.refer_statuses:
             return False
@@ -503,7 +508,7 @@ class _SyncTransport:
 # --------------------------------------------------------------------------------- answers
 
 
-def _body_of(answer: Answer, start: int | None, end: int | None) -> Body:
+def _body_of(answer: "Answer", start: int | None, end: int | None) -> Body:
     """Take the body of an HTTP answer that is just what was asked for."""
     encoding = answer.headers.get("content-encoding", "")
     if start is None or end is None:
@@ -532,7 +537,7 @@ def _checked_range(data: bytes, start: int, end: int | None) -> Body:
     return Body(data)
 
 
-def _found(answer: Answer) -> bool:
+def _found(answer: "Answer") -> bool:
     """Tell presence from the status of an answer: only 404 means that there is nothing."""
     if answer.status == http.HTTPStatus.NOT_FOUND:
         return False
@@ -541,7 +546,7 @@ def _found(answer: Answer) -> bool:
     raise _status_error(answer)
 
 
-def _status_error(answer: Answer) -> StatusError:
+def _status_error(answer: "Answer") -> StatusError:
     return StatusError(answer.status, answer.reason, answer.headers.get("retry-after", ""))
 
 

@@ -602,10 +602,10 @@ class Scale:
         result = np.empty(selection.shape, self.dtype, order="F")
         if fill is not None and _outside(selection, self.bounds):
             result[...] = _cast_scalar(fill, self.dtype)
-        codec = self.codec
+        codec, overlaps = self.codec, _overlaps_with(ranges)
 
         def paste(coords: ChunkCoords, data: bytes | None) -> bool:
-            into, out_of = _overlaps(ranges, coords)
+            into, out_of = overlaps(coords)
             if data is None:
                 if missing == "raise":
                     message = f"{self.volume.url}: scale {self.key} has no chunk {coords}"
@@ -727,8 +727,9 @@ class Scale:
         Some at a time, those that must be read first are put off to be read together.
         """
         put_off: dict[ChunkCoords, NDArray[Any]] = {}
+        overlaps = _overlaps_with(selection.ranges)
         for coords in wanted:
-            out_of, _ = _overlaps(selection.ranges, coords)
+            out_of, _ = overlaps(coords)
             given = piece((*out_of, slice(None)))
             if self._is_whole(given, coords) and not (skip_empty and not given.any()):
                 yield coords, given
@@ -752,6 +753,7 @@ class Scale:
             return given if self._is_whole(given, coords) else self.codec.decode(data, _size_of(coords))
 
         accessor, key = self._place
+        overlaps = _overlaps_with(selection.ranges)
         for coords, there in accessor.fetch_chunks(key, pieces, decode=decode, in_flight=self._in_flight):
             given = pieces[coords]
             if there is None and skip_empty and not given.any():
@@ -759,7 +761,7 @@ class Scale:
             if self._is_whole(given, coords):
                 yield coords, given
                 continue
-            _, into = _overlaps(selection.ranges, coords)
+            _, into = overlaps(coords)
             merged = np.zeros((*_size_of(coords), self.shape[3]), self.dtype, order="F")
             if there is not None:
                 merged[...] = there
@@ -799,8 +801,9 @@ class Scale:
 
     def _touched(self, ranges: tuple[range, range, range]) -> tuple[Iterator[ChunkCoords], int]:
         """Return the chunks that voxels are in, one after the other, and how many these are."""
-        xs, ys, zs = cells = self._cells(ranges)
-        return (self.grid.chunk((x, y, z)) for z in zs for y in ys for x in xs), math.prod(map(len, cells))
+        cells = self._cells(ranges)
+        xs, ys, zs = ([self.grid.span(axis, cell) for cell in along] for axis, along in enumerate(cells))
+        return ((*x, *y, *z) for z in zs for y in ys for x in xs), math.prod(map(len, cells))
 
     def _cells(self, ranges: tuple[range, range, range]) -> list[Collection[int]]:
         """Return the cells of the grid that voxels are in, along x, y and z."""
@@ -991,17 +994,24 @@ def _block_index(length: int, cell: int) -> int:
     return cell // length
 
 
-def _overlaps(
-    ranges: tuple[range, range, range], coords: ChunkCoords
-) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
-    """Return where the voxels of a chunk are in an array of the ranges' shape, and in the chunk."""
-    in_array, in_chunk = [], []
-    for voxels, low, high in zip(ranges, coords[::2], coords[1::2], strict=True):
-        first, after = _within(voxels, low, high)
-        in_array.append(slice(first, after))
-        in_chunk.append(slice(voxels[first] - low, voxels[after - 1] - low + 1, voxels.step))
-    (x, y, z), (u, v, w) = in_array, in_chunk
-    return (x, y, z), (u, v, w)
+_Slices = tuple[slice, slice, slice]
+
+
+def _overlaps_with(ranges: tuple[range, range, range]) -> "Callable[[ChunkCoords], tuple[_Slices, _Slices]]":
+    """Return what tells where the voxels of a chunk are in an array of the ranges' shape, and in the chunk."""
+    along_x, along_y, along_z = (functools.cache(functools.partial(_overlap, voxels)) for voxels in ranges)
+
+    def overlaps(coords: ChunkCoords) -> tuple[_Slices, _Slices]:
+        x0, x1, y0, y1, z0, z1 = coords
+        (x, u), (y, v), (z, w) = along_x(x0, x1), along_y(y0, y1), along_z(z0, z1)
+        return (x, y, z), (u, v, w)
+
+    return overlaps
+
+
+def _overlap(voxels: range, low: int, high: int) -> tuple[slice, slice]:
+    first, after = _within(voxels, low, high)
+    return slice(first, after), slice(voxels[first] - low, voxels[after - 1] - low + 1, voxels.step)
 
 
 def _readable(resolution: tuple[float, float, float]) -> str:
