@@ -112,6 +112,7 @@ class only_waiting:  # noqa: N801 - used as a function is
     def __enter__(self) -> None:
         self._flight: Flight | None = getattr(_current, "flight", None)
         if self._flight is not None:
+            self._flight.check()
             self._flight.leave()
 
     def __exit__(self, *_: object) -> None:

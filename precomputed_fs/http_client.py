@@ -99,14 +99,33 @@ class HttpClient:
         connection = _idle_one(kept)
         if connection is not None:
             with contextlib.suppress(_ClosedError):
-                return _ask(connection, request, kept)
-        with only_waiting():
-            connection = self._connect(origin)
-        return _ask(connection, request, kept)
+                return self._ask_on(connection, request, kept)
+        try:
+            with only_waiting():
+                connection = self._connect(origin)
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+        return self._ask_on(connection, request, kept)
 
     def close(self) -> None:
         """Close what is not in use."""
         _close_all(self._kept)
+
+    def _ask_on(self, connection: "_Connection", request: "_Request", kept: "collections.deque[_Connection]") -> Answer:
+        """Ask on one connection, and keep it or close it."""
+        try:
+            with ended_by(connection.abort):
+                answer = connection.ask(request)
+        except BaseException:
+            connection.close()
+            raise
+        if connection.is_reusable and len(kept) < _MOST_KEPT:
+            kept.append(connection)
+        else:
+            connection.close()
+        return answer
 
     def _connect(self, origin: str) -> "_Connection":
         parts = urllib.parse.urlsplit(origin)
@@ -145,21 +164,6 @@ class _ClosedError(ConnectionResetError):
 
     def __init__(self) -> None:
         super().__init__("the server closed the connection without an answer")
-
-
-def _ask(connection: "_Connection", request: _Request, kept: "collections.deque[_Connection]") -> Answer:
-    """Ask on one connection, and keep it or close it."""
-    try:
-        with ended_by(connection.abort):
-            answer = connection.ask(request)
-    except BaseException:
-        connection.close()
-        raise
-    if connection.is_reusable and len(kept) < _MOST_KEPT:
-        kept.append(connection)
-    else:
-        connection.close()
-    return answer
 
 
 def _idle_one(kept: "collections.deque[_Connection]") -> "_Connection | None":

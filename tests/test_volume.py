@@ -35,6 +35,7 @@ from precomputed_fs import (
     URLError,
     Volume,
     create_volume,
+    flights,
     open_volume,
 )
 from precomputed_fs.grid import Box
@@ -824,14 +825,14 @@ def test_long_reads_show_progress_on_a_terminal(
     assert capsys.readouterr().err == ""
 
 
-def test_a_failed_read_leaves_no_thread(tmp_path: Path) -> None:
+def test_a_failed_read_leaves_no_thread_at_work(tmp_path: Path) -> None:
     make(tmp_path, gzip=False)
     chunk_files(tmp_path)[30].write_bytes(b"broken")
     scale = open_volume(tmp_path)[0]
     for _ in range(3):
         with pytest.raises(CorruptDataError):
             scale[...]
-    assert not [thread for thread in threading.enumerate() if thread.name == "precomputed_fs"]
+    assert flights._workers._alive == flights._workers._idle
 
 
 # ------------------------------------------------------------------------------------------- what a reviewer thought of
@@ -1080,9 +1081,9 @@ def test_large_writes_go_shard_by_shard(
     written: list[str] = []
     write = ObjectStore.write
 
-    async def noting(self: ObjectStore, name: str, *args: Any, **options: Any) -> None:
+    def noting(self: ObjectStore, name: str, *args: Any, **options: Any) -> None:
         written.append(name)
-        await write(self, name, *args, **options)
+        write(self, name, *args, **options)
 
     volume = make(tmp_path, sharding=sharding)
     monkeypatch.setattr(ObjectStore, "write", noting)
