@@ -1,6 +1,7 @@
 """What a worker is told to do, and what it answers: plain data that goes through a pipe."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,30 +9,43 @@ from typing import Any
 Box = tuple[slice, slice, slice]
 Coords = tuple[int, int, int, int, int, int]
 
+S3_KEY = S3_SECRET = "benchmark"  # noqa: S105 - of servers on this machine, which do not look at it
+S3_REGION = "us-east-1"
+
 
 @dataclass(frozen=True)
 class DataSet:
-    """A volume of one scale, as it is stored."""
+    """A volume of one scale, and how it is stored."""
 
     name: str
     voxels: str
-    """Name of the array that it is made of: see `benchmarks.data.SOURCES`."""
+    """What it is made of: a name in `benchmarks.data.SOURCES`."""
 
     side: int = 512
     chunk: int = 64
     encoding: str = "raw"
     gzip: bool = False
-    sharding: Mapping[str, Any] | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    sharding: Mapping[str, Any] | None = field(default=None, hash=False)
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Keys that the encoding adds to the scale's `info`."""
+
     key: str = "1mm"
 
     @property
+    def folder(self) -> str:
+        return f"{self.name.replace(' ', '-').replace('^', '')}-{self.side}"
+
+    @property
     def dtype(self) -> str:
-        return "uint64" if self.voxels.startswith("labels") else "uint8"
+        return "uint64" if self.voxels == "labels" else "uint8"
 
     @property
     def is_lossy(self) -> bool:
         return self.encoding == "jpeg"
+
+    @property
+    def whole(self) -> Box:
+        return (slice(0, self.side),) * 3
 
     @property
     def info(self) -> dict[str, Any]:
@@ -47,11 +61,23 @@ class DataSet:
         }
         return {
             "@type": "neuroglancer_multiscale_volume",
-            "type": "segmentation" if self.dtype == "uint64" else "image",
+            "type": "segmentation" if self.voxels == "labels" else "image",
             "data_type": self.dtype,
             "num_channels": 1,
             "scales": [scale],
         }
+
+    def chunks(self, box: Box) -> Iterator[Coords]:
+        """Go through the chunks that a box touches, x fastest."""
+        starts = [range(part.start // self.chunk * self.chunk, part.stop, self.chunk) for part in reversed(box)]
+        for z, y, x in itertools.product(*starts):
+            xmax, ymax, zmax = (min(start + self.chunk, self.side) for start in (x, y, z))
+            yield x, xmax, y, ymax, z, zmax
+
+
+def box_of(coords: Coords) -> Box:
+    xmin, xmax, ymin, ymax, zmin, zmax = coords
+    return slice(xmin, xmax), slice(ymin, ymax), slice(zmin, zmax)
 
 
 @dataclass(frozen=True)
@@ -65,10 +91,12 @@ class Location:
     """A folder, the URL of a server, or the endpoint of S3."""
 
     path: str
-    """Below `base`; of S3 without the bucket."""
+    """Below `base`; in S3, below the bucket."""
 
+    bucket: str = ""
     signed: bool = False
-    bucket: str = "bench"
+    latency: float = 0.0
+    """Seconds that each request takes at least."""
 
     @property
     def url(self) -> str:
@@ -76,24 +104,27 @@ class Location:
         return f"s3://{self.bucket}/{self.path}" if self.kind == "s3" else f"{self.base}/{self.path}"
 
 
-S3_KEY = S3_SECRET = "benchmark"  # noqa: S105 - of servers on this machine, which look at none
-S3_REGION = "us-east-1"
-
-
 @dataclass(frozen=True)
 class Job:
-    """One run of something: see `benchmarks.worker.ACTIONS` for the verbs."""
+    """One run of a workload."""
 
     action: str
+    """A verb of `benchmarks.worker.ACTIONS`."""
+
     location: Location
     data: DataSet
-    boxes: tuple[Box, ...] = ()
-    expected: Path | None = None
+    expected: Path
     """An .npy of the whole volume: what is read has to equal it, what is written is taken from it."""
 
+    boxes: tuple[Box, ...] = ()
     tolerance: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """For the system's verb: e.g. how many requests at once."""
+    """By how much a voxel of a lossy volume may differ from what is expected."""
+
+    stored: Path | None = None
+    """The volume's folder on this machine, which fetched bytes have to equal."""
+
+    at_once: int | None = None
+    """How many requests are under way at once; None: as the system decides."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +132,11 @@ class Outcome:
     """What came of a job."""
 
     seconds: float = 0.0
+    cpu: float = 0.0
+    """Seconds of processor time, of all threads."""
+
     peak: int = 0
-    """Bytes of resident memory at the peak of the run, less its result."""
+    """Bytes of resident memory at the peak of the run, less those of its result."""
 
     error: str = ""
-    """Empty if the job was done, and its result was right."""
+    """Empty if the job was done and its result was right."""

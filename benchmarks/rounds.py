@@ -1,58 +1,180 @@
-"""How a workload is measured: all systems in turns, and the best setting of each counts."""
+"""How a workload is measured: all systems in turns, round by round, and the best setting of each peer counts.
 
+1. Each system runs once in each of its settings, to warm up. Which takes more than twice as long as the best peer has
+   no more runs: that time stands for it, marked with ``~``. What fails, or is wrong, does not count at all.
+2. Two rounds of all that is left. Then each peer goes on with the faster of its settings.
+3. More rounds: at least five in all, and up to 15 of what takes less than a second together.
+
+Memory is measured once, in a process that has done nothing before.
+"""
+
+import math
 import statistics
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
 
 from benchmarks.data import Folder
-from benchmarks.jobs import Job, Outcome
+from benchmarks.jobs import Job, Location, Outcome
 from benchmarks.places import Servers
-from benchmarks.systems import OURS, SYSTEMS
-from benchmarks.worker import Worker
+from benchmarks.systems import CLOUD_VOLUME, OURS, SYSTEMS, System, why_not
+from benchmarks.worker import Worker, WorkerError
 from benchmarks.workloads import Workload
 
-ROUNDS = 5
+ROUNDS_OF_ALL = 2
+ENOUGH_SECONDS = 1.0
+HOPELESS = 2.0  # times as long as the best peer
 
 
 @dataclass
 class Candidate:
-    system: str
+    """A system in one setting, with what came of each of its runs."""
+
+    system: System
     setting: str
-    worker: Worker
-    warm_up: Outcome = field(default_factory=Outcome)
+    reason: str = ""
+    """Why it has no runs, or none that count."""
+
     outcomes: list[Outcome] = field(default_factory=list)
-    traffic: tuple[int, int] | None = None
+    """The first is the warm-up."""
+
+    requests: int | None = None
+    sent: int | None = None
+    """Bytes that a server sent in answer to them."""
+
+    stored: int | None = None
+    """Bytes of what was written."""
+
+    @property
+    def counting(self) -> list[Outcome]:
+        return self.outcomes[1:] or self.outcomes
 
     @property
     def seconds(self) -> float:
-        return statistics.median(outcome.seconds for outcome in self.outcomes or [self.warm_up])
+        return statistics.median(outcome.seconds for outcome in self.counting)
+
+    @property
+    def spent(self) -> float:
+        return sum(outcome.seconds for outcome in self.counting)
 
 
-def measure(workload: Workload, folder: Folder, servers: Servers) -> list[Candidate]:
-    local = folder.volume(workload.data)
-    job = Job(
-        "read",
-        servers.locate(local, workload.place),
-        workload.data,
-        workload.boxes,
-        folder.expected(workload.data),
-        tolerance=2 if workload.data.is_lossy else 0,
-    )
-    candidates = [
-        Candidate(system.name, setting, Worker(system.name, setting))
-        for system in SYSTEMS.values()
-        for setting in system.settings
-    ]
-    server = servers.at(workload.place)
-    for candidate in candidates:
+def hopeful(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return ours, and what is not much slower than the best peer."""
+    done = [each for each in candidates if each.outcomes]
+    limit = HOPELESS * min((each.seconds for each in done if each.system is not OURS), default=math.inf)
+    return [each for each in done if each.system is OURS or each.seconds <= limit]
+
+
+def best_of_each(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return each system's best setting."""
+    best: dict[str, Candidate] = {}
+    for each in sorted(candidates, key=lambda each: each.seconds):
+        best.setdefault(each.system.name, each)
+    return [each for each in candidates if best[each.system.name] is each]
+
+
+class Workers:
+    """The processes of one group of workloads, which has a place and a data set."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._running: dict[tuple[str, str], Worker] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def of(self, system: System, setting: str) -> Worker:
+        which = system.name, setting
+        if which not in self._running:
+            worker = Worker(*which)
+            self._stack.callback(worker.close)
+            self._running[which] = worker
+        return self._running[which]
+
+
+class Rounds:
+    """Measures one workload after another."""
+
+    def __init__(self, folder: Folder, servers: Servers, least: int = 5, most: int = 15) -> None:
+        self._folder = folder
+        self._servers = servers
+        self._least_rounds = least
+        self._most_rounds = most
+
+    def measure(self, workload: Workload, workers: Workers) -> list[Candidate]:
+        """Return all systems in all settings, with their runs or a reason for having none."""
+        everyone = [Candidate(system, setting) for system in SYSTEMS.values() for setting in system.settings]
+        job = self.job(workload)
+        for candidate in everyone:
+            candidate.reason = why_not(candidate.system, candidate.setting, job)
+        able = [candidate for candidate in everyone if not candidate.reason]
+        for candidate in able:
+            workers.of(candidate.system, candidate.setting)  # all import at the same time
+        for candidate in able:
+            self._warm_up(candidate, workload, workers)
+        in_turns = hopeful(able) if workload.what.unit != "MB" else []
+        for number in range(1, self._most_rounds + 1):
+            for candidate in in_turns:
+                self._run(candidate, workload, workers)
+            in_turns = [each for each in in_turns if not each.reason]
+            if number == ROUNDS_OF_ALL:
+                in_turns = best_of_each(in_turns)
+            if number >= self._least_rounds:
+                in_turns = [each for each in in_turns if each.spent < ENOUGH_SECONDS]
+        return everyone
+
+    def _warm_up(self, candidate: Candidate, workload: Workload, workers: Workers) -> None:
+        """Run for the first time, and see what was asked of the server, or what was written."""
+        server = self._servers.at(workload.place)
         if server:
             server.clear()
-        candidate.warm_up = candidate.worker.run(job)
+        location = self._run(candidate, workload, workers, keeps=True)
         if server:
-            candidate.traffic = server.traffic()
-    for _ in range(ROUNDS):
-        for candidate in candidates:
-            if not candidate.warm_up.error:
-                candidate.outcomes.append(candidate.worker.run(job))
-    for candidate in candidates:
-        candidate.worker.close()
-    return candidates
+            candidate.requests, candidate.sent = server.traffic()
+        if workload.what.action == "write" and not candidate.reason:
+            candidate.reason = self._misread(candidate, workload, location, workers)
+        if workload.what.action == "write":
+            candidate.stored = self._servers.take_away(location, workload.place)
+
+    def _run(self, candidate: Candidate, workload: Workload, workers: Workers, *, keeps: bool = False) -> Location:
+        """Run once; return where. What is written is removed, unless it is kept."""
+        job = self.job(workload)
+        try:
+            outcome = workers.of(candidate.system, candidate.setting).run(job)
+        except WorkerError as exc:
+            outcome = Outcome(error=str(exc))
+        if outcome.error:
+            candidate.reason = f"failed: {outcome.error}"
+        else:
+            candidate.outcomes.append(outcome)
+        if workload.what.action == "write" and not keeps:
+            self._servers.take_away(job.location, workload.place)
+        return job.location
+
+    def _misread(self, candidate: Candidate, workload: Workload, location: Location, workers: Workers) -> str:
+        """Have what was written read by another tool; return what is wrong."""
+        reader = CLOUD_VOLUME if candidate.system is OURS else OURS
+        job = replace(self.job(workload), action="read", location=location)
+        outcome = workers.of(reader, "default").run(job)
+        return f"{reader.name} reads it wrongly: {outcome.error}" if outcome.error else ""
+
+    def job(self, workload: Workload) -> Job:
+        """Return what a worker is told; where it writes, there is nothing yet."""
+        data, what = workload.data, workload.what
+        writes = what.action == "write"
+        locate = self._servers.to_write if writes else self._servers.to_read
+        return Job(
+            what.action,
+            locate(data, workload.place),
+            data,
+            self._folder.source(data) if writes else self._folder.expected(data),
+            workload.boxes,
+            tolerance=2 if data.is_lossy else 0,
+            stored=None if writes else Path(self._folder.volume(data).url),
+            at_once=what.at_once,
+        )

@@ -832,8 +832,12 @@ class S3Server:
 
     def keys(self, bucket: str) -> list[str]:
         """Return the sorted names of a bucket."""
+        return sorted(self.sizes(bucket))
+
+    def sizes(self, bucket: str) -> dict[str, int]:
+        """Return the names of a bucket, with how many bytes each has."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-        return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
+        return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object."""
@@ -976,6 +980,8 @@ http {{
 }}
 """
 _NGINX_S3_ABSENT = """
+        etag off;
+        add_header ETag '"1-"';
         error_page 404 @absent;
         location @absent { default_type application/xml; return 404 "<Error><Code>NoSuchKey</Code></Error>"; }
 """
