@@ -102,7 +102,7 @@ def measured(chosen: Sequence[Workload], args: argparse.Namespace, *, imports_to
     with data_folder(args.keep) as folder, Servers(folder) as servers:
         rounds = Rounds(folder, servers, least, max(least, 5 if args.quick else 15))
         rows = []
-        for _, group in groupby(chosen, key=lambda each: (each.what.section, each.place, each.data)):
+        for _, group in groupby(chosen, key=process_group):
             with Workers() as workers:
                 for workload in group:
                     rows.append(row_of(workload, rounds.measure(workload, workers)))
@@ -112,6 +112,12 @@ def measured(chosen: Sequence[Workload], args: argparse.Namespace, *, imports_to
                 yield row
     if imports_too:
         yield imports.measure()
+
+
+def process_group(workload: Workload) -> tuple[object, ...]:
+    """Return what workloads that are measured in the same processes have in common."""
+    is_memory = workload.what.section == "memory"
+    return workload.what.section, workload.place, workload.data if is_memory else None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How long ``import`` takes: each system's in fresh interpreters, in turns. The interpreter's own start is not counted."""
+"""How long ``import`` takes: each system in turns, each time in a fresh interpreter, whose own start is not counted."""
 
 import json
 import statistics

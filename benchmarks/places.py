@@ -1,7 +1,6 @@
 """Where volumes stand: local disk, and servers on this machine, each started when it is first needed."""
 
 import shutil
-
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import count

@@ -42,7 +42,7 @@ class ChunkTool(Tool, Protocol):
         """Return the bytes of a chunk, with no compression around them."""
 
 
-# ------------------------------------------------------------------------------------------------------------------ ours
+# ----------------------------------------------------------------------------------------------------------------- ours
 
 
 class PrecomputedFs:
@@ -82,9 +82,7 @@ class PrecomputedFs:
 
     def write(self, location: Location, data: DataSet, voxels: Array) -> None:
         options = self._options(location)
-        with self._library.create_volume(
-            location.url, data.info, gzip=data.gzip, progress=False, **options
-        ) as volume:
+        with self._library.create_volume(location.url, data.info, gzip=data.gzip, progress=False, **options) as volume:
             volume[0][...] = voxels
 
     @staticmethod
@@ -97,7 +95,7 @@ class PrecomputedFs:
         return {"storage_options": storage, "anon": not location.signed}
 
 
-# ----------------------------------------------------------------------------------------------------------------- peers
+# ---------------------------------------------------------------------------------------------------------------- peers
 
 
 class TensorStore:
@@ -262,7 +260,7 @@ def overlap(array: Box, part: Box) -> Box:
     return x, y, z
 
 
-# ------------------------------------------------------------------------------------------------------------ the tables
+# ----------------------------------------------------------------------------------------------------------- the tables
 
 
 @dataclass(frozen=True)

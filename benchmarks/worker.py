@@ -22,7 +22,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.jobs import S3_KEY, S3_REGION, S3_SECRET, Box, Coords, Job, Outcome
-from benchmarks.systems import SYSTEMS, Array, ChunkTool, PrecomputedFs, Tool
+from benchmarks.systems import SYSTEMS, Array, ChunkTool, Opened, PrecomputedFs, Tool
 
 DEADLINE = 300.0  # seconds that a job may take
 
@@ -37,7 +37,7 @@ class Worker:
     def __init__(self, system: str, setting: str) -> None:
         self.name = f"{system}, {setting}"
         self._pipe, theirs = Pipe()
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.worker", str(theirs.fileno()), system, setting],
@@ -123,7 +123,7 @@ def read_warm(tool: Tool, job: Job) -> Outcome:
     return read_opened(tool, opened, job)
 
 
-def read_opened(tool: Tool, opened: Any, job: Job) -> Outcome:
+def read_opened(tool: Tool, opened: Opened, job: Job) -> Outcome:
     results, outcome = timed(lambda: [tool.read(opened, box) for box in job.boxes])
     return checked(job, results, outcome)
 
@@ -163,7 +163,12 @@ def fetch_many(tool: Tool, job: Job) -> Outcome:
 def write(tool: Tool, job: Job) -> Outcome:
     """Write a volume from an array in memory; the harness has it read afterwards."""
     voxels = np.asfortranarray(np.load(job.expected))
-    _, outcome = timed(lambda: [tool.write(job.location, job.data, voxels)])
+
+    def run() -> list[Array]:
+        tool.write(job.location, job.data, voxels)
+        return []
+
+    _, outcome = timed(run)
     return outcome
 
 
@@ -217,14 +222,18 @@ def is_right(found: Array, wanted: Array, job: Job) -> bool:
     return (
         found.shape == wanted.shape
         and found.dtype == wanted.dtype
-        and all(alike(found[block], wanted[block], job.tolerance) for block in blocks(found.shape))
+        and all(alike(found[block], wanted[block], job.tolerance) for block in blocks(found))
     )
 
 
-def blocks(shape: Sequence[int], side: int = 64) -> list[Box]:
-    """Cut an array into pieces that fit the processor's cache, whatever the array's order is."""
-    starts = np.ndindex(*(-(-length // side) for length in shape))
-    return [cast("Box", tuple(slice(side * cell, side * (cell + 1)) for cell in cells)) for cells in starts]
+def blocks(array: Array) -> list[Box]:
+    """Cut an array into pieces that fit the processor's cache: slices if it is in Fortran order as what is expected."""
+    size = (*array.shape[:2], 1) if array.flags.f_contiguous else (64, 64, 64)
+    cells = np.ndindex(*(-(-length // step) for length, step in zip(array.shape, size, strict=True)))
+    return [
+        cast("Box", tuple(slice(step * index, step * (index + 1)) for step, index in zip(size, cell, strict=True)))
+        for cell in cells
+    ]
 
 
 def alike(found: Array, wanted: Array, tolerance: int) -> bool:

@@ -143,21 +143,20 @@ FULL = {
     HTTP: data_sets.ALL,
     HTTP_30: data_sets.ALL,
     S3: (RAW, GZIP, JPEG, SEGMENTATION, RAW_SHARDS),
-    S3_30: (RAW, GZIP, JPEG, SEGMENTATION, RAW_SHARDS),
-    S3_SIGNED: (RAW, GZIP, SEGMENTATION_GZIP, SEGMENTATION_SHARDS),
-    S3_SIGNED_30: (RAW, GZIP, SEGMENTATION_GZIP, SEGMENTATION_SHARDS),
-    DISK: data_sets.ALL,
+    S3_30: (RAW, GZIP, JPEG, SEGMENTATION_GZIP, RAW_SHARDS),
+    S3_SIGNED: (RAW, GZIP, PNG, SEGMENTATION_SHARDS),
+    S3_SIGNED_30: (RAW, GZIP, SEGMENTATION_GZIP),
+    DISK: (RAW, GZIP, JPEG, PNG, SEGMENTATION, RAW_SHARDS, SEGMENTATION_SHARDS),
 }
 """The volumes that a full run reads whole; ``--all`` reads all of them everywhere."""
 
 FULL_PARTS = {
-    HTTP: (RAW, GZIP, SEGMENTATION_GZIP, RAW_SHARDS),
+    HTTP: (RAW, SEGMENTATION_GZIP, RAW_SHARDS),
     HTTP_30: (RAW, RAW_SHARDS),
-    S3: (RAW, RAW_SHARDS),
+    S3: (RAW,),
     S3_30: (RAW,),
-    S3_SIGNED: (RAW,),
-    S3_SIGNED_30: (RAW,),
-    DISK: (RAW, GZIP, RAW_SHARDS),
+    S3_SIGNED: (GZIP,),
+    DISK: (RAW,),
 }
 """Those of which it reads planes, boxes and single chunks."""
 
@@ -180,9 +179,9 @@ def reading() -> Iterator[Workload]:
     for place, data in product(places.READ_PLACES, data_sets.ALL):
         yield row(place, data, WHOLE, in_full=data in FULL[place])
         for what in (*PLANES, BOXES, CHUNK_COLD, CHUNK_WARM):
-            yield row(place, data, what, in_full=data in FULL_PARTS[place])
+            yield row(place, data, what, in_full=data in FULL_PARTS.get(place, ()))
         if place.kind != "s3" and not data.sharding:
-            yield row(place, data, FETCH_CHUNK, in_full=data in FULL_PARTS[place])
+            yield row(place, data, FETCH_CHUNK, in_full=data in FULL_PARTS.get(place, ()))
         yield row(place, data, OPEN, in_full=data is RAW)
 
 

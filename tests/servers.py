@@ -1051,9 +1051,7 @@ def _nginx_modules() -> Path:
 
 
 @contextmanager
-def nginx_server(
-    root: Path, *, gzip: bool = False, latency: float = 0.0, as_s3: bool = False
-) -> Iterator[NginxServer]:
+def nginx_server(root: Path, *, gzip: bool = False, latency: float = 0.0, as_s3: bool = False) -> Iterator[NginxServer]:
     """Serve the files below `root` by nginx, with ``gzip_static on``: ``name.gz`` answers for ``name``.
 
     Parameters
