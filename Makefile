@@ -2,6 +2,9 @@
 # make demo URL=...    the picture of any pyramid
 # make test            every test
 # make check           what CI runs: lint, types, test
+# make bench           speed beside other tools: a table, and bench.json
+# make bench ARGS=...  what `python -m benchmarks --help` says, such as ARGS="--only 'http 0, raw'"
+# make bench PROFILE=1 with a profile of each workload that runs
 #
 # Each target works alone on a machine that has make and Python >= 3.11 with
 # venv and pip; it makes .venv the first time, and again when pyproject.toml changes.
@@ -17,7 +20,7 @@ INSTALLED := $(VENV)/.installed
 export DEMO_URL := $(value URL)
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types check clean
+.PHONY: demo test lint types check bench clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m tests.demo $${DEMO_URL:+"$$DEMO_URL"}
@@ -34,6 +37,9 @@ types: $(INSTALLED)
 
 check: lint types test
 
+bench: $(INSTALLED)
+	@$(BIN)/python -m benchmarks $(if $(PROFILE),--profile) $(ARGS)
+
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "precomputed_fs needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1)." >&2; \
@@ -44,4 +50,4 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .azurite .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build dist demo.png
+	rm -rf $(VENV) .azurite .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build dist demo.png bench.json bench-profiles

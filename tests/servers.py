@@ -7,7 +7,7 @@
     azure_server     npm's azurite
     http_server      files below a folder, with Range
     fault_server     whatever a handler answers: errors, truncations, resets, delays
-    nginx_server     Debian's nginx, with gzip_static
+    nginx_server     Debian's nginx, with gzip_static; with latency; as a read-only S3
     sftp_server      Debian's sshd
 
 The helpers `put`, `get`, `keys`, `delete` go around the code under test, and their requests are not in `log`.
@@ -832,8 +832,12 @@ class S3Server:
 
     def keys(self, bucket: str) -> list[str]:
         """Return the sorted names of a bucket."""
+        return sorted(self.sizes(bucket))
+
+    def sizes(self, bucket: str) -> dict[str, int]:
+        """Return the names of a bucket, with how many bytes each has."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-        return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
+        return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object."""
@@ -946,6 +950,7 @@ def _system_command(name: str) -> str | None:
 # -------------------------------------------------------------------------------------------------------------- nginx
 
 _NGINX_CONFIG = """
+{modules}
 daemon off;
 master_process off;
 user root;
@@ -953,7 +958,7 @@ pid {folder}/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 1024; }}
 http {{
-    log_format probe escape=json '["$request_method", "$uri", "$args", {{{headers}}}]';
+    log_format probe escape=json '["$request_method", "$uri", "$args", $body_bytes_sent, {{{headers}}}]';
     access_log {folder}/access.log probe;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
@@ -964,15 +969,25 @@ http {{
     types {{ application/json json; }}
     gzip {gzip};
     gzip_types *;
+    sendfile on;
+    keepalive_requests 1000000;
     server {{
         listen {host}:{port};
-        location / {{ root "{root}"; gzip_static on; }}
+        location / {{ root "{root}"; gzip_static {static}; {waiting} }}
         location = {probe} {{ return 204; }}
+        {absent}
     }}
 }}
 """
+_NGINX_S3_ABSENT = """
+        etag off;
+        add_header ETag '"1-"';
+        error_page 404 @absent;
+        location @absent { default_type application/xml; return 404 "<Error><Code>NoSuchKey</Code></Error>"; }
+"""
 _NGINX_PROBE = "/.tests-probe"
 _NGINX_HEADERS = ("Range", "Accept-Encoding", "If-Range", "If-None-Match", "User-Agent")
+_NGINX_LUA = ("ndk_http_module.so", "ngx_http_lua_module.so")  # Debian's libnginx-mod-http-lua
 
 
 class NginxServer:
@@ -981,13 +996,13 @@ class NginxServer:
     def __init__(self, url: str, access_log: Path) -> None:
         self.url = url
         self._access_log = access_log
-        self._forgotten = 0
+        self._forgotten = 0  # bytes of it
 
     @property
     def log(self) -> RequestLog:
         """All requests answered since `clear`, in the order of their ends, with the headers that matter to caches."""
         log = RequestLog()
-        for method, path, query, headers in self._lines()[self._forgotten :]:
+        for method, path, query, _, headers in self._lines():
             log.record(method, path, query, [(name, value) for name, value in headers.items() if value])
         return log
 
@@ -995,15 +1010,26 @@ class NginxServer:
         """Return the methods alone."""
         return self.log.methods()
 
+    def traffic(self) -> tuple[int, int]:
+        """Return how many requests were answered since `clear`, and with how many bytes, headers not counted."""
+        sent = [line[3] for line in self._lines()]
+        return len(sent), sum(sent)
+
     def clear(self) -> None:
         """Forget what came until now."""
-        self._forgotten = len(self._lines())
+        self._probe()
+        self._forgotten = self._access_log.stat().st_size
 
     def _lines(self) -> list[list[Any]]:
-        """Read the log. nginx, one process, logs in order: after a probe it has logged all that was answered before."""
-        requests.get(self.url + _NGINX_PROBE, timeout=DEADLINE)
-        lines = [json.loads(line) for line in self._access_log.read_text().splitlines()]
+        self._probe()
+        with self._access_log.open() as log:
+            log.seek(self._forgotten)
+            lines = [json.loads(line) for line in log]
         return [line for line in lines if line[1] != _NGINX_PROBE]
+
+    def _probe(self) -> None:
+        """Make sure that all that was answered before is in the log: nginx, one process, writes it in order."""
+        requests.get(self.url + _NGINX_PROBE, timeout=DEADLINE)
 
 
 def nginx_installed() -> bool:
@@ -1011,27 +1037,51 @@ def nginx_installed() -> bool:
     return _system_command("nginx") is not None
 
 
+def nginx_waits() -> bool:
+    """Return whether `nginx_server` can have a latency here: by the lua module, which waits without blocking."""
+    return nginx_installed() and all((_nginx_modules() / name).exists() for name in _NGINX_LUA)
+
+
+@cache
+def _nginx_modules() -> Path:
+    """Return the folder of nginx's modules, as it was configured when it was built."""
+    shown = subprocess.run([_system_command("nginx") or "nginx", "-V"], capture_output=True, text=True, check=True)
+    match = re.search(r"--modules-path=(\S+)", shown.stderr)
+    return Path(match[1] if match else "/usr/lib/nginx/modules")
+
+
 @contextmanager
-def nginx_server(root: Path, *, gzip: bool = False) -> Iterator[NginxServer]:
+def nginx_server(root: Path, *, gzip: bool = False, latency: float = 0.0, as_s3: bool = False) -> Iterator[NginxServer]:
     """Serve the files below `root` by nginx, with ``gzip_static on``: ``name.gz`` answers for ``name``.
 
     Parameters
     ----------
     gzip
         True: nginx also compresses by itself, and then ignores Range for clients that accept gzip.
+    latency
+        Seconds that each request waits, many of them at once; needs `nginx_waits`.
+    as_s3
+        True: the folders below `root` are buckets. ``name.gz`` is the object ``name`` with Content-Encoding, whatever
+        a client accepts; what is absent is S3's NoSuchKey; signatures are not looked at.
     """
     port = _free_port()
+    modules = [f"load_module {_nginx_modules() / name};" for name in _NGINX_LUA] if latency else []
+    waiting = f"access_by_lua_block {{ ngx.sleep({latency}) }}" if latency else ""
     headers = ", ".join(f'"{name}": "$http_{name.lower().replace("-", "_")}"' for name in _NGINX_HEADERS)
     with _scratch() as folder:
         config = folder / "nginx.conf"
         config.write_text(
             _NGINX_CONFIG.format(
+                modules="\n".join(modules),
                 folder=folder,
                 headers=headers,
                 gzip="on" if gzip else "off",
                 host=LOOPBACK,
                 port=port,
                 root=root,
+                static="always" if as_s3 else "on",
+                waiting=waiting,
+                absent=_NGINX_S3_ABSENT if as_s3 else "",
                 probe=_NGINX_PROBE,
             )
         )

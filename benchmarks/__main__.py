@@ -1,0 +1,145 @@
+"""Compare precomputed_fs with tensorstore, cloud-volume and neuroglancer-scripts, side by side.
+
+Prints a table, with what is required of each workload and whether it holds, and saves it as JSON with every run's
+seconds, all settings that were tried and the reasons for what is missing. Times are medians of at least five runs, in
+which the systems take turns, each in a process of its own; of a peer's settings the best one counts (`~`: seen only in
+the warm-up, more than twice as slow as the best peer). Results are compared with the source voxel by voxel.
+
+All processes run with NUMPY_MADVISE_HUGEPAGE=0, unless it is set: with huge pages, in some virtual machines, fresh
+memory costs some runs half a second and others nothing. Where it does not, that is faster for all who use NumPy's
+memory (of 128 MiB from disk: ours 0.12 s for 0.16 s), which tensorstore does not.
+
+The servers are nginx, on this machine and its processors; `30 ms` is what each request waits there, without blocking.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from benchmarks import imports
+from benchmarks.data import Folder
+from benchmarks.places import Servers
+from benchmarks.rounds import Rounds, Workers
+from benchmarks.table import Row, compared, heading, line, row_of
+from benchmarks.workloads import COMPARISONS, Workload, workloads
+
+FULL_SIDE = 512  # voxels
+IMPORT = "import"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; return the exit code: 1 if something failed or was wrong."""
+    args = arguments(argv)
+    chosen = [each for each in selected(args) if wanted(each.name, args.only)]
+    imports_too = wanted(IMPORT, args.only)
+    if args.list:
+        print("\n".join([*(each.name for each in chosen), *([IMPORT] if imports_too else [])]))
+        return 0
+    if not chosen and not imports_too:
+        print(f"no workload has all of {args.only} in its name; see --list", file=sys.stderr)
+        return 2
+    began = time.monotonic()
+    rows: list[Row] = []
+    for row in measured(chosen, args, imports_too=imports_too):
+        if not rows or rows[-1].section != row.section:
+            print(heading(row.section), flush=True)
+        rows.append(row)
+        print(line(row), flush=True)
+        args.output.write_text(json.dumps(report(rows, args), indent=1))
+    required = [row for row in rows if row.holds is not None]
+    print(f"\n{sum(map(bool, (row.holds for row in required)))} of {len(required)} limits hold")
+    print(f"{time.monotonic() - began:.0f} s; saved as {args.output.resolve()}")
+    return int(any(cell.mark == "failed" for row in rows for cell in row.cells.values()))
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="a few workloads, in fewer rounds")
+    which.add_argument("--all", action="store_true", help="every combination of place, data set and workload")
+    parser.add_argument(
+        "--only", metavar="WORDS", action="append", default=[], help='such as "http 0, raw": names with all of these'
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of the workloads, and end")
+    parser.add_argument("--output", type=Path, default=Path("bench.json"), help="the JSON file")
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="where data sets are kept, and found the next time")
+    parser.add_argument("--side", type=int, default=FULL_SIDE, help="voxels, of the volumes that have 512")
+    parser.add_argument("--rounds", type=int, help="at least, after the warm-up (5)")
+    return parser.parse_args(argv)
+
+
+def selected(args: argparse.Namespace) -> Iterator[Workload]:
+    """Go through the workloads of a run, before `only`."""
+    for each in workloads():
+        if args.all or (each.in_quick if args.quick else each.in_full):
+            scaled = replace(each, data=replace(each.data, side=each.data.side * args.side // FULL_SIDE))
+            if scaled.fits():
+                yield scaled
+
+
+def wanted(name: str, only: Sequence[str]) -> bool:
+    """Tell whether a name has all words of one of `only`, which are separated by commas."""
+    lower = name.lower()
+    return not only or any(all(word.strip().lower() in lower for word in words.split(",")) for words in only)
+
+
+def measured(chosen: Sequence[Workload], args: argparse.Namespace, *, imports_too: bool) -> Iterator[Row]:
+    least = args.rounds or (3 if args.quick else 5)
+    with data_folder(args.keep) as folder, Servers(folder) as servers:
+        rounds = Rounds(folder, servers, least, max(least, 5 if args.quick else 15))
+        rows = []
+        for _, group in groupby(chosen, key=process_group):
+            with Workers() as workers:
+                for workload in group:
+                    rows.append(row_of(workload, rounds.measure(workload, workers)))
+                    yield rows[-1]
+        for comparison in COMPARISONS:
+            if row := compared(comparison, rows):
+                yield row
+    if imports_too:
+        yield imports.measure()
+
+
+def process_group(workload: Workload) -> tuple[object, ...]:
+    """Return what workloads that are measured in the same processes have in common."""
+    is_memory = workload.what.section == "memory"
+    return workload.what.section, workload.place, workload.data if is_memory else None
+
+
+@contextmanager
+def data_folder(keep: Path | None) -> Iterator[Folder]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (keep or Path(temporary)).resolve() / "bench"
+        folder.mkdir(parents=True, exist_ok=True)
+        yield Folder(folder)
+
+
+def report(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
+    packages = ("tensorstore", "cloud-volume", "neuroglancer-scripts", "numpy", "imagecodecs", "aiohttp", "s3fs")
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "arguments": {name: str(value) for name, value in vars(args).items()},
+        "processors": len(os.sched_getaffinity(0)),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "rows": [row.to_json() for row in rows],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

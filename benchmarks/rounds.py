@@ -1,0 +1,216 @@
+"""How a workload is measured: all systems in turns, round by round, and the best setting of each peer counts.
+
+1. Each system runs once in each of its settings, to warm up. Which takes more than twice as long as the best peer has
+   no more runs: that time stands for it, marked with ``~``. What fails, or is wrong, does not count at all.
+2. One round of all that is left. Then each peer goes on with the fastest of its settings.
+3. More rounds: at least five in all, and up to 15 of what takes less than a second together.
+
+What was far behind is not asked for again: at the same place, a setting that took three times as long as another
+setting of its system; of the same data set, a system that took four times as long as the best peer.
+
+Memory is measured once, in a process that has done nothing before.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from benchmarks.data import Folder
+from benchmarks.jobs import DataSet, Job, Location, Outcome
+from benchmarks.places import Place, Servers
+from benchmarks.systems import CLOUD_VOLUME, OURS, SYSTEMS, System, why_not
+from benchmarks.worker import Worker, WorkerError
+from benchmarks.workloads import Workload
+
+ENOUGH_SECONDS = 1.0
+# How many times as long as the best peer, or as another setting of the same system, ...
+HOPELESS = 2.0  # ... for this workload
+FAR_BEHIND = 4.0  # ... for this data set
+HOPELESS_SETTING = 3.0  # ... for this place
+
+
+@dataclass
+class Candidate:
+    """A system in one setting, with what came of each of its runs."""
+
+    system: System
+    setting: str
+    reason: str = ""
+    """Why it has no runs, or none that count."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    """The first is the warm-up."""
+
+    requests: int | None = None
+    sent: int | None = None
+    """Bytes that a server sent in answer to them."""
+
+    stored: int | None = None
+    """Bytes of what was written."""
+
+    @property
+    def counting(self) -> list[Outcome]:
+        return self.outcomes[1:] or self.outcomes
+
+    @property
+    def seconds(self) -> float:
+        return statistics.median(outcome.seconds for outcome in self.counting)
+
+    @property
+    def fastest(self) -> float:
+        return min(outcome.seconds for outcome in self.outcomes)
+
+    @property
+    def spent(self) -> float:
+        return sum(outcome.seconds for outcome in self.counting)
+
+
+def hopeful(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return ours, and what is not much slower than the best peer."""
+    done = [each for each in candidates if each.outcomes]
+    limit = HOPELESS * min((each.seconds for each in done if each.system is not OURS), default=math.inf)
+    return [each for each in done if each.system is OURS or each.seconds <= limit]
+
+
+def best_of_each(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return each system's best setting."""
+    best: dict[str, Candidate] = {}
+    for each in sorted(candidates, key=lambda each: each.fastest):
+        best.setdefault(each.system.name, each)
+    return [each for each in candidates if best[each.system.name] is each]
+
+
+class Workers:
+    """The processes of one group of workloads, which has a place and a data set."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._running: dict[tuple[str, str], Worker] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def of(self, system: System, setting: str) -> Worker:
+        which = system.name, setting
+        if which not in self._running:
+            worker = Worker(*which)
+            self._stack.callback(worker.close)
+            self._running[which] = worker
+        return self._running[which]
+
+
+class Rounds:
+    """Measures one workload after another."""
+
+    def __init__(self, folder: Folder, servers: Servers, least: int = 5, most: int = 15) -> None:
+        self._folder = folder
+        self._servers = servers
+        self._least_rounds = least
+        self._most_rounds = most
+        self._bad_settings: dict[tuple[Place, str, str], str] = {}
+        self._far_behind: dict[tuple[Place, DataSet, str], str] = {}
+
+    def measure(self, workload: Workload, workers: Workers) -> list[Candidate]:
+        """Return all systems in all settings, with their runs or a reason for having none."""
+        everyone = [Candidate(system, setting) for system in SYSTEMS.values() for setting in system.settings]
+        job = self.job(workload)
+        for candidate in everyone:
+            candidate.reason = why_not(candidate.system, candidate.setting, job) or self._was_behind(
+                candidate, workload
+            )
+        able = [candidate for candidate in everyone if not candidate.reason]
+        for candidate in able:
+            workers.of(candidate.system, candidate.setting)  # all import at the same time
+        for candidate in able:
+            self._warm_up(candidate, workload, workers)
+        self._note_who_is_behind(able, workload)
+        in_turns = hopeful(able) if workload.what.unit != "MB" else []
+        for number in range(1, self._most_rounds + 1):
+            for candidate in in_turns:
+                self._run(candidate, workload, workers)
+            in_turns = [each for each in in_turns if not each.reason]
+            if number == 1:
+                in_turns = best_of_each(in_turns)
+            if number >= self._least_rounds:
+                in_turns = [each for each in in_turns if each.spent < ENOUGH_SECONDS]
+        return everyone
+
+    def _warm_up(self, candidate: Candidate, workload: Workload, workers: Workers) -> None:
+        """Run for the first time, and see what was asked of the server, or what was written."""
+        server = self._servers.at(workload.place)
+        if server:
+            server.clear()
+        location = self._run(candidate, workload, workers, keeps=True)
+        if server:
+            candidate.requests, candidate.sent = server.traffic()
+        if workload.what.action == "write" and not candidate.reason:
+            candidate.reason = self._misread(candidate, workload, location, workers)
+        if workload.what.action == "write":
+            candidate.stored = self._servers.take_away(location, workload.place)
+
+    def _note_who_is_behind(self, candidates: Sequence[Candidate], workload: Workload) -> None:
+        """Remember whom not to ask again."""
+        peers = [each for each in candidates if each.outcomes and each.system is not OURS]
+        best = best_of_each(peers)
+        for each in peers:
+            times = each.seconds / next(one.seconds for one in best if one.system is each.system)
+            if times > HOPELESS_SETTING:
+                noted = f"{times:.1f} times as slow as another setting in {workload.name}"
+                self._bad_settings.setdefault((workload.place, each.system.name, each.setting), noted)
+        for each in best if workload.what.action == "read" else []:
+            times = each.seconds / min(one.seconds for one in best)
+            if times > FAR_BEHIND:
+                noted = f"{times:.1f} times as slow as the best peer in {workload.name}"
+                self._far_behind.setdefault((workload.place, workload.data, each.system.name), noted)
+
+    def _was_behind(self, candidate: Candidate, workload: Workload) -> str:
+        """Return why a candidate is not asked again; empty: it is."""
+        setting = self._bad_settings.get((workload.place, candidate.system.name, candidate.setting), "")
+        if workload.what.action != "read":
+            return setting
+        return setting or self._far_behind.get((workload.place, workload.data, candidate.system.name), "")
+
+    def _run(self, candidate: Candidate, workload: Workload, workers: Workers, *, keeps: bool = False) -> Location:
+        """Run once; return where. What is written is removed, unless it is kept."""
+        job = self.job(workload)
+        try:
+            outcome = workers.of(candidate.system, candidate.setting).run(job)
+        except WorkerError as exc:
+            outcome = Outcome(error=str(exc))
+        if outcome.error:
+            candidate.reason = f"failed: {outcome.error}"
+        else:
+            candidate.outcomes.append(outcome)
+        if workload.what.action == "write" and not keeps:
+            self._servers.take_away(job.location, workload.place)
+        return job.location
+
+    def _misread(self, candidate: Candidate, workload: Workload, location: Location, workers: Workers) -> str:
+        """Have what was written read by another tool; return what is wrong."""
+        reader = CLOUD_VOLUME if candidate.system is OURS else OURS
+        job = replace(self.job(workload), action="read", location=location)
+        outcome = workers.of(reader, "default").run(job)
+        return f"{reader.name} reads it wrongly: {outcome.error}" if outcome.error else ""
+
+    def job(self, workload: Workload) -> Job:
+        """Return what a worker is told; where it writes, there is nothing yet."""
+        data, what = workload.data, workload.what
+        writes = what.action == "write"
+        locate = self._servers.to_write if writes else self._servers.to_read
+        return Job(
+            what.action,
+            locate(data, workload.place),
+            data,
+            self._folder.source(data) if writes else self._folder.expected(data),
+            workload.boxes,
+            tolerance=2 if data.is_lossy else 0,
+            stored=None if writes else Path(self._folder.volume(data).url),
+            at_once=what.at_once,
+        )

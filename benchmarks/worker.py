@@ -1,0 +1,260 @@
+"""One system in one setting, in a process of its own that does jobs as they come through a pipe.
+
+`Worker` starts it, as ``python -m benchmarks.worker FD SYSTEM SETTING``. Imports, opening what is read, and comparing
+with what is expected are not timed. Each job opens anew what it reads, so that nothing is known from the job before.
+"""
+
+import gc
+import gzip
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from benchmarks.jobs import S3_KEY, S3_REGION, S3_SECRET, Box, Coords, Job, Outcome
+from benchmarks.systems import SYSTEMS, Array, ChunkTool, Opened, PrecomputedFs, Tool
+
+DEADLINE = 300.0  # seconds that a job may take
+
+
+class WorkerError(Exception):
+    """A worker has ended, or does not answer."""
+
+
+class Worker:
+    """The harness's end of a worker, which begins to import what it needs at once."""
+
+    def __init__(self, system: str, setting: str) -> None:
+        self.name = f"{system}, {setting}"
+        self._pipe, theirs = Pipe()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.worker", str(theirs.fileno()), system, setting],
+                cwd=Path(__file__).parents[1],
+                env=environment(),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def run(self, job: Job) -> Outcome:
+        try:
+            self._pipe.send(job)
+            if self._pipe.poll(DEADLINE):
+                outcome: Outcome = self._pipe.recv()
+                return outcome
+        except (EOFError, OSError) as exc:
+            code = self._process.wait()
+            self._output.seek(0)
+            said = self._output.read().decode(errors="replace")
+            raise WorkerError(f"{self.name}: ended with code {code} at {job}; it said:\n{said}") from exc
+        raise WorkerError(f"{self.name}: no answer in {DEADLINE:.0f} s to {job}")
+
+    def close(self) -> None:
+        self._pipe.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+
+
+def environment() -> dict[str, str]:
+    """Return the variables for a worker: no proxy and no AWS setting of this machine, but the servers' own keys."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("AWS_") and not name.lower().endswith("_proxy")
+    }
+    return kept | {
+        "AWS_ACCESS_KEY_ID": S3_KEY,
+        "AWS_SECRET_ACCESS_KEY": S3_SECRET,
+        "AWS_SESSION_TOKEN": "",
+        "AWS_DEFAULT_REGION": S3_REGION,
+        "NUMPY_MADVISE_HUGEPAGE": os.environ.get("NUMPY_MADVISE_HUGEPAGE", "0"),
+    }
+
+
+# -------------------------------------------------------------------------------------------------------- in the worker
+
+
+def main() -> None:
+    descriptor, system, setting = sys.argv[1:]
+    pipe = Connection(int(descriptor))
+    tool = SYSTEMS[system].tool(**SYSTEMS[system].settings[setting])
+    with suppress(EOFError, ConnectionError):
+        while True:
+            job = pipe.recv()
+            try:
+                outcome = ACTIONS[job.action](tool, job)
+            except Exception:  # noqa: BLE001 - whatever a tool raises is what came of it
+                outcome = Outcome(error=traceback.format_exc())
+            pipe.send(outcome)
+    os._exit(0)  # threads of some tools never end
+
+
+def read(tool: Tool, job: Job) -> Outcome:
+    """Read the boxes, one after another."""
+    opened = tool.open(job.location, job.data, job.at_once)
+    return read_opened(tool, opened, job)
+
+
+def read_warm(tool: Tool, job: Job) -> Outcome:
+    """Read the boxes that were read just before."""
+    opened = tool.open(job.location, job.data)
+    for box in job.boxes:
+        tool.read(opened, box)
+    return read_opened(tool, opened, job)
+
+
+def read_opened(tool: Tool, opened: Opened, job: Job) -> Outcome:
+    results, outcome = timed(lambda: [tool.read(opened, box) for box in job.boxes])
+    return checked(job, results, outcome)
+
+
+def read_cold(tool: Tool, job: Job) -> Outcome:
+    """Read each box from a volume that is opened for it."""
+    results, outcome = timed(lambda: [tool.read(tool.open(job.location, job.data), box) for box in job.boxes])
+    return checked(job, results, outcome)
+
+
+def open_often(tool: Tool, job: Job) -> Outcome:
+    """Open the volume as often as there are boxes."""
+    _, outcome = timed(lambda: [tool.open(job.location, job.data) for _ in job.boxes])
+    return outcome
+
+
+def fetch(tool: Tool, job: Job) -> Outcome:
+    """Fetch the bytes of chunks, one after another, from where one was fetched before."""
+    chunks = cast("ChunkTool", tool)
+    opened = chunks.open_bytes(job.location)
+    wanted = chunks_in(job)
+    chunks.fetch(opened, job.data.key, wanted[0])
+    results, outcome = timed(lambda: [chunks.fetch(opened, job.data.key, coords) for coords in wanted])
+    return checked_bytes(job, wanted, results, outcome)
+
+
+def fetch_many(tool: Tool, job: Job) -> Outcome:
+    """Fetch the bytes of chunks, all at once, from where one was fetched before."""
+    chunks = cast("PrecomputedFs", tool)
+    opened = chunks.open_bytes(job.location)
+    wanted = chunks_in(job)
+    chunks.fetch(opened, job.data.key, wanted[0])
+    results, outcome = timed(lambda: chunks.fetch_many(opened, job.data.key, wanted))
+    return checked_bytes(job, wanted, results, outcome)
+
+
+def write(tool: Tool, job: Job) -> Outcome:
+    """Write a volume from an array in memory; the harness has it read afterwards."""
+    voxels = np.asfortranarray(np.load(job.expected))
+
+    def run() -> list[Array]:
+        tool.write(job.location, job.data, voxels)
+        return []
+
+    _, outcome = timed(run)
+    return outcome
+
+
+ACTIONS: dict[str, Callable[[Tool, Job], Outcome]] = {
+    "read": read,
+    "read once": read,
+    "read warm": read_warm,
+    "read cold": read_cold,
+    "open": open_often,
+    "fetch": fetch,
+    "fetch many": fetch_many,
+    "write": write,
+}
+
+
+def chunks_in(job: Job) -> list[Coords]:
+    return [coords for box in job.boxes for coords in job.data.chunks(box)]
+
+
+# ------------------------------------------------------------------------------------------------------------ measuring
+
+
+def timed(run: Callable[[], list[Any]]) -> tuple[list[Any], Outcome]:
+    """Run; the peak of memory is that of the run, less the arrays that came of it."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    cpu, began = time.process_time(), time.perf_counter()
+    results = run()
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    kept = sum(result.nbytes for result in results if isinstance(result, np.ndarray))
+    return results, Outcome(seconds, cpu, peak_memory() - kept)
+
+
+def peak_memory() -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
+
+
+# ------------------------------------------------------------------------------------------------------------- checking
+
+
+def checked(job: Job, results: Sequence[Array], outcome: Outcome) -> Outcome:
+    """Compare each box voxel by voxel with what is expected."""
+    expected = np.load(job.expected, mmap_mode="r")
+    wrong = [box for box, found in zip(job.boxes, results, strict=True) if not is_right(found, expected[box], job)]
+    return Outcome(error=f"voxels are not what is expected: {wrong}") if wrong else outcome
+
+
+def is_right(found: Array, wanted: Array, job: Job) -> bool:
+    found = found.reshape(found.shape[:3])
+    return (
+        found.shape == wanted.shape
+        and found.dtype == wanted.dtype
+        and all(alike(found[block], wanted[block], job.tolerance) for block in blocks(found))
+    )
+
+
+def blocks(array: Array) -> list[Box]:
+    """Cut an array into pieces that fit the processor's cache: slices if it is in Fortran order as what is expected."""
+    size = (*array.shape[:2], 1) if array.flags.f_contiguous else (64, 64, 64)
+    cells = np.ndindex(*(-(-length // step) for length, step in zip(array.shape, size, strict=True)))
+    return [
+        cast("Box", tuple(slice(step * index, step * (index + 1)) for step, index in zip(size, cell, strict=True)))
+        for cell in cells
+    ]
+
+
+def alike(found: Array, wanted: Array, tolerance: int) -> bool:
+    if not tolerance:
+        return np.array_equal(found, wanted)
+    return bool((np.abs(found.astype(np.int16) - wanted) <= tolerance).all())
+
+
+def checked_bytes(job: Job, wanted: Sequence[Coords], results: Sequence[bytes], outcome: Outcome) -> Outcome:
+    """Compare each chunk's bytes with those that are stored."""
+    assert job.stored
+    wrong = [coords for coords, body in zip(wanted, results, strict=True) if body != stored_bytes(job, coords)]
+    return Outcome(error=f"bytes are not what is stored: {wrong}") if wrong else outcome
+
+
+def stored_bytes(job: Job, coords: Coords) -> bytes:
+    assert job.stored
+    xmin, xmax, ymin, ymax, zmin, zmax = coords
+    path = job.stored / job.data.key / f"{xmin}-{xmax}_{ymin}-{ymax}_{zmin}-{zmax}"
+    return gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes()) if job.data.gzip else path.read_bytes()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""What is measured: the rows of the tables, and what has to hold for each."""
+
+import random
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from benchmarks import data as data_sets
+from benchmarks import places
+from benchmarks.data import (
+    GZIP,
+    JPEG,
+    PNG,
+    RAW,
+    RAW_SHARDS,
+    SEGMENTATION,
+    SEGMENTATION_GZIP,
+    SEGMENTATION_SHARDS,
+    sharding,
+)
+from benchmarks.jobs import Box, DataSet, box_of
+from benchmarks.places import DISK, HTTP, HTTP_30, S3, S3_30, S3_MOTO, S3_SIGNED, S3_SIGNED_30, Place
+from benchmarks.systems import CLOUD_VOLUME, NEUROGLANCER_SCRIPTS, System
+
+Boxes = Callable[[DataSet, Place], Sequence[Box]]
+
+
+@dataclass(frozen=True)
+class What:
+    """What is done with a volume."""
+
+    name: str
+    action: str
+    boxes: Boxes
+    unit: str = "s"
+    """"s" for all of it, "ms" or "us" for each box (chunk), "MB" for the peak of memory."""
+
+    section: str = "reading"
+    at_once: int | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A row."""
+
+    place: Place
+    data: DataSet
+    what: What
+    in_quick: bool = False
+    in_full: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.place.name}, {self.data.name}, {self.what.name}"
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        return tuple(self.what.boxes(self.data, self.place))
+
+    @property
+    def required(self) -> "Required | None":
+        return next((each for each in REQUIRED if each.is_of(self)), None)
+
+    def fits(self) -> bool:
+        """Tell whether the boxes are within the volume, which may be smaller than it is meant to be."""
+        return all(part.stop <= self.data.side for box in self.boxes for part in box)
+
+
+# ------------------------------------------------------------------------------------------------------------ the verbs
+
+
+def whole(data: DataSet, _: Place) -> list[Box]:
+    return [data.whole]
+
+
+def plane(axis: int) -> Boxes:
+    """Return 3 voxels in the middle of an axis, which are within one layer of chunks."""
+
+    def middle(data: DataSet, _: Place) -> list[Box]:
+        start = data.side // 2 + data.chunk // 2
+        box = [*data.whole]
+        box[axis] = slice(start, start + 3)
+        x, y, z = box
+        return [(x, y, z)]
+
+    return middle
+
+
+def random_boxes(data: DataSet, place: Place) -> list[Box]:
+    """Return boxes of 64^3 anywhere, so that nearly all of them cross into other chunks."""
+    chance = random.Random(0)
+    starts = [[chance.randint(0, data.side - 64) for _ in range(3)] for _ in range(50 if place.latency else 200)]
+    return [(slice(x, x + 64), slice(y, y + 64), slice(z, z + 64)) for x, y, z in starts]
+
+
+def chunks(number: int) -> Boxes:
+    """Return so many boxes that are one chunk each, scattered."""
+
+    def some(data: DataSet, _: Place) -> list[Box]:
+        every = [box_of(coords) for coords in data.chunks(data.whole)]
+        return random.Random(0).choices(every, k=number)
+
+    return some
+
+
+def corner(number: int) -> Boxes:
+    """Return one box of so many chunks, a power of 2."""
+
+    def box(data: DataSet, _: Place) -> list[Box]:
+        exponent = number.bit_length() - 1
+        x, y, z = (slice(0, data.chunk << (exponent + 2 - axis) // 3) for axis in range(3))
+        return [(x, y, z)]
+
+    return box
+
+
+WHOLE = What("whole", "read", whole)
+PLANES = tuple(What(f"plane {axis}", "read", plane(index)) for index, axis in enumerate("xyz"))
+BOXES = What("random boxes", "read", random_boxes)
+CHUNK_COLD = What("chunk, cold", "read cold", chunks(20), "ms")
+CHUNK_WARM = What("chunk, warm", "read warm", chunks(50), "ms")
+FETCH_CHUNK = What("fetch_chunk", "fetch", chunks(50), "ms")
+OPEN = What("open", "open", chunks(10), "ms")
+WRITE = What("write", "write", whole, section="writing")
+MEMORY = What("memory of 1 GiB", "read once", whole, "MB", section="memory")
+
+SMALL_CHUNKS = DataSet("raw 16^3", "image", chunk=16)
+SMALL_CHUNKS_SHARDS = DataSet("raw shards 16^3", "image", chunk=16, sharding=sharding(9))
+
+
+# ------------------------------------------------------------------------------------------------------------- the rows
+
+
+def workloads() -> Iterator[Workload]:
+    """Go through all rows, those of one place and data set together."""
+    yield from reading()
+    yield from writing()
+    yield from memory()
+    yield from growth()
+
+
+FULL = {
+    HTTP: data_sets.ALL,
+    HTTP_30: data_sets.ALL,
+    S3: (RAW, GZIP, JPEG, SEGMENTATION, RAW_SHARDS),
+    S3_30: (RAW, GZIP, JPEG, SEGMENTATION_GZIP, RAW_SHARDS),
+    S3_SIGNED: (RAW, GZIP, PNG, SEGMENTATION_SHARDS),
+    S3_SIGNED_30: (RAW, GZIP, SEGMENTATION_GZIP),
+    DISK: (RAW, GZIP, JPEG, PNG, SEGMENTATION, RAW_SHARDS, SEGMENTATION_SHARDS),
+}
+"""The volumes that a full run reads whole; ``--all`` reads all of them everywhere."""
+
+FULL_PARTS = {
+    HTTP: (RAW, SEGMENTATION_GZIP, RAW_SHARDS),
+    HTTP_30: (RAW, RAW_SHARDS),
+    S3: (RAW,),
+    S3_30: (RAW,),
+    S3_SIGNED: (GZIP,),
+    DISK: (RAW,),
+}
+"""Those of which it reads planes, boxes and single chunks."""
+
+QUICK = {
+    (HTTP, RAW, WHOLE),
+    (HTTP, GZIP, WHOLE),
+    (HTTP, RAW, BOXES),
+    (HTTP, RAW, FETCH_CHUNK),
+    (HTTP, RAW_SHARDS, WHOLE),
+    (HTTP_30, RAW, WHOLE),
+    (S3, RAW, WHOLE),
+    (S3_SIGNED, RAW, WHOLE),
+    (DISK, RAW, WHOLE),
+    (DISK, RAW, FETCH_CHUNK),
+    (DISK, GZIP, WRITE),
+}
+
+
+def reading() -> Iterator[Workload]:
+    for place, data in product(places.READ_PLACES, data_sets.ALL):
+        yield row(place, data, WHOLE, in_full=data in FULL[place])
+        for what in (*PLANES, BOXES, CHUNK_COLD, CHUNK_WARM):
+            yield row(place, data, what, in_full=data in FULL_PARTS.get(place, ()))
+        if place.kind != "s3" and not data.sharding:
+            yield row(place, data, FETCH_CHUNK, in_full=data in FULL_PARTS.get(place, ()))
+        yield row(place, data, OPEN, in_full=data is RAW)
+
+
+def writing() -> Iterator[Workload]:
+    for place, data in product((DISK, S3_MOTO), (GZIP, SEGMENTATION, SEGMENTATION_GZIP, RAW, RAW_SHARDS)):
+        yield row(place, data, WRITE, in_full=data in {GZIP, SEGMENTATION, SEGMENTATION_GZIP})
+
+
+def memory() -> Iterator[Workload]:
+    full = {(HTTP, RAW), (HTTP, SEGMENTATION), (DISK, GZIP), (S3_SIGNED, RAW), (HTTP, RAW_SHARDS)}
+    for place, data in product((HTTP, S3_SIGNED, DISK), (RAW, GZIP, SEGMENTATION, RAW_SHARDS)):
+        side = data.side if data is SEGMENTATION else 2 * data.side
+        large = replace(data, side=side)
+        yield Workload(place, large, MEMORY, in_full=(place, data) in full)
+
+
+def growth() -> Iterator[Workload]:
+    for place, data in product((HTTP, DISK), (SMALL_CHUNKS, SMALL_CHUNKS_SHARDS)):
+        for number in (64, 512, 4096, 32768):
+            what = What(f"{number:,} chunks", "read", corner(number), "us", section="growth")
+            yield Workload(place, data, what, in_full=data is SMALL_CHUNKS or place is HTTP)
+    for side in (16, 32, 64, 128, 256):
+        what = What("512^3 voxels", "read", whole, section="growth")
+        yield Workload(HTTP, DataSet(f"raw {side}^3", "image", chunk=side), what)
+    for at_once in (1, 4, 16, 64, 256):
+        number = min(4096, 16 * at_once)
+        what = What(f"{at_once} requests at once", "read", corner(number), "us", section="growth", at_once=at_once)
+        yield Workload(HTTP_30, SMALL_CHUNKS, what)
+    for place in (HTTP, HTTP_30, DISK):
+        number = 64 if place.latency else 1024
+        for name, action in (("fetch_chunk, one by one", "fetch"), ("fetch_chunks, all at once", "fetch many")):
+            yield Workload(place, SMALL_CHUNKS, What(name, action, corner(number), "us", section="growth"))
+
+
+def row(place: Place, data: DataSet, what: What, *, in_full: bool) -> Workload:
+    return Workload(place, data, what, in_quick=(place, data, what) in QUICK, in_full=in_full)
+
+
+# ------------------------------------------------------------------------------------------------------- what must hold
+
+
+@dataclass(frozen=True)
+class Required:
+    """What a row has to fulfil."""
+
+    ratio: float | None
+    """Of ours to the best peer, at most."""
+
+    whats: Collection[What]
+    places: Collection[Place]
+    data: Collection[DataSet] = ()
+    """Empty: all."""
+
+    against: System | None = None
+    """The peer that counts; None: the best one."""
+
+    most: float | None = None
+    """What our value itself may be, in the row's unit."""
+
+    def is_of(self, workload: Workload) -> bool:
+        return (
+            workload.what in self.whats
+            and workload.place in self.places
+            and (not self.data or workload.data.name in {data.name for data in self.data})
+        )
+
+
+ANY_S3 = (S3, S3_30, S3_SIGNED, S3_SIGNED_30)
+REQUIRED = (
+    Required(0.55, [WHOLE], [HTTP], [RAW, GZIP]),
+    Required(0.45, [WHOLE], [HTTP], [JPEG, PNG]),
+    Required(0.60, [WHOLE], [HTTP], [SEGMENTATION, SEGMENTATION_GZIP]),
+    Required(0.70, [WHOLE], [HTTP], [RAW_SHARDS, SEGMENTATION_SHARDS]),
+    Required(0.55, [WHOLE], [HTTP_30]),
+    Required(0.75, [WHOLE], ANY_S3),
+    Required(0.8, [WHOLE], [DISK], [RAW, GZIP]),
+    Required(0.7, [*PLANES, BOXES], [HTTP, HTTP_30, *ANY_S3]),
+    Required(0.7, [FETCH_CHUNK], [HTTP, HTTP_30], against=NEUROGLANCER_SCRIPTS),
+    Required(1.0, [FETCH_CHUNK], [DISK], against=NEUROGLANCER_SCRIPTS),
+    Required(0.6, [WRITE], [DISK, S3_MOTO], [GZIP, SEGMENTATION, SEGMENTATION_GZIP]),
+    Required(1.0, [MEMORY], [HTTP, S3_SIGNED, DISK], most=150),
+)
+IMPORT = Required(0.35, [], [], against=CLOUD_VOLUME)
+"""Of ``import precomputed_fs``."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows whose values are compared, of each system by itself."""
+
+    name: str
+    row: str
+    against: str
+    most: float | None = None
+    """What the ratio of ours may be."""
+
+
+COMPARISONS = (
+    *(
+        Comparison(
+            f"{place.name}, {data.name}, 32,768 chunks against 512",
+            f"{place.name}, {data.name}, 32,768 chunks",
+            f"{place.name}, {data.name}, 512 chunks",
+            1.2,
+        )
+        for place, data in product((HTTP, DISK), (SMALL_CHUNKS, SMALL_CHUNKS_SHARDS))
+    ),
+    *(
+        Comparison(
+            f"{place.name}, {SMALL_CHUNKS.name}, fetch_chunks against a loop over fetch_chunk",
+            f"{place.name}, {SMALL_CHUNKS.name}, fetch_chunks, all at once",
+            f"{place.name}, {SMALL_CHUNKS.name}, fetch_chunk, one by one",
+        )
+        for place in (HTTP, HTTP_30, DISK)
+    ),
+)
