@@ -245,7 +245,7 @@ class ObjectStore:
 
     def in_turn(self, name: str) -> contextlib.AbstractContextManager[Any]:
         """Have threads take turns at one name, where the store itself knows no exclusive write."""
-        if self.scheme.request is not None:
+        if self.scheme.requests is not None:
             return contextlib.nullcontext()
         return _turns[hash(self.location.display(name)) % len(_turns)]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from precomputed_fs.compression import ACCEPT_ENCODING, decode
 from precomputed_fs.flights import Crew, ended_by
-from precomputed_fs.urls import Copies, Filesystem, Location, Options, Publish, Request, Scheme
+from precomputed_fs.urls import Ask, Copies, Filesystem, Location, Options, Publish, Request, Scheme
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -128,8 +128,8 @@ class Connection:
         except (FileNotFoundError, ValueError) as exc:
             self._confirm_missing(exc)
             raise
-        if scheme.request is not None:
-            return _AsyncTransport(fs, scheme, self._timeout)
+        if scheme.requests is not None:
+            return _AsyncTransport(fs, scheme, scheme.requests(fs), self._timeout)
         behind = None if scheme.copies is None else self._behind()
         return _SyncTransport(fs, scheme, behind)
 
@@ -159,7 +159,7 @@ class _AsyncTransport:
     that has: a proxy, redirects, or what the user has set for it.
     """
 
-    def __init__(self, fs: Filesystem, scheme: Scheme, timeout: float) -> None:
+    def __init__(self, fs: Filesystem, scheme: Scheme, make_request: Ask, timeout: float) -> None:
         import urllib.request  # noqa: PLC0415 - only where requests are sent
 
         from precomputed_fs.http_client import HttpClient  # noqa: PLC0415
@@ -167,6 +167,7 @@ class _AsyncTransport:
         self.crew = Crew(remote=scheme.remote)
         self._fs = fs
         self._scheme = scheme
+        self._make_request = make_request
         self._timeout = timeout
         self._proxied = bool(urllib.request.getproxies())
         self._client = HttpClient(timeout)
@@ -293,9 +294,9 @@ class _AsyncTransport:
     # ----------------------------------------------------------------------- our own requests
 
     def _request(self, method: str, path: str) -> Request | None:
-        if self._referred or self._scheme.request is None:
+        if self._referred:
             return None
-        request = self._scheme.request(self._fs, method, path)
+        request = self._make_request(method, path)
         if isinstance(request, Coroutine):
             return self._on_loop(request)
         return request

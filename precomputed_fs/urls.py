@@ -21,11 +21,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from precomputed_fs.errors import URLError
+from precomputed_fs.signing import Signer
 
 PRECOMPUTED_PREFIX = "precomputed://"
 _PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
 _CHAIN = "::"
 _LARGEST_PUT = 5 << 30  # bytes that S3 takes in one request
+_ANY_KEY = "any-key"
+_CREDENTIALS_SECONDS = 60.0  # that credentials are used for before they are asked for again, as they may change
 _PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout"})  # settings of a client that ours has, too
 _METADATA_TIMEOUT = 0.25  # seconds; a cloud's own metadata service answers in a few milliseconds
 
@@ -50,6 +53,11 @@ class Request(NamedTuple):
 
     needs_session: bool = False
     """Whether only the filesystem's own aiohttp session will do."""
+
+
+Ask = Callable[[str, str], Request | Coroutine[Any, Any, Request | None] | None]
+"""``("GET" or "HEAD", path)``: the request to send, or None to leave it to the filesystem; as a coroutine for its
+event loop, if that has to be asked for it."""
 
 
 class Copies(NamedTuple):
@@ -95,9 +103,9 @@ class Scheme:
     """``(fs, timeout)``: what has no option; above all, have it send each request once, since this
     package retries and two layers would multiply."""
 
-    request: Callable[[Filesystem, str, str], Request | Coroutine[Any, Any, Request | None] | None] | None = None
-    """``(fs, "GET" or "HEAD", path)``: the request to send ourselves, or None to leave it to the
-    filesystem. A row without it is used through fsspec's synchronous API."""
+    requests: Callable[[Filesystem], "Ask"] | None = None
+    """``(fs)``: what makes the requests that we send ourselves. A row without it is used through
+    fsspec's synchronous API."""
 
     refer_statuses: frozenset[int] = frozenset()
     """Answers to such a request that only the filesystem knows how to follow."""
@@ -260,11 +268,11 @@ def _defaults_http(timeout: float) -> Options:
     return {"encoded": True, "client_kwargs": client, "use_listings_cache": False}
 
 
-def _request_http(fs: Filesystem, method: str, path: str) -> Request:
+def _requests_http(fs: Filesystem) -> Ask:
     options = {key: value for key, value in fs.kwargs.items() if key != "headers"}
     headers = {**(fs.client_kwargs.get("headers") or {}), **(fs.kwargs.get("headers") or {})}
     is_plain = not options and fs.client_kwargs.keys() <= _PLAIN_CLIENT and fs.get_client is _get_client()
-    return Request(method, path, headers, options, needs_session=not is_plain)
+    return lambda method, path: Request(method, path, headers, options, needs_session=not is_plain)
 
 
 @functools.cache
@@ -305,8 +313,8 @@ def _prepare_s3(fs: Filesystem, _timeout: float) -> None:
         fs.config_kwargs.setdefault("signature_version", "s3v4")
 
 
-async def _request_s3(fs: Filesystem, method: str, path: str) -> Request | None:
-    """Sign a URL (plain where anonymous): a tenth of the work of the SDK's own call."""
+def _requests_s3(fs: Filesystem) -> Ask:
+    """Sign requests ourselves (none where anonymous), to where the SDK says that the bucket is."""
     customized = (
         fs.req_kw
         or fs.s3_additional_kwargs
@@ -316,10 +324,64 @@ async def _request_s3(fs: Filesystem, method: str, path: str) -> Request | None:
         or "proxies" in fs.config_kwargs
     )
     if customized:
+        return lambda _method, _path: None
+    buckets: dict[str, _Bucket] = {}
+
+    def request(method: str, path: str) -> Request | Coroutine[Any, Any, Request | None]:
+        name, key, _ = fs.split_path(path)
+        bucket = buckets.get(name)
+        if bucket is None or time.monotonic() > bucket.until:
+            return found(method, name, key)
+        return bucket.request(method, key)
+
+    async def found(method: str, name: str, key: str) -> Request | None:
+        bucket = await _find_bucket(fs, name)
+        if bucket is None:  # signed in another way
+            operation = "head_object" if method == "HEAD" else "get_object"
+            return Request(method, await fs._url(f"{name}/{key}", client_method=operation), {})  # noqa: SLF001
+        buckets[name] = bucket
+        return bucket.request(method, key)
+
+    return request
+
+
+class _Bucket(NamedTuple):
+    """Where a bucket is, and who asks."""
+
+    base: str
+    """The URL that keys are appended to."""
+
+    signer: Signer | None
+    """None: anonymous."""
+
+    until: float
+    """When the credentials are to be asked for anew, by the monotonic clock."""
+
+    def request(self, method: str, key: str) -> Request:
+        url = self.base + urllib.parse.quote(key, safe="/~")
+        if self.signer is None:
+            return Request(method, url, {})
+        host, slash, path = url.partition("://")[2].partition("/")
+        return Request(method, url, self.signer.headers(method, host, slash + path))
+
+
+async def _find_bucket(fs: Filesystem, name: str) -> _Bucket | None:
+    """Learn from a URL that the SDK has signed where a bucket is and how requests to it are signed."""
+    url = await fs._url(f"{name}/{_ANY_KEY}")  # noqa: SLF001 - the coroutine of fs.sign
+    base, _, query = url.partition("?")
+    if not base.endswith(f"/{_ANY_KEY}"):
         return None
-    operation = "head_object" if method == "HEAD" else "get_object"
-    url = await fs._url(path, client_method=operation)  # noqa: SLF001 - the coroutine of fs.sign
-    return Request(method, url, {})
+    bucket = _Bucket(base.removesuffix(_ANY_KEY), None, time.monotonic() + _CREDENTIALS_SECONDS)
+    if fs.anon:
+        return bucket
+    signed = dict(urllib.parse.parse_qsl(query))
+    access_key, *scope = signed.get("X-Amz-Credential", "").rsplit("/", 4)
+    client = await fs.get_s3(name)
+    credentials = await client._request_signer._credentials.get_frozen_credentials()  # noqa: SLF001 - no public way
+    if signed.get("X-Amz-Algorithm") != "AWS4-HMAC-SHA256" or credentials.access_key != access_key:
+        return None
+    _, region, service, _ = scope
+    return bucket._replace(signer=Signer(access_key, region, service, credentials.secret_key, credentials.token or ""))
 
 
 def _write_keywords_s3(content_type: str, content_encoding: str) -> Options:
@@ -393,15 +455,18 @@ def _prepare_gcs(fs: Filesystem, _timeout: float) -> None:
         fs._request = request.__get__(fs)  # noqa: SLF001
 
 
-def _request_gcs(fs: Filesystem, method: str, path: str) -> Request | None:
-    if fs.requester_pays or getattr(fs, "_use_client_cert", False):
-        return None
-    headers = fs._get_headers(None)  # noqa: SLF001 - where the token is
-    if method == "GET":
-        return Request("GET", fs.url(path), headers)
-    bucket, key, _ = fs.split_path(path)
-    key = urllib.parse.quote(key, safe="")
-    return Request("GET", f"{fs.base}b/{bucket}/o/{key}?fields=name", headers)
+def _requests_gcs(fs: Filesystem) -> Ask:
+    def request(method: str, path: str) -> Request | None:
+        if fs.requester_pays or getattr(fs, "_use_client_cert", False):
+            return None
+        headers = fs._get_headers(None)  # noqa: SLF001 - where the token is
+        if method == "GET":
+            return Request("GET", fs.url(path), headers)
+        bucket, key, _ = fs.split_path(path)
+        key = urllib.parse.quote(key, safe="")
+        return Request("GET", f"{fs.base}b/{bucket}/o/{key}?fields=name", headers)
+
+    return request
 
 
 def _write_keywords_gcs(content_type: str, content_encoding: str) -> Options:
@@ -443,16 +508,19 @@ def _prepare_azure(fs: Filesystem, timeout: float) -> None:
     connection.timeout = connection.read_timeout = timeout
 
 
-async def _request_azure(fs: Filesystem, method: str, path: str) -> Request | None:
-    if fs.version_aware:
+def _requests_azure(fs: Filesystem) -> Ask:
+    async def request(method: str, path: str) -> Request | None:
+        if fs.version_aware:
+            return None
+        if fs.account_key or "accountkey" in (fs.connection_string or "").lower():
+            return Request(method, await fs._url(path), {})  # noqa: SLF001 - the coroutine of fs.sign
+        if fs.credential is None and (fs.sas_token or fs.anon):
+            container, blob, _ = fs.split_path(path)
+            async with fs.service_client.get_blob_client(container, blob) as client:
+                return Request(method, client.url, {})
         return None
-    if fs.account_key or "accountkey" in (fs.connection_string or "").lower():
-        return Request(method, await fs._url(path), {})  # noqa: SLF001 - the coroutine of fs.sign
-    if fs.credential is None and (fs.sas_token or fs.anon):
-        container, blob, _ = fs.split_path(path)
-        async with fs.service_client.get_blob_client(container, blob) as client:
-            return Request(method, client.url, {})
-    return None
+
+    return request
 
 
 def _write_keywords_azure(content_type: str, content_encoding: str) -> Options:
@@ -536,7 +604,7 @@ _RECORDING_CACHE = dataclasses.replace(_SIMPLE_CACHE, copies=Copies(_find_record
 _HTTP = Scheme(
     writable=_never,
     defaults=_defaults_http,
-    request=_request_http,
+    requests=_requests_http,
     cheap_misses=False,
     remote=True,
 )
@@ -547,7 +615,7 @@ _S3 = Scheme(
     credential_options=frozenset({"anon", "key", "secret", "token", "profile", "session"}),
     find_credentials=_has_s3_credentials,
     prepare=_prepare_s3,
-    request=_request_s3,
+    requests=_requests_s3,
     refer_statuses=frozenset({301, 307, 400}),  # another region's bucket
     read_keywords={"max_concurrency": 1},  # otherwise a HEAD goes before every GET
     write_keywords=_write_keywords_s3,
@@ -564,7 +632,7 @@ _GCS = Scheme(
     credential_options=frozenset({"token"}),
     find_credentials=_has_gcs_credentials,
     prepare=_prepare_gcs,
-    request=_request_gcs,
+    requests=_requests_gcs,
     write_keywords=_write_keywords_gcs,
     create=True,
     list_names=_list_gcs,
@@ -578,7 +646,7 @@ _AZURE = Scheme(
     anonymous={"anon": True},
     credential_options=frozenset({"anon", "account_key", "connection_string", "credential", "sas_token", "client_id"}),
     find_credentials=_has_azure_credentials,
-    request=_request_azure,
+    requests=_requests_azure,
     write_keywords=_write_keywords_azure,
     create=True,
     list_names=_list_azure,
@@ -729,7 +797,7 @@ class Location:
     @property
     def behind(self) -> "Location | None":
         """What an archive or a cache is in front of, if that is asked over HTTP by ourselves."""
-        if len(self.links) > 1 and SCHEMES.get(self.links[1].protocol, Scheme()).request:
+        if len(self.links) > 1 and SCHEMES.get(self.links[1].protocol, Scheme()).requests:
             return Location(self.links[1:], anon=self.anon)
         return None
 
