@@ -74,7 +74,7 @@ Encode = Callable[[ChunkCoords, Any], bytes]
 Callback = Any
 """An `fsspec.callbacks.Callback`, such as its ``TqdmCallback``, or None; fsspec ships no types."""
 
-IN_FLIGHT = 64
+IN_FLIGHT = 128
 """Chunks of a batch that are under way at once, unless told otherwise."""
 
 MAX_GAP = 1 << 16
