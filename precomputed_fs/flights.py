@@ -162,9 +162,9 @@ class Crew:
 class Flight:
     """Jobs under way at once, for one caller.
 
-    Quick ones are done by the caller, where no server is waited for: to hand one over takes longer
-    than to read a small file. Results are handed over some at a time: when a quarter of all that is
-    under way has ended, or after a moment.
+    A single one is done by the caller, and so are quick ones, where no server is waited for: to hand
+    one over takes longer than to read a small file. Results are handed over some at a time: when a
+    quarter of all that is under way has ended, or after a moment.
     """
 
     def __init__(self, crew: Crew) -> None:
@@ -202,7 +202,7 @@ class Flight:
             self._under_way += len(new)
             self._enough.clear()
             self._look()
-        if self._needs_threads:
+        if self._needs_threads and self._under_way > 1:
             self._wait()
         else:
             self._run_some()
@@ -277,7 +277,8 @@ class Flight:
                 self._run_here += 1
                 seconds = time.perf_counter() - began
         self._seconds_here += seconds
-        self._needs_threads = self._seconds_here > max(_PATIENCE, _QUICK * self._run_here)
+        is_slow = self._seconds_here > max(_PATIENCE, _QUICK * self._run_here)
+        self._needs_threads = self._crew.remote or is_slow
 
     # ---------------------------------------------------------------------------- in a thread
 
