@@ -60,9 +60,6 @@ from precomputed_fs.volume import Scale, Volume, open_volume
 if TYPE_CHECKING:
     from aiohttp import web
 
-NEUROGLANCER = "https://neuroglancer-demo.appspot.com"
-"""Where the client is that links lead to, unless told otherwise."""
-
 _HOST = "127.0.0.1"
 _HOST_NAMES = (_HOST, "localhost")
 _THREADS = 32  # that fetch where a filesystem is used by threads, and decode
@@ -139,8 +136,9 @@ def serve(
     Notes
     -----
     Chunks of an encoding that the client does not read are decoded on the way: crackle, fpzip, zfpc,
-    kempressed, JPEG XL of several channels, 16-bit PNG of several channels. Voxels of float64 are
-    shown as float32, and int64 as float32 in images and as uint64 in segmentations.
+    kempressed, JPEG XL of several channels, 16-bit PNG of several channels; JPEG, too, of which it
+    gets progressive ones wrong. Voxels of float64 are shown as float32, and int64 as float32 in
+    images and as uint64 in segmentations.
 
     Examples
     --------
@@ -203,13 +201,23 @@ def _client_type(info: Info) -> str:
     return "float32" if info.data_type in ("int64", "float64") else info.data_type
 
 
-def _client_codec(codec: Codec, data_type: str) -> Codec:
-    """Return what the client decodes chunks by: the codec that they are stored with, if it can."""
+def _client_reads(codec: Codec, data_type: str) -> bool:
+    """Whether the client decodes what is stored with a codec, into the type that it is shown as."""
     channels = _CLIENT_CHANNELS.get(codec.encoding, ())
-    is_read = data_type == codec.data_type and (channels is None or codec.num_channels in channels)
-    if codec.encoding == "png" and data_type == "uint16":  # it takes the bytes of samples for samples
-        is_read = codec.num_channels == 1
-    return codec if is_read else codec_for("raw", data_type, codec.num_channels, {}, codec.place)
+    if codec.encoding == "png" and codec.data_type == "uint16":
+        channels = (1,)  # of several, it mixes the bytes
+    return data_type == codec.data_type and (channels is None or codec.num_channels in channels)
+
+
+def _shown_codec(codec: Codec, data_type: str) -> Codec:
+    """Return what the client is to decode chunks by: the codec that they are stored with, if it can.
+
+    JPEG is decoded for it, too: it gets progressive ones wrong by tens of grey levels, which
+    neuroglancer-scripts writes, and `info` does not tell one from the other.
+    """
+    if codec.encoding != "jpeg" and _client_reads(codec, data_type):
+        return codec
+    return codec_for("raw", data_type, codec.num_channels, {}, codec.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,21 +236,13 @@ class _ShownScale:
         info = scale.volume.info
         accessor, key = scale.volume.accessor_for(scale.key)
         grids = tuple(ChunkGrid(scale.info.size, size, scale.voxel_offset) for size in scale.info.chunk_sizes)
-        return cls(accessor, key, grids, scale.codec, _client_codec(scale.codec, _client_type(info)))
-
-    def coords(self, name: str) -> ChunkCoords | None:
-        """Read the name of a chunk of this scale, as the specification spells it."""
-        match = _CHUNK_NAME.fullmatch(name)
-        if match is None:
-            return None
-        with contextlib.suppress(ValueError):
-            coords = chunk_coords(map(int, match.groups()))
-            if chunk_name(coords) == name and any(_is_chunk_of(grid, coords) for grid in self.grids):
-                return coords
-        return None
+        return cls(accessor, key, grids, scale.codec, _shown_codec(scale.codec, _client_type(info)))
 
     async def fetch(self, coords: ChunkCoords) -> _Content:
-        """Fetch a chunk for the client."""
+        """Fetch a chunk for the client; one that is none of the grid is absent."""
+        if not any(_has_chunk(grid, coords) for grid in self.grids):
+            message = f"{chunk_name(coords)} is no chunk of scale {self.key}"
+            raise NotFoundError(message)
         data = await self.accessor.fetch_chunk_async(self.key, coords)
         if self.shown != self.stored:
             data = await asyncio.to_thread(self._transcode, data, coords)
@@ -255,12 +255,22 @@ class _ShownScale:
             return self.shown.encode(voxels.astype(self.shown.dtype, copy=False))
 
 
-def _is_chunk_of(grid: ChunkGrid, coords: ChunkCoords) -> bool:
+def _has_chunk(grid: ChunkGrid, coords: ChunkCoords) -> bool:
     try:
         grid.cell(coords)
     except ValueError:
         return False
     return True
+
+
+def _coords_of(name: str) -> ChunkCoords | None:
+    """Read the name of a chunk, as the specification spells it."""
+    match = _CHUNK_NAME.fullmatch(name)
+    if match is not None:
+        with contextlib.suppress(ValueError):
+            coords = chunk_coords(map(int, match.groups()))
+            return coords if chunk_name(coords) == name else None
+    return None
 
 
 class _Pyramid:
@@ -301,12 +311,8 @@ class _Pyramid:
         if path == "info":
             return _Content(self.info, _JSON)
         key, _, name = path.rpartition("/")
-        scale = self._scales.get(key)
-        if scale is not None and _CHUNK_NAME.fullmatch(name):
-            coords = scale.coords(name)
-            if coords is None:
-                message = f"{path} is no chunk of the grid"
-                raise NotFoundError(message)
+        scale, coords = self._scales.get(key), _coords_of(name)
+        if scale is not None and coords is not None:
             return await scale.fetch(coords)
         data = await self._accessor.fetch_file_async(_inside(path))
         return _Content(data, _JSON if name == "info" or name.endswith(".json") else _OCTETS)
@@ -340,8 +346,8 @@ def _shown_info(info: Info, keys: Sequence[str], shown: Sequence[_ShownScale]) -
         scales.append({**kept, "key": key, "encoding": scale.shown.encoding})
     return Info.parse(
         {
-            "@type": "neuroglancer_multiscale_volume",
             **given,
+            "@type": "neuroglancer_multiscale_volume",
             "type": info.type if info.type in ("image", "segmentation") else "image",
             "data_type": _client_type(info),
             "scales": scales,
@@ -425,9 +431,12 @@ class Server:
     ) -> None:
         self.close()
 
-    def view(self, *, layout: str = "4panel", height: int = 600) -> "View":
+    def view(self, *, layout: str | None = None, height: int = 600) -> "View":
         """Show the pyramid in the web client that the package ``neuroglancer`` brings; see `Volume.view`."""
         _client_folder()
+        if not self.is_open:
+            message = f"the server of {self.volume.url} is closed"
+            raise ValueError(message)
         fragment = _fragment(_state(self.volume, self.source, layout, height))
         with self._lock:
             number = str(len(self._fragments))
@@ -472,27 +481,23 @@ class Server:
     async def _handle(self, request: "web.BaseRequest") -> "web.StreamResponse":
         if not self._is_addressed(request):
             return _response(http.HTTPStatus.FORBIDDEN, b"this is not the host that you asked for")
-        if request.raw_path == "/favicon.ico":  # every browser asks; the client has none
-            return _response(http.HTTPStatus.NO_CONTENT)
         path = self._path(request)
         if path is None:
-            return _response(http.HTTPStatus.NOT_FOUND)
+            is_icon = request.raw_path == "/favicon.ico"  # every browser asks; the client has none
+            return _response(http.HTTPStatus.NO_CONTENT if is_icon else http.HTTPStatus.NOT_FOUND)
+        if request.method in ("GET", "HEAD"):
+            try:
+                return await self._respond(request, path)
+            except Exception as exc:  # noqa: BLE001 - each is told by its status
+                return self._failure(exc)
         if request.method == "OPTIONS":
             return _response(http.HTTPStatus.NO_CONTENT, headers={**_CROSS_ORIGIN, **_PREFLIGHT})
-        if request.method not in ("GET", "HEAD"):
-            return _response(http.HTTPStatus.METHOD_NOT_ALLOWED, headers={**_CROSS_ORIGIN, "Allow": _METHODS})
-        try:
-            return await self._respond(request, path)
-        except Exception as exc:  # noqa: BLE001 - each is told by its status
-            return self._failure(exc)
+        return _response(http.HTTPStatus.METHOD_NOT_ALLOWED, headers={**_CROSS_ORIGIN, "Allow": _METHODS})
 
     def _is_addressed(self, request: "web.BaseRequest") -> bool:
         """Whether it is us that a page means: not a host of its own that has got this machine's address."""
         names = [name.lower() for name in request.headers.getall("Host", [])]
-        known = {f"{name}:{self.port}" for name in _HOST_NAMES}
-        if self.port == http.client.HTTP_PORT:  # which is left out
-            known |= set(_HOST_NAMES)
-        return len(names) == 1 and names[0] in known
+        return len(names) == 1 and names[0] in {f"{name}:{self.port}" for name in _HOST_NAMES}
 
     def _path(self, request: "web.BaseRequest") -> str | None:
         """Return what is asked for, percent-decoded, below the token; None if that is not the right one."""
@@ -531,7 +536,7 @@ class Server:
         said = type(exc).__name__ if status == unknown else str(exc)
         if status != http.HTTPStatus.NOT_FOUND and type(exc) not in self._warned:
             self._warned.add(type(exc))
-            _log.warning("serving %s: %s", self.volume.url, said)
+            _log.warning("serving %s: %s", self.volume.url, said, exc_info=exc if status == unknown else None)
         return _response(status, said.encode(errors="replace"), _CROSS_ORIGIN)
 
 
@@ -649,10 +654,12 @@ async def _no_news(request: "web.BaseRequest") -> "web.StreamResponse":
 
 # ---------------------------------------------------------------------------------------------------------- the views
 
-_PANELS = {"4panel": 0.4, "4panel-alt": 0.4}  # of the height, that a panel has
-_WHOLE = 0.85
+_PANELS = {"4panel": 0.4, "4panel-alt": 0.4}  # of the height, that a panel of a layout has
+_WHOLE = 0.85  # that the only one has
+_WINDOW = 900  # pixels that a browser's window is high, about
 _SHOWN_CHANNELS = ("red", "green", "blue")
 _PERCENTILES = (0.5, 99.5)  # of the voxels that are looked at, that are black and white
+_LOOKED_AT = 1_000_000  # voxels, about
 _INSTEAD = "use view() or precomputed_fs.serve, which show it on this machine"
 _AXES = "xyz"
 _views_lock = threading.Lock()
@@ -688,7 +695,7 @@ class View:
         )
 
 
-def view(volume: Volume, *, layout: str = "4panel", height: int = 600) -> View:
+def view(volume: Volume, *, layout: str | None = None, height: int = 600) -> View:
     """Show a volume in the web client: `Volume.view`. A volume has one server for all its views."""
     _client_folder()
     with _views_lock:
@@ -698,17 +705,17 @@ def view(volume: Volume, *, layout: str = "4panel", height: int = 600) -> View:
     return server.view(layout=layout, height=height)
 
 
-def neuroglancer_url(volume: Volume, base: str = NEUROGLANCER, *, layout: str = "4panel") -> str:
+def neuroglancer_url(volume: Volume, base: str, *, layout: str | None = None) -> str:
     """Make a link for public data: `Volume.neuroglancer_url`."""
     for scale in volume:
         codec = scale.codec
-        if _client_codec(codec, _client_type(volume.info)) != codec:
+        if not _client_reads(codec, _client_type(volume.info)):
             message = (
                 f"{volume.url}: Neuroglancer does not read {codec.encoding} of {codec.num_channels} x "
                 f"{codec.data_type}: {_INSTEAD}"
             )
             raise ValueError(message)
-    state = _state(volume, _public_source(volume), layout, height=900)
+    state = _state(volume, _public_source(volume), layout, _WINDOW)
     return f"{base.rstrip('/')}/#!{_fragment(state)}"
 
 
@@ -735,9 +742,10 @@ def _fragment(state: Mapping[str, Any]) -> str:
     return urllib.parse.quote(json.dumps(state, separators=(",", ":"), allow_nan=False))
 
 
-def _state(volume: Volume, source: str, layout: str, height: int) -> dict[str, Any]:
+def _state(volume: Volume, source: str, layout: str | None, height: int) -> dict[str, Any]:
     """Describe a view, as the client's URL does, in which all of a volume is seen from its middle."""
     scale = volume[0]
+    layout = layout or ("xy" if scale.info.size[2] == 1 else "4panel")
     voxel = min(scale.resolution)  # the client's unit of zoom
     extents = [size * step / voxel for size, step in zip(scale.info.size, scale.resolution, strict=True)]
     middle = [low + size // 2 + 0.5 for low, size in zip(scale.voxel_offset, scale.info.size, strict=True)]
@@ -782,6 +790,7 @@ def _value_range(volume: Volume, dtype: np.dtype[Any]) -> tuple[Any, Any]:
     x, y, z = (count // 2 for count in scale.grid.shape)
     with contextlib.suppress(DataAccessError, ImportError):  # it will be told where it is shown
         voxels = scale.read(Box.of(scale.grid.chunk((x, y, z))), missing="raise", progress=False)
+        voxels = voxels.ravel(order="K")[:: 1 + voxels.size // _LOOKED_AT]
         voxels = voxels[np.isfinite(voxels)]
         black, white = np.percentile(voxels, _PERCENTILES).tolist() if voxels.size else (0, 0)
         if dtype.kind != "f":

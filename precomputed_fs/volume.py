@@ -428,7 +428,7 @@ class Volume:
 
     # -------------------------------------------------------------------------------- showing
 
-    def view(self, *, layout: str = "4panel", height: int = 600) -> "View":
+    def view(self, *, layout: str | None = None, height: int = 600) -> "View":
         """Show the volume in Neuroglancer: in a notebook below the cell, elsewhere at the view's ``url``.
 
         The pyramid may be anywhere and stored in any way: a server in this process reads it for the
@@ -437,8 +437,9 @@ class Volume:
 
         Parameters
         ----------
-        layout : str
-            "4panel", "xy", "xz", "yz", "3d" or another of Neuroglancer's.
+        layout : str, optional
+            "4panel", "xy", "xz", "yz", "3d" or another of Neuroglancer's; by default "4panel", and "xy"
+            of a single slice.
         height : int
             In a notebook, in pixels.
 
@@ -461,14 +462,16 @@ class Volume:
 
         return view(self, layout=layout, height=height)
 
-    def neuroglancer_url(self, base: str = "https://neuroglancer-demo.appspot.com", *, layout: str = "4panel") -> str:
+    def neuroglancer_url(
+        self, base: str = "https://neuroglancer-demo.appspot.com", *, layout: str | None = None
+    ) -> str:
         """Make a link that shows the volume in a Neuroglancer on the web, to be shared.
 
         Parameters
         ----------
         base : str
             Where that Neuroglancer is.
-        layout : str
+        layout : str, optional
             See `view`.
 
         Raises
