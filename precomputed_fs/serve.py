@@ -320,8 +320,7 @@ class _Pyramid:
     async def fetch_range(self, path: str, span: slice) -> bytes | None:
         """Fetch a part of a shard, such as meshes are in, without the rest; None: the rest is needed to tell."""
         with contextlib.suppress(NotFoundError, CorruptDataError):  # under another name; beyond its end
-            body = await self._store.run_async(self._store.read(_inside(path), span.start, span.stop))
-            return None if body.content_encoding else body.data
+            return (await self._store.run_async(self._store.read(_inside(path), span.start, span.stop))).data
         return None
 
     def close(self) -> None:
