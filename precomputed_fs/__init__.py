@@ -16,6 +16,7 @@ from precomputed_fs.errors import (
     NotFoundError,
     URLError,
 )
+from precomputed_fs.serve import serve
 from precomputed_fs.volume import Scale, Volume, create_volume, open_volume
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "create_volume",
     "get_accessor_for_url",
     "open_volume",
+    "serve",
 ]
 
 __version__ = "0.1.0"

@@ -36,6 +36,7 @@ from precomputed_fs.urls import Location, resolve
 
 if TYPE_CHECKING:
     from precomputed_fs.models import Info, ScaleInfo
+    from precomputed_fs.serve import View
 
 _AXES = "xyz"
 _DIMENSIONS = 4
@@ -427,6 +428,65 @@ class Volume:
                     coarser.write(box, voxels, skip_empty=skip_empty, progress=False, flush=False)
                     bar.relative_update(1)
             self.flush_unless_in_block()
+
+    # -------------------------------------------------------------------------------- showing
+
+    def view(self, *, layout: str | None = None, height: int = 600) -> "View":
+        """Show the volume in Neuroglancer: in a notebook below the cell, elsewhere at the view's ``url``.
+
+        The pyramid may be anywhere and stored in any way: a server in this process reads it for the
+        web client, which is that of the package ``neuroglancer``. The browser has to be on this
+        machine, or to reach the server's port at its own 127.0.0.1.
+
+        Parameters
+        ----------
+        layout : str, optional
+            "4panel", "xy", "xz", "yz", "3d" or another of Neuroglancer's; by default "4panel", and "xy"
+            of a single slice.
+        height : int
+            In a notebook, in pixels.
+
+        Returns
+        -------
+        View
+            Its ``server`` runs until it is closed, or the interpreter ends; further views share it.
+
+        Raises
+        ------
+        ImportError
+            If ``neuroglancer`` is not installed; the message says how to install it.
+
+        Notes
+        -----
+        What is black and what is white is chosen by a chunk from the middle of the coarsest scale,
+        except for uint8, which is shown as it is.
+        """
+        from precomputed_fs.serve import view  # noqa: PLC0415 - it builds on this module
+
+        return view(self, layout=layout, height=height)
+
+    def neuroglancer_url(
+        self, base: str = "https://neuroglancer-demo.appspot.com", *, layout: str | None = None
+    ) -> str:
+        """Make a link that shows the volume in a Neuroglancer on the web, to be shared.
+
+        Parameters
+        ----------
+        base : str
+            Where that Neuroglancer is.
+        layout : str, optional
+            See `view`.
+
+        Raises
+        ------
+        ValueError
+            If others cannot read it by that: it is not at http://, https://, s3:// or gs://, is read
+            with credentials, or is of an encoding that Neuroglancer does not decode. Whether it is
+            public is not looked at.
+        """
+        from precomputed_fs.serve import neuroglancer_url  # noqa: PLC0415
+
+        return neuroglancer_url(self, base, layout=layout)
 
 
 class Scale:

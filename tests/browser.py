@@ -6,6 +6,7 @@
     Chromium.page       a page in it: what it shows, what its console says
     neuroglancer        the web client that PyPI's `neuroglancer` brings, a context manager
     Neuroglancer.show   a volume in the client: pixels, voxels as the client decoded them, what went wrong
+    opened              the same of a client that somebody else serves
     cors                what a server has to say for a page from elsewhere to read from it
 
 It works in threads that have an event loop and in those that have none: the browser has a loop of its own.
@@ -333,13 +334,26 @@ class Neuroglancer:
             "showDefaultAnnotations": False,
             "showScaleBar": False,
         }
-        with self._browser.page(f"{self.url}#!{quote(json.dumps(state))}", size=size) as page:
-            view = View(page)
-            page.evaluate(_SCRIPT)
-            if not page.evaluate("seconds => tests.settled(seconds)", DEADLINE / 2):
-                message = f"{source}: not loaded within {DEADLINE / 2} s: {view.errors}"
-                raise TimeoutError(message)
+        with opened(self._browser, f"{self.url}#!{quote(json.dumps(state))}", size=size) as view:
             yield view
+
+
+@contextmanager
+def opened(browser: Chromium, url: str, *, size: tuple[int, int]) -> Iterator[View]:
+    """Open the client at any URL, and wait until all that is visible has been loaded or has failed.
+
+    Raises
+    ------
+    TimeoutError
+        If that takes longer than `DEADLINE`.
+    """
+    with browser.page(url, size=size) as page:
+        view = View(page)
+        page.evaluate(_SCRIPT)
+        if not page.evaluate("seconds => tests.settled(seconds)", DEADLINE / 2):
+            message = f"{url}: not loaded within {DEADLINE / 2} s: {view.errors}"
+            raise TimeoutError(message)
+        yield view
 
 
 @contextmanager

@@ -51,6 +51,7 @@ PUBLIC = {
     "create_volume",
     "get_accessor_for_url",
     "open_volume",
+    "serve",
 }
 COORDS = (0, 64, 0, 64, 0, 64)
 VERBS = ("file_exists", "fetch_file", "store_file", "fetch_chunk", "store_chunk")
