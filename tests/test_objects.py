@@ -466,7 +466,7 @@ def test_without_head_a_get_tells_absence() -> None:
         assert store.exists(NAME) is False
 
 
-# ----------------------------------------------------------------------------------- S3: our own requests and their limits
+# ------------------------------------------------------------------------------ S3: our own requests and their limits
 
 
 def only_the_sdk(status: int, body: bytes) -> servers.Handler:

@@ -1210,7 +1210,7 @@ def test_a_missing_client_is_named(volume: Volume, monkeypatch: pytest.MonkeyPat
 
 def linked(url: Any, info: dict[str, Any] | None = None, **options: Any) -> Volume:
     """Make a volume of which nothing is read."""
-    from precomputed_fs.info import Info
+    from precomputed_fs.models import Info
 
     return Volume(FsspecAccessor(url, **options), Info.parse(info or raw_info()))
 
