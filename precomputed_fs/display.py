@@ -50,6 +50,7 @@ _THUMBNAIL_CHUNKS = 16
 _THUMBNAIL_BYTES = 32 << 20  # decoded
 _MOST_ROWS = 24  # of a table
 _LONGEST_CELL = 60  # characters
+_NUMBERS = ("Size", "Voxel size", "Chunk size", "Bytes")  # of a table's columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -515,7 +516,7 @@ def html(source: Volume | Scale) -> str:
     try:
         thumbnail = _in_time(lambda: _thumbnail(source), _TIME_LIMIT) or ""  # from which layouts are learned, too
         scales = [source] if isinstance(source, Scale) else list(source)
-        return f"<div><p><code>{_escaped(repr(source))}</code></p>{_table(scales)}{thumbnail}</div>"
+        return f"<div><code>{_escaped(repr(source))}</code>{_table(scales)}{thumbnail}</div>"
     except Exception:  # noqa: BLE001 - a notebook's cell is not to fail for want of a table
         return f"<pre>{_escaped(repr(source))}</pre>"
 
@@ -550,11 +551,21 @@ def readable_bytes(count: int) -> str:
 def _table(scales: Sequence[Scale]) -> str:
     shown = [described(scale) for scale in _some(scales)]
     heading = "".join(f"<th>{name}</th>" for name in shown[0])
-    rows = [f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in cells.values())}</tr>" for cells in shown]
+    rows = [
+        f"<tr>{''.join(f'<td>{_escaped(_unbroken(name, cell))}</td>' for name, cell in cells.items())}</tr>"
+        for cells in shown
+    ]
     if len(rows) < len(scales):
         left_out = f"<tr><td colspan='{len(shown[0])}'>... and {len(scales) - len(rows)} more ...</td></tr>"
         rows.insert(len(rows) // 2, left_out)
     return f"<table><thead><tr>{heading}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _unbroken(name: str, cell: str) -> str:
+    """Keep numbers on one line, in a narrow table."""
+    if name not in _NUMBERS:
+        return cell
+    return cell.replace(" x ", "\N{MULTIPLICATION SIGN}").replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _some(scales: Sequence[Scale]) -> Sequence[Scale]:
@@ -609,7 +620,7 @@ def _thumbnail(source: Volume | Scale) -> str:
         for piece, panel in zip(slices, _panels(slices, shapes.values(), None), strict=True)
     )
     names = ", ".join(piece.name for piece in slices)
-    return f"<p>{images}</p><p>{names}, from {_escaped(_cell(scale.key))}</p>"
+    return f"<div>{images}<br>{names}, from {_escaped(_cell(scale.key))}</div>"
 
 
 def _base64(panel: NDArray[np.uint8]) -> str:
