@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -231,6 +232,15 @@ def test_a_scale_may_end_before_another() -> None:
     volume = create_volume("memory://test_display/short", info, overwrite=True)
     volume[1][...] = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
     np.testing.assert_array_equal(pixels(volume.show(z=4, size=2)), [[1, 5], [3, 7]])
+
+
+def test_a_voxel_is_shown_by_the_one_that_its_middle_is_in() -> None:
+    info = make(voxels((6, 6, 6))).info.to_dict()
+    info["scales"] = [info["scales"][0], info["scales"][0] | {"key": "12", "resolution": [12] * 3, "size": [4] * 3}]
+    volume = create_volume("memory://test_display/middles", info, overwrite=True)
+    volume[1][...] = np.arange(4, dtype=np.uint8)[:, np.newaxis, np.newaxis, np.newaxis] * 10
+    shown = [set(pixels(volume.show(x=x, size=4)).ravel()) for x in range(6)]
+    assert shown == [{0}, {10}, {10}, {20}, {30}, {30}]  # at 4, 12, 20, 28, 36 and 44 nm
 
 
 def test_only_chunks_that_the_slice_crosses_are_read(tmp_path: Path, served: servers.HttpServer) -> None:
@@ -774,7 +784,11 @@ def test_chunks_that_are_large_are_not_read(tmp_path: Path, served: servers.Http
 
 
 def test_an_empty_volume_has_no_thumbnail_and_warns_of_nothing() -> None:
-    assert seen(Volume(open_accessor("memory://test_display/nothing"), make(voxels()).info)).images == []
+    volume = Volume(open_accessor("memory://test_display/nothing"), make(voxels()).info)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert seen(volume).images == []
+    assert warned == []
 
 
 def test_chunks_that_are_absent_do_not_matter() -> None:
