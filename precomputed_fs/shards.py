@@ -347,7 +347,7 @@ class ShardReader:
 
         Returns
         -------
-        iterator of functions that make coroutines
+        iterator of jobs
             For `ObjectStore.run_many`.
         """
         remaining = iter(wanted)
