@@ -324,8 +324,8 @@ def _takes_ages_singly(job: Job) -> bool:
 
 LIMITS = (
     Limit(TENSORSTORE, _only_bytes, "hands out no encoded chunks"),
-    Limit(TENSORSTORE, lambda job: job.data.gzip and job.location.kind == "file", "takes name.gz on disk for absent"),
     Limit(TENSORSTORE, lambda job: job.data.gzip and job.action == "write", "compresses nothing but shards"),
+    Limit(TENSORSTORE, lambda job: job.data.gzip and job.location.kind == "file", "takes name.gz on disk for absent"),
     Limit(TENSORSTORE, lambda job: not job.data.sharding, "for shards", "F order, cache for indexes"),
     Limit(TENSORSTORE, lambda job: job.at_once is not None, "the number of requests is given", "F order, 64 at once"),
     Limit(TENSORSTORE, lambda job: job.at_once is not None, "the number of requests is given", "F order, 128 at once"),

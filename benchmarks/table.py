@@ -114,8 +114,8 @@ def _cell(candidates: Sequence[Candidate], unit: str, number: int) -> Cell:
     done = [each for each in candidates if each.outcomes and not each.reason]
     settings = {each.setting: _details(each) for each in candidates}
     if not done:
-        failed = [each for each in candidates if each.reason.startswith("failed")] or candidates
-        return Cell(mark="failed" if failed is not candidates else "-", details={"reason": failed[0].reason})
+        told = next((each for each in candidates if each.mark == "failed"), candidates[0])
+        return Cell(mark=told.mark, details={"reason": told.reason, "settings": settings})
     best = min(done, key=lambda each: (-len(each.outcomes), _value(each, unit, number)))
     details = {**_details(best), "setting": best.setting, "settings": settings}
     return Cell(_value(best, unit, number), "" if best.outcomes[1:] or unit == "MB" else "~", details)
