@@ -118,7 +118,9 @@ def measured(chosen: Sequence[Workload], args: argparse.Namespace, *, imports_to
         for _, group in groupby(chosen, key=process_group):
             with Workers() as workers:
                 for workload in group:
-                    rows.append(row_of(workload, rounds.measure(workload, workers)))
+                    began = time.monotonic()
+                    candidates = rounds.measure(workload, workers)
+                    rows.append(row_of(workload, candidates, time.monotonic() - began))
                     yield rows[-1]
                     if args.profile and (path := rounds.profile(workload, workers)):
                         print(f"    profile: {path.resolve()}", flush=True)
