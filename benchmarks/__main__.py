@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -28,10 +29,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from benchmarks import imports
+from benchmarks import imports, profiles
 from benchmarks.data import Folder
 from benchmarks.places import Servers
 from benchmarks.rounds import Rounds, Workers
+from benchmarks.systems import OURS, SYSTEMS
 from benchmarks.table import Row, compared, heading, line, row_of
 from benchmarks.workloads import COMPARISONS, Workload, workloads
 
@@ -42,14 +44,14 @@ IMPORT = "import"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; return the exit code: 1 if something failed or was wrong."""
     args = arguments(argv)
-    chosen = [each for each in selected(args) if wanted(each.name, args.only)]
-    imports_too = wanted(IMPORT, args.only)
+    chosen = [each for each in selected(args) if wanted(each.name, args)]
+    imports_too = wanted(IMPORT, args)
+    if not chosen and not imports_too:
+        print("no workload has such a name; --list shows them", file=sys.stderr)
+        return 2
     if args.list:
         print("\n".join([*(each.name for each in chosen), *([IMPORT] if imports_too else [])]))
         return 0
-    if not chosen and not imports_too:
-        print(f"no workload has all of {args.only} in its name; see --list", file=sys.stderr)
-        return 2
     began = time.monotonic()
     rows: list[Row] = []
     for row in measured(chosen, args, imports_too=imports_too):
@@ -74,9 +76,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", metavar="WORDS", action="append", default=[], help='such as "http 0, raw": names with all of these'
     )
+    parser.add_argument("--no", metavar="WORDS", action="append", default=[], help="not those with all of these")
+    parser.add_argument("--system", action="append", choices=SYSTEMS, help="not all systems, but ours and these")
     parser.add_argument("--list", action="store_true", help="print the names of the workloads, and end")
     parser.add_argument("--output", type=Path, default=Path("bench.json"), help="the JSON file")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="where data sets are kept, and found the next time")
+    parser.add_argument(
+        "--profile", action="store_true", help=f"save profiles of ours, by py-spy, in {profiles.FOLDER}/"
+    )
     parser.add_argument("--side", type=int, default=FULL_SIDE, help="voxels, of the volumes that have 512")
     parser.add_argument("--rounds", type=int, help="at least, after the warm-up (5)")
     return parser.parse_args(argv)
@@ -91,22 +98,32 @@ def selected(args: argparse.Namespace) -> Iterator[Workload]:
                 yield scaled
 
 
-def wanted(name: str, only: Sequence[str]) -> bool:
-    """Tell whether a name has all words of one of `only`, which are separated by commas."""
+def wanted(name: str, args: argparse.Namespace) -> bool:
+    """Tell whether a workload was asked for."""
+    return (not args.only or has_words(name, args.only)) and not has_words(name, args.no)
+
+
+def has_words(name: str, choices: Sequence[str]) -> bool:
+    """Tell whether a name has all words of one of the choices, in which commas separate them."""
     lower = name.lower()
-    return not only or any(all(word.strip().lower() in lower for word in words.split(",")) for words in only)
+    return any(all(word.strip() in lower for word in words.lower().split(",")) for words in choices)
 
 
 def measured(chosen: Sequence[Workload], args: argparse.Namespace, *, imports_too: bool) -> Iterator[Row]:
     least = args.rounds or (3 if args.quick else 5)
     with data_folder(args.keep) as folder, Servers(folder) as servers:
-        rounds = Rounds(folder, servers, least, max(least, 5 if args.quick else 15))
+        systems = [system for name, system in SYSTEMS.items() if not args.system or name in {OURS.name, *args.system}]
+        rounds = Rounds(folder, servers, systems, least, max(least, 5 if args.quick else 15))
         rows = []
         for _, group in groupby(chosen, key=process_group):
             with Workers() as workers:
                 for workload in group:
-                    rows.append(row_of(workload, rounds.measure(workload, workers)))
+                    began = time.monotonic()
+                    candidates = rounds.measure(workload, workers)
+                    rows.append(row_of(workload, candidates, time.monotonic() - began))
                     yield rows[-1]
+                    if args.profile and (path := rounds.profile(workload, workers)):
+                        print(f"    profile: {path.resolve()}", flush=True)
         for comparison in COMPARISONS:
             if row := compared(comparison, rows):
                 yield row
@@ -142,4 +159,5 @@ def report(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and workers end too
     sys.exit(main())

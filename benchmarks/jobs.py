@@ -136,7 +136,7 @@ class Outcome:
     """Seconds of processor time, of all threads."""
 
     peak: int = 0
-    """Bytes of resident memory at the peak of the run, less those of its result."""
+    """Bytes of resident memory at the peak of the run, less those of what is read or written."""
 
     error: str = ""
     """Empty if the job was done and its result was right."""

@@ -13,12 +13,13 @@ Memory is measured once, in a process that has done nothing before.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+from benchmarks import profiles
 from benchmarks.data import Folder
 from benchmarks.jobs import DataSet, Job, Location, Outcome
 from benchmarks.places import Place, Servers
@@ -35,12 +36,15 @@ HOPELESS_SETTING = 3.0  # ... for this place
 
 @dataclass
 class Candidate:
-    """A system in one setting, with what came of each of its runs."""
+    """A system in one setting, and its runs."""
 
     system: System
     setting: str
     reason: str = ""
     """Why it has no runs, or none that count."""
+
+    mark: str = ""
+    """What the table says instead of seconds."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     """The first is the warm-up."""
@@ -51,6 +55,10 @@ class Candidate:
 
     stored: int | None = None
     """Bytes of what was written."""
+
+    def rule_out(self, mark: str, reason: str) -> None:
+        """Let it not count."""
+        self.mark, self.reason = mark, reason
 
     @property
     def counting(self) -> list[Outcome]:
@@ -109,9 +117,12 @@ class Workers:
 class Rounds:
     """Measures one workload after another."""
 
-    def __init__(self, folder: Folder, servers: Servers, least: int = 5, most: int = 15) -> None:
+    def __init__(
+        self, folder: Folder, servers: Servers, systems: Collection[System], least: int = 5, most: int = 15
+    ) -> None:
         self._folder = folder
         self._servers = servers
+        self._systems = systems
         self._least_rounds = least
         self._most_rounds = most
         self._bad_settings: dict[tuple[Place, str, str], str] = {}
@@ -119,28 +130,46 @@ class Rounds:
 
     def measure(self, workload: Workload, workers: Workers) -> list[Candidate]:
         """Return all systems in all settings, with their runs or a reason for having none."""
-        everyone = [Candidate(system, setting) for system in SYSTEMS.values() for setting in system.settings]
-        job = self.job(workload)
-        for candidate in everyone:
-            candidate.reason = why_not(candidate.system, candidate.setting, job) or self._was_behind(
-                candidate, workload
-            )
-        able = [candidate for candidate in everyone if not candidate.reason]
-        for candidate in able:
-            workers.of(candidate.system, candidate.setting)  # all import at the same time
-        for candidate in able:
-            self._warm_up(candidate, workload, workers)
+        candidates = self._candidates(workload)
+        able = [each for each in candidates if not each.reason]
+        for each in able:
+            workers.of(each.system, each.setting)  # all import at the same time
+        for each in able:
+            self._warm_up(each, workload, workers)
         self._note_who_is_behind(able, workload)
-        in_turns = hopeful(able) if workload.what.unit != "MB" else []
+        if workload.what.unit != "MB":
+            self._take_turns(hopeful(able), workload, workers)
+        return candidates
+
+    def _candidates(self, workload: Workload) -> list[Candidate]:
+        candidates = [Candidate(system, setting) for system in SYSTEMS.values() for setting in system.settings]
+        job = self.job(workload)
+        for each in candidates:
+            if each.system not in self._systems:
+                each.rule_out("-", "was not asked for")
+            elif reason := why_not(each.system, each.setting, job):
+                each.rule_out("-", reason)
+            elif noted := self._was_behind(each, workload):
+                each.rule_out("far behind", noted)
+        return candidates
+
+    def _take_turns(self, candidates: Sequence[Candidate], workload: Workload, workers: Workers) -> None:
+        in_turns = candidates
         for number in range(1, self._most_rounds + 1):
-            for candidate in in_turns:
-                self._run(candidate, workload, workers)
+            for each in in_turns:
+                self._run(each, workload, workers)
             in_turns = [each for each in in_turns if not each.reason]
             if number == 1:
                 in_turns = best_of_each(in_turns)
             if number >= self._least_rounds:
                 in_turns = [each for each in in_turns if each.spent < ENOUGH_SECONDS]
-        return everyone
+
+    def profile(self, workload: Workload, workers: Workers) -> Path | None:
+        """Save a profile of ours; return where."""
+        ours = Candidate(OURS, "default")
+        self._run(ours, workload, workers)
+        pid = workers.of(OURS, "default").pid
+        return profiles.record(workload.name, pid, lambda: self._run(ours, workload, workers))
 
     def _warm_up(self, candidate: Candidate, workload: Workload, workers: Workers) -> None:
         """Run for the first time, and see what was asked of the server, or what was written."""
@@ -150,9 +179,9 @@ class Rounds:
         location = self._run(candidate, workload, workers, keeps=True)
         if server:
             candidate.requests, candidate.sent = server.traffic()
-        if workload.what.action == "write" and not candidate.reason:
-            candidate.reason = self._misread(candidate, workload, location, workers)
         if workload.what.action == "write":
+            if not candidate.reason and (wrong := self._misread(candidate, workload, location, workers)):
+                candidate.rule_out("failed", wrong)
             candidate.stored = self._servers.take_away(location, workload.place)
 
     def _note_who_is_behind(self, candidates: Sequence[Candidate], workload: Workload) -> None:
@@ -185,7 +214,7 @@ class Rounds:
         except WorkerError as exc:
             outcome = Outcome(error=str(exc))
         if outcome.error:
-            candidate.reason = f"failed: {outcome.error}"
+            candidate.rule_out("failed", outcome.error)
         else:
             candidate.outcomes.append(outcome)
         if workload.what.action == "write" and not keeps:

@@ -314,6 +314,10 @@ def _only_bytes(job: Job) -> bool:
     return job.action in {"fetch", "fetch many"}
 
 
+def _packs_labels(job: Job) -> bool:
+    return job.action == "write" and job.data.encoding == "compressed_segmentation"
+
+
 def _needs_few_chunks(job: Job) -> bool:
     return not job.boxes or sum(1 for _ in job.data.chunks(job.boxes[0])) < 512
 
@@ -324,19 +328,26 @@ def _takes_ages_singly(job: Job) -> bool:
 
 LIMITS = (
     Limit(TENSORSTORE, _only_bytes, "hands out no encoded chunks"),
-    Limit(TENSORSTORE, lambda job: job.data.gzip and job.location.kind == "file", "takes name.gz on disk for absent"),
     Limit(TENSORSTORE, lambda job: job.data.gzip and job.action == "write", "compresses nothing but shards"),
+    Limit(TENSORSTORE, lambda job: job.data.gzip and job.location.kind == "file", "takes name.gz on disk for absent"),
+    Limit(TENSORSTORE, lambda job: job.action == "write", "of reading", "F order"),
     Limit(TENSORSTORE, lambda job: not job.data.sharding, "for shards", "F order, cache for indexes"),
-    Limit(TENSORSTORE, lambda job: job.at_once is not None, "the number of requests is given", "F order, 64 at once"),
-    Limit(TENSORSTORE, lambda job: job.at_once is not None, "the number of requests is given", "F order, 128 at once"),
+    *(
+        Limit(TENSORSTORE, lambda job: job.at_once or job.action == "read once", reason, setting)
+        for setting, reason in (
+            ("F order, 64 at once", "fewer are asked for, or as little memory as possible"),
+            ("F order, 128 at once", "fewer are asked for, or as little memory as possible"),
+        )
+    ),
     Limit(CLOUD_VOLUME, _only_bytes, "hands out no encoded chunks"),
     Limit(CLOUD_VOLUME, lambda job: job.location.kind == "s3" and not job.location.signed, "signs every request"),
     Limit(CLOUD_VOLUME, lambda job: job.data.sharding and job.action == "write", "writes no volume in shards"),
     Limit(CLOUD_VOLUME, _needs_few_chunks, "starts its processes anew for each box", "2 processes"),
-    Limit(CLOUD_VOLUME, lambda job: job.action == "read once", "the memory of all is not seen", "2 processes"),
+    Limit(CLOUD_VOLUME, lambda job: job.action == "read once", "memory of several is not measured", "2 processes"),
     Limit(CLOUD_VOLUME, lambda job: job.at_once is not None, "its number of threads cannot be given"),
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.location.kind == "s3", "knows no S3"),
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.data.encoding == "png", "knows no PNG"),
+    Limit(NEUROGLANCER_SCRIPTS, _packs_labels, "packs compressed_segmentation in Python, which takes half a minute"),
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.data.sharding, "reads no shard over HTTP, none with gzip but its own"),
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.at_once is not None, "reads one chunk at a time"),
     Limit(NEUROGLANCER_SCRIPTS, _takes_ages_singly, "reads one chunk at a time, each in 30 ms and more"),

@@ -41,6 +41,9 @@ class Row:
     is_relative: bool = True
     """Whether ours is compared with peers; else the value itself is what is limited."""
 
+    took: float = math.nan
+    """Seconds, with all that is not measured."""
+
     @property
     def ours(self) -> Cell:
         return self.cells[OURS.name]
@@ -85,6 +88,7 @@ class Row:
             "ratio_at_most": required.ratio if required else None,
             "value_at_most": required.most if required else None,
             "holds": self.holds,
+            "took_seconds": _number(self.took),
             "systems": {name: {"value": _number(cell.value), **cell.details} for name, cell in self.cells.items()},
         }
 
@@ -96,8 +100,8 @@ def _number(value: float) -> float | None:
 # --------------------------------------------------------------------------------------------------- rows from what ran
 
 
-def row_of(workload: Workload, candidates: Sequence[Candidate]) -> Row:
-    """Sum up a workload."""
+def row_of(workload: Workload, candidates: Sequence[Candidate], took: float) -> Row:
+    """Sum up a workload, which took so many seconds."""
     what, boxes = workload.what, workload.boxes
     number = {
         "ms": len(boxes),
@@ -106,7 +110,7 @@ def row_of(workload: Workload, candidates: Sequence[Candidate]) -> Row:
     cells = {
         name: _cell([each for each in candidates if each.system.name == name], what.unit, number) for name in SYSTEMS
     }
-    return Row(what.section, workload.name, what.unit, cells, workload.required)
+    return Row(what.section, workload.name, what.unit, cells, workload.required, took=took)
 
 
 def _cell(candidates: Sequence[Candidate], unit: str, number: int) -> Cell:
@@ -114,8 +118,8 @@ def _cell(candidates: Sequence[Candidate], unit: str, number: int) -> Cell:
     done = [each for each in candidates if each.outcomes and not each.reason]
     settings = {each.setting: _details(each) for each in candidates}
     if not done:
-        failed = [each for each in candidates if each.reason.startswith("failed")] or candidates
-        return Cell(mark="failed" if failed is not candidates else "-", details={"reason": failed[0].reason})
+        told = next((each for each in candidates if each.mark == "failed"), candidates[0])
+        return Cell(mark=told.mark, details={"reason": told.reason, "settings": settings})
     best = min(done, key=lambda each: (-len(each.outcomes), _value(each, unit, number)))
     details = {**_details(best), "setting": best.setting, "settings": settings}
     return Cell(_value(best, unit, number), "" if best.outcomes[1:] or unit == "MB" else "~", details)

@@ -1,0 +1,89 @@
+"""`make bench`, with volumes so small that its working is tested and not the speed."""
+
+import gzip
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+
+from benchmarks.__main__ import main
+from benchmarks.data import RAW, Folder
+from benchmarks.jobs import DataSet, Job
+from benchmarks.worker import Worker
+from tests.servers import nginx_installed, nginx_server, nginx_waits
+
+needs_nginx = pytest.mark.skipif(not nginx_installed(), reason="nginx is not installed (apt-get install nginx-light)")
+needs_lua = pytest.mark.skipif(
+    not nginx_waits(), reason="nginx's lua module is not installed (apt-get install libnginx-mod-http-lua)"
+)
+
+
+@needs_nginx
+def test_ours_and_a_peer_read_over_http(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "bench.json"
+    small = ["--side", "128", "--rounds", "2", "--output", str(output)]
+    assert main([*small, "--only", "http 0, raw, whole", "--no", "shards", "--system", "tensorstore"]) == 0
+    (row,) = json.loads(output.read_bytes())["rows"]
+    ours, theirs = row["systems"]["ours"], row["systems"]["tensorstore"]
+    for system in (ours, theirs):
+        assert system["requests"] == 9, "info and 8 chunks"
+        assert system["bytes_sent"] > 128**3
+        assert system["value"] > 0
+    assert len(ours["seconds"]) >= 2
+    assert row["systems"]["cloud-volume"]["reason"] == "was not asked for"
+    assert row["best_peer"] == "tensorstore"
+    assert row["ratio"] == pytest.approx(ours["value"] / theirs["value"])
+    assert row["ratio_at_most"] == 0.55
+    assert row["holds"] == (row["ratio"] <= 0.55)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("HTTP 0 ms, raw, whole"))
+    assert (" yes " in line) == row["holds"]
+    assert (" NO " in line) != row["holds"]
+
+
+@needs_lua
+@pytest.mark.parametrize("as_s3", [False, True])
+def test_nginx_waits_for_many_at_once(tmp_path: Path, as_s3: bool) -> None:
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    (bucket / "chunk.gz").write_bytes(gzip.compress(b"voxels"))
+    with nginx_server(tmp_path, latency=0.2, as_s3=as_s3) as server, ThreadPoolExecutor(10) as pool:
+        began = time.monotonic()
+        answers = [*pool.map(requests.get, [f"{server.url}/bucket/chunk"] * 10)]
+        assert 0.2 < time.monotonic() - began < 1.9, "less than one after another"
+        assert [answer.content for answer in answers] == [b"voxels"] * 10
+        assert server.traffic() == (10, 10 * (bucket / "chunk.gz").stat().st_size)
+        absent = requests.get(f"{server.url}/bucket/absent", timeout=5)
+        assert absent.status_code == 404
+        assert ("<Code>NoSuchKey</Code>" in absent.text) == as_s3
+
+
+@pytest.mark.parametrize(("damage", "expected"), [(0, ""), (1, "voxels are not what is expected")])
+def test_a_result_counts_if_every_voxel_is_right(tmp_path: Path, damage: int, expected: str) -> None:
+    data = DataSet("raw", "image", side=96, chunk=32)
+    folder = Folder(tmp_path)
+    location = folder.volume(data)
+    voxels = np.load(folder.source(data))
+    assert len(np.unique(voxels)) > 100
+    voxels[95, 40, 7] ^= damage
+    changed = tmp_path / "changed.npy"
+    np.save(changed, voxels)
+    worker = Worker("ours", "default")
+    try:
+        outcome = worker.run(Job("read", location, data, changed, (data.whole,)))
+    finally:
+        worker.close()
+    assert outcome.error.startswith(expected)
+    assert bool(outcome.error) == bool(expected)
+    assert outcome.seconds > 0 or expected
+
+
+def test_workloads_are_found_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list", "--only", "s3 signed, plane"]) == 0
+    names = capsys.readouterr().out.splitlines()
+    assert names
+    assert all("S3 signed" in name and "plane" in name for name in names)
+    assert main(["--list", "--only", f"{RAW.name}, no such thing"]) == 2
