@@ -450,7 +450,9 @@ def _encode_jpeg(codec: Codec, array: Array) -> bytes:
 _PNG_LARGEST = 1_000_000  # pixels of a side: libpng's limit for reading and writing
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 4: 2, 2: 3, 6: 4}  # of a colour type; there is no palette in a volume
-_PNG_HEADER = struct.Struct(">IIBB")
+_PNG_HEADER = struct.Struct(">IIBB2xB")
+_PNG_SMALL = 1 << 12  # bytes of pixels
+_DEFLATE_STORED = 0xFFFF  # bytes of a block
 
 
 def _decode_png(codec: Codec, data: bytes, size: Triple) -> Array:
@@ -458,17 +460,20 @@ def _decode_png(codec: Codec, data: bytes, size: Triple) -> Array:
     kind, header = next(chunks)
     if kind != b"IHDR" or len(header) != 25:  # noqa: PLR2004
         _damaged("it does not begin with a PNG header")
-    width, height, bits, colour_type = _PNG_HEADER.unpack_from(header, 8)
+    width, height, bits, colour_type, interlaced = _PNG_HEADER.unpack_from(header, 8)
     _check_image(codec, size, (width, height, _PNG_CHANNELS.get(colour_type, 0), bits))
     # Nothing but the pixels matters, and what is not there cannot be a bomb or make a warning.
-    critical = [header, *(chunk for kind, chunk in chunks if kind in {b"IDAT", b"IEND"})]
-    if sum(map(len, critical)) + len(_PNG_SIGNATURE) < len(data):
-        data = b"".join((_PNG_SIGNATURE, *critical))
+    *pixels, end = (chunk for kind, chunk in chunks if kind in {b"IDAT", b"IEND"})
     channels = codec.num_channels
     image = np.empty((height, width, channels) if channels > 1 else (height, width), codec.dtype)
     imagecodecs = _load(codec)
     with _library_reads():
-        imagecodecs.png_decode(data, out=image)
+        if image.nbytes > _PNG_SMALL and not interlaced:
+            inflated = _inflate_pixels(
+                imagecodecs, pixels, height + image.nbytes
+            )  # a byte more in each row, its filter
+            pixels = [memoryview(inflated)]
+        imagecodecs.png_decode(b"".join((_PNG_SIGNATURE, header, *pixels, end)), out=image)
     return _from_image(image, size, channels)
 
 
@@ -487,6 +492,22 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
             _damaged(f"the checksum of its {kind!r} does not match")
         yield kind, chunk
+
+
+def _inflate_pixels(imagecodecs: Any, chunks: list[memoryview], length: int) -> bytes:  # noqa: ANN401  a module
+    """Replace compressed pixels by the same in blocks that are stored as they are (RFC 1951).
+
+    libpng inflates row by row, and for rows as short as those of a chunk that takes several times as
+    long as doing it at once. What is left to it are the filters.
+    """
+    pixels = imagecodecs.deflate_decode(b"".join(chunk[8:-4] for chunk in chunks), out=length)
+    parts = [b"IDAT\x78\x01"]
+    for begin in range(0, len(pixels), _DEFLATE_STORED):
+        block = pixels[begin : begin + _DEFLATE_STORED]
+        is_last = begin + _DEFLATE_STORED >= len(pixels)
+        parts += (struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF), block)
+    chunk = b"".join((*parts, struct.pack(">I", imagecodecs.deflate_adler32(pixels))))
+    return b"".join((struct.pack(">I", len(chunk) - 4), chunk, struct.pack(">I", imagecodecs.deflate_crc32(chunk))))
 
 
 def _encode_png(codec: Codec, array: Array) -> bytes:

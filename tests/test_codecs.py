@@ -741,6 +741,61 @@ def test_any_png_of_enough_pixels_is_read(width: int, caplog: pytest.LogCaptureF
     assert not caplog.records, "nothing is logged of what does not matter"
 
 
+def png_of(image: Array, pixels: bytes, *, adam7: bool = False, parts: int = 1) -> bytes:
+    """Make a PNG of filtered rows, compressed by zlib, in so many chunks."""
+    height, width, channels = (*image.shape, 1)[:3]
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 8 * image.itemsize, colour_type, 0, 0, adam7)
+    length = max(1, -(-len(pixels) // parts))
+    body = [(b"IDAT", pixels[begin : begin + length]) for begin in range(0, len(pixels), length)]
+    return with_png_chunks(b"\x89PNG\r\n\x1a\n", (b"IHDR", header), *body, (b"IEND", b""))
+
+
+def unfiltered(image: Array) -> bytes:
+    """Write rows as they are, most significant byte first, each after the number of its filter, 0."""
+    return b"".join(b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes() for row in image)
+
+
+def interlaced(image: Array) -> bytes:
+    """Write the passes of an interlaced image one after the other (PNG specification, 8.2)."""
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    return b"".join(unfiltered(image[y::step_y, x::step_x]) for x, y, step_x, step_y in passes)
+
+
+@pytest.mark.parametrize("num_channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("data_type", ["uint8", "uint16"])
+def test_png_of_any_structure_is_read(data_type: str, num_channels: int) -> None:
+    """In one chunk or many, with each filter, in each way of compressing, interlaced."""
+    codec = codec_of("png", data_type, num_channels)
+    array = voxels_of(Case("png", data_type, num_channels))[:33, :20, :9]
+    image = rows_of(array)
+    for level, parts, behind in itertools.product((0, 6), (1, 3, 1000), (b"", b"behind")):
+        data = png_of(image, zlib.compress(unfiltered(image), level) + behind, parts=parts)
+        assert_same(codec, codec.decode(data, (33, 20, 9)), array)
+    for png_filter in (8, 16, 32, 64, 128, 248):
+        data = bytes(imagecodecs.png_encode(image, filter=png_filter))
+        assert_same(codec, codec.decode(data, (33, 20, 9)), array)
+    data = png_of(image, zlib.compress(interlaced(image)), adam7=True)
+    assert_same(codec, codec.decode(data, (33, 20, 9)), array)
+
+
+@pytest.mark.parametrize("size", [(33, 20, 9), (6, 5, 4)], ids=["large", "small"])
+def test_png_of_another_number_of_pixels_is_corrupt(size: Triple, caplog: pytest.LogCaptureFixture) -> None:
+    """Its header is right, and so are all checksums, but the last."""
+    codec = codec_of("png", "uint8")
+    x, y, z = size
+    image = rows_of(brain()[:x, :y, :z, np.newaxis])
+    whole = unfiltered(image)
+    assert_same(codec, codec.decode(png_of(image, zlib.compress(whole)), size), brain()[:x, :y, :z, np.newaxis])
+    wrong = zlib.compress(whole)[:-1] + b"?"
+    for pixels in (b"", zlib.compress(b""), zlib.compress(whole[:-1]), zlib.compress(whole)[:-5], wrong, whole):
+        with pytest.raises(CorruptDataError):
+            codec.decode(png_of(image, pixels), size)
+    with pytest.raises(CorruptDataError):
+        codec.decode(png_of(image, zlib.compress(b"\5" + whole[1:])), size)  # there is no filter 5
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("num_channels", [1, 3, 4])
 def test_jxl_is_written_as_grey_planes_which_neuroglancer_reads(num_channels: int) -> None:
     array = gradient(num_channels)
