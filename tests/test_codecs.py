@@ -298,6 +298,17 @@ def test_blocks_need_not_be_cubes(array: Array, block_size: Triple, data_type: s
     assert_same(codec, codec.decode(codec.encode(array), array.shape[:3]), array)
 
 
+@pytest.mark.parametrize("side", [64, 2**20, 2**31 - 1])
+def test_blocks_may_be_larger_than_all_chunks(side: int) -> None:
+    """Of one label, they take no room; of more, they take more than there is, which is noticed without overflow."""
+    codec = codec_of(SEGMENTATION, "uint64", 1, **{BLOCK_SIZE: [side] * 3})
+    data = struct.pack("<3IQ", 1, 2, 2, 7)
+    np.testing.assert_array_equal(codec.decode(data, (4, 3, 2)), 7)
+    for bits in (1, 2, 4, 8, 16):
+        with pytest.raises(CorruptDataError, match="a block's voxels lie after the end"):
+            codec.decode(struct.pack("<3I2Q", 1, bits << 24 | 2, 2, 7, 8), (4, 3, 2))
+
+
 @pytest.mark.parametrize("labels", [1, 2, 3, 5, 17, 257, 60_000])
 def test_blocks_of_any_number_of_bits(labels: int) -> None:
     codec = codec_of(SEGMENTATION, "uint64", 1, **{BLOCK_SIZE: [40, 40, 40]})
