@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list:
         print("\n".join([*(each.name for each in chosen), *([IMPORT] if imports_too else [])]))
         return 0
+    for missing in sorted({each.place.missing for each in chosen} - {""}):
+        print(f"left out is what needs {missing}")
+    chosen = [each for each in chosen if not each.place.missing]
     began = time.monotonic()
     rows: list[Row] = []
     for row in measured(chosen, args, imports_too=imports_too):

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 from benchmarks.data import Folder
 from benchmarks.jobs import DataSet, Location
-from tests.servers import S3Server, nginx_server, s3_server
+from tests.servers import S3Server, nginx_installed, nginx_server, nginx_waits, s3_server
 
 LATENCY = 0.03  # seconds
 WRITTEN = "written"  # the bucket, or the folder beside the data sets, that is written to
@@ -24,6 +24,15 @@ class Place:
     latency: float = 0.0
     signed: bool = False
     by_moto: bool = False
+
+    @property
+    def missing(self) -> str:
+        """What this machine would need for it; empty: nothing."""
+        if self.kind == "file" or self.by_moto or nginx_waits():
+            return ""
+        if not nginx_installed():
+            return "nginx (apt-get install nginx-light libnginx-mod-http-lua)"
+        return "nginx's lua module (apt-get install libnginx-mod-http-lua)" if self.latency else ""
 
 
 HTTP = Place("HTTP 0 ms", "http")
