@@ -202,7 +202,7 @@ class Flight:
             self._under_way += len(new)
             self._enough.clear()
             self._look()
-        if self._needs_threads and self._under_way > 1:
+        if self._needs_threads and (self._under_way > 1 or not self._todo):
             self._wait()
         else:
             self._run_some()
