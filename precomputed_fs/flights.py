@@ -57,9 +57,11 @@ class _Pool:
             self._alive += 1
         try:
             threading.Thread(target=self._work, daemon=True, name="precomputed_fs").start()
-        except RuntimeError:  # the interpreter is about to end, and starts no threads any more
+        except RuntimeError:  # there are too many, or the interpreter is about to end
             with self._came:
                 self._alive -= 1
+                if function not in self._todo:  # one that was busy has taken it
+                    return
                 self._todo.remove(function)
             function()
 
