@@ -10,6 +10,7 @@ import collections
 import concurrent.futures
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -133,13 +134,14 @@ class ended_by:  # noqa: N801 - used as a function is
     def __enter__(self) -> None:
         self._flight: Flight | None = getattr(_current, "flight", None)
         if self._flight is not None:
-            self._flight.check()
-            self._flight.stops.add(self._stop)
-            self._flight.check()  # again, since those that are cancelled are stopped once
+            with self._flight.lock:
+                self._flight.check()
+                self._flight.stops.add(self._stop)
 
     def __exit__(self, *_: object) -> None:
         if self._flight is not None:
-            self._flight.stops.discard(self._stop)
+            with self._flight.lock:  # it may be a connection that another thread is about to use
+                self._flight.stops.discard(self._stop)
 
 
 class Crew:
@@ -170,13 +172,14 @@ class Flight:
     """
 
     def __init__(self, crew: Crew) -> None:
+        self.lock = threading.RLock()
         self.stops: set[Callable[[], Any]] = set()
+        self._pid = os.getpid()
         self._crew = crew
         crew.size = max(_FEWEST, crew.size // 2)  # as it may have been the machine that was slow
         self._todo: collections.deque[Job] = collections.deque()
         self._ended: list[tuple[Any, BaseException | None]] = []
-        self._lock = threading.Lock()
-        self._left = threading.Condition(self._lock)
+        self._left = threading.Condition(self.lock)
         self._enough = threading.Event()
         self._is_closed = False
         self._under_way = 0
@@ -197,9 +200,7 @@ class Flight:
         Exception
             What the first job that failed has raised.
         """
-        with self._lock:
-            if self._is_closed:
-                return []
+        with self.lock:
             self._todo.extend(new)
             self._under_way += len(new)
             self._enough.clear()
@@ -208,7 +209,7 @@ class Flight:
             self._wait()
         else:
             self._run_some()
-        with self._lock:
+        with self.lock:
             ended, self._ended = self._ended, []
             self._under_way -= len(ended)
         for _, error in ended:
@@ -218,17 +219,21 @@ class Flight:
 
     def cancel(self) -> None:
         """Begin nothing more, and end what can be ended."""
-        with self._lock:
+        if self._is_left_behind():
+            return
+        with self.lock:
             self._is_closed = True
             self._todo.clear()
             self._enough.set()
-        for stop in list(self.stops):
-            stop()
+            for stop in list(self.stops):
+                stop()
 
     def join(self) -> None:
         """Wait until nothing is under way, but for what waits for others and will do nothing any more."""
+        if self._is_left_behind() or getattr(_current, "flight", None) is self:
+            return
         with self._left:
-            while self._busy and getattr(_current, "flight", None) is not self:
+            while self._busy:
                 self._left.wait()
 
     def check(self) -> None:
@@ -245,9 +250,13 @@ class Flight:
 
     def come_back(self) -> None:
         """Count the calling thread as one that does something; raise CancelledError if it must not."""
-        with self._lock:
+        with self.lock:
             self._busy += 1
         self.check()
+
+    def _is_left_behind(self) -> bool:
+        """Whether the threads are gone: this is a forked child, or the interpreter ends."""
+        return os.getpid() != self._pid or sys.is_finalizing()
 
     # ------------------------------------------------------------------------- in the caller
 
@@ -259,7 +268,7 @@ class Flight:
 
     def _call_threads(self) -> None:
         now = time.perf_counter()
-        with self._lock:
+        with self.lock:
             if self._todo and now - self._looked >= _MOMENT:
                 self._crew.adapt(self._computed, now - self._looked)
             if now - self._looked >= _MOMENT:
@@ -291,7 +300,7 @@ class Flight:
 
     def _take(self, leaving: int = 0) -> Job | None:
         """Take a job; a thread of the pool that finds none is not at work any more."""
-        with self._lock:
+        with self.lock:
             if self._todo:
                 return self._todo.popleft()
             self._at_work -= leaving
@@ -305,7 +314,7 @@ class Flight:
             result = job()
         except BaseException as exc:  # noqa: BLE001 - it is raised where the results are taken
             error = exc
-        with self._lock:
+        with self.lock:
             self._computed += time.thread_time() - began
             self._ended.append((result, error))
             self._look()
@@ -315,7 +324,7 @@ class Flight:
         """Have the calling thread do jobs of this flight, which may be within one of another's."""
         outer = getattr(_current, "flight", None)
         _current.flight = self
-        with self._lock:
+        with self.lock:
             self._busy += 1
         try:
             yield
