@@ -1,14 +1,15 @@
 """How much is done at once: jobs under way in threads, and their results handed over as they come.
 
 A job reads, decodes and pastes in one thread: nothing is handed from thread to thread in between. Threads that
-wait for a server cost next to nothing, those that compute want a core each; so there are few to begin with, and
-more for as long as they compute little.
+wait for a server cost next to nothing, those that compute want a core each, and too many are in each other's way;
+so their number follows from how long jobs wait and how long they compute.
 """
 
 import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -27,9 +28,12 @@ _TURN = 1e-3  # seconds of such jobs, after which their results are handed over
 _PATIENCE = 2e-3  # seconds that are spent on jobs before it is known that they are not quick
 _SHARE = 0.25  # of what is under way, that is handed over at once when it has ended
 _MOMENT = 2e-3  # seconds, after which it is handed over anyway
-_IDLE = 0.5  # seconds of computing in a second, for all threads together: less, and there may be more of them
+_MOST_CORES = 16  # that threads share: a few of them have Python busy
 _FEWEST = 4  # threads, one of which may wait while another computes
+_LEAST_COMPUTED = 1e-5  # seconds, below which clocks are not to be believed
 _MOST = 256  # threads of one filesystem
+_SAMPLE = 16  # jobs, after which it is known how long they wait and compute
+_BELIEVED = 1.1  # times the wait before, of one that is longer
 _LINGER = 5.0  # seconds that a thread waits for something to do
 _DOORS = 128  # calls of coroutines that are in threads at once
 
@@ -134,14 +138,14 @@ class ended_by:  # noqa: N801 - used as a function is
     def __enter__(self) -> None:
         self._flight: Flight | None = getattr(_current, "flight", None)
         if self._flight is not None:
-            with self._flight.lock:
-                self._flight.check()
-                self._flight.stops.add(self._stop)
+            self._flight.check()
+            self._flight.stops.add(self._stop)
+            self._flight.check()  # again, since those that are cancelled are stopped once
 
     def __exit__(self, *_: object) -> None:
         if self._flight is not None:
-            with self._flight.lock:  # it may be a connection that another thread is about to use
-                self._flight.stops.discard(self._stop)
+            self._flight.stops.discard(self._stop)
+            self._flight.check()  # what may just be stopped, such as a connection, is of no more use
 
 
 class Crew:
@@ -156,11 +160,22 @@ class Crew:
     def __init__(self, *, remote: bool) -> None:
         self.remote = remote
         self.size = max(_FEWEST, 2 * _CORES)
+        self._wait = math.inf
 
-    def adapt(self, computed: float, seconds: float) -> None:
-        """Let there be more threads, if those there are have computed little in so many seconds."""
-        if self.remote and computed < _IDLE * seconds:
+    def grow(self) -> None:
+        """Let there be more threads, as nothing has come for a moment."""
+        if self.remote:
             self.size = min(2 * self.size, _MOST)
+
+    def adapt(self, waited: float, computed: float) -> None:
+        """Let there be as many threads as keep the cores busy while jobs wait and compute for so many seconds.
+
+        Jobs wait for each other, too, the longer the more there are: a longer wait is believed by and by.
+        """
+        if self.remote:
+            self._wait = min(waited, _BELIEVED * self._wait)
+            wanted = min(_CORES, _MOST_CORES) * (1 + self._wait / max(computed, _LEAST_COMPUTED))
+            self.size = max(_FEWEST, min(math.ceil(wanted), _MOST))
 
 
 class Flight:
@@ -172,20 +187,19 @@ class Flight:
     """
 
     def __init__(self, crew: Crew) -> None:
-        self.lock = threading.RLock()
         self.stops: set[Callable[[], Any]] = set()
         self._pid = os.getpid()
         self._crew = crew
-        crew.size = max(_FEWEST, crew.size // 2)  # as it may have been the machine that was slow
         self._todo: collections.deque[Job] = collections.deque()
         self._ended: list[tuple[Any, BaseException | None]] = []
-        self._left = threading.Condition(self.lock)
+        self._lock = threading.RLock()  # as collecting garbage may cancel a flight in any line
+        self._left = threading.Condition(self._lock)
         self._enough = threading.Event()
         self._is_closed = False
         self._under_way = 0
         self._at_work = 0  # threads
         self._busy = 0  # those of them that do not just wait
-        self._computed, self._looked = 0.0, time.perf_counter()
+        self._waited, self._computed, self._measured = math.inf, 0.0, 0
         self._needs_threads = crew.remote
         self._run_here, self._seconds_here = 0, 0.0
 
@@ -200,16 +214,18 @@ class Flight:
         Exception
             What the first job that failed has raised.
         """
-        with self.lock:
+        with self._lock:
+            self.check()
             self._todo.extend(new)
             self._under_way += len(new)
             self._enough.clear()
             self._look()
-        if self._needs_threads and (self._under_way > 1 or not self._todo):
-            self._wait()
-        else:
-            self._run_some()
-        with self.lock:
+        with ended_by(self.cancel):  # if this is within a job of another flight
+            if self._needs_threads and (self._under_way > 1 or not self._todo):
+                self._wait()
+            else:
+                self._run_some()
+        with self._lock:
             ended, self._ended = self._ended, []
             self._under_way -= len(ended)
         for _, error in ended:
@@ -221,12 +237,12 @@ class Flight:
         """Begin nothing more, and end what can be ended."""
         if self._is_left_behind():
             return
-        with self.lock:
+        with self._lock:
             self._is_closed = True
             self._todo.clear()
             self._enough.set()
-            for stop in list(self.stops):
-                stop()
+        for stop in list(self.stops):
+            stop()
 
     def join(self) -> None:
         """Wait until nothing is under way, but for what waits for others and will do nothing any more."""
@@ -250,7 +266,7 @@ class Flight:
 
     def come_back(self) -> None:
         """Count the calling thread as one that does something; raise CancelledError if it must not."""
-        with self.lock:
+        with self._lock:
             self._busy += 1
         self.check()
 
@@ -264,15 +280,14 @@ class Flight:
         """Wait for enough results, and see to it that there are enough threads."""
         self._call_threads()
         while not self._enough.wait(_MOMENT) and not self._ended:
+            self._crew.grow()
             self._call_threads()
 
     def _call_threads(self) -> None:
-        now = time.perf_counter()
-        with self.lock:
-            if self._todo and now - self._looked >= _MOMENT:
-                self._crew.adapt(self._computed, now - self._looked)
-            if now - self._looked >= _MOMENT:
-                self._computed, self._looked = 0.0, now
+        with self._lock:
+            if self._measured >= max(_SAMPLE, self._at_work):  # of so many, one waited for the server alone
+                self._crew.adapt(self._waited, self._computed / self._measured)
+                self._waited, self._computed, self._measured = math.inf, 0.0, 0
             missing = min(self._crew.size - self._at_work, len(self._todo))
             self._at_work += max(0, missing)
         for _ in range(missing):
@@ -295,27 +310,31 @@ class Flight:
 
     def _work(self) -> None:
         with self._engaged():
-            while (job := self._take(leaving=1)) is not None:
+            while (job := self._take(of_pool=True)) is not None:
                 self._do(job)
 
-    def _take(self, leaving: int = 0) -> Job | None:
-        """Take a job; a thread of the pool that finds none is not at work any more."""
-        with self.lock:
-            if self._todo:
+    def _take(self, *, of_pool: bool = False) -> Job | None:
+        """Take a job; a thread of the pool that finds none, or is one too many, is not at work any more."""
+        with self._lock:
+            if self._todo and not (of_pool and self._at_work > self._crew.size):
                 return self._todo.popleft()
-            self._at_work -= leaving
+            self._at_work -= of_pool
             return None
 
     def _do(self, job: Job) -> None:
-        began = time.thread_time()
+        began, began_computing = time.perf_counter(), time.thread_time()
         error: BaseException | None = None
         result = None
         try:
             result = job()
         except BaseException as exc:  # noqa: BLE001 - it is raised where the results are taken
             error = exc
-        with self.lock:
-            self._computed += time.thread_time() - began
+        computed = time.thread_time() - began_computing
+        waited = time.perf_counter() - began - computed
+        with self._lock:
+            self._waited = min(self._waited, waited)
+            self._computed += computed
+            self._measured += 1
             self._ended.append((result, error))
             self._look()
 
@@ -324,7 +343,7 @@ class Flight:
         """Have the calling thread do jobs of this flight, which may be within one of another's."""
         outer = getattr(_current, "flight", None)
         _current.flight = self
-        with self.lock:
+        with self._lock:
             self._busy += 1
         try:
             yield

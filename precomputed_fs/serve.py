@@ -55,13 +55,14 @@ from precomputed_fs.errors import (
 from precomputed_fs.flights import in_thread
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, chunk_coords, chunk_name
 from precomputed_fs.info import redirect_of
-from precomputed_fs.models import Info
 from precomputed_fs.objects import ObjectStore
 from precomputed_fs.urls import check_relative_path
 from precomputed_fs.volume import Scale, Volume, open_volume
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from precomputed_fs.models import Info
 
 _HOST = "127.0.0.1"
 _HOST_NAMES = (_HOST, "localhost")
@@ -171,6 +172,8 @@ def _volume_of(accessor: FsspecAccessor) -> Volume:
     if target is not None:
         message = f"{where} redirects: pass the URL, which is followed, instead of an accessor"
         raise URLError(message)
+    from precomputed_fs.models import Info  # noqa: PLC0415 - where it is needed
+
     return Volume(accessor, Info.parse(given, where))
 
 
@@ -197,7 +200,7 @@ _CLIENT_CHANNELS: Mapping[str, Sequence[int] | None] = {
 """The encodings that the client reads, and how many channels of them; None: any."""
 
 
-def _client_type(info: Info) -> str:
+def _client_type(info: "Info") -> str:
     """Return the data type that voxels are shown as: the client has no floats or signed integers of 64 bits."""
     if info.data_type == "int64" and info.type == "segmentation":
         return "uint64"
@@ -287,7 +290,7 @@ class _Pyramid:
         keys = self._name(volume.info, shown)
         self.info = _shown_info(volume.info, keys, shown).to_json()
 
-    def _name(self, info: Info, shown: Sequence[_ShownScale]) -> list[str]:
+    def _name(self, info: "Info", shown: Sequence[_ShownScale]) -> list[str]:
         """Give each scale a key: its own, unless that leads elsewhere or means something in a URL."""
         keys = []
         taken = {scale.key for scale in info.scales}
@@ -337,7 +340,7 @@ def _inside(path: str) -> str:
         raise NotFoundError(str(exc)) from exc
 
 
-def _shown_info(info: Info, keys: Sequence[str], shown: Sequence[_ShownScale]) -> Info:
+def _shown_info(info: "Info", keys: Sequence[str], shown: Sequence[_ShownScale]) -> "Info":
     """Rewrite an `info` to what is shown; what is unknown stays."""
     given = info.to_dict()
     own = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}
@@ -346,6 +349,8 @@ def _shown_info(info: Info, keys: Sequence[str], shown: Sequence[_ShownScale]) -
         dropped = {"sharding"} | (own if scale.shown != scale.stored else set())
         kept = {name: value for name, value in before.items() if name not in dropped}
         scales.append({**kept, "key": key, "encoding": scale.shown.encoding})
+    from precomputed_fs.models import Info  # noqa: PLC0415 - where it is needed
+
     return Info.parse(
         {
             **given,

@@ -35,6 +35,8 @@ from precomputed_fs.sharding import propose_sharding
 from precomputed_fs.urls import Location, resolve
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from precomputed_fs.models import Info, ScaleInfo
     from precomputed_fs.serve import View
 
@@ -50,6 +52,9 @@ _MOST_REDIRECTS = 10
 _MISSING = ("zeros", "raise")
 _PATIENCE = 2.0  # seconds, after which progress is shown
 _PLAIN_TYPES = (bool, int, float)
+_UNITS = ((1e6, "mm"), (1e3, "µm"))  # nanometres
+_LONGEST_LINE = 1000  # characters
+_PICTURE_PIXELS = 512  # of a picture's longer side, unless told otherwise
 
 Index = Any
 """What NumPy's basic indexing takes: integers, slices, an Ellipsis; or a `Box`."""
@@ -315,8 +320,13 @@ class Volume:
         return np.dtype(self.info.data_type)
 
     def __repr__(self) -> str:
-        kind = f"{self.info.type} of {self.info.data_type}"
-        return f"<Volume {self.url}: {kind}, {len(self)} {'scale' if len(self) == 1 else 'scales'}>"
+        kind = f"{one_line(self.info.type)} of {self.info.data_type}"
+        return f"<Volume {one_line(self.url)}: {kind}, {len(self)} {'scale' if len(self) == 1 else 'scales'}>"
+
+    def _repr_html_(self) -> str:
+        from precomputed_fs import display  # noqa: PLC0415 - it is made of volumes
+
+        return display.html(self)
 
     def __len__(self) -> int:
         return len(self.scales)
@@ -351,6 +361,101 @@ class Volume:
                 return scale
         message = f"no scale of {wanted} nm; there are {', '.join(str(scale.resolution) for scale in self.scales)}"
         raise KeyError(message)
+
+    # ------------------------------------------------------------------------------- pictures
+
+    def show(
+        self,
+        *,
+        x: int | None = None,
+        y: int | None = None,
+        z: int | None = None,
+        size: int | None = _PICTURE_PIXELS,
+        channel: int | None = None,
+        limits: tuple[float, float] | None = None,
+        progress: bool | None = None,
+    ) -> "Image":
+        """Make a picture of a slice, read from the coarsest scale that has all the detail the picture can show.
+
+        In a notebook, the picture shows itself. Voxels are drawn in their true proportions, and lie as
+        Neuroglancer shows them: in an xy slice x grows to the right and y downwards, in an xz slice z
+        grows downwards, in a yz slice z grows to the left.
+
+        Parameters
+        ----------
+        x, y, z : int, optional
+            Where to slice, in absolute voxel coordinates of the first scale, whichever is read. Each one
+            that is given makes a slice, and these stand side by side; without any, there are all three,
+            through the middle.
+        size : int or None
+            Pixels of the longer side of a slice, or with several, of the volume's longest side. None for a
+            pixel from each voxel of the first scale; where voxels are anisotropic, from the shortest side.
+        channel : int, optional
+            Which channel to show; by default three channels are red, green and blue, and of any other
+            number the first one is shown.
+        limits : (float, float), optional
+            The values that are black and white. By default uint8 is shown as it is, and other types between
+            the percentiles 0.5 and 99.5 of what is shown.
+        progress : bool, optional
+            See `open_volume`.
+
+        Returns
+        -------
+        PIL.Image.Image
+            Of mode L or RGB; of a segmentation RGBA, in which each id has the colour that Neuroglancer gives
+            it by default, in every picture, and 0 is transparent. Several slices have transparent gaps (LA, RGBA).
+
+        Raises
+        ------
+        ImportError
+            If Pillow is not installed, which the extra "plot" brings.
+        IndexError
+            If the slice is outside of the volume, or there is no such channel.
+        ValueError
+            If the picture would have more than 2**27 pixels.
+        DataAccessError
+            If a chunk cannot be read.
+        """
+        from precomputed_fs import display  # noqa: PLC0415 - it is made of volumes
+
+        return display.show(self, (x, y, z), size=size, channel=channel, limits=limits, progress=progress)
+
+    def plot(
+        self,
+        *,
+        x: int | None = None,
+        y: int | None = None,
+        z: int | None = None,
+        size: int | None = _PICTURE_PIXELS,
+        channel: int | None = None,
+        limits: tuple[float, float] | None = None,
+        ax: Any = None,  # noqa: ANN401 - matplotlib's Axes, or several
+        progress: bool | None = None,
+    ) -> Any:  # noqa: ANN401 - matplotlib's Axes, or several
+        """Plot a slice with matplotlib: `show`, with axes in voxels and in nanometres.
+
+        Parameters
+        ----------
+        x, y, z, size, channel, limits, progress
+            See `show`. The axes count voxels of the first scale, whichever is read.
+        ax : matplotlib Axes, or a sequence of these, optional
+            Where to plot: one for each slice. By default in a new figure.
+
+        Returns
+        -------
+        matplotlib Axes, or an array of these
+            One; or as many as there are slices, if these are several.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed, which the extra "plot" brings.
+        IndexError, DataAccessError
+            See `show`.
+        """
+        from precomputed_fs import display  # noqa: PLC0415 - it is made of volumes
+
+        return display.plot(self, (x, y, z), size=size, channel=channel, limits=limits, ax=ax, progress=progress)
 
     # -------------------------------------------------------------------------------- writing
 
@@ -583,9 +688,29 @@ class Scale:
         """The same voxels as an array whose indices count from 0."""
         return ScaleArray(self)
 
+    @property
+    def layout(self) -> str:
+        """How chunks are named: "shards", "flat", "sub-directories"; or "unknown" while none was met.
+
+        Nothing is asked of the store.
+        """
+        if self.info.sharding is not None:
+            return "shards"
+        if "_place" not in vars(self):
+            return "unknown"
+        accessor, key = self._place
+        met = accessor._names_in(key).known()  # noqa: SLF001 - what it has learned
+        return " and ".join(sorted({"flat" if variant.flat else "sub-directories" for variant in met})) or "unknown"
+
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.shape))
-        return f"<Scale {self.key}: {shape} {self.dtype}, {_readable(self.resolution)}, {self.encoding}>"
+        size = readable_resolution(self.resolution)
+        return f"<Scale {one_line(self.key)}: {shape} {self.dtype}, {size}, {one_line(self.encoding)}>"
+
+    def _repr_html_(self) -> str:
+        from precomputed_fs import display  # noqa: PLC0415 - it is made of scales
+
+        return display.html(self)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -691,6 +816,53 @@ class Scale:
             )
             warnings.warn(message, UserWarning, _stack_level())
         return result[selection.final]
+
+    # ------------------------------------------------------------------------------- pictures
+
+    def show(
+        self,
+        *,
+        x: int | None = None,
+        y: int | None = None,
+        z: int | None = None,
+        size: int | None = _PICTURE_PIXELS,
+        channel: int | None = None,
+        limits: tuple[float, float] | None = None,
+        progress: bool | None = None,
+    ) -> "Image":
+        """Make a picture of a slice of this very scale: `Volume.show` with the scale chosen, and its coordinates.
+
+        Every chunk that the slice crosses is read, which of the finest scale of a large volume may be very many:
+        there, `Volume.show` is what shows as much in a picture of that size. Where there are more voxels than pixels,
+        every n-th is kept, so that memory is bounded by the picture.
+
+        Parameters
+        ----------
+        x, y, z : int, optional
+            Where to slice, in absolute voxel coordinates of this scale.
+        size, channel, limits, progress
+            See `Volume.show`.
+        """
+        from precomputed_fs import display  # noqa: PLC0415 - it is made of scales
+
+        return display.show(self, (x, y, z), size=size, channel=channel, limits=limits, progress=progress)
+
+    def plot(
+        self,
+        *,
+        x: int | None = None,
+        y: int | None = None,
+        z: int | None = None,
+        size: int | None = _PICTURE_PIXELS,
+        channel: int | None = None,
+        limits: tuple[float, float] | None = None,
+        ax: Any = None,  # noqa: ANN401 - matplotlib's Axes, or several
+        progress: bool | None = None,
+    ) -> Any:  # noqa: ANN401 - matplotlib's Axes, or several
+        """Plot a slice of this very scale: `Volume.plot` with the scale chosen, and its coordinates."""
+        from precomputed_fs import display  # noqa: PLC0415 - it is made of scales
+
+        return display.plot(self, (x, y, z), size=size, channel=channel, limits=limits, ax=ax, progress=progress)
 
     # -------------------------------------------------------------------------------- writing
 
@@ -1074,11 +1246,33 @@ def _overlap(voxels: range, low: int, high: int) -> tuple[slice, slice]:
     return slice(first, after), slice(voxels[first] - low, voxels[after - 1] - low + 1, voxels.step)
 
 
-def _readable(resolution: tuple[float, float, float]) -> str:
-    """Show a voxel size in the largest unit that is no longer than it."""
-    shortest = min(resolution)
-    nm, unit = next((one for one in ((1e6, "mm"), (1e3, "um")) if shortest >= one[0]), (1, "nm"))
+def readable_resolution(resolution: tuple[float, float, float]) -> str:
+    """Show a voxel size in the largest unit that is no longer than it.
+
+    Examples
+    --------
+    >>> readable_resolution((4000, 4000, 40000))
+    '4 x 4 x 40 µm'
+    """
+    nm, unit = unit_of(min(resolution))
     return " x ".join(f"{step / nm:g}" for step in resolution) + f" {unit}"
+
+
+def unit_of(length: float) -> tuple[float, str]:
+    """Return the largest unit that is no longer than a length, in nanometres, and its name."""
+    return next((unit for unit in _UNITS if length >= unit[0]), (1, "nm"))
+
+
+def one_line(text: str) -> str:
+    r"""Show what an `info` or a URL says in one line of printable characters.
+
+    Examples
+    --------
+    >>> one_line("a\tkey")
+    'a\\tkey'
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_LONGEST_LINE])
+    return shown + "..." * (len(text) > _LONGEST_LINE)
 
 
 def _size_of(coords: ChunkCoords) -> Triple:

@@ -1,0 +1,328 @@
+"""The command line, ``precomputed-fs``: look at a pyramid, and into it.
+
+What was asked for goes to stdout, everything else to stderr: one line for an error, a progress bar if something lasts
+and stderr is a terminal.
+"""
+
+import argparse
+import io
+import json
+import math
+import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import precomputed_fs
+from precomputed_fs import Scale, Volume, display, get_accessor_for_url, open_volume
+from precomputed_fs.errors import (
+    AccessDeniedError,
+    CorruptDataError,
+    DataAccessError,
+    InvalidInfoError,
+    NotFoundError,
+    URLError,
+)
+from precomputed_fs.grid import ChunkCoords, chunk_coords, chunk_name, layout_of
+from precomputed_fs.volume import one_line
+
+_PROGRAM = "precomputed-fs"
+_STDOUT = "-"
+_LIMIT = 1000  # names that are listed
+_ACCESSOR_OPTIONS = ("anon", "storage_options", "timeout", "attempts")
+
+_INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells have it
+_EXIT_CODES: Mapping[type[Exception], int] = {  # the first that fits counts
+    NotFoundError: 3,
+    AccessDeniedError: 4,
+    CorruptDataError: 5,
+    InvalidInfoError: 5,
+    DataAccessError: 1,
+    URLError: 2,
+    ValueError: 2,
+    IndexError: 2,
+    ImportError: 1,
+    MemoryError: 1,
+    OSError: 1,
+}
+_EPILOG = f"""\
+exit codes:
+  0    done
+  1    failed: the store cannot be reached, or anything that is none of the following
+  2    wrong usage: options, a URL that cannot be opened, coordinates outside of the volume
+  3    not there: the store, or `info`, says so
+  4    access denied
+  5    the data, or `info`, is damaged
+  {_INTERRUPTED}  interrupted
+  {_BROKEN_PIPE}  who reads the output has left
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit code."""
+    args = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # there are terminals that know no µ
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            args.command(args)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+        except BrokenPipeError:
+            # What is left in its buffer is flushed once more when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _BROKEN_PIPE
+        except tuple(_EXIT_CODES) as exc:
+            _say(f"error: {exc}")
+            return next(code for kind, code in _EXIT_CODES.items() if isinstance(exc, kind))
+    return 0
+
+
+def _say(message: str) -> None:
+    print(f"{_PROGRAM}: {one_line(' '.join(message.split()))}", file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:  # noqa: ANN401 - as `warnings` calls it
+    _say(f"warning: {message}")
+
+
+# --------------------------------------------------------------------------------------------------------- commands
+
+
+def _info(args: argparse.Namespace) -> None:
+    volume = _open(args)
+    if args.json:
+        _print_json(_summary(volume))
+        return
+    channels, scales = volume.info.num_channels, len(volume)
+    print(one_line(volume.url))
+    print(
+        f"{one_line(volume.info.type)} of {volume.dtype}, "
+        f"{channels} channel{'s' * (channels > 1)}, {scales} scale{'s' * (scales > 1)}"
+    )
+    rows = [display.described(scale) for scale in volume]
+    for cells in rows:
+        del cells["Layout"]  # no chunk was asked for, so that nothing is known of it
+    _print_table([list(rows[0]), *(list(cells.values()) for cells in rows)])
+
+
+def _summary(volume: Volume) -> dict[str, Any]:
+    return {
+        "url": volume.url,
+        "type": volume.info.type,
+        "data_type": volume.info.data_type,
+        "num_channels": volume.info.num_channels,
+        "scales": [
+            {
+                "key": scale.key,
+                "size": scale.shape[:3],
+                "voxel_offset": scale.voxel_offset,
+                "resolution": scale.resolution,
+                "chunk_size": scale.chunk_size,
+                "grid": scale.grid.shape,
+                "encoding": scale.encoding,
+                "sharded": scale.info.sharding is not None,
+                "hidden": scale.info.hidden,
+                "bytes": scale.array.nbytes,
+            }
+            for scale in volume
+        ],
+    }
+
+
+def _ls(args: argparse.Namespace) -> None:
+    volume = _open(args)
+    if args.scale is None:
+        names, total = [scale.key for scale in volume], len(volume)
+    else:
+        scale = _scale(volume, args.scale)
+        names, total = list(islice(_chunk_names(scale), max(0, args.limit))), math.prod(scale.grid.shape)
+    if args.json:
+        _print_json({"names": names, "total": total})
+        return
+    for name in names:
+        print(one_line(name))
+    if len(names) < total:
+        _say(f"these are the first {len(names)} of {total}; --limit shows more")
+
+
+def _chunk_names(scale: Scale) -> Iterator[str]:
+    """Name the chunks of a scale, whether they are stored or not: only so it is no request for each."""
+    grid = scale.grid
+    xs, ys, zs = map(range, grid.shape)
+    return (chunk_name(grid.chunk((x, y, z))) for z in zs for y in ys for x in xs)
+
+
+def _cat(args: argparse.Namespace) -> None:
+    accessor = get_accessor_for_url(args.url, vars(args))
+    key, _, name = args.path.strip("/").rpartition("/")
+    data = accessor.fetch_chunk(key, _coords_of(name)) if key and layout_of(name) else accessor.fetch_file(args.path)
+    sys.stdout.buffer.write(data)
+
+
+def _coords_of(name: str) -> ChunkCoords:
+    return chunk_coords(int(number) for axis in name.split("_") for number in re.findall(r"(-?\d+)(?:-|$)", axis))
+
+
+def _slice(args: argparse.Namespace) -> None:
+    volume = _open(args)
+    source = volume if args.scale is None else _scale(volume, args.scale)
+    point = (args.x, args.y, args.z)
+    limits = tuple(args.limits) if args.limits else None
+    png = display.to_png(display.picture(source, point, size=args.size, channel=args.channel, limits=limits))
+    if args.out == _STDOUT:
+        sys.stdout.buffer.write(png)
+    else:
+        Path(args.out).write_bytes(png)
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from precomputed_fs.serve import serve  # noqa: PLC0415 - a server that no other command needs
+
+    with serve(args.url, port=args.port, **_accessor_options(args)) as server:
+        print(server.url, flush=True)
+        _say(f"a layer's source in Neuroglancer is precomputed://{server.url}; Ctrl-C ends it")
+        threading.Event().wait()  # for Ctrl-C
+
+
+def _open(args: argparse.Namespace) -> Volume:
+    return open_volume(args.url, **_accessor_options(args))
+
+
+def _accessor_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name in _ACCESSOR_OPTIONS if (value := getattr(args, name)) is not None}
+
+
+def _scale(volume: Volume, key: str) -> Scale:
+    try:
+        return volume[key.rstrip("/")]
+    except KeyError as exc:
+        raise NotFoundError(f"{volume.url}: {exc.args[0]}") from exc
+
+
+def _print_json(value: Any) -> None:  # noqa: ANN401 - what JSON can say
+    print(json.dumps(value, indent=2))
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+
+# -------------------------------------------------------------------------------------------------------- arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="Look at Neuroglancer precomputed pyramids, wherever fsspec reaches.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {precomputed_fs.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        made.set_defaults(command=command)
+        made.add_argument("url", metavar="URL", help="where the pyramid is: a path, or any fsspec URL")
+        return made
+
+    info = add("info", _info, "list the scales of a pyramid, with what they are")
+    info.add_argument("--json", action="store_true", help="as JSON")
+
+    ls = add("ls", _ls, "list the keys of a pyramid's scales, or the names of a scale's chunks")
+    ls.add_argument(
+        "scale", metavar="SCALE", nargs="?", help="whose chunks to list: as there are by `info`, stored or not"
+    )
+    ls.add_argument("--limit", type=int, default=_LIMIT, help=f"list as many chunks at most (default {_LIMIT})")
+    ls.add_argument("--json", action="store_true", help="as JSON")
+
+    cat = add("cat", _cat, "write a file or a chunk to stdout, without the compression it is stored with")
+    cat.add_argument(
+        "path", metavar="PATH", help="such as info, or SCALE/0-64_0-64_0-64 for a chunk, however it is stored"
+    )
+
+    slice_ = add("slice", _slice, "make a picture of a slice, or of the three in the middle")
+    slice_.add_argument("--out", metavar="FILE", required=True, help="where to write it, as PNG; - for stdout")
+    for axis in "xyz":
+        text = "where to slice: an absolute coordinate in voxels of the scale that --scale names, or else of the first"
+        slice_.add_argument(f"--{axis}", type=int, metavar="VOXEL", help=text)
+    slice_.add_argument("--scale", metavar="KEY", help="read this scale (default: the one for the size)")
+    slice_.add_argument("--size", type=_size, default=512, help="pixels of the longer side, or full (default 512)")
+    slice_.add_argument("--channel", type=int, help="show only this one")
+    slice_.add_argument("--limits", type=float, nargs=2, metavar=("LOW", "HIGH"), help="what is black and white")
+
+    serve = add("serve", _serve, "show a pyramid to the Neuroglancer web client, until interrupted")
+    serve.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1 (default: any that is free)")
+
+    for command in commands.choices.values():
+        _add_reading_options(command)
+    return parser
+
+
+def _add_reading_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("Options for reading")
+    group.add_argument(
+        "--anon",
+        action=argparse.BooleanOptionalAction,
+        help="go without credentials (default: if there are none)",
+    )
+    group.add_argument(
+        "--storage-options",
+        type=_storage_options,
+        action=_Merge,
+        metavar="OPTIONS",
+        help="the filesystem's options, as fsspec has them: a JSON object, @FILE for one in a file, KEY=TEXT, or "
+        "KEY:=JSON; may be given many times",
+    )
+    group.add_argument("--timeout", type=float, metavar="SECONDS", help="after which a request has failed (default 30)")
+    group.add_argument("--attempts", type=int, metavar="N", help="how often a request is sent at most (default 5)")
+
+
+class _Merge(argparse.Action):
+    """Options that may be given many times, each with some of a dictionary."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ANN401 - what `type` made
+        _option: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **values})
+
+
+def _storage_options(text: str) -> dict[str, Any]:
+    """Read ``--storage-options``. What is wrong with them is said without them: they may hold secrets."""
+    try:
+        if text.startswith("@"):
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        key, mark, value = text.partition("=")
+        if mark and not text.lstrip().startswith("{"):
+            return {key[:-1]: json.loads(value)} if key.endswith(":") else {key: value}
+        options = json.loads(text)
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "no JSON"
+        raise argparse.ArgumentTypeError(f"cannot be read: {reason}") from None
+    if not isinstance(options, dict):
+        raise argparse.ArgumentTypeError("expected a JSON object, @FILE, KEY=TEXT or KEY:=JSON")
+    return options
+
+
+def _size(text: str) -> int | None:
+    if text != "full" and not text.isdecimal():
+        raise argparse.ArgumentTypeError("expected a number of pixels, or full")
+    return None if text == "full" else int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,502 @@
+"""The command line, as shells have it: what it prints where, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import io
+import json
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import precomputed_fs
+from precomputed_fs import __main__, create_volume, open_volume
+from tests import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from tests.conftest import Pyramid
+
+COMMAND = [sys.executable, "-m", "precomputed_fs"]
+DEADLINE = 60.0
+OFFSET = (-5, 7, 100)
+SIZE = (40, 30, 20)
+VOXELS = np.random.default_rng(0).integers(1, 250, SIZE).astype(np.uint8)
+KEYS = ["8_8_8", "16_16_16", "32_32_32"]
+
+
+def run(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, check=False, timeout=DEADLINE, **options)
+
+
+def output(*arguments: Any, **options: Any) -> str:
+    """Return what a command prints, which succeeds and says nothing else."""
+    done = run(*arguments, **options)
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout.decode()
+
+
+def error(code: int, *arguments: Any, **options: Any) -> str:
+    """Return the one line that a command prints, which fails with a code."""
+    done = run(*arguments, **options)
+    said = done.stderr.decode()
+    assert (done.returncode, done.stdout) == (code, b""), said
+    assert said.startswith("precomputed-fs: error: ")
+    assert said.count("\n") == 1
+    assert said.endswith("\n")
+    return said
+
+
+def pixels(png: bytes) -> NDArray[Any]:
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.format == "PNG"
+        return np.asarray(image)
+
+
+def make(url: Any, array: NDArray[Any] = VOXELS, **options: Any) -> str:
+    given = {"resolution": (8, 8, 8), "voxel_offset": OFFSET, "chunk_size": (16, 16, 16)}
+    return create_volume(url, array, **{**given, **options}).url
+
+
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make(tmp_path_factory.mktemp("pyramid") / "a brain")
+
+
+# ----------------------------------------------------------------------------------------------------------------- info
+
+
+def test_info_prints_a_table(pyramid: str) -> None:
+    assert output("info", pyramid) == (
+        f"{pyramid}\n"
+        "image of uint8, 1 channel, 3 scales\n"
+        "Key       Size          Voxel size       Chunk size    Encoding  Sharded  Bytes\n"
+        "8_8_8     40 x 30 x 20  8 x 8 x 8 nm     16 x 16 x 16  raw       no       23.44 KiB\n"
+        "16_16_16  21 x 16 x 10  16 x 16 x 16 nm  16 x 16 x 16  raw       no       3.281 KiB\n"
+        "32_32_32  11 x 9 x 5    32 x 32 x 32 nm  16 x 16 x 16  raw       no       495 B\n"
+    )
+
+
+def test_info_as_json(pyramid: str) -> None:
+    printed = json.loads(output("info", pyramid, "--json"))
+    volume = open_volume(pyramid)
+    assert {name: value for name, value in printed.items() if name != "scales"} == {
+        "url": pyramid, "type": "image", "data_type": "uint8", "num_channels": 1,
+    }  # fmt: skip
+    for scale, given in zip(volume, volume.info.to_dict()["scales"], strict=True):
+        described = printed["scales"].pop(0)
+        for name in ("key", "size", "voxel_offset", "resolution", "encoding"):
+            assert described.pop(name) == given[name]
+        assert described == {
+            "chunk_size": [16, 16, 16],
+            "grid": list(scale.grid.shape),
+            "sharded": False,
+            "hidden": False,
+            "bytes": np.prod(scale.shape),
+        }
+    assert printed["scales"] == []
+
+
+def test_info_of_a_segmentation_in_shards(tmp_path: Path) -> None:
+    url = make(tmp_path, VOXELS.astype(np.uint64), scales=1, sharding=True, encoding="compressed_segmentation")
+    described, _, row = output("info", url).splitlines()[1:]
+    assert described == "segmentation of uint64, 1 channel, 1 scale"
+    assert row.split()[-4:] == ["compressed_segmentation", "yes", "187.5", "KiB"]
+    assert json.loads(output("info", url, "--json"))["scales"][0]["sharded"] is True
+
+
+def test_what_info_says_does_not_reach_the_terminal_as_it_is(tmp_path: Path) -> None:
+    info = json.loads((Path(make(tmp_path)) / "info").read_bytes())
+    key = "\x1b[31ma\nb\ud800"
+    info["scales"][0]["key"] = key
+    (tmp_path / "info").write_text(json.dumps(info))
+    for command in ("info", "ls"):
+        printed = output(command, tmp_path)
+        assert "\x1b" not in printed
+        assert r"\x1b[31ma\nb\ud800" in printed
+    assert json.loads(output("ls", tmp_path, "--json"))["names"][0] == key
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_that_does_not_know_all_letters(tmp_path: Path, encoding: str) -> None:
+    url = make(tmp_path, resolution=(4000, 4000, 4000))
+    done = run("info", url, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "4 x 4 x 4 µm".encode(encoding, "backslashreplace") in done.stdout
+
+
+# ------------------------------------------------------------------------------------------------------------------- ls
+
+
+def test_ls_lists_scales(pyramid: str) -> None:
+    assert output("ls", pyramid).splitlines() == KEYS
+    assert json.loads(output("ls", pyramid, "--json")) == {"names": KEYS, "total": 3}
+
+
+@pytest.mark.parametrize("key", ["8_8_8", "8_8_8/"])
+def test_ls_lists_the_chunks_of_a_scale(pyramid: str, key: str) -> None:
+    names = output("ls", pyramid, key).splitlines()
+    assert sorted(names) == sorted(path.name.removesuffix(".gz") for path in (Path(pyramid) / "8_8_8").iterdir())
+    assert json.loads(output("ls", pyramid, key, "--json", "--limit", 2)) == {"names": names[:2], "total": 12}
+
+
+def test_ls_does_not_enumerate_what_is_huge(tmp_path: Path) -> None:
+    info = json.loads((Path(make(tmp_path)) / "info").read_bytes())
+    info["scales"][0]["size"] = [2**60] * 3
+    (tmp_path / "info").write_text(json.dumps(info))
+    done = run("ls", tmp_path, "8_8_8")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1000)
+    assert done.stderr.decode() == (f"precomputed-fs: these are the first 1000 of {2**168}; --limit shows more\n")
+    assert len(output("ls", tmp_path).splitlines()) == 3
+
+
+# ------------------------------------------------------------------------------------------------------------------ cat
+
+
+@pytest.mark.parametrize("options", [{}, {"flat": False}, {"gzip": False}, {"sharding": True}])
+def test_cat_writes_a_chunk_however_it_is_stored(tmp_path: Path, options: dict[str, Any]) -> None:
+    url = make(tmp_path, **options)
+    done = run("cat", url, "8_8_8/-5-11_7-23_100-116")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == VOXELS[:16, :16, :16].tobytes("F")
+
+
+def test_cat_writes_a_file(pyramid: str) -> None:
+    assert json.loads(output("cat", pyramid, "info")) == json.loads((Path(pyramid) / "info").read_bytes())
+
+
+def test_cat_writes_what_is_stored_under_a_name_with_a_suffix(pyramid: str) -> None:
+    name = "8_8_8/-5-11_7-23_100-116.gz"
+    assert run("cat", pyramid, name).stdout == (Path(pyramid) / name).read_bytes()
+
+
+# ---------------------------------------------------------------------------------------------------------------- slice
+
+
+def test_slice_makes_the_picture_that_show_makes(pyramid: str, tmp_path: Path) -> None:
+    out = tmp_path / "x.png"
+    volume = open_volume(pyramid)
+    assert output("slice", pyramid, "--out", out) == ""
+    np.testing.assert_array_equal(pixels(out.read_bytes()), np.asarray(volume.show()))
+    assert output("slice", pyramid, "--out", out, "--x", "-3", "--y", 8, "--size", 9, "--limits", "-10", "99.5") == ""
+    expected = volume.show(x=-3, y=8, size=9, limits=(-10, 99.5))
+    np.testing.assert_array_equal(pixels(out.read_bytes()), np.asarray(expected))
+
+
+def test_slice_to_stdout(pyramid: str) -> None:
+    done = run("slice", pyramid, "--out", "-", "--z", 104, "--size", "full")
+    assert (done.returncode, done.stderr) == (0, b"")
+    np.testing.assert_array_equal(pixels(done.stdout), VOXELS[:, :, 4].T)
+
+
+def test_slice_of_a_scale_is_in_its_voxels(pyramid: str) -> None:
+    done = run("slice", pyramid, "--out", "-", "--z", 52, "--scale", "16_16_16", "--size", "full")
+    np.testing.assert_array_equal(pixels(done.stdout), open_volume(pyramid)["16_16_16"][:, :, 52, 0].T)
+
+
+def test_slice_of_a_channel(tmp_path: Path) -> None:
+    array = np.stack([VOXELS, 250 - VOXELS], -1)
+    done = run("slice", make(tmp_path, array), "--out", "-", "--z", 104, "--size", "full", "--channel", 1)
+    np.testing.assert_array_equal(pixels(done.stdout), array[:, :, 4, 1].T)
+
+
+def test_slice_does_not_need_what_is_optional(pyramid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("PIL", "matplotlib"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert __main__.main(["slice", pyramid, "--out", str(tmp_path / "x.png")]) == 0
+
+
+# ------------------------------------------------------------------------------------------------------ other protocols
+
+
+def test_storage_options_reach_a_bucket(make_pyramid: Callable[[str], Pyramid], tmp_path: Path) -> None:
+    bucket = make_pyramid("s3")
+    make(bucket.url, storage_options=bucket.storage_options)
+    given = {**bucket.storage_options}
+    region = json.dumps(given.pop("client_kwargs"))
+    in_file = tmp_path / "options.json"
+    in_file.write_text(json.dumps(bucket.storage_options))
+    ways = (
+        [json.dumps(bucket.storage_options)],
+        [f"@{in_file}"],
+        [*(f"{key}={value}" for key, value in given.items()), f"client_kwargs:={region}"],
+        [json.dumps({**bucket.storage_options, "key": "wrong"}), f"key={given['key']}"],
+    )
+    for way in ways:
+        options = [argument for one in way for argument in ("--storage-options", one)]
+        done = run("cat", bucket.url, "8_8_8/-5-11_7-23_100-116", *options)
+        assert (done.returncode, done.stdout) == (0, VOXELS[:16, :16, :16].tobytes("F"))
+
+
+@pytest.mark.parametrize(("flag", "signed"), [("--anon", False), ("--no-anon", True)])
+def test_anon_is_without_credentials(make_pyramid: Callable[[str], Pyramid], flag: str, signed: bool) -> None:
+    bucket = make_pyramid("s3")
+    make(bucket.url, storage_options=bucket.storage_options)
+    bucket.server.log.clear()
+    options = json.dumps({"endpoint_url": bucket.storage_options["endpoint_url"]})
+    environment = {**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    done = run("ls", bucket.url, flag, "--storage-options", options, env=environment)
+    assert done.returncode == (0 if signed else 4)  # it is no public bucket
+    assert [("Authorization" in entry.headers) is signed for entry in bucket.server.log.entries()] == [True]
+
+
+@pytest.mark.parametrize("text", ["secret-without-a-sign", "[1]", "{secret", "key:={secret", "@/nowhere/secret"])
+def test_storage_options_that_are_none_are_not_repeated(text: str) -> None:
+    done = run("info", "s3://bucket/brain", "--storage-options", text)
+    assert done.returncode == 2
+    said = done.stderr.decode().splitlines()[-1]
+    assert said.startswith("precomputed-fs info: error: argument --storage-options: ")
+    assert "secret" not in said
+
+
+# --------------------------------------------------------------------------------------------------------- how it fails
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["info", "no://such/scheme"], "no://"),
+        (["cat", "{}", "../info"], "'../info' is not a path inside the pyramid"),
+        (["slice", "{}", "--out", "-", "--z", "99"], "z: 99 is not inside of 100:120"),
+        (["slice", "{}", "--out", "-", "--channel", "1"], "channel: 1 is not inside of 0:1"),
+        (["slice", "{}", "--out", "-", "--size", "0"], "size: expected at least 1 pixel, got 0"),
+        (["info", "{}", "--timeout", "-1"], "timeout > 0"),
+        (["cat", "{}", "8_8_8/9-9_7-23_100-116"], "expected xmin < xmax"),
+    ],
+)
+def test_wrong_usage(pyramid: str, arguments: list[str], said: str) -> None:
+    assert said in error(2, *(argument.format(pyramid) for argument in arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["info"],
+        ["paint", "{}"],
+        ["slice", "{}"],
+        ["slice", "{}", "--out", "-", "--z", "1.5"],
+        ["slice", "{}", "--out", "-", "--size", "large"],
+        ["info", "{}", "--no-gzip"],
+    ],
+)
+def test_wrong_arguments(pyramid: str, arguments: list[str]) -> None:
+    done = run(*(argument.format(pyramid) for argument in arguments))
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"usage: precomputed-fs")
+    assert b"Traceback" not in done.stderr
+
+
+def test_what_is_not_there(pyramid: str, tmp_path: Path) -> None:
+    assert f"{tmp_path}/info does not exist" in error(3, "info", tmp_path)
+    assert f"{pyramid}/notes does not exist" in error(3, "cat", pyramid, "notes")
+    assert "8_8_8/-5-11_7-23_101-117 does not exist" in error(3, "cat", pyramid, "8_8_8/-5-11_7-23_101-117")
+    for command in (["ls", pyramid, "4_4_4"], ["slice", pyramid, "--out", "-", "--scale", "4_4_4"]):
+        assert error(3, *command) == (
+            f"precomputed-fs: error: {pyramid}: no scale '4_4_4'; there are 8_8_8, 16_16_16, 32_32_32\n"
+        )
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, 3), (403, 4), (401, 4), (500, 1), (418, 1)])
+def test_what_a_server_answers(status: int, code: int) -> None:
+    with servers.fault_server(servers.respond(status)) as server:
+        assert server.url in error(code, "info", f"{server.url}/brain?sig=s3cr3t", "--attempts", 1)
+
+
+def test_a_server_that_is_not_there() -> None:
+    url = servers.refused_url()
+    assert url in error(1, "info", url, "--attempts", 1)
+
+
+def test_secrets_are_not_shown() -> None:
+    with servers.fault_server(servers.respond(403, b"s3cr3t")) as server:
+        url = server.url.replace("//", "//user:s3cr3t@") + "/brain?sig=s3cr3t"
+        options = 'client_kwargs:={"headers": {"X-Token": "s3cr3t-too"}}'
+        assert "s3cr3t" not in error(4, "cat", url, "info", "--storage-options", options, "--attempts", 1)
+        assert server.log.entries()[0].headers["X-Token"] == "s3cr3t-too"
+
+
+def test_what_is_damaged(tmp_path: Path) -> None:
+    url = make(tmp_path, gzip=False)
+    for path in (tmp_path / "8_8_8").iterdir():
+        path.write_bytes(b"too short")
+    assert "8_8_8" in error(5, "slice", url, "--out", "-", "--size", 40)
+    (tmp_path / "info").write_text('{"scales": 7}')
+    assert f"{url}/info: " in error(5, "info", url)
+    (tmp_path / "info").write_bytes(b"\x1f\x8b no gzip")
+    error(5, "info", url)
+
+
+def test_what_cannot_be_written(pyramid: str, tmp_path: Path) -> None:
+    assert "No such file or directory" in error(1, "slice", pyramid, "--out", tmp_path / "nowhere" / "x.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_driver_that_is_not_installed(pyramid: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def needs_more(*_: Any, **__: Any) -> None:
+        message = "crackle needs crackle:\npip install 'precomputed-fs[codecs]'"
+        raise ImportError(message)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(__main__, "open_volume", needs_more)
+        assert __main__.main(["info", pyramid]) == 1
+    said = "precomputed-fs: error: crackle needs crackle: pip install 'precomputed-fs[codecs]'\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_warning_is_one_line(tmp_path: Path) -> None:
+    url = make(tmp_path)
+    for path in (tmp_path / "8_8_8").iterdir():
+        path.unlink()
+    done = run("slice", url, "--out", "-", "--size", "full")
+    assert done.returncode == 0
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith(f"precomputed-fs: warning: {url}: scale 8_8_8 has none of the 12 chunks")
+
+
+# --------------------------------------------------------------------------------------------------- in a shell's hands
+
+
+def test_a_reader_that_leaves(tmp_path: Path) -> None:
+    """As ``precomputed-fs cat ... | head`` has it; the chunk is larger than a pipe holds."""
+    url = make(tmp_path, np.zeros((128, 128, 128), np.uint8), chunk_size=(128, 128, 128), scales=1)
+    for arguments in (["cat", url, "8_8_8/-5-123_7-135_100-228"], ["slice", url, "--out", "-"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "wb") as pipe:
+            done = subprocess.run(
+                [*COMMAND, *arguments], stdout=pipe, stderr=subprocess.PIPE, check=False, timeout=DEADLINE
+            )
+        assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Iterator[tuple[str, threading.Event]]:
+    """Serve a pyramid whose chunks never come; the event is set once one is asked for."""
+    make(tmp_path, gzip=False)
+    asked, released = threading.Event(), threading.Event()
+
+    async def handler(request: Any) -> Any:
+        if request.path != "/info":
+            asked.set()
+            await asyncio.to_thread(released.wait, servers.DEADLINE)
+        return await servers.files(tmp_path)(request)
+
+    with servers.fault_server(handler) as server:
+        yield server.url, asked
+        released.set()
+
+
+def test_an_interrupt(waiting: tuple[str, threading.Event]) -> None:
+    url, asked = waiting
+    command = [*COMMAND, "slice", url, "--out", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert asked.wait(DEADLINE)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        printed, said = process.communicate(timeout=DEADLINE)
+    assert time.monotonic() - started < 5
+    assert (process.returncode, printed, said) == (130, b"", b"")
+
+
+def in_terminal(*arguments: str) -> tuple[int, bytes]:
+    """Run a command whose stderr is a terminal; return its code and what the terminal was sent."""
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 80))
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=end) as process:
+        os.close(end)
+        said = b""
+        while True:
+            try:
+                part = os.read(terminal, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            said += part
+    os.close(terminal)
+    return process.returncode, said
+
+
+def test_progress_is_for_terminals(tmp_path: Path) -> None:
+    make(tmp_path, np.ones((16, 16, 16), np.uint8), chunk_size=(16, 4, 16), gzip=False, scales=1)
+
+    async def handler(request: Any) -> Any:
+        seconds = {"_7-11_": 2.3, "_11-15_": 2.6}
+        wait = next((wait for name, wait in seconds.items() if name in request.path), 0)
+        return await servers.latency(wait, servers.files(tmp_path))(request)
+
+    with servers.fault_server(handler) as server:
+        arguments = ["slice", server.url, "--out", "-", "--z", "100"]
+        code, said = in_terminal(*arguments)
+        assert code == 0
+        assert b"reading 8_8_8:" in said
+        done = run(*arguments)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_version() -> None:
+    assert output("--version") == f"precomputed-fs {precomputed_fs.__version__}\n"
+
+
+def test_exit_codes_are_in_the_help() -> None:
+    printed = output("--help")
+    for code in {*__main__._EXIT_CODES.values(), 130, 141}:
+        assert f"\n  {code} " in printed
+    for command in ("info", "ls", "cat", "slice", "serve"):
+        assert "--storage-options" in output(command, "--help")
+
+
+def test_what_the_readme_says() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    commands = [line for line in readme.splitlines() if line.startswith("precomputed-fs ")]
+    parsed = [__main__._parser().parse_args(shlex.split(line)[1:]) for line in commands]
+    assert {args.command.__name__ for args in parsed} == {"_info", "_ls", "_cat", "_slice", "_serve"}
+    for code in {*__main__._EXIT_CODES.values(), "130, 141"}:
+        assert f"\n| {code} | " in readme
+
+
+def test_the_script_is_this_command() -> None:
+    scripts = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "scripts"
+    ]
+    module, _, function = scripts["precomputed-fs"].partition(":")
+    assert getattr(importlib.import_module(module), function) is __main__.main
+
+
+# ---------------------------------------------------------------------------------------------------------------- serve
+
+
+def test_serve_until_interrupted(pyramid: str) -> None:
+    with subprocess.Popen([*COMMAND, "serve", pyramid], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().strip()
+        np.testing.assert_array_equal(open_volume(url)[0][:, :, 103, 0], VOXELS[:, :, 3])
+        process.send_signal(signal.SIGINT)
+        printed, said = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, printed) == (130, b"")
+    assert f"precomputed://{url};" in said.decode()
+    assert said.count(b"\n") == 1
+
+
+def test_serve_at_a_port_that_is_taken(pyramid: str) -> None:
+    with servers.fault_server(servers.respond(404)) as server:
+        error(1, "serve", pyramid, "--port", server.url.rpartition(":")[2])
