@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -61,9 +62,11 @@ class _Pool:
             self._alive += 1
         try:
             threading.Thread(target=self._work, daemon=True, name="precomputed_fs").start()
-        except RuntimeError:  # the interpreter is about to end, and starts no threads any more
+        except RuntimeError:  # there are too many, or the interpreter is about to end
             with self._came:
                 self._alive -= 1
+                if function not in self._todo:  # one that was busy has taken it
+                    return
                 self._todo.remove(function)
             function()
 
@@ -142,6 +145,7 @@ class ended_by:  # noqa: N801 - used as a function is
     def __exit__(self, *_: object) -> None:
         if self._flight is not None:
             self._flight.stops.discard(self._stop)
+            self._flight.check()  # what may just be stopped, such as a connection, is of no more use
 
 
 class Crew:
@@ -184,10 +188,11 @@ class Flight:
 
     def __init__(self, crew: Crew) -> None:
         self.stops: set[Callable[[], Any]] = set()
+        self._pid = os.getpid()
         self._crew = crew
         self._todo: collections.deque[Job] = collections.deque()
         self._ended: list[tuple[Any, BaseException | None]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as collecting garbage may cancel a flight in any line
         self._left = threading.Condition(self._lock)
         self._enough = threading.Event()
         self._is_closed = False
@@ -210,16 +215,16 @@ class Flight:
             What the first job that failed has raised.
         """
         with self._lock:
-            if self._is_closed:
-                return []
+            self.check()
             self._todo.extend(new)
             self._under_way += len(new)
             self._enough.clear()
             self._look()
-        if self._needs_threads and self._under_way > 1:
-            self._wait()
-        else:
-            self._run_some()
+        with ended_by(self.cancel):  # if this is within a job of another flight
+            if self._needs_threads and (self._under_way > 1 or not self._todo):
+                self._wait()
+            else:
+                self._run_some()
         with self._lock:
             ended, self._ended = self._ended, []
             self._under_way -= len(ended)
@@ -230,6 +235,8 @@ class Flight:
 
     def cancel(self) -> None:
         """Begin nothing more, and end what can be ended."""
+        if self._is_left_behind():
+            return
         with self._lock:
             self._is_closed = True
             self._todo.clear()
@@ -239,8 +246,10 @@ class Flight:
 
     def join(self) -> None:
         """Wait until nothing is under way, but for what waits for others and will do nothing any more."""
+        if self._is_left_behind() or getattr(_current, "flight", None) is self:
+            return
         with self._left:
-            while self._busy and getattr(_current, "flight", None) is not self:
+            while self._busy:
                 self._left.wait()
 
     def check(self) -> None:
@@ -260,6 +269,10 @@ class Flight:
         with self._lock:
             self._busy += 1
         self.check()
+
+    def _is_left_behind(self) -> bool:
+        """Whether the threads are gone: this is a forked child, or the interpreter ends."""
+        return os.getpid() != self._pid or sys.is_finalizing()
 
     # ------------------------------------------------------------------------- in the caller
 

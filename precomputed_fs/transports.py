@@ -279,12 +279,12 @@ class _AsyncTransport:
             coroutine.close()
             raise
         future = asyncio.run_coroutine_threadsafe(coroutine, self._fs.loop)
-        with ended_by(future.cancel):
-            try:
+        try:
+            with ended_by(future.cancel):
                 return future.result()
-            except BaseException:  # of the coroutine, or a KeyboardInterrupt here
-                future.cancel()
-                raise
+        except BaseException:  # of the coroutine, a KeyboardInterrupt, or a flight that was cancelled just before
+            future.cancel()
+            raise
 
     def _check_thread(self) -> None:
         if _running_loop() is self._fs.loop:  # asked for at each call: it is another one after a fork
