@@ -5,8 +5,8 @@
 2. One round of all that is left. Then each peer goes on with the fastest of its settings.
 3. More rounds: at least five in all, and up to 15 of what takes less than a second together.
 
-What was far behind is not asked for again: at the same place, a setting that took three times as long as another
-setting of its system; of the same data set, a system that took four times as long as the best peer.
+What was far behind is not asked to read again: at the same place, a setting that took three times as long for a whole
+volume as another setting of its system; of the same data set, a system that took four times as long as the best peer.
 
 Memory is measured once, in a process that has done nothing before.
 """
@@ -25,7 +25,7 @@ from benchmarks.jobs import DataSet, Job, Location, Outcome
 from benchmarks.places import Place, Servers
 from benchmarks.systems import CLOUD_VOLUME, OURS, SYSTEMS, System, why_not
 from benchmarks.worker import Worker, WorkerError
-from benchmarks.workloads import Workload
+from benchmarks.workloads import WHOLE, Workload
 
 ENOUGH_SECONDS = 1.0
 # How many times as long as the best peer, or as another setting of the same system, ...
@@ -188,7 +188,7 @@ class Rounds:
         """Remember whom not to ask again."""
         peers = [each for each in candidates if each.outcomes and each.system is not OURS]
         best = best_of_each(peers)
-        for each in peers:
+        for each in peers if workload.what is WHOLE else []:
             times = each.seconds / next(one.seconds for one in best if one.system is each.system)
             if times > HOPELESS_SETTING:
                 noted = f"{times:.1f} times as slow as another setting in {workload.name}"
@@ -200,11 +200,14 @@ class Rounds:
                 self._far_behind.setdefault((workload.place, workload.data, each.system.name), noted)
 
     def _was_behind(self, candidate: Candidate, workload: Workload) -> str:
-        """Return why a candidate is not asked again; empty: it is."""
-        setting = self._bad_settings.get((workload.place, candidate.system.name, candidate.setting), "")
-        if workload.what.action != "read":
-            return setting
-        return setting or self._far_behind.get((workload.place, workload.data, candidate.system.name), "")
+        """Return why a candidate is not asked again to read; empty: it is."""
+        place, system, action = workload.place, candidate.system.name, workload.what.action
+        noted = ""
+        if action in {"read", "read warm", "read cold"}:
+            noted = self._bad_settings.get((place, system, candidate.setting), "")
+        if action == "read":
+            noted = noted or self._far_behind.get((place, workload.data, system), "")
+        return noted
 
     def _run(self, candidate: Candidate, workload: Workload, workers: Workers, *, keeps: bool = False) -> Location:
         """Run once; return where. What is written is removed, unless it is kept."""
