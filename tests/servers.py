@@ -53,7 +53,7 @@ from werkzeug.datastructures import EnvironHeaders
 from werkzeug.serving import ThreadedWSGIServer
 
 LOOPBACK = "127.0.0.1"
-DEADLINE = 10.0  # seconds that a server may take to start or to stop
+DEADLINE = 60.0  # seconds that a server may take to start or to stop
 _BYTES = "application/octet-stream"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
