@@ -32,8 +32,11 @@ _LARGEST_LINE = 1 << 12  # bytes, of what is between the chunks of a body
 _PEEKED = 1 << 11  # bytes; a usual head takes 300
 _READ_AT_ONCE = 1 << 26  # bytes that are reserved on a server's word
 _DISCARDED = 1 << 16  # bytes of an unwanted body, that are read to keep the connection
-_HEADERS = {"Accept": "*/*", "User-Agent": "precomputed_fs"}
+_RECORD = 1 << 14  # bytes, of which TLS makes one piece
+_MOST_HEADS = 16  # of one answer: all but the last are interim
+_MOST_DIGITS = 16  # of a length
 _URL = re.compile(r"(https?://[^/?#\s]+)([!-\"$-~]*)")  # what is to be sent has no blank, fragment or bare letter
+_STATUS_LINE = re.compile(r"HTTP/1\.(\d) ([1-9]\d\d)(?: (.*))?", re.ASCII)
 _NOT_QUOTED = "a URL is to be quoted"
 _HAS_SOCKET_TIMEOUT = sys.platform == "linux"  # MSG_WAITALL and Python's own timeouts exclude each other
 
@@ -140,8 +143,8 @@ class HttpClient:
                 # An answer without a length ends with the connection: it must be the server that ended it.
                 sock = self._context().wrap_socket(sock, server_hostname=parts.hostname, suppress_ragged_eofs=False)
             elif _HAS_SOCKET_TIMEOUT:
-                return _Connection(sock, _SocketReader(sock, self._timeout))
-            return _Connection(sock, sock.makefile("rb"))
+                return _Connection(sock, _PeekingReader(sock, self._timeout))
+            return _Connection(sock, _BufferingReader(sock))
         except BaseException:
             sock.close()
             raise
@@ -178,7 +181,7 @@ def _idle_one(kept: "collections.deque[_Connection]") -> "_Connection | None":
 
 
 def _close_all(kept: "dict[str, collections.deque[_Connection]]") -> None:
-    for connections in kept.values():
+    for connections in list(kept.values()):
         with contextlib.suppress(IndexError):
             while True:
                 connections.pop().close()
@@ -188,42 +191,44 @@ def _close_all(kept: "dict[str, collections.deque[_Connection]]") -> None:
 
 
 @functools.lru_cache
-def _origin_lines(origin: str) -> str:
-    """Return the headers that tell a server its own name, and who asks."""
+def _origin_headers(origin: str) -> Mapping[str, str]:
+    """Return what is sent to a server unless the caller says otherwise: its own name, and who asks."""
     user, at, host = origin.partition("://")[2].rpartition("@")
-    lines = f"Host: {host if host.isascii() else host.encode('idna').decode()}\r\n"
+    headers = {"Host": host if host.isascii() else host.encode("idna").decode()}
     if at:
-        token = base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode()
-        lines += f"Authorization: Basic {token}\r\n"
-    return lines
+        name, _, password = user.partition(":")
+        token = base64.b64encode(urllib.parse.unquote_to_bytes(f"{name}:{password}")).decode()
+        headers["Authorization"] = f"Basic {token}"
+    return headers | {"Accept": "*/*", "User-Agent": "precomputed_fs"}
 
 
 def _encoded(method: str, origin: str, target: str, headers: Mapping[str, str]) -> bytes:
     if not target.startswith("/"):
         target = f"/{target}"
-    lines = [f"{name}: {value}" for name, value in {**_HEADERS, **headers}.items()]
+    lines = [f"{name}: {value}" for name, value in {**_origin_headers(origin), **headers}.items()]
     if not all(map(str.isprintable, lines)):
-        message = "a header with a line's end in it"
-        raise http.client.InvalidURL(message)
-    return "\r\n".join([f"{method} {target} HTTP/1.1", _origin_lines(origin) + lines[0], *lines[1:], "", ""]).encode(
-        "latin-1"
-    )
+        message = "a header that is to be sent has a line's end or the like in it"
+        raise http.client.HTTPException(message)
+    return "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode()
 
 
 # ---------------------------------------------------------------------------------- answers
 
 
 class _Reader(Protocol):
-    """What an answer is read from; `io.BufferedReader` is one."""
+    """What an answer is read from."""
 
-    def peek(self, size: int, /) -> bytes: ...
+    def peek(self, size: int, /) -> bytes:
+        """Return what comes next, which is also read next: some, but at most so many bytes; none at the end."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """Read some, but at most so many bytes; none at the end."""
 
-    def close(self) -> None: ...
+    def has_more(self) -> bool:
+        """Tell whether more was taken from the socket than was read."""
 
 
-class _SocketReader:
+class _PeekingReader:
     """A socket, read by the kernel into the very bytes that are returned, in one call."""
 
     def __init__(self, sock: socket.socket, timeout: float) -> None:
@@ -239,8 +244,8 @@ class _SocketReader:
     def read(self, size: int, /) -> bytes:
         return self._receive(size, socket.MSG_WAITALL)
 
-    def close(self) -> None:
-        pass  # the socket is closed by who opened it
+    def has_more(self) -> bool:
+        return False
 
     def _receive(self, size: int, flags: int) -> bytes:
         try:
@@ -248,6 +253,27 @@ class _SocketReader:
         except BlockingIOError:
             message = "the server has fallen silent"
             raise TimeoutError(message) from None
+
+
+class _BufferingReader:
+    """A socket that cannot be peeked into, as that of TLS."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._pending = sock.pending if isinstance(sock, ssl.SSLSocket) else int
+        self._ahead = b""
+
+    def peek(self, size: int, /) -> bytes:
+        if not self._ahead:
+            self._ahead = self._sock.recv(size)
+        return self._ahead
+
+    def read(self, size: int, /) -> bytes:
+        part, self._ahead = self._ahead[:size], self._ahead[size:]
+        return part or self._sock.recv(min(size, _RECORD))
+
+    def has_more(self) -> bool:
+        return bool(self._ahead) or self._pending() > 0
 
 
 class _Connection:
@@ -263,6 +289,8 @@ class _Connection:
 
     def is_silent(self) -> bool:
         """Tell whether there is nothing to read: neither the end, nor what nobody asked for."""
+        if self._reader.has_more():
+            return False
         if hasattr(select, "poll"):
             return not self._poll.poll(0)
         return not select.select([self._sock], [], [], 0)[0]
@@ -285,41 +313,50 @@ class _Connection:
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # of TLS, too, whose own one is not for two threads
 
     def close(self) -> None:
-        self._reader.close()
         self._sock.close()
 
     def _read_head(self) -> "_Head":
-        while True:
+        for _ in range(_MOST_HEADS):
             head = _Head.parse(self._read_until(b"\r\n\r\n", _LARGEST_HEAD, first=True))
             if head.answer.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
                 raise http.client.BadStatusLine(head.answer.reason)
             if head.answer.status >= http.HTTPStatus.OK:
                 return head
+        raise _malformed("nothing but interim answers")
 
     def _read_body(self, head: "_Head", request: _Request) -> Answer:
         answer, length = head.answer, head.length
         if request.method == "HEAD" or answer.status in (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED):
             length = 0
-        is_wanted = answer.status == request.wanted
-        if not is_wanted and (length is None or length > _DISCARDED):
-            return answer  # and the connection is closed: the body is in the way
-        if length is not None:
-            body = self._read_exactly(length)
-        elif head.is_chunked:
-            body = b"".join(self._read_chunks())
-        else:
-            body = self._read_rest()
-        self.is_reusable = head.is_kept and (length is not None or head.is_chunked)
-        return Answer(answer.status, answer.reason, answer.headers, body) if is_wanted else answer
+        has_end = length is not None or head.is_chunked
+        if answer.status == request.wanted:
+            body = self._read_framed(length) if has_end else self._read_rest()
+            self.is_reusable = has_end and head.is_kept
+            return Answer(answer.status, answer.reason, answer.headers, body)
+        if has_end and head.is_kept:
+            with contextlib.suppress(OSError, http.client.HTTPException):  # the status is what counts
+                self._read_framed(length, _DISCARDED)
+                self.is_reusable = True
+        return answer
 
-    def _read_chunks(self) -> list[bytes]:
+    def _read_framed(self, length: int | None, most: int = sys.maxsize) -> bytes:
+        """Read a body that is in chunks unless its length is known; one of more bytes is an error."""
+        if length is None:
+            return b"".join(self._read_chunks(most))
+        if length > most:
+            raise _malformed(f"more than {most} bytes")
+        return self._read_exactly(length)
+
+    def _read_chunks(self, most: int) -> list[bytes]:
         chunks = []
         while size := _chunk_size(self._read_until(b"\r\n", _LARGEST_LINE)):
-            chunks.append(self._read_exactly(size))
+            chunks.append(self._read_framed(size, most))
+            most -= size
             if self._read_until(b"\r\n", 0):
                 raise _malformed("a chunk longer than it says")
-        while self._read_until(b"\r\n", _LARGEST_LINE):
-            pass  # what follows the last chunk is more headers
+        left = _LARGEST_HEAD  # for more headers, which may follow the last chunk
+        while line := self._read_until(b"\r\n", left):
+            left -= len(line)
         return chunks
 
     def _read_exactly(self, size: int) -> bytes:
@@ -366,11 +403,14 @@ class _Head:
 
     @classmethod
     def parse(cls, head: bytes) -> "_Head":
-        first, *lines = head.decode("latin-1").split("\r\n")
-        version, _, rest = first.partition(" ")
-        code, _, reason = rest.partition(" ")
-        if not version.startswith("HTTP/1.") or len(code) != 3 or not (code.isascii() and code.isdecimal()):  # noqa: PLR2004
+        text = head.decode("latin-1")
+        first, *lines = text.split("\r\n")
+        status_line = _STATUS_LINE.fullmatch(first)
+        if status_line is None:
             raise http.client.BadStatusLine(first[:80])
+        if not len(lines) == text.count("\n") == text.count("\r") or "\0" in text:
+            raise _malformed("a line with half of a line's end in it, or a NUL")
+        minor, code, reason = status_line.groups("")
         headers: dict[str, str] = {}
         for line in lines:
             name, colon, value = line.partition(":")
@@ -380,10 +420,12 @@ class _Head:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         coding = headers.get("transfer-encoding", "").lower()
         if coding not in ("", "chunked"):
-            raise _malformed(f"Transfer-Encoding {coding}")
+            raise _malformed(f"Transfer-Encoding {coding[:80]!r}")
         connection = headers.get("connection", "").lower()
-        is_kept = "close" not in connection and (version != "HTTP/1.0" or "keep-alive" in connection)
-        length = None if coding else _content_length(headers.get("content-length"))
+        is_kept = "close" not in connection and (minor != "0" or "keep-alive" in connection)
+        length = _content_length(headers.get("content-length"))
+        if coding:
+            length, is_kept = None, is_kept and length is None  # who says both may be two that disagree
         return cls(Answer(int(code), reason, headers), length, bool(coding), is_kept)
 
 
@@ -392,14 +434,14 @@ def _content_length(value: str | None) -> int | None:
         return None
     lengths = {length.strip() for length in value.split(",")}  # a proxy may say the same twice
     length = lengths.pop()
-    if lengths or not (length.isascii() and length.isdecimal()):
+    if lengths or len(length) > _MOST_DIGITS or not (length.isascii() and length.isdecimal()):
         raise _malformed(f"Content-Length {value[:80]!r}")
     return int(length)
 
 
 def _chunk_size(line: bytes) -> int:
     digits = line.partition(b";")[0].strip()
-    if not digits or digits.strip(b"0123456789abcdefABCDEF"):
+    if not digits or len(digits) > _MOST_DIGITS or digits.strip(b"0123456789abcdefABCDEF"):
         raise _malformed("a chunk of no size")
     return int(digits, 16)
 
