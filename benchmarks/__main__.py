@@ -2,8 +2,8 @@
 
 Prints a table, with what is required of each workload and whether it holds, and saves it as JSON with every run's
 seconds, all settings that were tried and the reasons for what is missing. Times are medians of at least five runs, in
-which the systems take turns, each in a process of its own; of a peer's settings the best one counts (`~`: seen only in
-the warm-up, more than twice as slow as the best peer). Results are compared with the source voxel by voxel.
+which the systems take turns, each in a process of its own; of a peer's settings the best one counts. Results are
+compared with the source voxel by voxel. `~`: of less runs, as the best peer is much faster; see `benchmarks.rounds`.
 
 All processes run with NUMPY_MADVISE_HUGEPAGE=0, unless it is set: with huge pages, in some virtual machines, fresh
 memory costs some runs half a second and others nothing. Where it does not, that is faster for all who use NumPy's

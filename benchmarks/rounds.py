@@ -1,9 +1,9 @@
 """How a workload is measured: all systems in turns, round by round, and the best setting of each peer counts.
 
-1. Each system runs once in each of its settings, to warm up. Which takes more than twice as long as the best peer has
-   no more runs: that time stands for it, marked with ``~``. What fails, or is wrong, does not count at all.
+1. Each system runs once in each of its settings, to warm up; twice if that is brief. What takes more than 1.5 times as
+   long as the best peer has no more runs: its time is marked with ``~``. What fails, or is wrong, does not count.
 2. One round of all that is left. Then each peer goes on with the fastest of its settings.
-3. More rounds: at least five in all, and up to 15 of what takes less than a second together.
+3. More rounds: at least five in all, three of growth, and up to 15 of what takes less than a second together.
 
 What was far behind is not asked to read again: at the same place, a setting that took three times as long for a whole
 volume as another setting of its system; of the same data set, a system that took four times as long as the best peer.
@@ -28,8 +28,9 @@ from benchmarks.worker import Worker, WorkerError
 from benchmarks.workloads import WHOLE, Workload
 
 ENOUGH_SECONDS = 1.0
+BRIEF_SECONDS = 0.3
 # How many times as long as the best peer, or as another setting of the same system, ...
-HOPELESS = 2.0  # ... for this workload
+HOPELESS = 1.5  # ... for this workload
 FAR_BEHIND = 4.0  # ... for this data set
 HOPELESS_SETTING = 3.0  # ... for this place
 
@@ -44,7 +45,7 @@ class Candidate:
     """Why it has no runs, or none that count."""
 
     mark: str = ""
-    """What the table says instead of seconds."""
+    """What the table says before the seconds, or instead of them."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     """The first is the warm-up."""
@@ -78,10 +79,12 @@ class Candidate:
 
 
 def hopeful(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return ours, and what is not much slower than the best peer."""
-    done = [each for each in candidates if each.outcomes]
-    limit = HOPELESS * min((each.seconds for each in done if each.system is not OURS), default=math.inf)
-    return [each for each in done if each.system is OURS or each.seconds <= limit]
+    """Return ours, and what is not much slower than the best peer; mark the others."""
+    limit = HOPELESS * min((each.fastest for each in candidates if each.system is not OURS), default=math.inf)
+    for each in candidates:
+        if each.system is not OURS and each.fastest > limit:
+            each.mark = "~"
+    return [each for each in candidates if not each.mark]
 
 
 def best_of_each(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -138,7 +141,10 @@ class Rounds:
             self._warm_up(each, workload, workers)
         self._note_who_is_behind(able, workload)
         if workload.what.unit != "MB":
-            self._take_turns(hopeful(able), workload, workers)
+            for each in able:
+                if not each.reason and each.seconds < BRIEF_SECONDS:
+                    self._run(each, workload, workers)
+            self._take_turns(hopeful([each for each in able if not each.reason]), workload, workers)
         return candidates
 
     def _candidates(self, workload: Workload) -> list[Candidate]:
@@ -161,7 +167,7 @@ class Rounds:
             in_turns = [each for each in in_turns if not each.reason]
             if number == 1:
                 in_turns = best_of_each(in_turns)
-            if number >= self._least_rounds:
+            if number >= min(self._least_rounds, workload.what.least_rounds):
                 in_turns = [each for each in in_turns if each.spent < ENOUGH_SECONDS]
 
     def profile(self, workload: Workload, workers: Workers) -> Path | None:

@@ -122,7 +122,7 @@ def _cell(candidates: Sequence[Candidate], unit: str, number: int) -> Cell:
         return Cell(mark=told.mark, details={"reason": told.reason, "settings": settings})
     best = min(done, key=lambda each: (-len(each.outcomes), _value(each, unit, number)))
     details = {**_details(best), "setting": best.setting, "settings": settings}
-    return Cell(_value(best, unit, number), "" if best.outcomes[1:] or unit == "MB" else "~", details)
+    return Cell(_value(best, unit, number), best.mark, details)
 
 
 def _value(candidate: Candidate, unit: str, number: int) -> float:
