@@ -30,6 +30,7 @@ import math
 import os
 import re
 import secrets
+import socket
 import threading
 import urllib.parse
 import weakref
@@ -390,6 +391,7 @@ class Server:
         self._made_by = os.getpid()
         self._is_open = True
         self._runner: web.ServerRunner | None = None
+        self._listener: socket.socket | None = None
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._executor = concurrent.futures.ThreadPoolExecutor(_THREADS, "precomputed_fs-serve")
@@ -471,10 +473,15 @@ class Server:
         server = web.Server(self._handle, handler_cancellation=True, access_log=None, logger=_silent)
         self._runner = web.ServerRunner(server, shutdown_timeout=_LAST_MOMENT)
         await self._runner.setup()
-        await web.TCPSite(self._runner, _HOST, port).start()
-        return int(self._runner.addresses[0][1])
+        self._listener = socket.create_server((_HOST, port))
+        await web.SockSite(self._runner, self._listener).start()
+        return int(self._listener.getsockname()[1])
 
     async def _end(self) -> None:
+        if self._listener is not None:  # asyncio loses a connection that is accepted while it closes
+            self._loop.remove_reader(self._listener)
+            for _ in range(5):  # turns of the loop, in which the runner is told of the last that were accepted
+                await asyncio.sleep(0)
         if self._runner is not None:
             await self._runner.cleanup()
         others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -128,20 +128,28 @@ def _serving(handler: Handler, log: RequestLog) -> Iterator[str]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="test-server", daemon=True)
     thread.start()
+    listener = socket.create_server((LOOPBACK, 0), backlog=128)
     try:
-        port = asyncio.run_coroutine_threadsafe(_listen(runner), loop).result(DEADLINE)
-        yield f"http://{LOOPBACK}:{port}"
+        asyncio.run_coroutine_threadsafe(_listen(runner, listener), loop).result(DEADLINE)
+        yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(DEADLINE)
+        asyncio.run_coroutine_threadsafe(_hang_up(runner, listener), loop).result(DEADLINE)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(DEADLINE)
         loop.close()
 
 
-async def _listen(runner: web.AppRunner) -> int:
+async def _listen(runner: web.AppRunner, listener: socket.socket) -> None:
     await runner.setup()
-    await web.TCPSite(runner, LOOPBACK, 0).start()
-    return int(runner.addresses[0][1])
+    await web.SockSite(runner, listener).start()
+
+
+async def _hang_up(runner: web.AppRunner, listener: socket.socket) -> None:
+    """Close every connection. One that is accepted while asyncio's server closes would be left open for ever."""
+    asyncio.get_running_loop().remove_reader(listener)  # accepts no more
+    for _ in range(5):  # turns of the loop, in which the runner is told of the last that were accepted
+        await asyncio.sleep(0)
+    await runner.cleanup()
 
 
 def _partial(request: web.Request, body: bytes, headers: Mapping[str, str]) -> web.Response:
