@@ -419,7 +419,9 @@ _JPEG_SCANS = 100  # in one image; each costs time for every pixel, and a progre
 
 def _decode_jpeg(codec: Codec, data: bytes, size: Triple) -> Array:
     width, height = _check_jpeg(codec, data, size)
-    image = np.empty((height, width, 3) if codec.num_channels > 1 else (height, width), np.uint8)
+    shape = (height, width, 3) if codec.num_channels > 1 else (height, width)
+    # libjpeg-turbo writes colours past the processor's cache if they are aligned to 32 bytes: that takes twice as long.
+    image = np.empty(1 + math.prod(shape), np.uint8)[1:].reshape(shape)
     imagecodecs = _load(codec)
     with _library_reads():
         imagecodecs.jpeg8_decode(data, out=image)
