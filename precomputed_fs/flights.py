@@ -28,6 +28,7 @@ _TURN = 1e-3  # seconds of such jobs, after which their results are handed over
 _PATIENCE = 2e-3  # seconds that are spent on jobs before it is known that they are not quick
 _SHARE = 0.25  # of what is under way, that is handed over at once when it has ended
 _MOMENT = 2e-3  # seconds, after which it is handed over anyway
+_LONGEST_MOMENT = 0.05  # seconds, when nothing has come for long
 _MOST_CORES = 16  # that threads share: a few of them have Python busy
 _FEWEST = 4  # threads, one of which may wait while another computes
 _LEAST_COMPUTED = 1e-5  # seconds, below which clocks are not to be believed
@@ -279,9 +280,11 @@ class Flight:
     def _wait(self) -> None:
         """Wait for enough results, and see to it that there are enough threads."""
         self._call_threads()
-        while not self._enough.wait(_MOMENT) and not self._ended:
+        moment = _MOMENT
+        while not self._enough.wait(moment) and not self._ended:
             self._crew.grow()
             self._call_threads()
+            moment = min(1.1 * moment, _LONGEST_MOMENT)  # many flights that wait would wake up all the time
 
     def _call_threads(self) -> None:
         with self._lock:

@@ -169,7 +169,7 @@ class _AsyncTransport:
         self._scheme = scheme
         self._make_request = make_request
         self._timeout = timeout
-        self._proxied = bool(urllib.request.getproxies())
+        self._proxied = not urllib.request.getproxies().keys().isdisjoint({"http", "https"})
         self._client = HttpClient(timeout)
         self._sessions: Any = None  # the filesystem whose aiohttp session is ours to use
         self._has_own_session = hasattr(fs, "set_session") and hasattr(fs, "get_client")
