@@ -27,7 +27,8 @@ _QUICK = 2e-4  # seconds, of a job that is better run than handed to a thread
 _TURN = 1e-3  # seconds of such jobs, after which their results are handed over
 _PATIENCE = 2e-3  # seconds that are spent on jobs before it is known that they are not quick
 _SHARE = 0.25  # of what is under way, that is handed over at once when it has ended
-_MOMENT = 2e-3  # seconds, after which it is handed over anyway
+_MOMENT = 2e-3  # seconds, in which something should have come
+_WHILE = 8e-3  # seconds, that those who have ended wait for others
 _LONGEST_MOMENT = 0.05  # seconds, when nothing has come for long
 _MOST_CORES = 16  # that threads share: a few of them have Python busy
 _FEWEST = 4  # threads, one of which may wait while another computes
@@ -285,6 +286,8 @@ class Flight:
             self._crew.grow()
             self._call_threads()
             moment = min(1.1 * moment, _LONGEST_MOMENT)  # many flights that wait would wake up all the time
+        if not self._enough.is_set():
+            self._enough.wait(_WHILE)  # each hand-over takes the interpreter from those who work
 
     def _call_threads(self) -> None:
         with self._lock:
