@@ -163,21 +163,34 @@ class Crew:
         self.remote = remote
         self.size = max(_FEWEST, 2 * _CORES)
         self._wait = math.inf
+        self._lock = threading.Lock()
+        self._waited, self._computed, self._measured = math.inf, 0.0, 0
 
     def grow(self) -> None:
         """Let there be more threads, as nothing has come for a moment."""
         if self.remote:
             self.size = min(2 * self.size, _MOST)
 
-    def adapt(self, waited: float, computed: float) -> None:
-        """Let there be as many threads as keep the cores busy while jobs wait and compute for so many seconds.
+    def note(self, waited: float, computed: float) -> None:
+        """Tell for how many seconds a job has waited and computed."""
+        with self._lock:
+            self._waited = min(self._waited, waited)
+            self._computed += computed
+            self._measured += 1
 
-        Jobs wait for each other, too, the longer the more there are: a longer wait is believed by and by.
+    def adapt(self, at_work: int) -> None:
+        """Let there be as many threads as keep the cores busy while jobs wait and compute as they do.
+
+        Jobs wait for each other, too, the longer the more there are: of as many as are at work, one
+        waited for the server alone; and a longer wait is believed by and by.
         """
-        if self.remote:
-            self._wait = min(waited, _BELIEVED * self._wait)
-            wanted = min(_CORES, _MOST_CORES) * (1 + self._wait / max(computed, _LEAST_COMPUTED))
-            self.size = max(_FEWEST, min(math.ceil(wanted), _MOST))
+        with self._lock:
+            if self.remote and self._measured >= max(_SAMPLE, at_work):
+                self._wait = min(self._waited, _BELIEVED * self._wait)
+                computed = self._computed / self._measured
+                wanted = min(_CORES, _MOST_CORES) * (1 + self._wait / max(computed, _LEAST_COMPUTED))
+                self.size = max(_FEWEST, min(math.ceil(wanted), _MOST))
+                self._waited, self._computed, self._measured = math.inf, 0.0, 0
 
 
 class Flight:
@@ -201,7 +214,6 @@ class Flight:
         self._under_way = 0
         self._at_work = 0  # threads
         self._busy = 0  # those of them that do not just wait
-        self._waited, self._computed, self._measured = math.inf, 0.0, 0
         self._needs_threads = crew.remote
         self._run_here, self._seconds_here = 0, 0.0
 
@@ -291,9 +303,7 @@ class Flight:
 
     def _call_threads(self) -> None:
         with self._lock:
-            if self._measured >= max(_SAMPLE, self._at_work):  # of so many, one waited for the server alone
-                self._crew.adapt(self._waited, self._computed / self._measured)
-                self._waited, self._computed, self._measured = math.inf, 0.0, 0
+            self._crew.adapt(self._at_work)
             missing = min(self._crew.size - self._at_work, len(self._todo))
             self._at_work += max(0, missing)
         for _ in range(missing):
@@ -337,10 +347,8 @@ class Flight:
             error = exc
         computed = time.thread_time() - began_computing
         waited = time.perf_counter() - began - computed
+        self._crew.note(waited, computed)
         with self._lock:
-            self._waited = min(self._waited, waited)
-            self._computed += computed
-            self._measured += 1
             self._ended.append((result, error))
             self._look()
 
