@@ -244,7 +244,10 @@ class Flight:
             self._under_way -= len(ended)
         for _, error in ended:
             if error is not None:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error, ended  # its traceback has this frame, which would keep all that it knows
         return [result for result, _ in ended]
 
     def cancel(self) -> None:
@@ -351,6 +354,7 @@ class Flight:
         with self._lock:
             self._ended.append((result, error))
             self._look()
+        del error  # its traceback has this frame
 
     @contextlib.contextmanager
     def _engaged(self) -> Iterator[None]:
