@@ -66,7 +66,23 @@ class Source(ScaleArray):
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as ScaleArray has it
         self._check_process(writes=False)
-        return super().__getitem__(index)
+        items = index if isinstance(index, tuple) else (index,)
+        if not any(isinstance(item, (list, np.ndarray)) for item in items):
+            return super().__getitem__(index)
+        return self._listed(items)
+
+    def _listed(self, items: tuple[Any, ...]) -> Array:
+        """Read where there is a list of indices along an axis: what is between its first and its last one."""
+        lists = {i: np.asarray(item, int) for i, item in enumerate(items) if isinstance(item, (list, np.ndarray))}
+        spans = [
+            slice(min(lists[i], default=0), max(lists[i], default=-1) + 1) if i in lists else item
+            for i, item in enumerate(items)
+        ]
+        found = super().__getitem__(tuple(spans))
+        for i, wanted in lists.items():
+            axis = i - sum(not isinstance(item, slice) for item in spans[:i])
+            found = np.take(found, wanted - spans[i].start, axis)
+        return np.asarray(found)
 
     @property
     def scale(self) -> Scale:
@@ -138,7 +154,7 @@ def to_dask(scale: Scale, chunks: Any = None) -> Any:  # noqa: ANN401 - dask shi
     lengths = _lengths(scale, chunks)
     name = f"{_name_of(scale)}{tokenize(_content_token(scale), lengths)}"
     meta = np.empty((0,) * len(DIMENSIONS), scale.dtype)
-    return array.from_array(Source(scale), lengths, name=name, asarray=False, fancy=False, meta=meta, inline_array=True)
+    return array.from_array(Source(scale), lengths, name=name, asarray=True, meta=meta, inline_array=True)
 
 
 def _name_of(scale: Scale) -> str:
@@ -309,11 +325,12 @@ def store(scale: Scale, array: Any, selection: Selection, *, skip_empty: bool, c
     )
     cuts = _Cuts(edges, scale.voxel_offset, selection.channels)
     lines = _shard_lengths(scale)
-    written = (
-        _map(_write_block, array, scale, cuts=cuts, skip_empty=skip_empty)
-        if lines is None
-        else _stored_in_shards(scale, array, cuts, lines, skip_empty=skip_empty)
-    )
+    if not array.size:
+        written = _dask_array().zeros(0, dtype=np.int64)
+    elif lines is None:
+        written = _map(_write_block, array, scale, cuts=cuts, skip_empty=skip_empty)
+    else:
+        written = _stored_in_shards(scale, array, cuts, lines, skip_empty=skip_empty)
     total = written.sum()
     if not compute:
         return total

@@ -988,8 +988,8 @@ class Scale:
         --------
         >>> import dask.array
         >>> vol = create_volume("memory://docs/store", np.zeros((100, 80, 60), np.uint8), resolution=(8, 8, 8))
-        >>> vol[0].store(dask.array.ones((100, 80, 60), np.uint8, chunks=30))
-        >>> stored = vol[0].store(dask.array.full((64, 80, 60), 7, np.uint8), np.s_[:64], compute=False)
+        >>> vol[0].store(dask.array.ones((100, 80, 60), dtype=np.uint8, chunks=30))
+        >>> stored = vol[0].store(dask.array.full((64, 80, 60), 7, dtype=np.uint8), np.s_[:64], compute=False)
         >>> int(stored.compute()), vol[0][63:65, 0, 0, 0]
         (2, array([7, 1], dtype=uint8))
         """
