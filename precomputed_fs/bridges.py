@@ -23,6 +23,7 @@ from precomputed_fs.accessor import FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS
 from precomputed_fs.grid import ChunkCoords, Triple, morton_block
 from precomputed_fs.shard_writer import ShardWriter
+from precomputed_fs.urls import Location
 from precomputed_fs.volume import Scale, ScaleArray, Selection
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Source(ScaleArray):
         return _restored, (self._pickled, self._home, self._quiet)
 
     def __dask_tokenize__(self) -> object:
-        return _place_token(self._scale), _content_token(self._scale)
+        return _name_of(self._scale.volume.accessor.location, self._scale.key), _content_token(self._scale)
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as ScaleArray has it
         self._check_process(writes=False)
@@ -118,14 +119,13 @@ def _restored(pickled: bytes, home: int, quiet: bool) -> Source:
 # ---------------------------------------------------------------------------------------------------------------- names
 
 
-def _place_token(scale: Scale) -> str:
+def _place_token(location: Location, key: str) -> str:
     """Name where a scale is, the options included, so that what differs in any of them is never taken for another."""
     from dask.base import tokenize  # noqa: PLC0415 - optional
 
-    location = scale.volume.accessor.location
     given = [(link.protocol, link.url, link.options) for link in location.links]
     made = None if location.fs is None else (type(location.fs).__qualname__, location.fs.storage_args)
-    return _one_way(tokenize(given, location.anon, made, scale.key))
+    return _one_way(tokenize(given, location.anon, made, key))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -152,14 +152,14 @@ def to_dask(scale: Scale, chunks: Any = None) -> Any:  # noqa: ANN401 - dask shi
     from dask.base import tokenize  # noqa: PLC0415
 
     lengths = _lengths(scale, chunks)
-    name = f"{_name_of(scale)}{tokenize(_content_token(scale), lengths)}"
+    name = _name_of(scale.volume.accessor.location, scale.key) + tokenize(_content_token(scale), lengths)
     meta = np.empty((0,) * len(DIMENSIONS), scale.dtype)
     return array.from_array(Source(scale), lengths, name=name, asarray=True, meta=meta, inline_array=True)
 
 
-def _name_of(scale: Scale) -> str:
+def _name_of(location: Location, key: str) -> str:
     """Return what the names of all arrays begin with that read a scale."""
-    return f"precomputed-{_place_token(scale)}"
+    return f"precomputed-{_place_token(location, key)}"
 
 
 def _dask_array() -> Any:  # noqa: ANN401 - dask ships no types
@@ -169,6 +169,24 @@ def _dask_array() -> Any:  # noqa: ANN401 - dask ships no types
         message = "dask arrays need dask: pip install 'precomputed-fs[dask]'"
         raise ImportError(message, name="dask") from exc
     return dask.array
+
+
+def check_not_read_from(array: Any, location: Location, keys: Iterable[str]) -> None:  # noqa: ANN401
+    """Check that a dask array is not made of scales that it would be written to, as far as its graph tells.
+
+    Raises
+    ------
+    ValueError
+        If it is.
+    """
+    for key in keys:
+        name = _name_of(location, key)
+        if any(layer.startswith(name) for layer in array.dask.layers):
+            message = (
+                f"{location.display()}: the array is read from the scale {key} that it would be written to, and a task "
+                "that is repeated would take what it has written: write to another scale, or persist() the array first"
+            )
+            raise ValueError(message)
 
 
 def check_dask(array: object) -> None:
@@ -348,12 +366,7 @@ def _fitted(scale: Scale, array: Any, selection: Selection) -> Any:  # noqa: ANN
         if any(map(math.isnan, array.shape)):
             message += ": call compute_chunk_sizes() first"
         raise ValueError(message)
-    if any(layer.startswith(_name_of(scale)) for layer in array.dask.layers):
-        message = (
-            f"{scale.volume.url}: the array is read from the scale {scale.key} that it would be written to, and a task "
-            "that is repeated would take what it has written: write to another scale, or persist() the array first"
-        )
-        raise ValueError(message)
+    check_not_read_from(array, scale.volume.accessor.location, [scale.key])
     starts = [voxels.start - low for voxels, low in zip(selection.ranges, scale.voxel_offset, strict=True)]
     if len(array.chunks[3]) > 1 or not all(
         _fits(start, lengths, chunk, line)

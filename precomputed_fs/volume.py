@@ -219,6 +219,10 @@ def create_volume(
     accessor = FsspecAccessor(url, **options)
     if overwrite and accessor.can_read:
         _check_in_the_way(accessor, info, replaces_data=array is not None)
+    if _is_dask(array):
+        from precomputed_fs import bridges  # noqa: PLC0415 - it is made of scales
+
+        bridges.check_not_read_from(array, accessor.location, [scale.key for scale in info.scales])
     if array is not None and len(info.scales) > 1 and not accessor.can_read:
         message = f"{accessor.url}: an archive that is being written cannot be read, as lower scales need: scales=1"
         raise ValueError(message)
@@ -1024,7 +1028,7 @@ class Scale:
             Of the box's shape, (x, y, z, channel), or what NumPy broadcasts to that; (x, y, z) where
             there is one channel. Anything else that has a ``shape`` and a ``dtype`` and can be
             sliced is read chunk by chunk. A dask array is never loaded as a whole: it is handed to
-            `store`, which computes and writes it block by block.
+            `store`, which computes and writes it block by block; the progress is dask's to show.
         skip_empty : bool
             Whether chunks of nothing but zeros are left out, unless they replace others.
         progress : bool, optional

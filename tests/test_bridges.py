@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import dask
 import dask.array as da
+import fsspec
 import numpy as np
 import pytest
 import xarray
@@ -386,7 +387,7 @@ def test_two_processes_on_s3(method: str, s3_server: servers.S3Server) -> None:
         assert lazy.npartitions == 12
         assert np.array_equal(lazy.compute()[..., 0], array)
         with pytest.raises(NotFoundError, match="no chunk"):
-            strict[0].to_dask().compute()
+            strict[0].to_dask()[0, 0, 0].compute()
         s3_server.log.clear()
         plain[0].store(lazy)
         shards[0][...] = lazy + np.uint8(1)
@@ -400,6 +401,15 @@ def test_two_processes_on_s3(method: str, s3_server: servers.S3Server) -> None:
     assert np.array_equal(open_volume(f"s3://{bucket}/shards", **options)[0][..., 0], array + 1)
     for volume in (source, plain, shards):
         volume.close()
+
+
+def test_a_filesystem_of_ones_own_is_named_and_carried(tmp_path: Path) -> None:
+    fs = fsspec.filesystem("file", auto_mkdir=True)
+    make(tmp_path)
+    scale = open_volume(str(tmp_path), fs=fs)[0]
+    assert scale.to_dask().name == open_volume(str(tmp_path), fs=fs)[0].to_dask().name != ""
+    assert scale.to_dask().name != open_volume(tmp_path)[0].to_dask().name
+    assert np.array_equal(pickle.loads(pickle.dumps(Source(scale)))[...], voxels())
 
 
 # ------------------------------------------------------------------------------------------------------------- storing
@@ -616,6 +626,9 @@ def test_what_cannot_be_stored(url: str, tmp_path: Path) -> None:
     assert np.array_equal(scale[...], voxels())
     scale.store((scale.to_dask() + np.uint16(1)).persist())
     assert np.array_equal(scale[...], voxels() + 1)
+    with pytest.raises(ValueError, match="read from the scale 8_8_40 that it would be written to"):
+        create_volume(url, scale.to_dask()[::2], resolution=RESOLUTION, overwrite=True)
+    assert np.array_equal(open_volume(url)[0][...], voxels() + 1)
     info = scale.volume.info.to_dict()
     info["scales"][0]["chunk_sizes"] = [[16, 8, 9], [8, 8, 8]]
     with pytest.raises(ValueError, match="has 2 chunk sizes"):
