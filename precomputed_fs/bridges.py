@@ -55,18 +55,15 @@ class Source(ScaleArray):
     def __init__(self, scale: Scale, pickled: bytes = b"", home: int | None = None, *, quiet: bool = True) -> None:
         super().__init__(scale, quiet=quiet)
         self._pickled = pickled
-        self._home = os.getpid() if home is None else home
+        self._home = home
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self._pickled:
             self._pickled = pickle.dumps(self._scale)
-        return _restored, (self._pickled, self._home, self._quiet)
-
-    def __dask_tokenize__(self) -> object:
-        return _name_of(self._scale.volume.accessor.location, self._scale.key), _content_token(self._scale)
+        return _restored, (self._pickled, os.getpid() if self._home is None else self._home, self._quiet)
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as ScaleArray has it
-        self._check_process(writes=False)
+        self._check_process()
         items = index if isinstance(index, tuple) else (index,)
         if not any(isinstance(item, (list, np.ndarray)) for item in items):
             return super().__getitem__(index)
@@ -87,25 +84,23 @@ class Source(ScaleArray):
 
     @property
     def scale(self) -> Scale:
-        """The scale, to be written to.
+        """The scale itself.
 
         Raises
         ------
         ValueError
-            If another process cannot do that.
+            If it is in the memory of another process.
         """
-        self._check_process(writes=True)
+        self._check_process()
         return self._scale
 
-    def _check_process(self, *, writes: bool) -> None:
-        if os.getpid() == self._home:
+    def _check_process(self) -> None:
+        if self._home in (None, os.getpid()):
             return
         location = self._scale.volume.accessor.location
-        in_memory = any(link.protocol == "memory" for link in location.links)
-        if in_memory or (writes and not location.scheme.can_replace):
-            what = "memory is" if in_memory else "an archive is written by"
+        if any(link.protocol == "memory" for link in location.links):
             message = (
-                f"{location.display()}: {what} one process alone, and this is another one: compute with threads, "
+                f"{location.display()}: memory is of one process alone, and this is another one: compute with threads, "
                 'dask.config.set(scheduler="threads")'
             )
             raise ValueError(message)
@@ -154,6 +149,7 @@ def to_dask(scale: Scale, chunks: Any = None) -> Any:  # noqa: ANN401 - dask shi
     lengths = _lengths(scale, chunks)
     name = _name_of(scale.volume.accessor.location, scale.key) + tokenize(_content_token(scale), lengths)
     meta = np.empty((0,) * len(DIMENSIONS), scale.dtype)
+    # fancy=False, which would spare `Source` lists, keeps dask from fusing slices: whole blocks would be read for them
     return array.from_array(Source(scale), lengths, name=name, asarray=True, meta=meta, inline_array=True)
 
 

@@ -359,10 +359,17 @@ def test_memory_is_not_another_processs(scale: Scale) -> None:
     function, (pickled, home, quiet) = Source(scale).__reduce__()
     assert function is _restored
     elsewhere = _restored(pickled, home + 1, quiet)
-    with pytest.raises(ValueError, match="memory is one process alone"):
+    with pytest.raises(ValueError, match="memory is of one process alone"):
         elsewhere[...]
-    with pytest.raises(ValueError, match="memory is one process alone"):
+    with pytest.raises(ValueError, match="memory is of one process alone"):
         _ = elsewhere.scale
+
+
+def test_an_archive_is_written_by_one_process(tmp_path: Path) -> None:
+    with make(f"zip://brain::{tmp_path / 'brain.zip'}", storage_options={"mode": "w"}) as volume:
+        stored = volume[0].store(da.zeros((*SIZE, 2), dtype=np.uint16, chunks=(*CHUNK, 2)), compute=False)
+        with pytest.raises(TypeError, match="is being written: one process can"):
+            pickle.dumps(stored)
 
 
 @forking
@@ -543,6 +550,16 @@ def test_a_shard_that_could_not_be_written_waits_for_nothing(tmp_path: Path, mon
             volume[0].store(da.zeros((*SIZE, 2), dtype=np.uint16))
     assert volume.accessor._writer.waiting == {}
     volume.flush()
+    assert np.array_equal(open_volume(tmp_path)[0][...], voxels())
+
+
+def test_whole_shards_are_written_whatever_there_was(tmp_path: Path) -> None:
+    volume = make(tmp_path, np.zeros_like(voxels()), sharding=sharding())
+    shards = [*tmp_path.rglob("*.shard")]
+    for shard in shards:
+        shard.write_bytes(b"what a writer left that was killed")
+    volume[0].store(da.from_array(voxels(), chunks=(*CHUNK, 2)))
+    assert len(shards) == 12
     assert np.array_equal(open_volume(tmp_path)[0][...], voxels())
 
 
