@@ -711,6 +711,16 @@ def _block_size(scale: _Scale) -> Sequence[Any] | None:
     return size if is_one else None
 
 
+def _lacks_block_size(scale: _Scale) -> str | None:
+    return _found(scale.encoding == _CSEG and _block_size(scale) is None)
+
+
+def _unopenable(scale: _Scale) -> str | None:
+    """Find what is wrong with a scale, unless another rule says it."""
+    is_known = scale.encoding not in ENCODINGS or _lacks_block_size(scale) is not None
+    return _found(scale.wrong and not is_known, scale.wrong)
+
+
 def _resolution_falls(pyramid: _Pyramid) -> str | None:
     for finer, coarser in itertools.pairwise(pyramid.scales):
         if any(map(float.__gt__, map(float, finer.given["resolution"]), map(float, coarser.given["resolution"]))):
@@ -815,7 +825,7 @@ def _rule(id_: str, severity: str, readers: Iterable[str] | str, looks_at: str, 
 RULES: tuple[Rule, ...] = (
     # ------------------------------------------------------------------------------------------------ is it there
     _rule(
-        "info-absent", "error", READERS, "pyramid", _in_state("absent", "unseen"),
+        "info-absent", "error", READERS, "pyramid", _in_state("absent"),
         "there is no `info`: {}", "check the URL; an `info` is written last, so a copy may not be complete",
         f"{_SPECIFICATION}, info JSON file format",
     ),
@@ -994,11 +1004,11 @@ RULES: tuple[Rule, ...] = (
         "encoding is {}, and case counts", "write it in lower case", _ALL_MEASURED, closes_all=True,
     ),
     _rule(
-        "block-size", "error", (OURS, NG), "scale", lambda s: _found(s.encoding == _CSEG and _block_size(s) is None),
+        "block-size", "error", (OURS, NG), "scale", _lacks_block_size,
         f"{_CSEG_BLOCK} is missing, or no 3 integers", _WRITE_INFO, f"{_SPECIFICATION}; {_NG_FRONTEND}",
     ),
     _rule(
-        "block-size", "error", (TS, NGS), "scale", lambda s: _found(s.encoding == _CSEG and _block_size(s) is None),
+        "block-size", "error", (TS, NGS), "scale", _lacks_block_size,
         f"{_CSEG_BLOCK} is missing, or no 3 integers", _WRITE_INFO, f"{_SPECIFICATION}; {_ALL_MEASURED}",
         closes_all=True,
     ),
@@ -1225,7 +1235,7 @@ RULES: tuple[Rule, ...] = (
         "a library is missing: {}", "pip install 'precomputed-fs[codecs]'", "the table of precomputed_fs.codecs",
     ),
     _rule(
-        "scale-wrong", "error", OURS, "scale", lambda s: _found(s.wrong and s.encoding in ENCODINGS, s.wrong),
+        "scale-wrong", "error", OURS, "scale", _unopenable,
         "it cannot be opened: {}", "put `info` right", f"{_SPECIFICATION}, info JSON file format",
     ),
 )  # fmt: skip
