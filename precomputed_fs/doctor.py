@@ -306,6 +306,7 @@ class _Examination:
         seen.text = accessor._decoded(found)  # noqa: SLF001
         seen.is_hidden_gzip = _is_hidden_gzip(found.suffix, found.body.content_encoding, found.body.data, seen.text)
         seen.given = parse_info(seen.text, accessor.location.display("info"))
+        accessor._info = seen.given  # noqa: SLF001 - else it would be read once more for the scales' layouts
 
     def _follows(self) -> None:
         volume = open_volume(self.url, **self.options)
@@ -336,7 +337,8 @@ class _Examination:
         seen.scales = scales
 
     def _asks_as_page(self) -> None:
-        self.seen.server = _asked_as_page(self.seen.location, float(self.options["timeout"]))
+        with contextlib.suppress(Exception):  # then nothing is known of the server
+            self.seen.server = _asked_as_page(self.seen.location, float(self.options["timeout"]))
 
     def _looks_at_scales(self) -> None:
         if self.seen.state != "found":
@@ -469,8 +471,6 @@ def _asked_as_page(location: Location, timeout: float) -> _Server | None:
     headers = {"Origin": _PAGE_ORIGIN, "Range": "bytes=0-0", "Accept-Encoding": "identity"}
     try:
         answer = client.ask("GET", _without_user(request.url), headers, http.HTTPStatus.PARTIAL_CONTENT)
-    except (OSError, http.client.HTTPException) as exc:
-        return _Server(said=type(exc).__name__)
     finally:
         client.close()
     denied = answer.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
@@ -544,7 +544,7 @@ _CV_MEASURED = "measured with cloud-volume 12.15.2"
 _TS_MEASURED = "measured with tensorstore 0.1.86"
 _NGS_MEASURED = "measured with neuroglancer-scripts 1.2.0"
 _ALL_MEASURED = "measured with tensorstore 0.1.86, cloud-volume 12.15.2 and neuroglancer-scripts 1.2.0"
-_SERVE = "precomputed_fs.serve shows it to Neuroglancer as it is"
+_SERVE = "show it with precomputed_fs.serve"
 _REWRITE = "store it anew: create_volume(url, scale, ...) of this package with flat=True, gzip=False"
 _WRITE_INFO = "write it so into `info`"
 
