@@ -108,7 +108,7 @@ def reads(reader: str, url: str, expected: Array, index: int = 0) -> bool:
         voxels = PEERS[reader](url, index)
     except Exception:  # noqa: BLE001 - whatever it is that it cannot
         return False
-    return voxels.dtype == expected.dtype and np.array_equal(voxels, expected)
+    return voxels.dtype == expected.dtype and np.array_equal(voxels, expected, equal_nan=expected.dtype.kind == "f")
 
 
 # ----------------------------------------------------------------------------------------------------------- the flaws
@@ -284,11 +284,13 @@ FLAWS = (
     Flaw("data type in capitals", ["data-type-case"], spoil=info(data_type="UINT8")),
     Flaw("int8", ["data-type", "encoding-unread"], {"data_type": "int8"}),
     Flaw("int64", ["data-type", "encoding-unread"], {"data_type": "int64"}),
+    Flaw("float64", ["data-type", "encoding-unread"], {"data_type": "uint64"}, info(data_type="float64"), is_less=True),
     Flaw("channels as a float", ["channels-float"], spoil=info(num_channels=1.0)),
     Flaw("sizes as floats", ["floats"], spoil=scale(size=[*map(float, SIZE)])),
     Flaw("chunk sizes as floats", ["floats"], spoil=scale(chunk_sizes=[[*map(float, CHUNK_SIZE)]])),
     Flaw("a byte order mark", ["info-bom"], spoil=in_place_of_info(lambda data: b"\xef\xbb\xbf" + data)),
     Flaw("info.gz", ["info-suffix"], spoil=in_place_of_info(gzip.compress, ".gz")),
+    Flaw("info.br", ["info-suffix"], spoil=in_place_of_info(brotli.compress, ".br")),
     Flaw("info in gzip", ["info-hidden-gzip"], spoil=in_place_of_info(gzip.compress)),
     Flaw("a redirect", ["redirect"], spoil=redirected),
     Flaw("an unknown member", spoil=scale(colour="red")),
@@ -504,6 +506,27 @@ def test_what_no_other_reader_opens() -> None:
     assert ids(report) == {"protocol"}
 
 
+def test_this_package_opens_it_wherever_it_is(tmp_path: Path, readable_pyramid: Pyramid) -> None:
+    write(tmp_path / "made")
+    for name, data in contents(tmp_path / "made").items():
+        readable_pyramid.put(str(Path(name).relative_to(tmp_path / "made")), data)
+    report = doctor(readable_pyramid.url, storage_options=readable_pyramid.storage_options)
+    assert report["precomputed_fs"].ok, report
+    assert report.chunks == SAMPLES
+
+
+def test_a_failure_that_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("with a s3cret")
+
+    write(tmp_path)
+    monkeypatch.setattr(sys.modules["precomputed_fs.doctor"], "_chosen", fail)
+    report = doctor(tmp_path)
+    assert "info-unreachable" in ids(report)
+    assert "RuntimeError" in str(report)
+    assert "s3cret" not in str(report)
+
+
 def test_a_cache_in_front_is_not_what_others_read(tmp_path: Path) -> None:
     write(tmp_path / "pyramid")
     with servers.fault_server(server(tmp_path)) as served:
@@ -552,6 +575,19 @@ def test_which_origins_a_server_lets_read(tmp_path: Path, origin: str) -> None:
 
     with servers.fault_server(handler) as served:
         assert doctor(served.url)["neuroglancer"].ok == ("elsewhere" not in origin)
+
+
+def test_a_server_that_answers_no_pages(tmp_path: Path) -> None:
+    write(tmp_path)
+    static, reset = servers.files(tmp_path), servers.resetting()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await (reset if "Origin" in request.headers else static)(request)
+
+    with servers.fault_server(handler) as served:
+        report = doctor(served.url)
+        assert sum("Origin" in request.headers for request in served.log.entries()) == 1
+    assert report.ok, report
 
 
 # ----------------------------------------------------------------------------------------------- what is not there
