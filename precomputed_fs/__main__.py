@@ -20,6 +20,7 @@ from typing import Any
 
 import precomputed_fs
 from precomputed_fs import Scale, Volume, display, get_accessor_for_url, open_volume
+from precomputed_fs.doctor import READERS, SAMPLES
 from precomputed_fs.errors import (
     AccessDeniedError,
     CorruptDataError,
@@ -36,6 +37,7 @@ _STDOUT = "-"
 _LIMIT = 1000  # names that are listed
 _ACCESSOR_OPTIONS = ("anon", "storage_options", "timeout", "attempts")
 
+_CANNOT_OPEN = 6  # a reader, as `doctor` says
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells have it
 _EXIT_CODES: Mapping[type[Exception], int] = {  # the first that fits counts
     NotFoundError: 3,
@@ -58,6 +60,7 @@ exit codes:
   3    not there: the store, or `info`, says so
   4    access denied
   5    the data, or `info`, is damaged
+  {_CANNOT_OPEN}    doctor: a reader that was asked about cannot open it, or not all of it
   {_INTERRUPTED}  interrupted
   {_BROKEN_PIPE}  who reads the output has left
 """
@@ -71,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            args.command(args)
+            code: int | None = args.command(args)
             sys.stdout.flush()
         except KeyboardInterrupt:
             return _INTERRUPTED
@@ -82,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except tuple(_EXIT_CODES) as exc:
             _say(f"error: {exc}")
             return next(code for kind, code in _EXIT_CODES.items() if isinstance(exc, kind))
-    return 0
+    return code or 0
 
 
 def _say(message: str) -> None:
@@ -192,6 +195,18 @@ def _serve(args: argparse.Namespace) -> None:
         threading.Event().wait()  # for Ctrl-C
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    report = precomputed_fs.doctor(
+        args.url, samples=args.samples, time_limit=args.time_limit, **_accessor_options(args)
+    )
+    if args.json:
+        _print_json(report.to_dict())
+    else:
+        print(report)
+    asked = args.reader or list(report.verdicts)
+    return 0 if all(report[reader].ok for reader in asked) else _CANNOT_OPEN
+
+
 def _open(args: argparse.Namespace) -> Volume:
     return open_volume(args.url, **_accessor_options(args))
 
@@ -230,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{_PROGRAM} {precomputed_fs.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    def add(name: str, command: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         made.set_defaults(command=command)
         made.add_argument("url", metavar="URL", help="where the pyramid is: a path, or any fsspec URL")
@@ -263,6 +278,16 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = add("serve", _serve, "show a pyramid to the Neuroglancer web client, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1 (default: any that is free)")
+
+    doctor = add("doctor", _doctor, "find out which readers can open a pyramid, and if one cannot, why not")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument(
+        "--reader", action="append", choices=READERS, help="judge by this one; may be given many times (default: all)"
+    )
+    doctor.add_argument("--samples", type=int, default=SAMPLES, help=f"chunks of each scale (default {SAMPLES})")
+    doctor.add_argument(
+        "--time-limit", type=float, default=60.0, metavar="SECONDS", help="report what is known then (default 60)"
+    )
 
     for command in commands.choices.values():
         _add_reading_options(command)

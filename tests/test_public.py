@@ -49,6 +49,7 @@ PUBLIC = {
     "add_argparse_options",
     "convert_file_url_to_pathname",
     "create_volume",
+    "doctor",
     "get_accessor_for_url",
     "open_volume",
     "serve",
