@@ -409,6 +409,13 @@ class FsspecAccessor(Accessor):
     def _watch(self) -> None:
         weakref.finalize(self, _report_unflushed, repr(self), self._writer)
 
+    def layouts_met(self, key: str) -> frozenset[str]:
+        """Return how the chunks of a scale that were met so far are named: "flat", "sub-directories".
+
+        Nothing is asked of the store.
+        """
+        return frozenset("flat" if variant.flat else "sub-directories" for variant in self._names_in(key).known())
+
     def flush(self) -> None:
         """Write the shards that stored chunks wait for; nothing else waits.
 

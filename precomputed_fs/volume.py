@@ -704,8 +704,7 @@ class Scale:
         if "_place" not in vars(self):
             return "unknown"
         accessor, key = self._place
-        met = accessor._names_in(key).known()  # noqa: SLF001 - what it has learned
-        return " and ".join(sorted({"flat" if variant.flat else "sub-directories" for variant in met})) or "unknown"
+        return " and ".join(sorted(accessor.layouts_met(key))) or "unknown"
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.shape))
