@@ -7,6 +7,7 @@ from precomputed_fs.accessor import (
     convert_file_url_to_pathname,
     get_accessor_for_url,
 )
+from precomputed_fs.copying import copy_pyramid
 from precomputed_fs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -33,6 +34,7 @@ __all__ = [
     "Volume",
     "add_argparse_options",
     "convert_file_url_to_pathname",
+    "copy_pyramid",
     "create_volume",
     "get_accessor_for_url",
     "open_volume",

@@ -167,6 +167,24 @@ def _read_local(_fs: Filesystem, path: str) -> bytes:
         return file.readall()
 
 
+def _list_local(_fs: Filesystem, prefix: str, limit: int) -> list[str]:
+    parent, _, start = prefix.rpartition("/")
+    try:
+        with os.scandir(parent or "/") as entries:
+            return list(itertools.islice((entry.name for entry in entries if entry.name.startswith(start)), limit))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _list_memory(fs: Filesystem, prefix: str, limit: int) -> list[str]:
+    try:
+        listed = fs.ls(prefix.rpartition("/")[0], detail=False)
+    except FileNotFoundError:
+        return []
+    start = prefix.rpartition("/")[2]
+    return [name for name in _last_parts(listed) if name.startswith(start)][:limit]
+
+
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -653,7 +671,7 @@ _AZURE = Scheme(
     cheap_misses=False,
     remote=True,
 )
-_LOCAL = Scheme(read=_read_local, publish=_publish_local)
+_LOCAL = Scheme(read=_read_local, publish=_publish_local, list_names=_list_local)
 _SFTP = Scheme(
     package="paramiko",
     read=_read_sftp,
@@ -677,6 +695,7 @@ _ZIP = Scheme(
 SCHEMES: Mapping[str, Scheme] = {
     "file": _LOCAL,
     "local": _LOCAL,
+    "memory": Scheme(list_names=_list_memory),
     "http": _HTTP,
     "https": _HTTP,
     "s3": _S3,
