@@ -30,6 +30,7 @@ from precomputed_fs import (
     get_accessor_for_url,
     open_volume,
 )
+from precomputed_fs.codecs import ENCODINGS
 from precomputed_fs.errors import (
     AccessDeniedError,
     CorruptDataError,
@@ -208,12 +209,12 @@ def _serve(args: argparse.Namespace) -> None:
 def _copy(args: argparse.Namespace) -> None:
     volume = open_volume(args.source, **_accessor_options(args, "source"))
     writing = {name: getattr(args, name) for name in _WRITING_OPTIONS}
+    row = ENCODINGS.get((args.encoding or "").lower())
+    own = {parameter.key for parameter in row.parameters} if row else set()
+    if foreign := sorted(args.parameter.keys() - own):
+        raise ValueError(f"--parameter {foreign[0]}: this is of no --encoding that was given")
     with contextlib.ExitStack() as stack:
-        client = None
-        if args.dask is not None:
-            from distributed import Client  # noqa: PLC0415 - only where it is asked for
-
-            client = stack.enter_context(Client(args.dask, set_as_default=False))
+        client = None if args.dask is None else stack.enter_context(_dask_client(args.dask, args.timeout))
         copy_pyramid(
             volume,
             FsspecAccessor(args.destination, **_accessor_options(args, "destination"), **writing),
@@ -227,6 +228,14 @@ def _copy(args: argparse.Namespace) -> None:
             client=client,
             **args.parameter,
         )
+
+
+def _dask_client(address: str, timeout: float | None) -> Any:  # noqa: ANN401 - dask ships no types
+    try:
+        from distributed import Client  # noqa: PLC0415 - only where it is asked for
+    except ImportError as exc:
+        raise ImportError("--dask needs a package that is not installed: pip install distributed") from exc
+    return Client(address, timeout=timeout, set_as_default=False)
 
 
 def _open(args: argparse.Namespace) -> Volume:
@@ -356,32 +365,19 @@ def _add_copy_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_sides(parser: argparse.ArgumentParser) -> None:
     """Let options for reading be given for one side of a copy: without a prefix, they are for both."""
-    group = parser.add_argument_group("Options for one of the two places, in addition to those for both")
+    group = parser.add_argument_group("Options for one of the two places, besides those for both")
     for side in _SIDES:
-        _add_place_options(group, f"{side}-")
+        for option, settings in _PLACE_OPTIONS.items():
+            told = f"as --{option}, for {side.upper()} only"
+            group.add_argument(f"--{side}-{option}", **{**settings, "help": told})
 
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("Options for reading")
-    _add_place_options(group)
+    for option, settings in _PLACE_OPTIONS.items():
+        group.add_argument(f"--{option}", **settings)
     group.add_argument("--timeout", type=float, metavar="SECONDS", help="after which a request has failed (default 30)")
     group.add_argument("--attempts", type=int, metavar="N", help="how often a request is sent at most (default 5)")
-
-
-def _add_place_options(group: "argparse._ArgumentGroup", prefix: str = "") -> None:
-    group.add_argument(
-        f"--{prefix}anon",
-        action=argparse.BooleanOptionalAction,
-        help="go without credentials (default: if there are none)",
-    )
-    group.add_argument(
-        f"--{prefix}storage-options",
-        type=_storage_options,
-        action=_Merge,
-        metavar="OPTIONS",
-        help="the filesystem's options, as fsspec has them: a JSON object, @FILE for one in a file, KEY=TEXT, or "
-        "KEY:=JSON; may be given many times",
-    )
 
 
 class _Merge(argparse.Action):
@@ -412,6 +408,22 @@ def _storage_options(text: str) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise argparse.ArgumentTypeError("expected a JSON object, @FILE, KEY=TEXT or KEY:=JSON")
     return options
+
+
+_PLACE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "anon": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "go without credentials (default: if there are none)",
+    },
+    "storage-options": {
+        "type": _storage_options,
+        "action": _Merge,
+        "metavar": "OPTIONS",
+        "help": "the filesystem's options, as fsspec has them: a JSON object, @FILE for one in a file, KEY=TEXT, or "
+        "KEY:=JSON; may be given many times",
+    },
+}
+"""Of a place, apart from what it is done with."""
 
 
 def _key_value(text: str) -> dict[str, Any]:

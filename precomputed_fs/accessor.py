@@ -316,6 +316,9 @@ class StoredChunk(NamedTuple):
     decoded: Callable[[], bytes]
     """Its bytes without compression."""
 
+    name: str
+    """What messages call it."""
+
 
 class FsspecAccessor(Accessor):
     """Access to a pyramid on any protocol that fsspec knows.
@@ -959,12 +962,13 @@ class FsspecAccessor(Accessor):
                 found = None
                 with contextlib.suppress(NotFoundError):
                     found = self._find_alone(key, layout, coords)
-                return [self._used(coords, found, use)]
+                return [use(coords, self._as_stored(found))]
 
             return (functools.partial(fetch, coords) for coords in chunk_coords)
 
         def finish(coords: ChunkCoords, stored: Stored | None) -> _T:
-            return self._used(coords, None if stored is None else self._from_shard(layout, coords, stored), use)
+            found = None if stored is None else self._from_shard(layout, coords, stored)
+            return use(coords, self._as_stored(found))
 
         numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in chunk_coords)
         size = min(self._max_range, range_size)
@@ -972,23 +976,19 @@ class FsspecAccessor(Accessor):
             key, sharding, numbered, finish, window=IN_FLIGHT, gap=min(self._max_gap, size), size=size
         )
 
-    def _used(
-        self, coords: ChunkCoords, found: _Stored | None, use: Callable[[ChunkCoords, StoredChunk | None], _T]
-    ) -> _T:
-        if found is None:
-            return use(coords, None)
-        with self._naming(found.name):
-            return use(coords, self._as_stored(found))
-
-    def _as_stored(self, found: _Stored) -> StoredChunk:
+    def _as_stored(self, found: _Stored | None) -> StoredChunk | None:
         """Tell how a chunk is stored, and undo what is neither gzip nor nothing, or not said to be gzip."""
-        data = found.body.data
+        if found is None:
+            return None
+        data, name = found.body.data, self._location.display(found.name)
         if not found.needs_decoding:
-            return StoredChunk(data, is_gzip=False, was_compressed=False, decoded=lambda: data)
+            return StoredChunk(data, is_gzip=False, was_compressed=False, decoded=lambda: data, name=name)
         if may_be_gzip(data) and (found.shard_gzip or found.told in _TOLD_GZIP):
-            return StoredChunk(data, is_gzip=True, was_compressed=True, decoded=lambda: self._decompressed(found))
-        decoded = self._decompressed(found)
-        return StoredChunk(decoded, is_gzip=False, was_compressed=decoded is not data, decoded=lambda: decoded)
+            undo = functools.partial(self._decoded, found)
+            return StoredChunk(data, is_gzip=True, was_compressed=True, decoded=undo, name=name)
+        decoded = self._decoded(found)
+        was_compressed = decoded is not data
+        return StoredChunk(decoded, is_gzip=False, was_compressed=was_compressed, decoded=lambda: decoded, name=name)
 
     def put_chunk(self, key: str, chunk_coords: ChunkCoords, chunk: StoredChunk, mime_type: str, *, gzip: bool) -> int:
         """Store a chunk of an unsharded scale, whatever there is, as gzip or not.
@@ -1255,22 +1255,19 @@ class FsspecAccessor(Accessor):
     def _decoded(self, found: _Stored) -> bytes:
         if not found.needs_decoding:
             return found.body.data
-        with self._naming(found.name):
-            return self._decompressed(found)
-
-    def _decompressed(self, found: _Stored) -> bytes:
         # Chunks are bytes here, and may be other than `info` says; a bomb is still none.
         limit = MAX_DECODED_SIZE if found.raw_length is None else max(found.raw_length, _SMALL)
-        if found.in_shard:
-            return self._decoded_from_shard(found, limit)
-        return decode(
-            found.body.data,
-            suffix=found.suffix,
-            content_encoding=found.body.content_encoding,
-            raw_length=found.raw_length,
-            limit=limit,
-            sniff=found.sniff,
-        )
+        with self._naming(found.name):
+            if found.in_shard:
+                return self._decoded_from_shard(found, limit)
+            return decode(
+                found.body.data,
+                suffix=found.suffix,
+                content_encoding=found.body.content_encoding,
+                raw_length=found.raw_length,
+                limit=limit,
+                sniff=found.sniff,
+            )
 
     @contextlib.contextmanager
     def _naming(self, name: str) -> Iterator[None]:

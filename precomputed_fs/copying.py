@@ -23,13 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor, StoredChunk
-from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
+from precomputed_fs.codecs import ENCODINGS, Codec, Encoding, codec_for
 from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
     CorruptDataError,
     DataAccessError,
+    InvalidInfoError,
     NotFoundError,
     ReadOnlyError,
 )
@@ -178,7 +179,9 @@ def copy_pyramid(
             stack.callback(accessor.close)  # completes the archive
         place = _Destination(accessor, info, volume.url, gzip)
         state = place.begin(volume, overwrite=overwrite)
-        if state != "whole":
+        if state == "whole":
+            place.forget()
+        else:
             works = [replace(work, resumes=state == "begun") for work in works]
             total = sum(math.prod(work.grid.shape) for work in works)
             shows = volume.progress if progress is None else progress
@@ -186,7 +189,7 @@ def copy_pyramid(
             with accessor.expecting_info(info.to_dict()):
                 for count in _copied(works) if client is None else _copied_on(client, works):
                     bar.add(*count)
-        place.complete()
+            place.complete()
     return Volume(accessor, info, missing=volume.missing, progress=volume.progress)
 
 
@@ -200,8 +203,12 @@ def _opened(source: str | os.PathLike[str] | FsspecAccessor | Volume) -> Volume:
     return open_volume(source)
 
 
-def _row(encoding: str) -> Any:  # noqa: ANN401 - an Encoding, or nothing with its members
-    return ENCODINGS.get(encoding.lower()) or codec_for(encoding, "uint8", 1, {}, "encoding")
+def _row(encoding: str) -> Encoding:
+    row = ENCODINGS.get(encoding.lower())
+    if row is None:
+        message = f"encoding: expected one of {', '.join(ENCODINGS)}, got {encoding!r}"
+        raise ValueError(message)
+    return row
 
 
 def _size(given: Sequence[int]) -> Triple:
@@ -301,8 +308,11 @@ def _plan(volume: Volume, scales: list[Scale], accessor: FsspecAccessor, wish: _
     from precomputed_fs.models import Info  # noqa: PLC0415 - brings pydantic
 
     members = {**volume.info.to_dict(), "scales": [_planned(scale, wish) for scale in scales]}
-    info = Info.parse(members, f"the copy of {volume.url}")
-    info.to_json()  # raises now what it would in the end
+    try:
+        info = Info.parse(members, f"the copy of {volume.url}")
+        info.to_json()  # raises now what it would in the end
+    except InvalidInfoError as exc:
+        raise ValueError(str(exc)) from exc  # not what is there is wrong, but what is wished
     works = []
     for scale, made in zip(scales, info.scales, strict=True):
         source, source_key = volume.accessor_for(scale.key)
@@ -499,11 +509,13 @@ class _Destination:
 
     def complete(self) -> None:
         """Store `info`, and with it say that all chunks are there."""
-        accessor = self.accessor
-        if not accessor.can_read or not self._has_info():
-            accessor.store_file("info", self.info.to_json(), mime_type=_JSON_TYPE)
-        if accessor.can_read:
-            accessor.delete_file(PARTIAL)
+        self.accessor.store_file("info", self.info.to_json(), mime_type=_JSON_TYPE)
+        self.forget()
+
+    def forget(self) -> None:
+        """Delete what was said of a copy that is complete."""
+        if self.accessor.can_read:
+            self.accessor.delete_file(PARTIAL)
 
     def _say(self, more: Mapping[str, Any]) -> None:
         text = json.dumps({**self._record, **more}, indent=2).encode()
@@ -618,7 +630,7 @@ def _copied_on(client: Any, works: Iterable[_Work]) -> Iterator[_Count]:  # noqa
     todo = ((work, part) for work in works for part in _parts(work))
     window = max(_LEAST_IN_FLIGHT, _TASKS_PER_THREAD * sum(client.nthreads().values()))
     waiting = {client.submit(_copy_part, *task, pure=False) for task in itertools.islice(todo, window)}
-    completed = as_completed(waiting)
+    completed = as_completed(waiting, loop=client.loop)
     try:
         for future in completed:
             waiting.discard(future)
@@ -670,7 +682,7 @@ def _copy_shard(work: _Work, part: _Part) -> Iterator[_Count]:
 
             yield from _chunks(work, [part], sink)
     if work.verify:
-        _check_shard(work, part, expected)
+        _check(work, map(work.grid.chunk, part.cells()), expected)
 
 
 def _chunks(work: _Work, parts: Iterable[_Part], sink: _Sink | None) -> Iterator[_Count]:
@@ -706,8 +718,7 @@ def _put(work: _Work, there: Collection[ChunkCoords], coords: ChunkCoords, made:
     if coords not in there:
         size = work.destination.put_chunk(work.key, coords, made.chunk, work.mime_type, gzip=made.gzip)
     if work.verify:
-        for _, data in work.destination.fetch_chunks(work.key, [coords]):
-            _check(work, coords, data, made.fingerprint)
+        _check(work, [coords], {coords: made.fingerprint})
     return size
 
 
@@ -729,7 +740,13 @@ def _look(work: _Work, part: _Part, sink: _Sink | None) -> More:
 def _made(work: _Work, coords: ChunkCoords, stored: StoredChunk) -> _Made:
     """Make a chunk of the copy of the same chunk at the source."""
     if work.recoding is not None:
-        return _encoded(work, coords, work.recoding.decoder.decode(stored.decoded(), Box.of(coords).shape))
+        data = stored.decoded()
+        try:
+            voxels = work.recoding.decoder.decode(data, Box.of(coords).shape)
+        except CorruptDataError as exc:
+            message = f"{stored.name}: {exc}"
+            raise CorruptDataError(message) from exc
+        return _encoded(work, coords, voxels)
     gzip = stored.was_compressed if work.gzip is None else work.gzip and _is_compressible(work)
     return _Made(stored, gzip, _digest(stored.decoded()) if work.verify else b"")
 
@@ -744,7 +761,7 @@ def _encoded(work: _Work, coords: ChunkCoords, voxels: NDArray[Any]) -> _Made:
     except ValueError as exc:
         message = f"{work.display(coords)} cannot be encoded: {exc}"
         raise DataAccessError(message) from exc
-    chunk = StoredChunk(data, is_gzip=False, was_compressed=False, decoded=lambda: data)
+    chunk = StoredChunk(data, is_gzip=False, was_compressed=False, decoded=lambda: data, name=work.display(coords))
     fingerprint = _voxel_digest(voxels) if work.verify and encoder.lossless else b""
     return _Made(chunk, work.gzip is not False and _is_compressible(work), fingerprint)
 
@@ -891,31 +908,24 @@ def _shard(grid: ChunkGrid, sharding: Sharding, cell: Triple) -> int:
 # ----------------------------------------------------------------------------- what was copied
 
 
-def _check_shard(work: _Work, part: _Part, expected: Mapping[ChunkCoords, bytes]) -> None:
-    """Read a shard back, and see that it has just the chunks that it is to have."""
-    wanted = (work.grid.chunk(cell) for cell in part.cells())
+def _check(work: _Work, wanted: Iterable[ChunkCoords], expected: Mapping[ChunkCoords, bytes]) -> None:
+    """Read chunks of the copy back, and see that these are the expected ones, and no others."""
 
-    def check(coords: ChunkCoords, data: bytes | None) -> None:
-        if data is not None or coords in expected:
-            _check(work, coords, data, expected.get(coords))
+    def fingerprint(coords: ChunkCoords, data: bytes | None) -> bytes | None:
+        if data is None or work.recoding is None:
+            return None if data is None else _digest(data)
+        encoder = work.recoding.encoder
+        voxels = encoder.decode(data, Box.of(coords).shape)
+        return _voxel_digest(voxels) if encoder.lossless else b""
 
-    for _ in work.destination.fetch_chunks(work.key, wanted, decode=check, in_flight=work.in_flight):
-        pass
-
-
-def _check(work: _Work, coords: ChunkCoords, data: bytes | None, fingerprint: bytes | None) -> None:
-    if data is None or fingerprint is None:
-        what = "is not there" if data is None else "is there, and not at the source"
-        message = f"{work.display(coords)} {what}, after it was copied"
-        raise CorruptDataError(message)
-    if work.recoding is None:
-        read = _digest(data)
-    else:
-        voxels = work.recoding.encoder.decode(data, Box.of(coords).shape)
-        read = _voxel_digest(voxels) if fingerprint else b""
-    if read != fingerprint:
-        message = f"{work.display(coords)}: what is read back is not what was copied"
-        raise CorruptDataError(message)
+    there = work.destination.fetch_chunks(work.key, wanted, decode=fingerprint, in_flight=work.in_flight)
+    for coords, found in there:
+        if found != expected.get(coords):
+            what = "what is read back is not what was copied"
+            if found is None or coords not in expected:
+                what = "it is not there" if found is None else "it is there, and not at the source"
+            message = f"{work.display(coords)}: {what}"
+            raise CorruptDataError(message)
 
 
 def _digest(data: bytes) -> bytes:
