@@ -1081,7 +1081,7 @@ class FsspecAccessor(Accessor):
         return any(name.rpartition("/")[2] in listed for name in names)
 
     def has_data(self, key: str) -> bool:
-        """Tell whether a scale has chunks or shards, by any `info`; False where names cannot be listed."""
+        """Tell whether a scale has chunks or shards, by any `info`."""
         return any(self._data_names(f"{self._to_read(key)}/", 0))
 
     def delete_data(self, key: str) -> None:
@@ -1091,14 +1091,8 @@ class FsspecAccessor(Accessor):
         ------
         DataAccessError
             If too many other objects are among them.
-        ReadOnlyError
-            If names cannot be listed.
         """
-        folder = f"{self._to_write(key)}/"
-        if self._store.scheme.list_names is None:
-            message = f"{self._location.display(key)}: what is there cannot be listed here; delete it first"
-            raise ReadOnlyError(message)
-        self._delete_data(folder, 0)
+        self._delete_data(f"{self._to_write(key)}/", 0)
         self._scales.pop(key, None)
 
     def _delete_data(self, folder: str, depth: int) -> bool:

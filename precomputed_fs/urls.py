@@ -70,6 +70,16 @@ class Copies(NamedTuple):
     """``(fs, path, data)``: keep a copy, complete from its first moment on."""
 
 
+def _list_any(fs: Filesystem, prefix: str, limit: int) -> list[str]:
+    """List as any filesystem can: a whole folder at once."""
+    try:
+        listed = fs.ls(prefix.rpartition("/")[0], detail=False)
+    except FileNotFoundError:
+        return []
+    start = prefix.rpartition("/")[2]
+    return [name for name in _last_parts(listed) if name.startswith(start)][:limit]
+
+
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """One row of the table: what is particular to a protocol.
@@ -130,9 +140,9 @@ class Scheme:
     read: Callable[[Filesystem, str], bytes] | None = None
     """A better way than ``cat_file`` to read a whole object."""
 
-    list_names: Callable[[Filesystem, str, int], Any] | None = None
+    list_names: Callable[[Filesystem, str, int], Any] | None = _list_any
     """``(fs, prefix, limit)``: the last parts of some names that begin with the prefix, down to the
-    next ``/``, in one request; nothing where no request of the protocol does that."""
+    next ``/``, in one request; None where no request of the protocol does that."""
 
     has_host: bool = True
     """Whether the first part of a path names a bucket or host, or is the root, and no folder."""
@@ -174,15 +184,6 @@ def _list_local(_fs: Filesystem, prefix: str, limit: int) -> list[str]:
             return list(itertools.islice((entry.name for entry in entries if entry.name.startswith(start)), limit))
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _list_memory(fs: Filesystem, prefix: str, limit: int) -> list[str]:
-    try:
-        listed = fs.ls(prefix.rpartition("/")[0], detail=False)
-    except FileNotFoundError:
-        return []
-    start = prefix.rpartition("/")[2]
-    return [name for name in _last_parts(listed) if name.startswith(start)][:limit]
 
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -623,6 +624,7 @@ _HTTP = Scheme(
     writable=_never,
     defaults=_defaults_http,
     requests=_requests_http,
+    list_names=None,
     cheap_misses=False,
     remote=True,
 )
@@ -695,7 +697,6 @@ _ZIP = Scheme(
 SCHEMES: Mapping[str, Scheme] = {
     "file": _LOCAL,
     "local": _LOCAL,
-    "memory": Scheme(list_names=_list_memory),
     "http": _HTTP,
     "https": _HTTP,
     "s3": _S3,
