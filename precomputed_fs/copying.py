@@ -687,29 +687,47 @@ def _copy_shard(work: _Work, part: _Part) -> Iterator[_Count]:
 
 def _chunks(work: _Work, parts: Iterable[_Part], sink: _Sink | None) -> Iterator[_Count]:
     """Get the chunks of some parts to a sink; without one, each to an object of its own, if it is not there."""
-    if work.source_grid == work.grid:
+    recoding = work.recoding
+    if recoding is None or work.source_grid == work.grid:
         limit = work.in_flight
         jobs: Iterator[Job] = (functools.partial(_look, work, part, sink) for part in parts)
     else:
         limit = _BLOCKS
         blocks = itertools.chain.from_iterable(part.blocks(_block_shape(work)) for part in parts)
-        jobs = (functools.partial(_cut, work, block, sink) for block in blocks)
+        jobs = (functools.partial(_cut, work, recoding, block, sink) for block in blocks)
     for counts in work.store.run_many(jobs, limit):
         yield from counts
 
 
-def _to_do(work: _Work, part: _Part, sink: _Sink | None) -> tuple[list[ChunkCoords], _Sink, _Count]:
-    """Find out which chunks of a part are to be made, where they go, and what is done."""
+class _ToDo(NamedTuple):
+    """What is to be done of a part."""
+
+    wanted: Sequence[ChunkCoords]
+    there: Collection[ChunkCoords]
+    """Those of them that are only verified."""
+
+    sink: _Sink
+    done: _Count
+
+    def absent(self, work: _Work, coords: ChunkCoords) -> _Count:
+        """Count a chunk that is absent at the source, and so in the copy."""
+        if coords in self.there:
+            raise _wrong(work, coords, "it is there, and not at the source")
+        return _Count(1, 0)
+
+
+def _to_do(work: _Work, part: _Part, sink: _Sink | None) -> _ToDo:
+    """Find out which chunks of a part are to be made, and where they go."""
     wanted = [work.grid.chunk(cell) for cell in part.cells()]
     if sink is not None:
-        return wanted, sink, _Count(0, 0)
-    there: Collection[ChunkCoords] = ()
+        return _ToDo(wanted, (), sink, _Count(0, 0))
+    there = frozenset[ChunkCoords]()
     if work.resumes:
-        there = set(wanted).difference(work.destination.missing_chunks(work.key, wanted))
+        there = frozenset(wanted).difference(work.destination.missing_chunks(work.key, wanted))
     sink = functools.partial(_put, work, there)
     if work.verify:
-        return wanted, sink, _Count(0, 0)
-    return [coords for coords in wanted if coords not in there], sink, _Count(len(there), 0)
+        return _ToDo(wanted, there, sink, _Count(0, 0))
+    return _ToDo([coords for coords in wanted if coords not in there], (), sink, _Count(len(there), 0))
 
 
 def _put(work: _Work, there: Collection[ChunkCoords], coords: ChunkCoords, made: _Made) -> int:
@@ -727,14 +745,16 @@ def _put(work: _Work, there: Collection[ChunkCoords], coords: ChunkCoords, made:
 
 def _look(work: _Work, part: _Part, sink: _Sink | None) -> More:
     """Return the jobs that copy the chunks of a part that are not there."""
-    wanted, sink, done = _to_do(work, part, sink)
+    todo = _to_do(work, part, sink)
 
     def use(coords: ChunkCoords, stored: StoredChunk | None) -> _Count:
-        return _Count(1, 0 if stored is None else sink(coords, _made(work, coords, stored)))
+        if stored is None:
+            return todo.absent(work, coords)
+        return _Count(1, todo.sink(coords, _made(work, coords, stored)))
 
     range_size = max(1, _BYTES_IN_FLIGHT // work.in_flight)
-    jobs = work.source.stored_chunk_jobs(work.source_key, wanted, use, range_size=range_size)
-    return More([lambda: [done], *jobs])
+    jobs = work.source.stored_chunk_jobs(work.source_key, todo.wanted, use, range_size=range_size)
+    return More([lambda: [todo.done], *jobs])
 
 
 def _made(work: _Work, coords: ChunkCoords, stored: StoredChunk) -> _Made:
@@ -746,16 +766,12 @@ def _made(work: _Work, coords: ChunkCoords, stored: StoredChunk) -> _Made:
         except CorruptDataError as exc:
             message = f"{stored.name}: {exc}"
             raise CorruptDataError(message) from exc
-        return _encoded(work, coords, voxels)
+        return _encoded(work, work.recoding.encoder, coords, voxels)
     gzip = stored.was_compressed if work.gzip is None else work.gzip and _is_compressible(work)
     return _Made(stored, gzip, _digest(stored.decoded()) if work.verify else b"")
 
 
-def _encoded(work: _Work, coords: ChunkCoords, voxels: NDArray[Any]) -> _Made:
-    if work.recoding is None:
-        message = "nothing is to be encoded"
-        raise ValueError(message)
-    encoder = work.recoding.encoder
+def _encoded(work: _Work, encoder: Codec, coords: ChunkCoords, voxels: NDArray[Any]) -> _Made:
     try:
         data = encoder.encode(voxels)
     except ValueError as exc:
@@ -773,33 +789,29 @@ def _is_compressible(work: _Work) -> bool:
 # -------------------------------------------------------------------------- another grid
 
 
-def _cut(work: _Work, part: _Part, sink: _Sink | None) -> list[_Count]:
+def _cut(work: _Work, recoding: _Recoding, part: _Part, sink: _Sink | None) -> list[_Count]:
     """Copy a block of chunks that are cut otherwise than at the source."""
-    wanted, sink, done = _to_do(work, part, sink)
-    if not wanted:
-        return [done]
-    boxes = [Box.of(coords) for coords in wanted]
-    start = _extreme(min, [box.start for box in boxes])
-    stop = _extreme(max, [box.stop for box in boxes])
-    box = Box(start, stop)
-    voxels, is_there = _read(work, box)
+    todo = _to_do(work, part, sink)
+    if not todo.wanted:
+        return [todo.done]
+    boxes = [Box.of(coords) for coords in todo.wanted]
+    box = Box(_extreme(min, [box.start for box in boxes]), _extreme(max, [box.stop for box in boxes]))
+    voxels, is_there = _read(work, recoding.decoder, box)
 
     def store(coords: ChunkCoords) -> _Count:
         inner = Box.of(coords)
         if not is_there(inner):
-            return _Count(1, 0)
-        return _Count(1, sink(coords, _encoded(work, coords, voxels[_relative(inner, start)])))
+            return todo.absent(work, coords)
+        made = _encoded(work, recoding.encoder, coords, voxels[_relative(inner, box.start)])
+        return _Count(1, todo.sink(coords, made))
 
-    jobs = (functools.partial(store, coords) for coords in wanted)
-    return [done, *work.store.run_many(jobs, work.in_flight)]
+    jobs = (functools.partial(store, coords) for coords in todo.wanted)
+    return [todo.done, *work.store.run_many(jobs, work.in_flight)]
 
 
-def _read(work: _Work, box: Box) -> tuple[NDArray[Any], Callable[[Box], bool]]:
+def _read(work: _Work, decoder: Codec, box: Box) -> tuple[NDArray[Any], Callable[[Box], bool]]:
     """Read a box of voxels, and find out in which boxes any of its chunks is not absent."""
-    if work.recoding is None:
-        message = "nothing is to be decoded"
-        raise ValueError(message)
-    decoder, grid = work.recoding.decoder, work.source_grid
+    grid = work.source_grid
     voxels = np.zeros((*box.shape, decoder.num_channels), decoder.dtype, order="F")
     cells = _cells(grid, box)
     present = np.zeros(cells.shape, bool)
@@ -924,8 +936,11 @@ def _check(work: _Work, wanted: Iterable[ChunkCoords], expected: Mapping[ChunkCo
             what = "what is read back is not what was copied"
             if found is None or coords not in expected:
                 what = "it is not there" if found is None else "it is there, and not at the source"
-            message = f"{work.display(coords)}: {what}"
-            raise CorruptDataError(message)
+            raise _wrong(work, coords, what)
+
+
+def _wrong(work: _Work, coords: ChunkCoords, what: str) -> CorruptDataError:
+    return CorruptDataError(f"{work.display(coords)}: {what}")
 
 
 def _digest(data: bytes) -> bytes:

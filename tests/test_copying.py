@@ -978,6 +978,21 @@ def test_verifying_includes_what_an_earlier_run_has_copied(
         copy_pyramid(volume, tmp_path / "b", verify=True, **wish)
 
 
+@pytest.mark.parametrize("wish", [{}, {"chunk_size": (16, 16, 20)}], ids=["moved", "cut"])
+def test_verifying_finds_what_is_not_at_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: dict[str, Any]
+) -> None:
+    volume = make(tmp_path / "a", scales=1)
+    failing_after(2, monkeypatch)
+    with pytest.raises(DataAccessError, match="the disk is full"):
+        copy_pyramid(volume, tmp_path / "b", **wish)
+    monkeypatch.undo()
+    name = f"-5-11_7-23_100-{120 if wish else 116}.gz"
+    (tmp_path / "b" / KEY / name).write_bytes(gzip.compress(bytes(16 * 16 * (20 if wish else 16))))
+    with pytest.raises(CorruptDataError, match=f"{tmp_path}/b/{KEY}/.*is there, and not at the source"):
+        copy_pyramid(volume, tmp_path / "b", verify=True, **wish)
+
+
 def test_verifying_what_is_encoded_with_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = make(tmp_path / "a", scales=1)
     copy_pyramid(volume, tmp_path / "b", encoding="jpeg", verify=True)
