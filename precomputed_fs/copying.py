@@ -978,6 +978,6 @@ def _readable(size: float) -> str:
     """
     for unit in ("B", "kB", "MB"):
         if size < 1000:  # noqa: PLR2004 - as units are
-            return f"{size:.3g} {unit}"
+            return f"{size:.1f} {unit}"
         size /= 1000
-    return f"{size:.3g} GB"
+    return f"{size:.1f} GB"

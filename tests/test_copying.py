@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 60.0
 OFFSET = (-5, 7, 100)
+WRITE = ObjectStore.write
 KEY = "8_8_8"
 MURMUR = {
     "@type": "neuroglancer_uint64_sharded_v1",
@@ -355,6 +356,21 @@ def test_tensorstore_reads_what_was_written(tmp_path: Path, stored: str, wish: s
     for i, scale in enumerate(volume):
         np.testing.assert_array_equal(read(tmp_path / "b", i), scale[...])
     assert not (tmp_path / "b" / PARTIAL).exists()
+
+
+@pytest.mark.parametrize("wish", ["plain", "murmur", "wrapped", "larger", "larger in shards", "cut and scattered"])
+@pytest.mark.parametrize("stored", ["plain", "identity"])
+def test_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str, wish: str) -> None:
+    """What is cut into pieces in the large is cut here, too."""
+    for name, value in {"_GROUP": 7, "_GROUP_BITS": 2, "_BLOCK_BYTES": 100_000, "_SCATTERED": 13}.items():
+        monkeypatch.setattr(f"precomputed_fs.copying.{name}", value)
+    volume = make(tmp_path / "a", scales=1, **STORED[stored])
+    failing_after(0 if wish == "larger in shards" else 1, monkeypatch)  # that is one shard
+    with pytest.raises(DataAccessError, match="the disk is full"):
+        copy_pyramid(tmp_path / "a", tmp_path / "b", **WISHES[wish])
+    monkeypatch.setattr(ObjectStore, "write", WRITE)
+    copy_pyramid(tmp_path / "a", tmp_path / "b", **WISHES[wish])
+    np.testing.assert_array_equal(read(tmp_path / "b"), volume[0][...])
 
 
 @pytest.mark.parametrize(
@@ -814,6 +830,53 @@ def test_a_part_of_another_copy_is_not_mixed(tmp_path: Path, monkeypatch: pytest
     assert len(list((tmp_path / "b" / KEY).glob("*_*_*"))) == len(present(str(tmp_path / "a")))
 
 
+@pytest.mark.parametrize("said", [b"{", b"[]", b"{}", b"\xff"])
+def test_whatever_else_is_said_is_not_this_copy(tmp_path: Path, said: bytes) -> None:
+    volume = make(tmp_path / "a", scales=1)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / PARTIAL).write_bytes(said)
+    with pytest.raises(AlreadyExistsError, match="a copy of something to here was begun"):
+        copy_pyramid(volume, tmp_path / "b")
+    copied = copy_pyramid(volume, tmp_path / "b", overwrite=True)
+    np.testing.assert_array_equal(copied[0][..., 0], voxels_of())
+
+
+def test_to_where_nothing_may_be_listed(
+    make_pyramid: Callable[[str], Pyramid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 says 403, not 404, of what is absent to who may not list."""
+    there = make_pyramid("s3")
+    volume = make(tmp_path, scales=1)
+    listing, reading = ObjectStore.list_names, ObjectStore.read
+
+    def denied(self: ObjectStore, name: str, *args: Any) -> Any:
+        if self.location.links[0].protocol == "file":
+            return listing(self, name, *args)
+        raise AccessDeniedError(name)
+
+    def denying(self: ObjectStore, name: str, *args: Any) -> Any:
+        try:
+            return reading(self, name, *args)
+        except NotFoundError as exc:
+            if self.location.links[0].protocol == "file":
+                raise
+            raise AccessDeniedError(name) from exc
+
+    failing_after(10, monkeypatch)
+    monkeypatch.setattr(ObjectStore, "list_names", denied)
+    monkeypatch.setattr(ObjectStore, "read", denying)
+    with pytest.raises(DataAccessError, match="the disk is full"):
+        copy_pyramid(volume, there.url, storage_options=there.storage_options, gzip=True)
+    monkeypatch.setattr(ObjectStore, "write", WRITE)
+    before = settled(there)
+    there.server.log.clear()
+    copy_pyramid(volume, there.url, storage_options=there.storage_options, gzip=True)
+    puts = [entry.path for entry in there.server.log.entries() if entry.method == "PUT"]
+    assert not any(path.endswith(tuple(name for name in before if name.startswith(KEY))) for path in puts)
+    monkeypatch.undo()
+    assert present(there.url, storage_options=there.storage_options) == present(str(tmp_path))
+
+
 def test_clearing_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a run that was ended while it deleted has left is of the old pyramid."""
     volume = make(tmp_path / "a", scales=1)
@@ -877,6 +940,17 @@ def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
     for wish in ({"encoding": "png"}, {"chunk_size": (32, 32, 32)}):
         with pytest.raises(CorruptDataError, match=rf"{tmp_path}/a/{KEY}/27-43_39-55_116-132"):
             copy_pyramid(tmp_path / "a", tmp_path / f"b{len(wish)}", overwrite=True, **wish)
+
+
+def test_a_chunk_that_cannot_be_encoded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = make(tmp_path / "a", scales=1)
+
+    def refuse(*_: Any) -> bytes:
+        raise ValueError("too many colours")
+
+    monkeypatch.setattr(Codec, "encode", refuse)
+    with pytest.raises(DataAccessError, match=rf"{tmp_path}/b/{KEY}/.* cannot be encoded: too many colours"):
+        copy_pyramid(volume, tmp_path / "b", encoding="png")
 
 
 CHILD = """
