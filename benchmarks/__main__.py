@@ -5,9 +5,8 @@ seconds, all settings that were tried and the reasons for what is missing. Times
 which the systems take turns, each in a process of its own; of a peer's settings the best one counts. Results are
 compared with the source voxel by voxel. `~`: of less runs, as the best peer is much faster; see `benchmarks.rounds`.
 
-All processes run with NUMPY_MADVISE_HUGEPAGE=0, unless it is set: with huge pages, in some virtual machines, fresh
-memory costs some runs half a second and others nothing. Where it does not, that is faster for all who use NumPy's
-memory (of 128 MiB from disk: ours 0.12 s for 0.16 s), which tensorstore does not.
+NumPy asks for huge pages, as it does for its users (tensorstore does not). In some virtual machines that costs a run in
+ten half a second: `NUMPY_MADVISE_HUGEPAGE=0 make bench` is without.
 
 The servers are nginx, on this machine and its processors; `30 ms` is what each request waits there, without blocking.
 """

@@ -88,7 +88,6 @@ def environment() -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": S3_SECRET,
         "AWS_SESSION_TOKEN": "",
         "AWS_DEFAULT_REGION": S3_REGION,
-        "NUMPY_MADVISE_HUGEPAGE": os.environ.get("NUMPY_MADVISE_HUGEPAGE", "0"),
     }
 
 

@@ -8,6 +8,7 @@ from precomputed_fs.accessor import (
     get_accessor_for_url,
 )
 from precomputed_fs.copying import copy_pyramid
+from precomputed_fs.doctor import doctor
 from precomputed_fs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -36,6 +37,7 @@ __all__ = [
     "convert_file_url_to_pathname",
     "copy_pyramid",
     "create_volume",
+    "doctor",
     "get_accessor_for_url",
     "open_volume",
     "serve",

@@ -31,6 +31,7 @@ from precomputed_fs import (
     open_volume,
 )
 from precomputed_fs.codecs import ENCODINGS
+from precomputed_fs.doctor import READERS, SAMPLES
 from precomputed_fs.errors import (
     AccessDeniedError,
     CorruptDataError,
@@ -49,6 +50,7 @@ _ACCESSOR_OPTIONS = ("anon", "storage_options", "timeout", "attempts")
 _WRITING_OPTIONS = ("flat", "compresslevel")
 _SIDES = ("source", "destination")
 
+_CANNOT_OPEN = 6  # a reader, as `doctor` says
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells have it
 _EXIT_CODES: Mapping[type[Exception], int] = {  # the first that fits counts
     NotFoundError: 3,
@@ -72,6 +74,7 @@ exit codes:
   3    not there: the store, or `info`, says so
   4    access denied
   5    the data, or `info`, is damaged
+  {_CANNOT_OPEN}    doctor: a reader that was asked about cannot open it, or not all of it
   {_INTERRUPTED}  interrupted
   {_BROKEN_PIPE}  who reads the output has left
 """
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            args.command(args)
+            code: int | None = args.command(args)
             sys.stdout.flush()
         except KeyboardInterrupt:
             return _INTERRUPTED
@@ -96,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except tuple(_EXIT_CODES) as exc:
             _say(f"error: {exc}")
             return next(code for kind, code in _EXIT_CODES.items() if isinstance(exc, kind))
-    return 0
+    return code or 0
 
 
 def _say(message: str) -> None:
@@ -238,6 +241,18 @@ def _dask_client(address: str, timeout: float | None) -> Any:  # noqa: ANN401 - 
     return Client(address, timeout=timeout, set_as_default=False)
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    report = precomputed_fs.doctor(
+        args.url, samples=args.samples, time_limit=args.time_limit, **_accessor_options(args)
+    )
+    if args.json:
+        _print_json(report.to_dict())
+    else:
+        print(report)
+    asked = args.reader or list(report.verdicts)
+    return 0 if all(report[reader].ok for reader in asked) else _CANNOT_OPEN
+
+
 def _open(args: argparse.Namespace) -> Volume:
     return open_volume(args.url, **_accessor_options(args))
 
@@ -283,7 +298,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(
-        name: str, command: Callable[[argparse.Namespace], None], text: str, *, urls: Mapping[str, str] = _URL
+        name: str, command: Callable[[argparse.Namespace], int | None], text: str, *, urls: Mapping[str, str] = _URL
     ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         made.set_defaults(command=command)
@@ -326,6 +341,15 @@ def _parser() -> argparse.ArgumentParser:
         urls={"source": "where the pyramid is: a path, or any fsspec URL", "destination": "where to copy it"},
     )
     _add_copy_options(copy)
+    doctor = add("doctor", _doctor, "find out which readers can open a pyramid, and if one cannot, why not")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument(
+        "--reader", action="append", choices=READERS, help="judge by this one; may be given many times (default: all)"
+    )
+    doctor.add_argument("--samples", type=int, default=SAMPLES, help=f"chunks of each scale (default {SAMPLES})")
+    doctor.add_argument(
+        "--time-limit", type=float, default=60.0, metavar="SECONDS", help="report what is known then (default 60)"
+    )
 
     for command in commands.choices.values():
         _add_reading_options(command)

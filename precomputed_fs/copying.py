@@ -16,7 +16,7 @@ import time
 import warnings
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -167,6 +167,9 @@ def copy_pyramid(
         accessor = FsspecAccessor(destination, **options)
     wish = _Wish(encoding, parameters, None if chunk_size is None else _size(chunk_size), sharding, gzip, verify=verify)
     _check_writable(accessor, wish)
+    if client is not None and not accessor.can_read:
+        message = f"{accessor.url}: an archive is written by one process: client=None"
+        raise ValueError(message)
     info, works = _plan(volume, _chosen(volume, scales), accessor, wish)
     for work in works:
         _check_apart(volume, work)
@@ -281,6 +284,9 @@ class _Work:
 
     resumes: bool = False
     """Whether an earlier run has copied some of it."""
+
+    home: int = field(default_factory=os.getpid)
+    """The process that it was planned in."""
 
     @property
     def store(self) -> FsspecAccessor:
@@ -646,6 +652,11 @@ def _copied_on(client: Any, works: Iterable[_Work]) -> Iterator[_Count]:  # noqa
 
 def _copy_part(work: _Work, part: _Part) -> _Count:
     """Copy what one task is to: to be called anywhere, and any number of times."""
+    if work.home != os.getpid():
+        for location in (work.source.location, work.destination.location):
+            if any(link.protocol == "memory" for link in location.links):
+                message = f"{location.display()}: memory is of one process alone, and this is another one"
+                raise ValueError(message)
     counts = list(_copy_parts(work, [part]))
     return _Count(sum(count.chunks for count in counts), sum(count.size for count in counts))
 

@@ -27,7 +27,8 @@ _QUICK = 2e-4  # seconds, of a job that is better run than handed to a thread
 _TURN = 1e-3  # seconds of such jobs, after which their results are handed over
 _PATIENCE = 2e-3  # seconds that are spent on jobs before it is known that they are not quick
 _SHARE = 0.25  # of what is under way, that is handed over at once when it has ended
-_MOMENT = 2e-3  # seconds, after which it is handed over anyway
+_MOMENT = 2e-3  # seconds, in which something should have come
+_WHILE = 8e-3  # seconds, that those who have ended wait for others
 _LONGEST_MOMENT = 0.05  # seconds, when nothing has come for long
 _MOST_CORES = 16  # that threads share: a few of them have Python busy
 _FEWEST = 4  # threads, one of which may wait while another computes
@@ -162,21 +163,34 @@ class Crew:
         self.remote = remote
         self.size = max(_FEWEST, 2 * _CORES)
         self._wait = math.inf
+        self._lock = threading.Lock()
+        self._waited, self._computed, self._measured = math.inf, 0.0, 0
 
     def grow(self) -> None:
         """Let there be more threads, as nothing has come for a moment."""
         if self.remote:
             self.size = min(2 * self.size, _MOST)
 
-    def adapt(self, waited: float, computed: float) -> None:
-        """Let there be as many threads as keep the cores busy while jobs wait and compute for so many seconds.
+    def note(self, waited: float, computed: float) -> None:
+        """Tell for how many seconds a job has waited and computed."""
+        with self._lock:
+            self._waited = min(self._waited, waited)
+            self._computed += computed
+            self._measured += 1
 
-        Jobs wait for each other, too, the longer the more there are: a longer wait is believed by and by.
+    def adapt(self, at_work: int) -> None:
+        """Let there be as many threads as keep the cores busy while jobs wait and compute as they do.
+
+        Jobs wait for each other, too, the longer the more there are: of as many as are at work, one
+        waited for the server alone; and a longer wait is believed by and by.
         """
-        if self.remote:
-            self._wait = min(waited, _BELIEVED * self._wait)
-            wanted = min(_CORES, _MOST_CORES) * (1 + self._wait / max(computed, _LEAST_COMPUTED))
-            self.size = max(_FEWEST, min(math.ceil(wanted), _MOST))
+        with self._lock:
+            if self.remote and self._measured >= max(_SAMPLE, at_work):
+                self._wait = min(self._waited, _BELIEVED * self._wait)
+                computed = self._computed / self._measured
+                wanted = min(_CORES, _MOST_CORES) * (1 + self._wait / max(computed, _LEAST_COMPUTED))
+                self.size = max(_FEWEST, min(math.ceil(wanted), _MOST))
+                self._waited, self._computed, self._measured = math.inf, 0.0, 0
 
 
 class Flight:
@@ -200,7 +214,6 @@ class Flight:
         self._under_way = 0
         self._at_work = 0  # threads
         self._busy = 0  # those of them that do not just wait
-        self._waited, self._computed, self._measured = math.inf, 0.0, 0
         self._needs_threads = crew.remote
         self._run_here, self._seconds_here = 0, 0.0
 
@@ -231,7 +244,10 @@ class Flight:
             self._under_way -= len(ended)
         for _, error in ended:
             if error is not None:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error, ended  # its traceback has this frame, which would keep all that it knows
         return [result for result, _ in ended]
 
     def cancel(self) -> None:
@@ -285,12 +301,12 @@ class Flight:
             self._crew.grow()
             self._call_threads()
             moment = min(1.1 * moment, _LONGEST_MOMENT)  # many flights that wait would wake up all the time
+        if not self._enough.is_set():
+            self._enough.wait(_WHILE)  # each hand-over takes the interpreter from those who work
 
     def _call_threads(self) -> None:
         with self._lock:
-            if self._measured >= max(_SAMPLE, self._at_work):  # of so many, one waited for the server alone
-                self._crew.adapt(self._waited, self._computed / self._measured)
-                self._waited, self._computed, self._measured = math.inf, 0.0, 0
+            self._crew.adapt(self._at_work)
             missing = min(self._crew.size - self._at_work, len(self._todo))
             self._at_work += max(0, missing)
         for _ in range(missing):
@@ -334,12 +350,11 @@ class Flight:
             error = exc
         computed = time.thread_time() - began_computing
         waited = time.perf_counter() - began - computed
+        self._crew.note(waited, computed)
         with self._lock:
-            self._waited = min(self._waited, waited)
-            self._computed += computed
-            self._measured += 1
             self._ended.append((result, error))
             self._look()
+        del error  # its traceback has this frame
 
     @contextlib.contextmanager
     def _engaged(self) -> Iterator[None]:

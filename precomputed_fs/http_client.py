@@ -38,6 +38,8 @@ _MOST_DIGITS = 16  # of a length
 _URL = re.compile(r"(https?://[^/?#\s]+)([!-\"$-~]*)")  # what is to be sent has no blank, fragment or bare letter
 _STATUS_LINE = re.compile(r"HTTP/1\.(\d) ([1-9]\d\d)(?: (.*))?", re.ASCII)
 _NOT_QUOTED = "a URL is to be quoted"
+_SO_MEMINFO = 55  # Linux: how much memory is taken, first of all by what was received and not read; also by an end
+_NOTHING_RECEIVED = bytes(4)
 _HAS_SOCKET_TIMEOUT = sys.platform == "linux"  # MSG_WAITALL and Python's own timeouts exclude each other
 
 
@@ -174,7 +176,7 @@ def _idle_one(kept: "collections.deque[_Connection]") -> "_Connection | None":
     with contextlib.suppress(IndexError):
         while True:
             connection = kept.pop()
-            if connection.is_silent():
+            if connection.reader.is_silent():
                 return connection
             connection.close()
     return None
@@ -224,8 +226,8 @@ class _Reader(Protocol):
     def read(self, size: int, /) -> bytes:
         """Read some, but at most so many bytes; none at the end."""
 
-    def has_more(self) -> bool:
-        """Tell whether more was taken from the socket than was read."""
+    def is_silent(self) -> bool:
+        """Tell whether there is nothing to read: neither the end, nor what nobody asked for."""
 
 
 class _PeekingReader:
@@ -244,8 +246,12 @@ class _PeekingReader:
     def read(self, size: int, /) -> bytes:
         return self._receive(size, socket.MSG_WAITALL)
 
-    def has_more(self) -> bool:
-        return False
+    def is_silent(self) -> bool:
+        # `poll` would tell, too, and let another thread take the interpreter each time.
+        try:
+            return self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, len(_NOTHING_RECEIVED)) == _NOTHING_RECEIVED
+        except OSError:
+            return _has_nothing(self._sock)
 
     def _receive(self, size: int, flags: int) -> bytes:
         try:
@@ -272,8 +278,16 @@ class _BufferingReader:
         part, self._ahead = self._ahead[:size], self._ahead[size:]
         return part or self._sock.recv(min(size, _RECORD))
 
-    def has_more(self) -> bool:
-        return bool(self._ahead) or self._pending() > 0
+    def is_silent(self) -> bool:
+        return not self._ahead and not self._pending() and _has_nothing(self._sock)
+
+
+def _has_nothing(sock: socket.socket) -> bool:
+    if not hasattr(select, "poll"):
+        return not select.select([sock], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return not poll.poll(0)
 
 
 class _Connection:
@@ -282,18 +296,7 @@ class _Connection:
     def __init__(self, sock: socket.socket, reader: _Reader) -> None:
         self.is_reusable = False
         self._sock = sock
-        self._reader = reader
-        if hasattr(select, "poll"):
-            self._poll = select.poll()
-            self._poll.register(sock, select.POLLIN)
-
-    def is_silent(self) -> bool:
-        """Tell whether there is nothing to read: neither the end, nor what nobody asked for."""
-        if self._reader.has_more():
-            return False
-        if hasattr(select, "poll"):
-            return not self._poll.poll(0)
-        return not select.select([self._sock], [], [], 0)[0]
+        self.reader = reader
 
     def ask(self, request: _Request) -> Answer:
         self.is_reusable = False
@@ -363,7 +366,7 @@ class _Connection:
         parts: list[bytes] = []
         left = size
         while left:
-            part = self._reader.read(min(left, _READ_AT_ONCE))
+            part = self.reader.read(min(left, _READ_AT_ONCE))
             if not part:
                 raise http.client.IncompleteRead(b"".join(parts), left)
             parts.append(part)
@@ -372,7 +375,7 @@ class _Connection:
 
     def _read_rest(self) -> bytes:
         parts = []
-        while part := self._reader.read(_DISCARDED):
+        while part := self.reader.read(_DISCARDED):
             parts.append(part)
         return b"".join(parts)
 
@@ -380,12 +383,12 @@ class _Connection:
         """Read up to a mark, and return what is before it: at most as many bytes."""
         got = b""
         while True:
-            seen = self._reader.peek(_PEEKED)
+            seen = self.reader.peek(_PEEKED)
             if not seen:
                 raise _ClosedError if first and not got else http.client.IncompleteRead(got)
             place = (got + seen).find(mark)
             end = len(got) + len(seen) if place < 0 else place + len(mark)
-            got += self._reader.read(end - len(got))
+            got += self.reader.read(end - len(got))
             if place >= 0 and place <= limit:
                 return got[:place]
             if len(got) > limit + len(mark):

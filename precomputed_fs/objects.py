@@ -283,7 +283,10 @@ class ObjectStore:
             return connection.transport
         except Exception as exc:  # noqa: BLE001 - each becomes one of ours
             error = self._error("open", "", exc)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # see `_attempt`
 
     def _attempt(self, verb: str, name: str, operation: Callable[[Transport, str], _T]) -> _T:
         connection = self._connection
@@ -294,7 +297,10 @@ class ObjectStore:
                 return operation(transport, join(connection.root, name))
             except Exception as exc:  # noqa: BLE001 - each becomes one of ours
                 error = self._error(verb, name, exc if transport.is_alive() else _lost_connection(exc))
-            raise error  # outside of the handler: a cause with secrets would follow as context
+            try:
+                raise error  # outside of the handler: a cause with secrets would follow as context
+            finally:
+                del error  # its traceback has this frame, which would keep all that it knows
 
         return self._retried(once) if self.scheme.remote else once()
 
@@ -312,11 +318,14 @@ class ObjectStore:
 
         with _giving_up():
             attempts = iter(_retrying(self.attempts))
-            while True:
-                with only_waiting():
-                    attempt = next(attempts)
-                with attempt:
-                    return again()
+            try:
+                while True:
+                    with only_waiting():
+                        attempt = next(attempts)
+                    with attempt:
+                        return again()
+            finally:
+                del attempt, attempts  # they remember the failure, whose traceback has this frame
 
     def _error(self, verb: str, name: str, exc: Exception) -> Exception:
         """Map a foreign exception; the cause goes along unless it shows a secret."""
@@ -390,7 +399,10 @@ def _giving_up() -> Iterator[None]:
         final.__cause__ = exc.__cause__
     else:
         return
-    raise final
+    try:
+        raise final
+    finally:
+        del final  # see `ObjectStore._attempt`
 
 
 def _lost_connection(exc: Exception) -> ConnectionResetError:

@@ -349,9 +349,9 @@ class ShardWriter:
         existing: ShardState | None,
         places: dict[int, _Place],
     ) -> None:
-        """Write a shard file: the data and then the index of each minishard, behind the shard index.
+        """Write a shard file: behind the shard index the data, and then the indexes of all minishards.
 
-        What is kept of one minishard is in memory at once.
+        So one request reads as many indexes as are wanted. What is kept of one minishard is in memory at once.
         """
         added: dict[int, list[int]] = {}
         for chunk_id in places:
@@ -359,7 +359,7 @@ class ShardWriter:
         minishards = set(added) | set(existing.minishards if existing is not None else ())
         out.seek(sharding.index_size)
         position = 0
-        indexes: dict[int, ByteRange] = {}
+        indexes: dict[int, bytes] = {}
         for minishard in sorted(minishards):
             kept: dict[int, bytes] = {}
             if existing is not None:
@@ -376,11 +376,14 @@ class ShardWriter:
             index = pack_minishard_index(chunks)
             if sharding.minishard_index_encoding == "gzip":
                 index = gzip_compress(index, self._compresslevel)
+            indexes[minishard] = index
+        index_places: dict[int, ByteRange] = {}
+        for minishard, index in indexes.items():
             out.write(index)
-            indexes[minishard] = ByteRange(position, position + len(index))
+            index_places[minishard] = ByteRange(position, position + len(index))
             position += len(index)
         out.seek(0)
-        out.write(pack_shard_index(indexes, sharding))
+        out.write(pack_shard_index(index_places, sharding))
         out.flush()
 
     def _buffered(self, place: _Place) -> bytes:

@@ -388,7 +388,7 @@ def pack_shard_index(places: Mapping[int, ByteRange], sharding: Sharding) -> byt
 
 
 class Wanted(NamedTuple):
-    """A chunk in a shard, and where it is: offsets from the beginning of the file."""
+    """A chunk in a shard, and where it is; or, by its minishard, an index. Offsets from the beginning of the file."""
 
     chunk_id: int
     start: int

@@ -154,20 +154,13 @@ class _Group(Generic[_Tag]):
 
     key: str
     sharding: Sharding
+    shard: int
 
     tags: dict[int, list[_Tag]] = field(default_factory=dict)
     """What the caller knows each chunk by; more than one, if it asks twice."""
 
-    minishards: dict[int, int] = field(default_factory=dict)
-    """For each minishard, one of its chunks."""
-
-    is_absent: list[bool] = field(default_factory=list)
-    """Not empty once the store has said that there is no such shard."""
-
+    minishards: set[int] = field(default_factory=set)
     began: float = field(default_factory=time.monotonic)
-
-    indexes_read: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    """Counts the minishard indexes that were read; in one step, as threads share it."""
 
 
 class ShardReader:
@@ -356,33 +349,70 @@ class ShardReader:
             groups: dict[int, _Group[_Tag]] = {}
             for chunk_id, tag in chunks:
                 shard, minishard = sharding.locate(chunk_id)
-                group = groups.setdefault(shard, _Group(key, sharding))
+                group = groups.setdefault(shard, _Group(key, sharding, shard))
                 group.tags.setdefault(chunk_id, []).append(tag)
-                group.minishards.setdefault(minishard, chunk_id)
+                group.minishards.add(minishard)
             for group in groups.values():
-                for chunk_id in group.minishards.values():
-                    yield functools.partial(self._plan, group, chunk_id, finish, gap, size)
+                yield functools.partial(self._open, group, finish, gap, size)
+
+    def _open(
+        self,
+        group: "_Group[_Tag]",
+        finish: Callable[[_Tag, Stored | None], _Result],
+        gap: int,
+        size: int,
+    ) -> More:
+        """Find where the indexes are that a group needs, and plan how to read them: those that lie together at once."""
+        unread: dict[str, list[Wanted]] = {}
+        pages: dict[str, _Page] = {}
+        for minishard in group.minishards:
+            page = self._page(group.key, group.sharding, group.shard, minishard)
+            if page is None:
+                return More([functools.partial(self._finish, group, dict.fromkeys(group.tags), finish)])
+            if self._cache.get(_IndexKey(group.key, group.shard, "minishard", minishard)) is None:
+                with self._naming(page.index_name, "shard index"):
+                    place = minishard_index_range(page.data, minishard, group.sharding)
+                if place is not None:
+                    pages[page.version] = page
+                    wanted = Wanted(minishard, page.base + place.start, page.base + place.end)
+                    unread.setdefault(page.version, []).append(wanted)
+        reads = [
+            (pages[version], read)
+            for version, wanted in unread.items()
+            for read in plan_reads(wanted, gap=gap, size=size)
+        ]
+        if not reads:
+            return self._plan(group, finish, gap, size)
+        left = itertools.count(len(reads) - 1, -1)  # counts in one step, as threads share it
+
+        def read_indexes(page: _Page, read: Read) -> More:
+            self._read_indexes(group, page, read)
+            return More([]) if next(left) else self._plan(group, finish, gap, size)
+
+        return More([functools.partial(read_indexes, page, read) for page, read in reads])
+
+    def _read_indexes(self, group: "_Group[_Tag]", page: _Page, read: Read) -> None:
+        """Read minishard indexes that lie together; one by one, where that fails or the shard was replaced."""
+        if len(read.chunks) > 1:
+            with contextlib.suppress(CorruptDataError):
+                body = self._read(page.name, read.start, read.end, "minishard indexes")
+                if page.name != page.index_name or body.version == page.version:
+                    for minishard, start, end in read.chunks:
+                        index = self._parse(body.data[start - read.start : end - read.start], group.sharding)
+                        key = _IndexKey(group.key, group.shard, "minishard", minishard)
+                        self._cache.put(key, _Minishard(index, page.name, page.base, body.version))
+                    return
+        for minishard, _, _ in read.chunks:
+            self._minishard(group.key, group.sharding, group.shard, minishard)
 
     def _plan(
         self,
         group: "_Group[_Tag]",
-        chunk_id: int,
         finish: Callable[[_Tag, Stored | None], _Result],
         gap: int,
         size: int,
-    ) -> list[_Result] | More:
-        """Read the index that one chunk needs; with a group's last one, plan what to read of its shard."""
-        shard, minishard = group.sharding.locate(chunk_id)
-        if not group.is_absent:
-            page = self._page(group.key, group.sharding, shard, minishard)
-            if page is None:
-                group.is_absent.append(True)
-            else:
-                self._minishard(group.key, group.sharding, shard, minishard)
-        if next(group.indexes_read) < len(group.minishards):
-            return []
-        if group.is_absent:
-            return More([functools.partial(self._finish, group, dict.fromkeys(group.tags), finish)])
+    ) -> More:
+        """Plan what to read of a shard whose indexes are known."""
         places = self._locate_all(group)
         missing = [one for one, located in places.items() if located is None]
         if missing and not self._is_current(group.key, group.sharding, missing[0], group.began):

@@ -35,6 +35,7 @@ from precomputed_fs.sharding import propose_sharding
 from precomputed_fs.urls import Location, resolve
 
 if TYPE_CHECKING:
+    import xarray
     from PIL.Image import Image
 
     from precomputed_fs.models import Info, ScaleInfo
@@ -137,9 +138,9 @@ def create_volume(
     source : mapping or array
         An `info`; chunks that are there already stay. Or an array (x, y, z) or (x, y, z, channel),
         which may be anything that has a ``shape`` and a ``dtype`` and can be sliced, such as an open
-        HDF5 data set: it is read chunk by chunk. If that fails, `info`, which is stored first, is
-        taken back, so that half of a pyramid does not look whole. All that follows up to
-        `downsampling` is for arrays.
+        HDF5 data set: it is read chunk by chunk. A dask array is stored as `Scale.store` does it. If
+        that fails, `info`, which is stored first, is taken back, so that half of a pyramid does not
+        look whole. All that follows up to `downsampling` is for arrays.
     resolution : sequence of 3 float
         Voxel size in nanometres, xyz.
     voxel_offset : sequence of 3 int
@@ -205,8 +206,8 @@ def create_volume(
         info = _info_for(
             array,
             resolution=_triple_of("resolution", resolution),
-            voxel_offset=_triple_of("voxel_offset", voxel_offset or (0, 0, 0)),
-            chunk_size=_triple_of("chunk_size", chunk_size or (64, 64, 64)),
+            voxel_offset=_triple_of("voxel_offset", (0, 0, 0) if voxel_offset is None else voxel_offset),
+            chunk_size=_triple_of("chunk_size", (64, 64, 64) if chunk_size is None else chunk_size),
             encoding=encoding,
             type=type,
             sharding=sharding or False,
@@ -218,6 +219,10 @@ def create_volume(
     accessor = FsspecAccessor(url, **options)
     if overwrite and accessor.can_read:
         _check_in_the_way(accessor, info, replaces_data=array is not None)
+    if _is_dask(array):
+        from precomputed_fs import bridges  # noqa: PLC0415 - it is made of scales
+
+        bridges.check_not_read_from(array, accessor.location, [scale.key for scale in info.scales])
     if array is not None and len(info.scales) > 1 and not accessor.can_read:
         message = f"{accessor.url}: an archive that is being written cannot be read, as lower scales need: scales=1"
         raise ValueError(message)
@@ -817,6 +822,82 @@ class Scale:
             warnings.warn(message, UserWarning, _stack_level())
         return result[selection.final]
 
+    # ------------------------------------------------------------------------ dask and xarray
+
+    def to_dask(self, chunks: Any = None) -> Any:  # noqa: ANN401 - dask ships no types
+        """Make a dask array (x, y, z, channel) of the scale, whose indices count from 0. Nothing is read.
+
+        Parameters
+        ----------
+        chunks : optional
+            The blocks, made of whole chunks. By default as many chunks as fit dask's ``array.chunk-size``
+            (128 MiB), and of a sharded scale whole shards, or a part that lies together if a shard is
+            larger. A text such as ``"32MiB"`` is another limit. Or in voxels, multiples of `chunk_size`:
+            an integer for all of x, y and z; one for each of them; or a mapping of axes. -1 is a whole
+            axis, None or "auto" the default, a tuple lists each block's length.
+
+        Returns
+        -------
+        dask.array.Array
+            A task reads its block, many chunks at once, and where the array is sliced only what is left
+            of it. Absent chunks are as the volume was opened with; blocks without any are not warned about.
+
+        Raises
+        ------
+        ImportError
+            If dask is not installed, which the extra "dask" brings.
+        ValueError
+            If blocks would cut through chunks.
+
+        Notes
+        -----
+        The array's name is made of the URL, the options, what `info` says and the blocks, and is the same
+        each time: do not keep ``persist``-ed blocks of a scale that is written to. Tasks carry the options
+        that the volume was opened with, credentials included, like a pickled volume; names do not show them.
+
+        Examples
+        --------
+        >>> vol = create_volume("memory://docs/dask", np.ones((200, 150, 100), np.uint8), resolution=(8, 8, 8))
+        >>> vol[0].to_dask(chunks=(128, 64, -1)).chunks
+        ((128, 72), (64, 64, 22), (100,), (1,))
+        """
+        from precomputed_fs import bridges  # noqa: PLC0415 - it is made of scales
+
+        return bridges.to_dask(self, chunks)
+
+    def to_xarray(self, chunks: Any = None) -> "xarray.DataArray":  # noqa: ANN401
+        """Make a DataArray of the scale, lazy through dask: dimensions x, y, z and channel.
+
+        Parameters
+        ----------
+        chunks : optional
+            See `to_dask`.
+
+        Returns
+        -------
+        xarray.DataArray
+            Its coordinates are the **centres of voxels in nanometres**, ``(i + 0.5) * resolution`` for the
+            voxel at the absolute coordinate ``i``, as in Neuroglancer that voxel reaches from
+            ``i * resolution`` to ``(i + 1) * resolution``. So ``sel(..., method="nearest")`` finds the voxel
+            that a position is in. Its attributes are numbers, texts and lists, and are the keywords by which
+            `create_volume` makes such a scale again: ``create_volume(url, data, **data.attrs)``.
+
+        Raises
+        ------
+        ImportError
+            If dask or xarray is not installed, which the extra "xarray" brings.
+
+        Examples
+        --------
+        >>> vol = create_volume("memory://docs/xarray", np.ones((20, 15, 10), np.uint8), resolution=(8, 8, 40))
+        >>> data = vol[0].to_xarray()
+        >>> data.dims, data.x.values[:3], data.attrs["resolution"]
+        (('x', 'y', 'z', 'channel'), array([ 4., 12., 20.]), [8, 8, 40])
+        """
+        from precomputed_fs import bridges  # noqa: PLC0415 - it is made of scales
+
+        return bridges.to_xarray(self, chunks)
+
     # ------------------------------------------------------------------------------- pictures
 
     def show(
@@ -869,6 +950,61 @@ class Scale:
     def __setitem__(self, index: Index, value: ArrayLike) -> None:
         self.write(index, value)
 
+    def store(self, array: Any, box: Index = ..., *, skip_empty: bool = False, compute: bool = True) -> Any:  # noqa: ANN401
+        """Write a dask array into the scale, or into a box of it, block by block and in parallel.
+
+        Each task writes whole chunks, and of a sharded scale whole shards, so that no two tasks write
+        the same object, in whichever threads, processes or machines dask runs them. A task that failed
+        may be repeated. Where the array's blocks are not made of whole chunks, it is rechunked to such
+        as `to_dask` has by default, lazily.
+
+        Parameters
+        ----------
+        array : dask.array.Array or xarray.DataArray
+            Of the box's shape, (x, y, z, channel), or (x, y, z) where there is one channel. A DataArray
+            with the dimensions x, y and z is brought into this order.
+        box : Box, or what can stand in ``scale[...]``
+            In absolute coordinates, without steps or integers; by default the whole scale. Of chunks
+            that it covers in part, the rest is kept.
+        skip_empty : bool
+            See `write`.
+        compute : bool
+            Whether to do it now, by dask's current scheduler. With False, a dask array without
+            dimensions is returned: to compute it stores the array, and gives the number of chunks.
+
+        Raises
+        ------
+        ImportError
+            If dask is not installed, which the extra "dask" brings.
+        TypeError
+            If it is no dask array, or its type cannot be cast to the volume's without loss.
+        IndexError, ValueError
+            If the box goes beyond the volume, or the array has another shape than the box, or is made
+            of this very scale: a task that is repeated would take what it has written.
+
+        Notes
+        -----
+        Chunks of a shard are encoded block by block, and what is encoded of a shard is in the memory of
+        one worker when the shard is written. If another hash than "identity" scatters chunks over
+        several shards, all of the scale is such a group.
+
+        Examples
+        --------
+        >>> import dask.array
+        >>> vol = create_volume("memory://docs/store", np.zeros((100, 80, 60), np.uint8), resolution=(8, 8, 8))
+        >>> vol[0].store(dask.array.ones((100, 80, 60), dtype=np.uint8, chunks=30))
+        >>> stored = vol[0].store(dask.array.full((64, 80, 60), 7, dtype=np.uint8), np.s_[:64], compute=False)
+        >>> int(stored.compute()), vol[0][63:65, 0, 0, 0]
+        (2, array([7, 1], dtype=uint8))
+        """
+        from precomputed_fs import bridges  # noqa: PLC0415 - it is made of scales
+
+        array = _unlabelled(array)
+        bridges.check_dask(array)
+        selection = self._to_write(box)
+        _check_cast(np.dtype(array.dtype), self.dtype)
+        return bridges.store(self, array, selection, skip_empty=skip_empty, compute=compute)
+
     def write(
         self,
         box: Index,
@@ -891,7 +1027,8 @@ class Scale:
         value : array
             Of the box's shape, (x, y, z, channel), or what NumPy broadcasts to that; (x, y, z) where
             there is one channel. Anything else that has a ``shape`` and a ``dtype`` and can be
-            sliced is read chunk by chunk.
+            sliced is read chunk by chunk. A dask array is never loaded as a whole: it is handed to
+            `store`, which computes and writes it block by block; the progress is dask's to show.
         skip_empty : bool
             Whether chunks of nothing but zeros are left out, unless they replace others.
         progress : bool, optional
@@ -911,20 +1048,13 @@ class Scale:
         AccessDeniedError, CorruptDataError, DataAccessError
             If a chunk cannot be written, or one that is changed cannot be read.
         """
-        selection = _select(box, self.shape, self.bounds)
-        _check_inside(selection, self.bounds)
-        if any(voxels.step != 1 for voxels in selection.ranges) or selection.is_stepped:
-            message = "steps are for reading: a box is written whole"
-            raise ValueError(message)
-        if len(self.info.chunk_sizes) > 1:
-            message = (
-                f"{self.volume.url}: scale {self.key} has {len(self.info.chunk_sizes)} chunk sizes, each with a copy "
-                "of the data, and would be left with copies that differ: list one in `info`"
-            )
-            raise ValueError(message)
+        value = _unlabelled(value)
+        if _is_dask(value):
+            self.store(value, box, skip_empty=skip_empty)
+            return
+        selection = self._to_write(box)
         piece = _pieces(value, selection, self.dtype)
         codec = self.codec
-        codec.check()
         accessor, key = self._place
         count = math.prod(map(len, self._cells(selection.ranges)))
         waiting = 0
@@ -945,6 +1075,30 @@ class Scale:
                     waiting = 0
         if flush:
             self.volume.flush_unless_in_block()
+
+    def encoded(self, box: Index, value: ArrayLike, *, skip_empty: bool = False) -> Iterator[tuple[ChunkCoords, bytes]]:
+        """Yield the chunks that `write` would store, as coordinates and bytes, in any order; nothing is written."""
+        selection = self._to_write(box)
+        piece = _pieces(value, selection, self.dtype)
+        coords, _ = self._touched(selection.ranges)
+        for chunk, voxels in self._chunks_to_write(coords, selection, piece, skip_empty=skip_empty):
+            yield chunk, self.codec.encode(voxels)
+
+    def _to_write(self, box: Index) -> "Selection":
+        """Check that a box can be written, of this scale."""
+        selection = _select(box, self.shape, self.bounds)
+        _check_inside(selection, self.bounds)
+        if any(voxels.step != 1 for voxels in selection.ranges) or selection.is_stepped:
+            message = "steps are for reading: a box is written whole"
+            raise ValueError(message)
+        if len(self.info.chunk_sizes) > 1:
+            message = (
+                f"{self.volume.url}: scale {self.key} has {len(self.info.chunk_sizes)} chunk sizes, each with a copy "
+                "of the data, and would be left with copies that differ: list one in `info`"
+            )
+            raise ValueError(message)
+        self.codec.check()
+        return selection
 
     def _chunks_to_write(
         self,
@@ -1051,10 +1205,17 @@ class ScaleArray:
 
     What takes arrays takes it as it is: ``dask.array.from_array``, ``neuroglancer.LocalVolume``,
     nibabel. Nothing is read before it is sliced or converted, as xarray does at once.
+
+    Parameters
+    ----------
+    scale : Scale
+    quiet : bool
+        Whether reading shows no progress, and does not warn where there are no chunks.
     """
 
-    def __init__(self, scale: Scale) -> None:
+    def __init__(self, scale: Scale, *, quiet: bool = False) -> None:
         self._scale = scale
+        self._quiet = quiet
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -1088,7 +1249,8 @@ class ScaleArray:
         return self.shape[0]
 
     def __getitem__(self, index: Index) -> Any:  # noqa: ANN401 - an array, or one voxel
-        return self._scale.read_selection(_select(index, self.shape, self._scale.bounds, counts_from_0=True))
+        selection = _select(index, self.shape, self._scale.bounds, counts_from_0=True)
+        return self._scale.read_selection(selection, progress=False if self._quiet else None, warns=not self._quiet)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -1289,7 +1451,24 @@ def _as_source(source: ArrayLike | Scale) -> Any:  # noqa: ANN401 - an array, or
         raise TypeError(message)
     if isinstance(source, Scale):
         return source.array
+    source = _unlabelled(source)
     return source if _is_sliceable(source) else np.asarray(source)
+
+
+def _unlabelled(value: Any) -> Any:  # noqa: ANN401
+    """Take what dask holds out of xarray's arrays; their dimensions x, y and z come first, in this order."""
+    xarray_module = sys.modules.get("xarray")
+    if xarray_module is None or not isinstance(value, xarray_module.DataArray):
+        return value
+    if set(_AXES) <= set(value.dims):
+        value = value.transpose(*_AXES, ...)
+    return value if value.chunks is None else value.data
+
+
+def _is_dask(value: object) -> bool:
+    """Whether a value is a dask array; without dask, nothing is."""
+    array_module = sys.modules.get("dask.array")
+    return isinstance(value, getattr(array_module, "Array", ()))
 
 
 def _is_sliceable(value: object) -> bool:

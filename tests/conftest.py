@@ -7,6 +7,7 @@ read-only ones, `make_pyramid("s3")` gives a pyramid on just one. With PRECOMPUT
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import tempfile
 import zipfile
@@ -59,6 +60,20 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("tests")
+
+
+_TESTS_BETWEEN_FULL_COLLECTIONS = 25
+_tests_done = count(1)
+
+
+def pytest_configure() -> None:
+    # Drivers close their sessions when they are collected as garbage. Where that happens in the thread of fsspec's
+    # loop, they are too late, and complain: it happens between tests instead, in the main thread.
+    gc.disable()
+
+
+def pytest_runtest_logfinish() -> None:
+    gc.collect(1 if next(_tests_done) % _TESTS_BETWEEN_FULL_COLLECTIONS else 2)
 
 
 def pytest_unconfigure() -> None:

@@ -1177,6 +1177,15 @@ def test_on_a_cluster(make_pyramid: Callable[[str], Pyramid], tmp_path: Path, cl
     assert len(back) == len(volume)
 
 
+def test_what_other_processes_cannot_reach(make_pyramid: Callable[[str], Pyramid], tmp_path: Path, client: Any) -> None:
+    volume, there = make(tmp_path / "a", scales=1), make_pyramid("memory")
+    with pytest.raises(ValueError, match="memory is of one process alone"):
+        copy_pyramid(volume, there.url, client=client)
+    assert there.names() == [PARTIAL]
+    with pytest.raises(ValueError, match="one process"):
+        copy_pyramid(volume, f"zip://b::{tmp_path}/b.zip", client=client, storage_options={"zip": {"mode": "w"}})
+
+
 def test_a_failure_on_a_cluster(tmp_path: Path, client: Any) -> None:
     volume = make(tmp_path / "a", scales=1, gzip=False, sharding=False)
     broken = tmp_path / "a" / KEY / "27-43_39-55_116-132"

@@ -50,6 +50,7 @@ PUBLIC = {
     "convert_file_url_to_pathname",
     "copy_pyramid",
     "create_volume",
+    "doctor",
     "get_accessor_for_url",
     "open_volume",
     "serve",

@@ -731,9 +731,23 @@ def test_an_absent_shard_is_one_get_for_each_layout_that_it_may_have(
 def test_contiguous_chunks_of_known_indexes_are_one_get(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
     written = synthesize(2, 0)
     counted = Counted(written.put(make_pyramid(protocol)))
-    assert counted.requests(fetch_at_once, written.coords) == 1 + 4 + 1
+    assert counted.requests(fetch_at_once, written.coords) == 1 + 1 + 1, "the shard's index, all others, the chunks"
     shuffled = random.Random(0).sample(written.coords, len(written.coords))
     assert counted.requests(fetch_at_once, shuffled) == 1
+
+
+@pytest.mark.parametrize("damaged", range(4))
+def test_of_indexes_that_are_read_together_the_damaged_one_is_named(
+    make_pyramid: Callable[[str], Pyramid], damaged: int
+) -> None:
+    written = synthesize(2, 0)
+    [(name, body)] = ((name, body) for name, body in written.files.items() if name.endswith(".shard"))
+    start, end = struct.unpack_from("<QQ", body, 16 * damaged)
+    start, end = 16 * 4 + start, 16 * 4 + end
+    pyramid = written.put(make_pyramid("http"))
+    pyramid.put(name, body[:start] + b"\xff" * (end - start) + body[end:])
+    with FsspecAccessor(pyramid.url) as accessor, pytest.raises(CorruptDataError, match=f"minishard {damaged}"):
+        fetch_at_once(accessor, written.coords)
 
 
 @pytest.mark.parametrize(("max_range", "expected"), [(64, 32), (127, 32), (128, 16), (640, 4), (2048, 1)])

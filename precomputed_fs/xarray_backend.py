@@ -1,0 +1,141 @@
+"""What xarray opens pyramids with: ``xarray.open_dataset(url, engine="precomputed")``.
+
+xarray finds it by the package's entry point, and so imports this module; nothing else of the package does.
+"""
+
+import functools
+import os
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import xarray
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+from precomputed_fs.bridges import DIMENSIONS, VARIABLE, Source, attributes, coordinates
+from precomputed_fs.flights import in_thread
+from precomputed_fs.volume import Scale, Volume, open_volume
+
+_PREFIX, _SUFFIX = "precomputed://", "|neuroglancer-precomputed:"
+
+
+class PrecomputedBackend(BackendEntrypoint):
+    """Neuroglancer precomputed pyramids in xarray, a group for each scale.
+
+    A scale is a data set of one variable, "voxels" (x, y, z, channel), that is read as it is indexed, without
+    dask unless ``chunks=`` is given; ``chunks="auto"`` groups chunks, and ``chunks={}`` has a task for each one.
+    Coordinates and attributes are those of `Scale.to_xarray`.
+
+    Further keywords are options of `open_volume`, such as ``missing="raise"`` or ``storage_options={...}``.
+    """
+
+    description: ClassVar[str] = "Neuroglancer precomputed pyramids, wherever fsspec reaches"
+    open_dataset_parameters: ClassVar[tuple[str, ...] | None] = ("filename_or_obj", "drop_variables", "group")
+    supports_groups: ClassVar[bool] = True
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:  # noqa: ANN401 - as xarray has it
+        """Tell whether something is a URL that says that it is of a precomputed pyramid."""
+        if not isinstance(filename_or_obj, str | os.PathLike):
+            return False
+        url = os.fspath(filename_or_obj)
+        return isinstance(url, str) and (url.startswith(_PREFIX) or url.rstrip("/").endswith(_SUFFIX))
+
+    def open_dataset(
+        self,
+        filename_or_obj: Any,  # noqa: ANN401 - as xarray has it
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        group: str | int | None = None,
+        **options: Any,  # noqa: ANN401 - as `open_volume` has them
+    ) -> xarray.Dataset:
+        """Open one scale.
+
+        Parameters
+        ----------
+        filename_or_obj : str or path
+            A pyramid's URL.
+        drop_variables : str or iterable of str, optional
+            Variables to leave out.
+        group : str or int, optional
+            The scale's key, or its number; by default the first one, which is the finest.
+        **options
+            See `open_volume`.
+
+        Raises
+        ------
+        KeyError, IndexError
+            If there is no such scale.
+        """
+        volume = open_volume(filename_or_obj, **options)
+        return _dataset(volume[_which(volume, group)], drop_variables)
+
+    def open_groups_as_dict(
+        self,
+        filename_or_obj: Any,  # noqa: ANN401 - as xarray has it
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        **options: Any,  # noqa: ANN401 - as `open_volume` has them
+    ) -> dict[str, xarray.Dataset]:
+        """Open all scales: the group "/" says what the volume is, each other one is a scale."""
+        volume = open_volume(filename_or_obj, **options)
+        root = xarray.Dataset(attrs={"type": volume.info.type})
+        groups = {_group_name(scale.key): _dataset(scale, drop_variables) for scale in volume}
+        if len(groups) < len(volume):
+            message = f"{volume.url}: some of its scales have the same key: open_dataset(..., group=number) opens one"
+            raise ValueError(message)
+        return {"/": root, **groups}
+
+    def open_datatree(
+        self,
+        filename_or_obj: Any,  # noqa: ANN401 - as xarray has it
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        **options: Any,  # noqa: ANN401 - as `open_volume` has them
+    ) -> xarray.DataTree:
+        """Open all scales as a tree."""
+        groups = self.open_groups_as_dict(filename_or_obj, drop_variables=drop_variables, **options)
+        tree = xarray.DataTree.from_dict(groups)
+        for name, dataset in groups.items():
+            tree[name].set_close(dataset._close)  # noqa: SLF001 - as xarray's own backends do
+        return tree
+
+
+class _LazyArray(BackendArray):
+    """A scale as xarray indexes it."""
+
+    def __init__(self, scale: Scale) -> None:
+        self._source = Source(scale, quiet=False)
+        self.shape = scale.shape
+        self.dtype = scale.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:  # noqa: ANN401 - an array, or one voxel
+        support = indexing.IndexingSupport.BASIC
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self._source.__getitem__)
+
+    async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:  # noqa: ANN401 - an array, or one voxel
+        return await in_thread(functools.partial(self.__getitem__, key))
+
+
+def _dataset(scale: Scale, drop_variables: str | Iterable[str] | None) -> xarray.Dataset:
+    """Make a data set of a scale; nothing is read."""
+    lazy = indexing.LazilyIndexedArray(_LazyArray(scale))
+    stored = {"preferred_chunks": dict(zip(DIMENSIONS, (*scale.chunk_size, scale.shape[3]), strict=True))}
+    voxels = xarray.Variable(DIMENSIONS, lazy, attributes(scale), stored)
+    dataset = xarray.Dataset({VARIABLE: voxels}, coordinates(scale))
+    dataset.encoding["source"] = scale.volume.url  # otherwise xarray would put the URL there, with its secrets
+    dropped = [drop_variables] if isinstance(drop_variables, str) else [*(drop_variables or ())]
+    dataset = dataset.drop_vars(dropped, errors="ignore")
+    dataset.set_close(scale.volume.close)
+    return dataset
+
+
+def _which(volume: Volume, group: str | int | None) -> int | str:
+    """Find a scale by what a group is called."""
+    if not isinstance(group, str):
+        return group or 0
+    return next((i for i, scale in enumerate(volume) if _group_name(scale.key) == _group_name(group)), group)
+
+
+def _group_name(key: str) -> str:
+    """Return a scale's key as a path in a tree, which has no ``..`` in it."""
+    return "/".join(part for part in key.split("/") if part not in ("", ".", ".."))
