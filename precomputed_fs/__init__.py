@@ -7,6 +7,7 @@ from precomputed_fs.accessor import (
     convert_file_url_to_pathname,
     get_accessor_for_url,
 )
+from precomputed_fs.copying import copy_pyramid
 from precomputed_fs.doctor import doctor
 from precomputed_fs.errors import (
     AccessDeniedError,
@@ -34,6 +35,7 @@ __all__ = [
     "Volume",
     "add_argparse_options",
     "convert_file_url_to_pathname",
+    "copy_pyramid",
     "create_volume",
     "doctor",
     "get_accessor_for_url",

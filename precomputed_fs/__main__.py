@@ -1,10 +1,11 @@
-"""The command line, ``precomputed-fs``: look at a pyramid, and into it.
+"""The command line, ``precomputed-fs``: look at a pyramid, and into it, and copy it.
 
 What was asked for goes to stdout, everything else to stderr: one line for an error, a progress bar if something lasts
 and stderr is a terminal.
 """
 
 import argparse
+import contextlib
 import io
 import json
 import math
@@ -19,7 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import precomputed_fs
-from precomputed_fs import Scale, Volume, display, get_accessor_for_url, open_volume
+from precomputed_fs import (
+    FsspecAccessor,
+    Scale,
+    Volume,
+    add_argparse_options,
+    copy_pyramid,
+    display,
+    get_accessor_for_url,
+    open_volume,
+)
+from precomputed_fs.codecs import ENCODINGS
 from precomputed_fs.doctor import READERS, SAMPLES
 from precomputed_fs.errors import (
     AccessDeniedError,
@@ -36,6 +47,8 @@ _PROGRAM = "precomputed-fs"
 _STDOUT = "-"
 _LIMIT = 1000  # names that are listed
 _ACCESSOR_OPTIONS = ("anon", "storage_options", "timeout", "attempts")
+_WRITING_OPTIONS = ("flat", "compresslevel")
+_SIDES = ("source", "destination")
 
 _CANNOT_OPEN = 6  # a reader, as `doctor` says
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells have it
@@ -52,6 +65,7 @@ _EXIT_CODES: Mapping[type[Exception], int] = {  # the first that fits counts
     MemoryError: 1,
     OSError: 1,
 }
+_URL = {"url": "where the pyramid is: a path, or any fsspec URL"}
 _EPILOG = f"""\
 exit codes:
   0    done
@@ -195,6 +209,38 @@ def _serve(args: argparse.Namespace) -> None:
         threading.Event().wait()  # for Ctrl-C
 
 
+def _copy(args: argparse.Namespace) -> None:
+    volume = open_volume(args.source, **_accessor_options(args, "source"))
+    writing = {name: getattr(args, name) for name in _WRITING_OPTIONS}
+    row = ENCODINGS.get((args.encoding or "").lower())
+    own = {parameter.key for parameter in row.parameters} if row else set()
+    if foreign := sorted(args.parameter.keys() - own):
+        raise ValueError(f"--parameter {foreign[0]}: this is of no --encoding that was given")
+    with contextlib.ExitStack() as stack:
+        client = None if args.dask is None else stack.enter_context(_dask_client(args.dask, args.timeout))
+        copy_pyramid(
+            volume,
+            FsspecAccessor(args.destination, **_accessor_options(args, "destination"), **writing),
+            scales=args.scale,
+            encoding=args.encoding,
+            chunk_size=args.chunk_size,
+            sharding=args.sharding,
+            gzip=args.gzip,
+            overwrite=args.overwrite,
+            verify=args.verify,
+            client=client,
+            **args.parameter,
+        )
+
+
+def _dask_client(address: str, timeout: float | None) -> Any:  # noqa: ANN401 - dask ships no types
+    try:
+        from distributed import Client  # noqa: PLC0415 - only where it is asked for
+    except ImportError as exc:
+        raise ImportError("--dask needs a package that is not installed: pip install distributed") from exc
+    return Client(address, timeout=timeout, set_as_default=False)
+
+
 def _doctor(args: argparse.Namespace) -> int:
     report = precomputed_fs.doctor(
         args.url, samples=args.samples, time_limit=args.time_limit, **_accessor_options(args)
@@ -211,8 +257,14 @@ def _open(args: argparse.Namespace) -> Volume:
     return open_volume(args.url, **_accessor_options(args))
 
 
-def _accessor_options(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name in _ACCESSOR_OPTIONS if (value := getattr(args, name)) is not None}
+def _accessor_options(args: argparse.Namespace, side: str = "") -> dict[str, Any]:
+    """Return the options that were given, for one side of a copy those for both and then its own."""
+    options = {name: value for name in _ACCESSOR_OPTIONS if (value := getattr(args, name)) is not None}
+    for name in _ACCESSOR_OPTIONS:
+        own = getattr(args, f"{side}_{name}", None)
+        if own is not None:
+            options[name] = {**options.get(name, {}), **own} if isinstance(own, dict) else own
+    return options
 
 
 def _scale(volume: Volume, key: str) -> Scale:
@@ -238,17 +290,20 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
-        description="Look at Neuroglancer precomputed pyramids, wherever fsspec reaches.",
+        description="Look at Neuroglancer precomputed pyramids, and copy them, wherever fsspec reaches.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{_PROGRAM} {precomputed_fs.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, command: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, command: Callable[[argparse.Namespace], int | None], text: str, *, urls: Mapping[str, str] = _URL
+    ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         made.set_defaults(command=command)
-        made.add_argument("url", metavar="URL", help="where the pyramid is: a path, or any fsspec URL")
+        for url, what in urls.items():
+            made.add_argument(url, metavar=url.upper(), help=what)
         return made
 
     info = add("info", _info, "list the scales of a pyramid, with what they are")
@@ -279,6 +334,13 @@ def _parser() -> argparse.ArgumentParser:
     serve = add("serve", _serve, "show a pyramid to the Neuroglancer web client, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1 (default: any that is free)")
 
+    copy = add(
+        "copy",
+        _copy,
+        "copy a pyramid, as it is or stored otherwise; what was interrupted goes on when called again",
+        urls={"source": "where the pyramid is: a path, or any fsspec URL", "destination": "where to copy it"},
+    )
+    _add_copy_options(copy)
     doctor = add("doctor", _doctor, "find out which readers can open a pyramid, and if one cannot, why not")
     doctor.add_argument("--json", action="store_true", help="as JSON")
     doctor.add_argument(
@@ -291,24 +353,53 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in commands.choices.values():
         _add_reading_options(command)
+    _add_sides(copy)
     return parser
+
+
+def _add_copy_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scale", metavar="KEY", action="append", help="copy only this one; may be given many times (default: all)"
+    )
+    parser.add_argument("--encoding", help="encode chunks anew (default: as they are)")
+    parser.add_argument(
+        "--parameter",
+        type=_key_value,
+        action=_Merge,
+        default={},
+        metavar="KEY=JSON",
+        help="of that encoding, such as jpeg_quality=90; may be given many times",
+    )
+    parser.add_argument(
+        "--chunk-size", type=int, nargs=3, metavar=("X", "Y", "Z"), help="of chunks, in voxels (default: as they are)"
+    )
+    parser.add_argument(
+        "--sharding",
+        type=_sharding,
+        metavar="SHARDING",
+        help="auto, none, or a JSON object (or @FILE) as it will be in info (default: as it is)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="delete first what is at the destination")
+    parser.add_argument("--verify", action="store_true", help="read back what is copied, and compare")
+    parser.add_argument("--dask", metavar="ADDRESS", help="copy on the dask cluster whose scheduler is there")
+    add_argparse_options(parser)
+    parser.add_argument("--gzip", action="store_true", help="compress with gzip what is written")
+    parser.set_defaults(gzip=None)  # as each chunk is
+
+
+def _add_sides(parser: argparse.ArgumentParser) -> None:
+    """Let options for reading be given for one side of a copy: without a prefix, they are for both."""
+    group = parser.add_argument_group("Options for one of the two places, besides those for both")
+    for side in _SIDES:
+        for option, settings in _PLACE_OPTIONS.items():
+            told = f"as --{option}, for {side.upper()} only"
+            group.add_argument(f"--{side}-{option}", **{**settings, "help": told})
 
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("Options for reading")
-    group.add_argument(
-        "--anon",
-        action=argparse.BooleanOptionalAction,
-        help="go without credentials (default: if there are none)",
-    )
-    group.add_argument(
-        "--storage-options",
-        type=_storage_options,
-        action=_Merge,
-        metavar="OPTIONS",
-        help="the filesystem's options, as fsspec has them: a JSON object, @FILE for one in a file, KEY=TEXT, or "
-        "KEY:=JSON; may be given many times",
-    )
+    for option, settings in _PLACE_OPTIONS.items():
+        group.add_argument(f"--{option}", **settings)
     group.add_argument("--timeout", type=float, metavar="SECONDS", help="after which a request has failed (default 30)")
     group.add_argument("--attempts", type=int, metavar="N", help="how often a request is sent at most (default 5)")
 
@@ -341,6 +432,44 @@ def _storage_options(text: str) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise argparse.ArgumentTypeError("expected a JSON object, @FILE, KEY=TEXT or KEY:=JSON")
     return options
+
+
+_PLACE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "anon": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "go without credentials (default: if there are none)",
+    },
+    "storage-options": {
+        "type": _storage_options,
+        "action": _Merge,
+        "metavar": "OPTIONS",
+        "help": "the filesystem's options, as fsspec has them: a JSON object, @FILE for one in a file, KEY=TEXT, or "
+        "KEY:=JSON; may be given many times",
+    },
+}
+"""Of a place, apart from what it is done with."""
+
+
+def _key_value(text: str) -> dict[str, Any]:
+    key, mark, value = text.partition("=")
+    try:
+        return {key: json.loads(value)}
+    except ValueError:
+        if mark and key:
+            return {key: value}
+    raise argparse.ArgumentTypeError("expected KEY=JSON")
+
+
+def _sharding(text: str) -> bool | dict[str, Any]:
+    if text in ("auto", "none"):
+        return text == "auto"
+    try:
+        sharding = json.loads(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
+    except (OSError, ValueError) as exc:
+        raise argparse.ArgumentTypeError(f"expected auto, none, a JSON object or @FILE: {exc}") from None
+    if not isinstance(sharding, dict):
+        raise argparse.ArgumentTypeError("expected auto, none, a JSON object or @FILE")
+    return sharding
 
 
 def _size(text: str) -> int | None:

@@ -7,6 +7,7 @@ does not interpret what is in them. `FsspecAccessor` is the one for every protoc
 import argparse
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import posixpath
@@ -15,7 +16,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
 
 from precomputed_fs.compression import (
     GZIP_ENCODING,
@@ -49,6 +50,9 @@ from precomputed_fs.sharding import Sharding
 from precomputed_fs.shards import ShardReader, Stored
 from precomputed_fs.transports import Body
 from precomputed_fs.urls import Filesystem, Location, check_relative_path, convert_file_url_to_pathname, resolve
+
+if TYPE_CHECKING:
+    from precomputed_fs.flights import Job
 
 _T = TypeVar("_T")
 
@@ -85,6 +89,7 @@ MAX_RANGE = 1 << 22
 
 _log = logging.getLogger("precomputed_fs")
 _OCTET_STREAM = "application/octet-stream"
+_CHUNK_DEPTH = 2  # folders that chunks are in, below that of their scale, in the layout of sub-directories
 _SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
 _SMALL = 1 << 20  # bytes that a chunk may decode to, whatever its scale says
 _TWIN_ROUNDS = 3  # times that an object is written if another process takes it for a twin of its own
@@ -277,7 +282,13 @@ class _Stored(NamedTuple):
             self.sniff and may_be_gzip(self.body.data)
         )
 
+    @property
+    def told(self) -> tuple[str, str]:
+        """What the answer and the name say of the compression."""
+        return self.body.content_encoding.strip().lower(), self.suffix
 
+
+_TOLD_GZIP = frozenset({(GZIP_ENCODING, ""), ("", GZIP_SUFFIX)})
 _Fetched = list[tuple[ChunkCoords, Any]]
 
 
@@ -288,6 +299,25 @@ class _Packed(NamedTuple):
     suffix: str
     content_type: str
     content_encoding: str
+
+
+class StoredChunk(NamedTuple):
+    """A chunk that is on its way from one place to another."""
+
+    data: bytes
+    """Its bytes: as they are stored, if that is gzip or no compression at all, or else decompressed."""
+
+    is_gzip: bool
+    """Whether these are gzip around the chunk."""
+
+    was_compressed: bool
+    """Whether it is stored under any compression."""
+
+    decoded: Callable[[], bytes]
+    """Its bytes without compression."""
+
+    name: str
+    """What messages call it."""
 
 
 class FsspecAccessor(Accessor):
@@ -541,8 +571,26 @@ class FsspecAccessor(Accessor):
         self._writer.drop()
         with contextlib.suppress(DataAccessError, NotImplementedError):  # a failure has brought us here
             self._store.delete("info")
+        self._go_by_info(None)
+
+    @contextlib.contextmanager
+    def expecting_info(self, info: Mapping[str, Any]) -> Iterator[None]:
+        """Go by an `info` that is not stored yet, so that what is stored does not look whole meanwhile."""
+        try:
+            self._go_by_info(info)
+            yield
+        finally:
+            self._go_by_info(None)
+
+    def _go_by_info(self, info: Mapping[str, Any] | None) -> None:
         self._info_generation += 1
-        self._info, self._info_error, self._layouts = None, None, {}
+        self._info, self._info_error, self._layouts = info, None, {}
+
+    def delete_file(self, relative_path: str) -> None:
+        """Delete a file, under every name that it may have; that there is none is no error."""
+        name = self._to_write(relative_path)
+        for other in (name, *self._other_names(name, "")):
+            self._store.delete(other)
 
     def for_scale(self, key: str) -> tuple["FsspecAccessor", str]:
         """Return the accessor and the key to reach a scale by, if its key in `info` has ``..`` in it.
@@ -876,6 +924,207 @@ class FsspecAccessor(Accessor):
                 _checked_mime_type(mime_type),
                 overwrite=overwrite,
             )
+
+    # ------------------------------------------------------------------------- whole pyramids
+
+    # For copies: chunks as they are stored, in places where there are no others, and which only one task writes.
+
+    @property
+    def flat(self) -> bool:
+        """How chunks are named when writing."""
+        return self._flat
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading and writing waits for a server."""
+        return self._store.scheme.remote
+
+    def run_many(self, jobs: "Iterable[Job]", in_flight: int) -> Iterator[Any]:
+        """Do jobs in as many threads as suit the store; see `ObjectStore.run_many`."""
+        return self._store.run_many(jobs, in_flight)
+
+    def stored_chunk_jobs(
+        self,
+        key: str,
+        chunk_coords: Iterable[ChunkCoords],
+        use: Callable[[ChunkCoords, StoredChunk | None], _T],
+        *,
+        range_size: int,
+    ) -> "Iterator[Job]":
+        """Return jobs for `run_many` that fetch chunks as they are stored and use each, in whatever thread.
+
+        Parameters
+        ----------
+        use : callable
+            ``(coords, chunk or None)`` to one result; a job gives a list of these.
+        range_size : int
+            Bytes of a shard that are read at once, at most, but for the accessor's own limit.
+        """
+        key = self._to_read(key)
+        layout = self._layout(key)
+        sharding, grid = layout.sharding, layout.grid
+        if sharding is None or grid is None:
+
+            def fetch(coords: ChunkCoords) -> list[_T]:
+                found = None
+                with contextlib.suppress(NotFoundError):
+                    found = self._find_alone(key, layout, coords)
+                return [use(coords, self._as_stored(found))]
+
+            return (functools.partial(fetch, coords) for coords in chunk_coords)
+
+        def finish(coords: ChunkCoords, stored: Stored | None) -> _T:
+            found = None if stored is None else self._from_shard(layout, coords, stored)
+            return use(coords, self._as_stored(found))
+
+        numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in chunk_coords)
+        size = min(self._max_range, range_size)
+        return self._shards.fetch_jobs(
+            key, sharding, numbered, finish, window=IN_FLIGHT, gap=min(self._max_gap, size), size=size
+        )
+
+    def _as_stored(self, found: _Stored | None) -> StoredChunk | None:
+        """Tell how a chunk is stored, and undo what is neither gzip nor nothing, or not said to be gzip."""
+        if found is None:
+            return None
+        data, name = found.body.data, self._location.display(found.name)
+        if not found.needs_decoding:
+            return StoredChunk(data, is_gzip=False, was_compressed=False, decoded=lambda: data, name=name)
+        if may_be_gzip(data) and (found.shard_gzip or found.told in _TOLD_GZIP):
+            undo = functools.partial(self._decoded, found)
+            return StoredChunk(data, is_gzip=True, was_compressed=True, decoded=undo, name=name)
+        decoded = self._decoded(found)
+        was_compressed = decoded is not data
+        return StoredChunk(decoded, is_gzip=False, was_compressed=was_compressed, decoded=lambda: decoded, name=name)
+
+    def put_chunk(self, key: str, chunk_coords: ChunkCoords, chunk: StoredChunk, mime_type: str, *, gzip: bool) -> int:
+        """Store a chunk of an unsharded scale, whatever there is, as gzip or not.
+
+        Returns
+        -------
+        int
+            How many bytes are stored.
+        """
+        key, coords = self._chunk_to_write(key, chunk_coords)
+        data = chunk.data
+        if not (gzip and chunk.is_gzip):
+            data = chunk.decoded()
+            gzip = gzip or is_gzip(data)  # as in `_packed`
+            if gzip:
+                data = gzip_compress(data, self._compresslevel)
+        says_encoding = self._store.scheme.write_keywords is not None
+        variant = _Variant(self._flat, GZIP_SUFFIX if gzip and not says_encoding else "")
+        encoding = GZIP_ENCODING if gzip and says_encoding else ""
+        name = _object_name(key, coords, variant)
+        self._store.write(name, data, content_type=mime_type, content_encoding=encoding, create=False)
+        self._names_in(key).note(variant)
+        return len(data)
+
+    @contextlib.contextmanager
+    def whole_shard(self, key: str) -> Iterator[Callable[[ChunkCoords, StoredChunk], int]]:
+        """Write all chunks of one shard at the end of a block, in place of whatever there is; none, if it fails.
+
+        Yields
+        ------
+        callable
+            ``(coords, chunk)`` to the bytes that the chunk takes; for any thread.
+        """
+        key = self._to_write(key)
+        layout = self._layout(key)
+        sharding, grid = layout.sharding, layout.grid
+        if sharding is None or grid is None:
+            message = f"{self._location.display(key)} is not sharded"
+            raise ValueError(message)
+        writer = ShardWriter(self._store, self._shards, self._compresslevel)
+        writer.replace_shards([key])
+        as_gzip = sharding.data_encoding == "gzip"
+
+        def add(coords: ChunkCoords, chunk: StoredChunk) -> int:
+            data = chunk.data if as_gzip else chunk.decoded()
+            chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
+            return writer.add(key, sharding, chunk_id, data, overwrite=True, is_gzip=as_gzip and chunk.is_gzip)
+
+        try:
+            yield add
+            writer.flush()
+        finally:
+            writer.drop()
+
+    def has_shard(self, key: str, shard: int) -> bool:
+        """Tell whether a shard is there."""
+        key = self._to_read(key)
+        sharding = self._layout(key).sharding
+        return sharding is not None and self._store.exists(f"{key}/{sharding.shard_name(shard)}.shard")
+
+    def missing_chunks(self, key: str, chunk_coords: Iterable[ChunkCoords]) -> list[ChunkCoords]:
+        """Find out which chunks of an unsharded scale `put_chunk` has not stored.
+
+        In a bucket, one listing tells it of all that differ along z only.
+        """
+        key = self._to_read(key)
+        missing = []
+        for _, column in itertools.groupby(chunk_coords, key=lambda coords: coords[:4]):
+            wanted = list(column)
+            there = self._listed_column(key, wanted) if len(wanted) > 1 else None
+            missing += [coords for coords in wanted if not self._is_there(key, coords, there)]
+        return missing
+
+    def _listed_column(self, key: str, wanted: list[ChunkCoords]) -> set[str] | None:
+        """List the names of chunks that differ along z only; None, if that does not tell of all."""
+        if self._store.scheme.write_keywords is None:
+            return None
+        name = _object_name(key, wanted[0], _Variant(self._flat, ""))
+        prefix = name.removesuffix("{4}-{5}".format(*wanted[0]))
+        try:
+            listed = self._store.list_names(prefix, _TWIN_NAMES)
+        except AccessDeniedError:  # who may not list may still write
+            return None
+        return set(listed) if len(listed) < _TWIN_NAMES else None
+
+    def _is_there(self, key: str, coords: ChunkCoords, listed: set[str] | None) -> bool:
+        names = (_object_name(key, coords, variant) for variant in self._own_variants())
+        if listed is None:
+            return any(self._store.exists(name) for name in names)
+        return any(name.rpartition("/")[2] in listed for name in names)
+
+    def has_data(self, key: str) -> bool:
+        """Tell whether a scale has chunks or shards, by any `info`."""
+        return any(self._data_names(f"{self._to_read(key)}/", 0))
+
+    def delete_data(self, key: str) -> None:
+        """Delete the chunks and shards that a scale has, by whatever `info` these were written.
+
+        Raises
+        ------
+        DataAccessError
+            If too many other objects are among them.
+        """
+        self._delete_data(f"{self._to_write(key)}/", 0)
+        self._scales.pop(key, None)
+
+    def _delete_data(self, folder: str, depth: int) -> bool:
+        """Delete what is in a folder and in those below; tells whether there was anything."""
+        deleted = False
+        while names := self._data_names(folder, depth):
+            files = [name for name, is_folder in names if not is_folder]
+            jobs = (functools.partial(self._store.delete, folder + name) for name in files)
+            for _ in self._store.run_many(jobs, IN_FLIGHT):
+                pass
+            below = [self._delete_data(f"{folder}{name}/", depth + 1) for name, is_folder in names if is_folder]
+            if not files and not any(below):  # on disk, empty folders stay
+                break
+            deleted = True
+        return deleted
+
+    def _data_names(self, folder: str, depth: int) -> list[tuple[str, bool]]:
+        """List some names of chunks and shards, or of the folders of chunks, and whether they are these."""
+        listed = self._store.list_names(folder, _TWIN_NAMES)
+        names = [(name, is_folder) for name in listed if (is_folder := _is_data_folder(name, depth)) is not None]
+        if not names and len(listed) == _TWIN_NAMES:
+            shown = self._location.display(folder)
+            message = f"{shown} has {_TWIN_NAMES} objects that are no chunks, and maybe more behind them"
+            raise DataAccessError(message)
+        return names
 
     # -------------------------------------------------------------------------------- finding
 
@@ -1325,6 +1574,18 @@ def _object_name(key: str, coords: ChunkCoords, variant: _Variant) -> str:
 def _suffixes_of(name: str) -> tuple[str, ...]:
     """Return the suffixes that a file's name may carry: none more, if it has one."""
     return ("",) if split_suffix(name)[1] else SUFFIXES
+
+
+def _is_data_folder(name: str, depth: int) -> bool | None:
+    """Tell of an entry so deep in a scale whether it is a folder of chunks; None, if it is no data at all."""
+    stem, suffix = split_suffix(name)
+    is_flat = layout_of(stem)
+    if is_flat is False:
+        if depth < _CHUNK_DEPTH:
+            return None if suffix else True
+        return False
+    is_data = depth == 0 and (is_flat or name.endswith((".shard", ".index", ".data")))
+    return False if is_data else None
 
 
 def _raw_length(layout: ScaleLayout, coords: ChunkCoords) -> int | None:

@@ -117,8 +117,15 @@ class ShardWriter:
             place = None if waiting is None else waiting.places.get(chunk_id)
             return None if place is None else self._buffered(place)
 
-    def add(self, key: str, sharding: Sharding, chunk_id: int, data: bytes, *, overwrite: bool) -> None:
-        """Have a chunk wait for its shard to be written.
+    def add(
+        self, key: str, sharding: Sharding, chunk_id: int, data: bytes, *, overwrite: bool, is_gzip: bool = False
+    ) -> int:
+        """Have a chunk wait for its shard to be written; returns how many bytes it will take there.
+
+        Parameters
+        ----------
+        is_gzip : bool
+            Whether the data are in the shard's encoding already, and that is gzip.
 
         Raises
         ------
@@ -138,7 +145,7 @@ class ShardWriter:
             raise ValueError(message)
         if not overwrite and self._is_stored(key, sharding, chunk_id):
             raise self._exists(key, chunk_id)
-        if sharding.data_encoding == "gzip":
+        if sharding.data_encoding == "gzip" and not is_gzip:
             data = gzip_compress(data, self._compresslevel)
         shard, _ = sharding.locate(chunk_id)
         with self._lock:
@@ -155,6 +162,7 @@ class ShardWriter:
             if replaced is not None:
                 self._left_over += replaced.size
                 self._compact()
+        return len(data)
 
     def _is_stored(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
         """Tell whether a chunk is in its shard.

@@ -70,6 +70,16 @@ class Copies(NamedTuple):
     """``(fs, path, data)``: keep a copy, complete from its first moment on."""
 
 
+def _list_any(fs: Filesystem, prefix: str, limit: int) -> list[str]:
+    """List as any filesystem can: a whole folder at once."""
+    try:
+        listed = fs.ls(prefix.rpartition("/")[0], detail=False)
+    except FileNotFoundError:
+        return []
+    start = prefix.rpartition("/")[2]
+    return [name for name in _last_parts(listed) if name.startswith(start)][:limit]
+
+
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """One row of the table: what is particular to a protocol.
@@ -130,9 +140,9 @@ class Scheme:
     read: Callable[[Filesystem, str], bytes] | None = None
     """A better way than ``cat_file`` to read a whole object."""
 
-    list_names: Callable[[Filesystem, str, int], Any] | None = None
+    list_names: Callable[[Filesystem, str, int], Any] | None = _list_any
     """``(fs, prefix, limit)``: the last parts of some names that begin with the prefix, down to the
-    next ``/``, in one request; nothing where no request of the protocol does that."""
+    next ``/``, in one request; None where no request of the protocol does that."""
 
     has_host: bool = True
     """Whether the first part of a path names a bucket or host, or is the root, and no folder."""
@@ -165,6 +175,15 @@ class Scheme:
 def _read_local(_fs: Filesystem, path: str) -> bytes:
     with io.FileIO(path) as file:  # the fastest way: no buffer to be made
         return file.readall()
+
+
+def _list_local(_fs: Filesystem, prefix: str, limit: int) -> list[str]:
+    parent, _, start = prefix.rpartition("/")
+    try:
+        with os.scandir(parent or "/") as entries:
+            return list(itertools.islice((entry.name for entry in entries if entry.name.startswith(start)), limit))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -605,6 +624,7 @@ _HTTP = Scheme(
     writable=_never,
     defaults=_defaults_http,
     requests=_requests_http,
+    list_names=None,
     cheap_misses=False,
     remote=True,
 )
@@ -653,7 +673,7 @@ _AZURE = Scheme(
     cheap_misses=False,
     remote=True,
 )
-_LOCAL = Scheme(read=_read_local, publish=_publish_local)
+_LOCAL = Scheme(read=_read_local, publish=_publish_local, list_names=_list_local)
 _SFTP = Scheme(
     package="paramiko",
     read=_read_sftp,

@@ -461,7 +461,7 @@ def test_exit_codes_are_in_the_help() -> None:
     printed = output("--help")
     for code in {*__main__._EXIT_CODES.values(), 130, 141}:
         assert f"\n  {code} " in printed
-    for command in ("info", "ls", "cat", "slice", "serve"):
+    for command in ("info", "ls", "cat", "slice", "copy", "serve"):
         assert "--storage-options" in output(command, "--help")
 
 
@@ -469,7 +469,9 @@ def test_what_the_readme_says() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     commands = [line for line in readme.splitlines() if line.startswith("precomputed-fs ")]
     parsed = [__main__._parser().parse_args(shlex.split(line)[1:]) for line in commands]
-    assert {args.command.__name__ for args in parsed} == {"_info", "_ls", "_cat", "_slice", "_doctor", "_serve"}
+    assert {args.command.__name__ for args in parsed} == {
+        "_info", "_ls", "_cat", "_slice", "_copy", "_doctor", "_serve"
+    }  # fmt: skip
     for code in {*__main__._EXIT_CODES.values(), "130, 141"}:
         assert f"\n| {code} | " in readme
 

@@ -48,6 +48,7 @@ PUBLIC = {
     "Volume",
     "add_argparse_options",
     "convert_file_url_to_pathname",
+    "copy_pyramid",
     "create_volume",
     "doctor",
     "get_accessor_for_url",
