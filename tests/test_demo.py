@@ -66,7 +66,7 @@ def through_s3(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @dataclass(frozen=True)
 class View:
-    """A middle slice of a volume with axes 0, 1, 2: which axis runs to the right, or left, and which one down, or up."""
+    """A middle slice of a volume with axes 0, 1, 2: which axis runs to the right (or left), which one down (or up)."""
 
     right: int
     vertical: int

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,25 @@ import pytest
 from nilearn.datasets import load_mni152_template
 from PIL import Image
 
+import precomputed_fs
 from tests import tour
 
-SOURCE = """
+PROBES = {
+    "slice": """
 import json, sys, urllib.request
 from pathlib import Path
 import precomputed_fs
-folder = Path({folder!r})
-"""
-PROBES = {
-    "slice": SOURCE + "np.save(folder / 'piece', piece)\nnp.save(folder / 'all', vol[0][...])",
-    "dask": "np.save(folder / 'computed', [mean, share])",
-    "paint": "np.save(folder / 'tissues', tissues[0][...])\nnp.save(folder / 'lower', tissues[1][...])",
+folder = Path(probed)
+np.save(folder / "piece", piece)
+np.save(folder / "all", vol[0][...])
+""",
+    "dask": """
+np.save(folder / "computed", [mean, share])
+""",
+    "paint": """
+np.save(folder / "tissues", tissues[0][...])
+np.save(folder / "lower", tissues[1][...])
+""",
     "view": """
 page = urllib.request.urlopen(view.url).read().decode()
 served = int(precomputed_fs.open_volume(view.server.url)[0][30, 0, -10, 0])
@@ -47,16 +54,21 @@ class Tour:
         """Return an array of a probe."""
         return np.load(self.folder / f"{name}.npy")
 
+    def said(self) -> Any:
+        """Return what the probes said in the end."""
+        return json.loads((self.folder / "said.json").read_text(encoding="utf-8"))
+
     def cell(self, name: str) -> Any:
         """Return an executed cell."""
         return tour.code_cells(self.notebook)[name]
 
 
 @pytest.fixture(scope="module")
-def taken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Tour:
     """Take the tour."""
     folder = tmp_path_factory.mktemp("tour")
-    yield Tour(tour.run({name: code.replace("{folder!r}", repr(str(folder))) for name, code in PROBES.items()}), folder)
+    probes = {name: f"probed = {str(folder)!r}\n{code}" for name, code in PROBES.items()}
+    return Tour(tour.run(probes), folder)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +97,13 @@ def test_what_it_writes(taken: Tour, brain: Any) -> None:
     assert 400 < (taken.array("lower") == 4).sum() < 700  # an eighth of the ball's 4189
 
 
+def test_it_runs_this_package_in_this_interpreter(taken: Tour) -> None:
+    assert taken.said()["python"] == sys.executable
+    assert taken.said()["package"] == precomputed_fs.__file__
+
+
 def test_what_it_views(taken: Tour) -> None:
-    said = json.loads((taken.folder / "said.json").read_text())
+    said = taken.said()
     (shown,) = taken.cell("view").outputs
     assert re.search(r'<iframe src="http://127\.0\.0\.1:\d+/', shown.data["text/html"])
     assert "neuroglancer" in said["page"].lower()
