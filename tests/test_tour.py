@@ -113,9 +113,10 @@ def test_what_it_views(taken: Tour) -> None:
 
 def test_it_shows_and_says_nothing_else(taken: Tour) -> None:
     outputs = {name: cell.outputs for name, cell in tour.code_cells(taken.notebook).items() if cell.outputs}
+    patience = "Matplotlib is building the font cache"  # which it may say of a slow machine, the first time
     assert set(outputs) == {"brain", "open", "slice", "slices", "plot", "tissues", "dask", "paint", "view"}
     streams = [output for cell in outputs.values() for output in cell if output.output_type == "stream"]
-    assert streams == []
+    assert [output.text for output in streams if patience not in output.text] == []
     for name in ("open", "tissues"):
         html = outputs[name][0].data["text/html"]
         assert html.count("<tr>") == 1 + 3
@@ -137,8 +138,8 @@ def test_what_is_kept_is_what_it_says_now(taken: Tour) -> None:
 
 def texts(cell: Any) -> list[str]:
     """Return what a cell's outputs say, apart from pictures."""
-    data = [output.get("data", {}) for output in cell.outputs]
-    return [re.sub('src="[^"]*"', "", output.get("text/html", output.get("text/plain", ""))) for output in data]
+    data = [output.data for output in cell.outputs if "data" in output]
+    return [re.sub('src="[^"]*"', "", output.get("text/html", output["text/plain"])) for output in data]
 
 
 def test_the_notebook_is_small_and_knows_nothing_of_a_machine() -> None:

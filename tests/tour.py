@@ -15,8 +15,8 @@ from typing import Any
 
 import nbformat
 import numpy as np
-from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from numpy.typing import NDArray
 from PIL import Image
