@@ -196,12 +196,13 @@ def good_scale(vol: Volume) -> Scale:
 
 @dataclass(frozen=True)
 class View:
-    """How to look at a volume: which axis runs to the right, which one down (or up)."""
+    """How to look at a volume: which axis runs to the right (or left), which one down (or up)."""
 
     title: str
     right: int
     vertical: int
     upwards: bool = False
+    leftwards: bool = False
 
     @property
     def through(self) -> int:
@@ -216,11 +217,11 @@ ANATOMICAL_VIEWS = (
     View("sagittal", 1, 2, upwards=True),
 )
 # As Neuroglancer shows a volume of which it knows nothing else.
-STORED_VIEWS = (View("xy", 0, 1), View("xz", 0, 2), View("zy", 2, 1))
+STORED_VIEWS = (View("xy", 0, 1), View("xz", 0, 2), View("yz", 2, 1, leftwards=True))
 
 
 class Slices:
-    """The three middle slices of a scale, each (row, column, channel)."""
+    """The three middle slices of a scale, each (row, column, channel), from the top left."""
 
     def __init__(self, scale: Scale, views: Sequence[View]) -> None:
         self.scale = scale
@@ -240,7 +241,8 @@ class Slices:
                 f"this demo reads at most {MOST_PIXELS:,}"
             )
         plane: NDArray[Any] = self.scale[tuple(index)]
-        return plane if view.vertical < view.right else plane.swapaxes(0, 1)
+        rows = plane if view.vertical < view.right else plane.swapaxes(0, 1)
+        return rows[:: -1 if view.upwards else 1, :: -1 if view.leftwards else 1]
 
 
 def draw(slices: Slices) -> Image.Image:
@@ -248,7 +250,7 @@ def draw(slices: Slices) -> Image.Image:
     is_segmentation = slices.scale.volume.info.type == "segmentation"
     paint = segment_colours if is_segmentation else grey_levels(slices.planes)
     panels = [
-        Image.fromarray(paint(plane[::-1] if view.upwards else plane)).resize(
+        Image.fromarray(paint(plane)).resize(
             pixel_size(slices, view),
             Image.Resampling.NEAREST if is_segmentation else Image.Resampling.LANCZOS,
         )

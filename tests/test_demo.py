@@ -66,22 +66,24 @@ def through_s3(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @dataclass(frozen=True)
 class View:
-    """A middle slice of a volume with axes 0, 1, 2: which axis runs to the right, and which one down, or up."""
+    """A middle slice of a volume with axes 0, 1, 2: which axis runs to the right (or left), which one down (or up)."""
 
     right: int
     vertical: int
     up: bool = False
+    left: bool = False
 
     def of(self, volume: Array) -> Array:
         """Return the rows of the slice, from the top."""
         through = 3 - self.right - self.vertical
         plane: Array = volume.take(volume.shape[through] // 2, axis=through)
         rows = plane if self.vertical < self.right else plane.swapaxes(0, 1)
+        rows = rows[:, ::-1] if self.left else rows
         return rows[::-1] if self.up else rows
 
 
 ANATOMICAL = (View(0, 1, up=True), View(0, 2, up=True), View(1, 2, up=True))
-STORED = (View(0, 1), View(0, 2), View(2, 1))
+STORED = (View(0, 1), View(0, 2), View(2, 1, left=True))  # as Neuroglancer's panels: test_display.py
 
 
 def panels(pixels: Array, volume: Array, views: Sequence[View], resolution: Sequence[float]) -> list[Array]:
