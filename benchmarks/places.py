@@ -133,7 +133,7 @@ class Servers:
         return Location(place.kind, server.url, path, bucket=WRITTEN, signed=place.signed)
 
     def take_away(self, location: Location, place: Place) -> int:
-        """Remove what was written; return how many bytes the chunks were, without `info`, which may be longer or shorter."""
+        """Remove what was written; return how many bytes the chunks were: `info` may be longer or shorter."""
         server = self.at(place)
         if isinstance(server, Moto):
             return server.take_away()
