@@ -308,7 +308,5 @@ from precomputed_fs.flights import Crew, Flight
 Flight(Crew(remote=True)).advance([int, int, int, threading.Event().wait, threading.Event().wait])
 print("done")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], timeout=DEADLINE, check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], timeout=DEADLINE, check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("done\n", "")
