@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,7 +39,12 @@ def remote() -> Flight:
 @pytest.mark.parametrize("count", [1, 2, 300])
 def test_every_job_is_done_once(count: int, *, is_remote: bool) -> None:
     done: list[int] = []
-    results = fly(Flight(Crew(remote=is_remote)), [lambda i=i: done.append(i) or i for i in range(count)])  # type: ignore[misc]
+
+    def job(number: int) -> int:
+        done.append(number)
+        return number
+
+    results = fly(Flight(Crew(remote=is_remote)), [partial(job, number) for number in range(count)])
     assert sorted(done) == sorted(results) == list(range(count))
 
 
