@@ -62,7 +62,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tests")
 
 
-_TESTS_BETWEEN_FULL_COLLECTIONS = 25
+_TESTS_BETWEEN_FULL_COLLECTIONS = 200
 _tests_done = count(1)
 
 
