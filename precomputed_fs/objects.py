@@ -318,14 +318,11 @@ class ObjectStore:
 
         with _giving_up():
             attempts = iter(_retrying(self.attempts))
-            try:
-                while True:
-                    with only_waiting():
-                        attempt = next(attempts)
-                    with attempt:
-                        return again()
-            finally:
-                del attempt, attempts  # they remember the failure, whose traceback has this frame
+            while True:
+                with only_waiting():
+                    attempt = next(attempts)
+                with attempt:
+                    return again()
 
     def _error(self, verb: str, name: str, exc: Exception) -> Exception:
         """Map a foreign exception; the cause goes along unless it shows a secret."""
