@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import errno
 import gc
@@ -1145,3 +1146,15 @@ def test_a_filesystem_bound_to_another_loop_is_refused() -> None:
     fs = fsspec.filesystem("http", asynchronous=True, skip_instance_cache=True)
     with pytest.raises(ValueError, match="asynchronous=True"):
         resolve("http://127.0.0.1/p", fs=fs)
+
+
+def test_a_retry_that_is_cancelled_before_it_begins_ends_as_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cancelled(_: int) -> Iterator[None]:
+        raise asyncio.CancelledError
+        yield
+
+    monkeypatch.setattr("precomputed_fs.objects._retrying", cancelled)
+    with servers.fault_server(servers.respond(503)) as server:
+        store = store_at(server.url, attempts=3)
+        with pytest.raises(asyncio.CancelledError):
+            store.read(NAME)
