@@ -27,7 +27,8 @@ _QUICK = 2e-4  # seconds, of a job that is better run than handed to a thread
 _TURN = 1e-3  # seconds of such jobs, after which their results are handed over
 _PATIENCE = 2e-3  # seconds that are spent on jobs before it is known that they are not quick
 _SHARE = 0.25  # of what is under way, that is handed over at once when it has ended
-_MOMENT = 2e-3  # seconds, in which something should have come
+_MOMENT = 1e-3  # seconds, in which something should have come
+_IDLE = 0.75  # of a core, less than which is busy while a server is waited for
 _WHILE = 8e-3  # seconds, that those who have ended wait for others
 _LONGEST_MOMENT = 0.05  # seconds, when nothing has come for long
 _MOST_CORES = 16  # that threads share: a few of them have Python busy
@@ -169,7 +170,7 @@ class Crew:
     def grow(self) -> None:
         """Let there be more threads, as nothing has come for a moment."""
         if self.remote:
-            self.size = min(2 * self.size, _MOST)
+            self.size = min(4 * self.size, _MOST)
 
     def note(self, waited: float, computed: float) -> None:
         """Tell for how many seconds a job has waited and computed."""
@@ -297,9 +298,13 @@ class Flight:
         """Wait for enough results, and see to it that there are enough threads."""
         self._call_threads()
         moment = _MOMENT
+        began, computed = time.perf_counter(), time.process_time()
         while not self._enough.wait(moment) and not self._ended:
-            self._crew.grow()
-            self._call_threads()
+            before, busy_before = began, computed
+            began, computed = time.perf_counter(), time.process_time()
+            if computed - busy_before < _IDLE * (began - before):  # it is a server that is waited for
+                self._crew.grow()
+                self._call_threads()
             moment = min(1.1 * moment, _LONGEST_MOMENT)  # many flights that wait would wake up all the time
         if not self._enough.is_set():
             self._enough.wait(_WHILE)  # each hand-over takes the interpreter from those who work

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
@@ -368,7 +368,7 @@ class ShardReader:
         for minishard in group.minishards:
             page = self._page(group.key, group.sharding, group.shard, minishard)
             if page is None:
-                return More([functools.partial(self._finish, group, dict.fromkeys(group.tags), finish)])
+                return More([functools.partial(self._finish, group, dict.fromkeys(group.tags).items(), finish)])
             if self._cache.get(_IndexKey(group.key, group.shard, "minishard", minishard)) is None:
                 with self._naming(page.index_name, "shard index"):
                     place = minishard_index_range(page.data, minishard, group.sharding)
@@ -427,7 +427,7 @@ class ShardReader:
                 files.setdefault(file, []).append(Wanted(wanted_id, located.start, located.end))
         jobs: list[Job] = []
         if absent:
-            jobs.append(functools.partial(self._finish, group, dict.fromkeys(absent), finish))
+            jobs.append(functools.partial(self._finish, group, dict.fromkeys(absent).items(), finish))
         for file, chunks in files.items():
             reads = plan_reads(chunks, gap=gap, size=size)
             jobs += [functools.partial(self._fetch_read, group, file, read, finish) for read in reads]
@@ -441,29 +441,24 @@ class ShardReader:
     ) -> list[_Result]:
         """Fetch the chunks of one range; one by one, where that fails or the shard was replaced."""
         ids = [chunk.chunk_id for chunk in read.chunks]
-        found: dict[int, Stored | None]
         body = Body(b"")
         try:
             body = self._read(file.name, read.start, read.end, f"chunk {ids[0]}")
         except CorruptDataError:  # of several, the one that fails by itself tells which it is
             if len(ids) == 1 and self._is_current(group.key, group.sharding, ids[0], group.began):
                 raise
-        if body.data and body.version == file.version:
-            cut = {
-                chunk.chunk_id: body.data[chunk.start - read.start : chunk.end - read.start] for chunk in read.chunks
-            }
-            found = {chunk_id: Stored(file.name, data) for chunk_id, data in cut.items()}
-        else:
-            found = {chunk_id: self.fetch(group.key, group.sharding, chunk_id) for chunk_id in ids}
-        return self._finish(group, found, finish)
+        if not body.data or body.version != file.version:
+            return self._finish(group, ((one, self.fetch(group.key, group.sharding, one)) for one in ids), finish)
+        cut = ((chunk_id, body.data[start - read.start : end - read.start]) for chunk_id, start, end in read.chunks)
+        return self._finish(group, ((chunk_id, Stored(file.name, data)) for chunk_id, data in cut), finish)
 
     def _finish(
         self,
         group: "_Group[_Tag]",
-        found: Mapping[int, Stored | None],
+        found: Iterable[tuple[int, Stored | None]],
         finish: Callable[[_Tag, Stored | None], _Result],
     ) -> list[_Result]:
-        return [finish(tag, stored) for chunk_id, stored in found.items() for tag in group.tags[chunk_id]]
+        return [finish(tag, stored) for chunk_id, stored in found for tag in group.tags[chunk_id]]
 
     # ---------------------------------------------------------------------------- the indexes
 
