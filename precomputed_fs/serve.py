@@ -67,7 +67,8 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _HOST_NAMES = (_HOST, "localhost")
-_THREADS = 32  # that fetch where a filesystem is used by threads, and decode
+_THREADS = 32  # that decode, and look up what the client has; to fetch, accessors have their own
+_MOST_PORTS = 1 << 16
 _LAST_MOMENT = 0.1  # seconds that requests under way have to end when a server is closed
 _PATIENCE = 10.0  # seconds that closing may take
 _ATTEMPTS, _TIMEOUT = 5, 30.0  # of reading ranges, as an accessor's by default
@@ -137,6 +138,8 @@ def serve(
         If the pyramid cannot be opened; see `open_volume`.
     OSError
         If the port is taken.
+    ValueError
+        If there is no such port.
 
     Notes
     -----
@@ -365,6 +368,19 @@ def _shown_info(info: "Info", keys: Sequence[str], shown: Sequence[_ShownScale])
 
 # --------------------------------------------------------------------------------------------------------- the server
 
+_listening: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
+
+
+def _stop_listening() -> None:
+    """Let go of what a forked process has inherited: the port would stay taken, and nobody would answer there."""
+    for listener in _listening:
+        listener.close()
+    _listening.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stop_listening)
+
 
 class Server:
     """A running server of one pyramid; `serve` makes one, and it can be a context manager.
@@ -381,6 +397,9 @@ class Server:
         if not volume.accessor.can_read:
             message = f"{volume.url}: this archive is open for writing"
             raise ReadOnlyError(message)
+        if not 0 <= port < _MOST_PORTS:
+            message = f"port: expected 0 to {_MOST_PORTS - 1}, got {port}"
+            raise ValueError(message)
         self.volume = volume
         self.port = 0
         self._closes_volume = closes_volume
@@ -474,6 +493,7 @@ class Server:
         self._runner = web.ServerRunner(server, shutdown_timeout=_LAST_MOMENT)
         await self._runner.setup()
         self._listener = socket.create_server((_HOST, port))
+        _listening.add(self._listener)
         await web.SockSite(self._runner, self._listener).start()
         return int(self._listener.getsockname()[1])
 
@@ -740,10 +760,10 @@ def _public_source(volume: Volume) -> str:
     scheme, _, path = link.url.partition("://")
     scheme = {"s3a": "s3", "gcs": "gs"}.get(scheme, scheme)
     if len(location.links) == 1 and location.fs is None and scheme in ("http", "https", "s3", "gs"):
-        if location.secrets or "?" in path or "@" in path.partition("/")[0]:
+        endpoint = link.options.get("endpoint_url") or (link.options.get("client_kwargs") or {}).get("endpoint_url")
+        if location.secrets or "?" in path or "@" in f"{path.partition('/')[0]}{endpoint or ''}":
             message = f"{volume.url} is read with credentials, which no link can carry: {_INSTEAD}"
             raise ValueError(message)
-        endpoint = link.options.get("endpoint_url") or (link.options.get("client_kwargs") or {}).get("endpoint_url")
         if scheme == "s3" and endpoint:
             scheme, _, host = endpoint.partition("://")
             return f"precomputed://s3+{scheme}://{host.rstrip('/')}/{urllib.parse.quote(path)}"
