@@ -16,6 +16,7 @@ import termios
 import threading
 import time
 import tomllib
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ DEADLINE = 60.0
 OFFSET = (-5, 7, 100)
 SIZE = (40, 30, 20)
 VOXELS = np.random.default_rng(0).integers(1, 250, SIZE).astype(np.uint8)
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 KEYS = ["8_8_8", "16_16_16", "32_32_32"]
 
 
@@ -388,6 +390,27 @@ def test_a_reader_that_leaves(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (141, b"")
 
 
+def closing(descriptors: str) -> list[str]:
+    """Return how a shell runs a command with some of its streams redirected."""
+    return ["sh", "-c", f'exec "$@" {descriptors}', "sh", *COMMAND]
+
+
+def test_a_stdout_that_is_closed(pyramid: str) -> None:
+    for arguments in (["info", pyramid], ["cat", pyramid, "info"]):
+        done = subprocess.run([*closing(">&-"), *arguments], stderr=subprocess.PIPE, check=False, timeout=DEADLINE)
+        assert (done.returncode, done.stderr) == (1, b"precomputed-fs: error: stdout is closed\n")
+
+
+@pytest.mark.parametrize("to", ["2>&-", pytest.param("2>/dev/full", marks=needs_dev_full)])
+def test_a_stderr_that_nobody_reads(pyramid: str, tmp_path: Path, to: str) -> None:
+    missing = subprocess.run([*closing(to), "info", tmp_path], stdout=subprocess.PIPE, check=False, timeout=DEADLINE)
+    assert (missing.returncode, missing.stdout) == (3, b"")
+    listed = subprocess.run(
+        [*closing(to), "ls", pyramid, "8_8_8", "--limit", "1"], stdout=subprocess.PIPE, check=False, timeout=DEADLINE
+    )
+    assert (listed.returncode, listed.stdout.count(b"\n")) == (0, 1)
+
+
 @pytest.fixture
 def waiting(tmp_path: Path) -> Iterator[tuple[str, threading.Event]]:
     """Serve a pyramid whose chunks never come; the event is set once one is asked for."""
@@ -492,11 +515,14 @@ def test_serve_until_interrupted(pyramid: str) -> None:
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()
         np.testing.assert_array_equal(open_volume(url)[0][:, :, 103, 0], VOXELS[:, :, 3])
+        assert process.stderr is not None
+        view, source = (process.stderr.readline().decode() for _ in range(2))
+        with urllib.request.urlopen(view.rpartition(" ")[2].strip()) as page:
+            assert b"<script" in page.read()
         process.send_signal(signal.SIGINT)
         printed, said = process.communicate(timeout=DEADLINE)
-    assert (process.returncode, printed) == (130, b"")
-    assert f"precomputed://{url};" in said.decode()
-    assert said.count(b"\n") == 1
+    assert (process.returncode, printed, said) == (130, b"", b"")
+    assert f"precomputed://{url};" in source
 
 
 def test_serve_at_a_port_that_is_taken(pyramid: str) -> None:
