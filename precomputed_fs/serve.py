@@ -256,11 +256,12 @@ class _ShownScale:
         data = await self.accessor.fetch_chunk_async(self.key, coords)
         if self.shown != self.stored:
             data = await asyncio.to_thread(self._transcode, data, coords)
+        elif self.stored.encoding == "raw":
+            self.stored.decode(data, Box.of(coords).shape)  # which looks at the length, and at nothing else
         return _Content(data, self.shown.mime_type)
 
     def _transcode(self, data: bytes, coords: ChunkCoords) -> bytes:
-        x0, x1, y0, y1, z0, z1 = coords
-        voxels = self.stored.decode(data, (x1 - x0, y1 - y0, z1 - z0))
+        voxels = self.stored.decode(data, Box.of(coords).shape)
         with np.errstate(over="ignore"):  # a float64 may be beyond float32: infinite
             return self.shown.encode(voxels.astype(self.shown.dtype, copy=False))
 

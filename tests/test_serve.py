@@ -785,6 +785,14 @@ def test_a_chunk_that_cannot_be_decoded_is_a_failure(
     assert encoding.encode() in answer.body
 
 
+@pytest.mark.parametrize("body", [b"", BODY[:-1], BODY + b"x"])
+def test_a_raw_chunk_of_another_length_is_a_failure(run: Callable[..., Server], tmp_path: Path, body: bytes) -> None:
+    server = run(put(tmp_path, raw_info(), {f"{KEY}/{NAME}": body}))
+    answer = ask(f"{server.url}/{KEY}/{NAME}")
+    assert answer.status == 502
+    assert b"256" in answer.body
+
+
 def test_a_codec_that_is_not_installed_is_named(
     run: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
