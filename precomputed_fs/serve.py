@@ -558,10 +558,10 @@ class Server:
         if fragment is not None and area == "v":
             return await _answer(request, await asyncio.to_thread(_client_file, name))
         if fragment is not None and area == "view" and number == rest:
-            location = f"/{self._token}/v/{number}/index.html#!{fragment}"
+            location = f"/{self._token}/v/{number}/{_PAGE}#!{fragment}"
             return _response(http.HTTPStatus.FOUND, headers={"Location": location})
-        if fragment is not None and area == "events" and number == rest and request.method == "GET":
-            return await _no_news(request)
+        if fragment is not None and area == "events" and number == rest:
+            return _response(http.HTTPStatus.NO_CONTENT)
         raise NotFoundError(path)
 
     def _failure(self, exc: Exception) -> "web.Response":
@@ -656,12 +656,30 @@ _CLIENT_TYPES = {
 }
 
 
+_PAGE = "index.html"
+_NEWS = b"""<script>
+window.EventSource = class {
+  constructor(url) { this.url = url; this.ask(); }
+  async ask() {
+    const answer = await fetch(this.url, {method: "HEAD"}).catch(() => null);
+    if (this.closed) return;
+    if (!answer?.ok) return this.onerror?.();
+    if (!this.open) { this.open = true; this.onopen?.(); }
+    setTimeout(() => this.closed || this.ask(), 3000);
+  }
+  close() { this.closed = true; }
+};
+</script>"""
+"""By which the client finds out whether the server still runs. It listens for news from Python, of which there are
+none, and says when that ends. But a browser has 6 to 10 connections to a server: as many views would take them all."""
+
+
 def _client_folder() -> Path:
     """Find the web client in the installed package, which need not be imported for its files."""
     spec = importlib.util.find_spec("neuroglancer")
     for parent in (spec and spec.submodule_search_locations) or ():
         folder = Path(parent) / "static" / "client"
-        if (folder / "index.html").is_file():
+        if (folder / _PAGE).is_file():
             return folder
     message = "the Neuroglancer web client is not installed: pip install 'precomputed-fs[neuroglancer]'"
     raise ImportError(message)
@@ -674,17 +692,10 @@ def _client_file(name: str) -> _Content:
     path = _client_folder() / name
     if not path.is_file():
         raise NotFoundError(name)
-    return _Content(path.read_bytes(), _CLIENT_TYPES[match[1]])
-
-
-async def _no_news(request: "web.BaseRequest") -> "web.StreamResponse":
-    """Keep open what the client listens to for news from Python, and says when it ends: there are none."""
-    from aiohttp import web  # noqa: PLC0415
-
-    stream = web.StreamResponse(headers={**_COMMON, "Content-Type": "text/event-stream"})
-    await stream.prepare(request)
-    await asyncio.Event().wait()  # until the page goes, or the server is closed
-    return stream
+    data = path.read_bytes()
+    if name == _PAGE:
+        data = data.replace(b"<head>", b"<head>" + _NEWS, 1)
+    return _Content(data, _CLIENT_TYPES[match[1]])
 
 
 # ---------------------------------------------------------------------------------------------------------- the views

@@ -1118,19 +1118,8 @@ def test_only_files_of_the_client_are_served_there(volume: Volume) -> None:
     root = volume.view().url.rpartition("/view/")[0]
     for path in ("v/0/", "v/0/__init__.py", "v/0/x/index.html", "v/0/nothing.js", "v/0/.js", "v", "view/1", "view/x"):
         assert ask(f"{root}/{path}").status == 404
-    assert ask(f"{root}/events/0", "HEAD").status == 404
-
-
-def test_the_client_listens_until_the_end(volume: Volume) -> None:
-    server = volume.view().server
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-    connection.request("GET", f"/{token_of(server)}/events/0?c=1&gc=", headers={"Host": f"localhost:{server.port}"})
-    response = connection.getresponse()
-    assert (response.status, response.getheader("Content-Type")) == (200, "text/event-stream")
-    server.close()
-    with pytest.raises(http.client.IncompleteRead):  # which is how the client tells it
-        response.read()
-    connection.close()
+    assert ask(f"{root}/events/0", "HEAD").status == 204
+    assert ask(f"{root}/events/1", "HEAD").status == 404
 
 
 def test_views_of_a_volume_share_a_server_while_it_runs(volume: Volume) -> None:
@@ -1448,6 +1437,27 @@ def test_the_client_tells_a_failure_from_absence(
             view.chunk("1mm", (1, 0, 0))
         with pytest.raises(browser.PageError, match="chunk 0,1,0 of scale 1mm is absent"):
             view.chunk("1mm", (0, 1, 0))
+
+
+def test_a_page_tells_when_its_server_has_gone_and_takes_no_connection_for_it(
+    chromium: Chromium, volume: Volume
+) -> None:
+    """A browser has few connections to a server, which all views of a volume share."""
+    shown = volume.view()
+    with browser.opened(chromium, shown.url, size=(300, 300)) as view:
+        asked = view.page.evaluate("""async () => {
+            const sources = [...Array(20)].map(() => new EventSource("../../events/0"));
+            await Promise.all(sources.map(source => new Promise(opened => { source.onopen = opened; })));
+            return (await fetch("../../data/info")).status;
+        }""")
+        assert asked == 200
+        assert not any("Python server" in error for error in view.errors)
+        shown.server.close()
+        assert view.page.evaluate("""async () => {
+            const said = () => document.querySelector("#neuroglancer-status-container").innerText;
+            while (!said().includes("Disconnected")) await new Promise(resolve => setTimeout(resolve, 50));
+            return said();
+        }""").startswith("Disconnected from Python server")
 
 
 def test_a_view_shows_all_of_a_volume(chromium: Chromium) -> None:
