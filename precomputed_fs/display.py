@@ -16,7 +16,7 @@ import html as markup
 import math
 import operator
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -137,7 +137,7 @@ def picture(
         (row, column) of grey levels; or (row, column, channel) with 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels.
     """
     limits = _checked_limits(limits)
-    slices, shapes = _read(source, point, size=size, channel=channel, progress=progress)
+    slices, shapes = _read(source, point, size=size, channel=channel, progress=progress, in_one=True)
     panels = _panels(slices, shapes, limits)
     return panels[0] if len(panels) == 1 else _side_by_side(panels)
 
@@ -227,7 +227,7 @@ def plot(
     except ImportError as exc:
         raise _missing("plots need matplotlib", "matplotlib") from exc
     limits = _checked_limits(limits)
-    slices, _ = _read(source, point, size=size, channel=channel, progress=progress)
+    slices, _ = _read(source, point, size=size, channel=channel, progress=progress, in_one=False)
     if ax is None:
         _, ax = plt.subplots(1, len(slices), squeeze=False, layout="constrained", figsize=(5 * len(slices), 5))
     axes = np.ravel(np.asarray(ax, object))
@@ -292,15 +292,17 @@ class _Plan:
 
 
 def _read(
-    source: Volume | Scale, point: Point, *, size: int | None, channel: int | None, progress: bool | None
+    source: Volume | Scale, point: Point, *, size: int | None, channel: int | None, progress: bool | None, in_one: bool
 ) -> tuple[list[Slice], list[tuple[int, int]]]:
-    """Read slices for a picture; returned with how many rows and columns of pixels each is to have."""
+    """Read slices for a picture of each, or one of all; with how many rows and columns of pixels each is to have."""
     frame = source if isinstance(source, Scale) else source[0]
     positions = _positions(frame, point)
     views = [view for view in VIEWS if view.through in positions]
     scale = source if isinstance(source, Scale) else good_scale(source, views, size)
     plan = _Plan(scale, frame, positions, _shapes(scale, views, size), _channels(scale, channel))
-    return _read_slices(plan, progress=progress), list(plan.shapes.values())
+    shapes = list(plan.shapes.values())
+    _check_pixels([_extent(shapes)] if in_one else shapes)
+    return _read_slices(plan, progress=progress), shapes
 
 
 def good_scale(volume: Volume, views: Iterable[View], size: int | None) -> Scale:
@@ -371,10 +373,14 @@ def _shapes(scale: Scale, views: Sequence[View], size: int | None) -> dict[View,
     for view in views:
         rows, columns = (max(1, round(scale.shape[axis] * scale.resolution[axis] / pixel)) for axis in view.edges)
         shapes[view] = rows, columns
-    height, width = _extent(shapes.values())
-    if height * width > _MOST_PIXELS:
-        raise ValueError(f"size: a picture of {width} x {height} pixels is too large, the most is {_MOST_PIXELS}")
     return shapes
+
+
+def _check_pixels(shapes: Collection[tuple[int, int]]) -> None:
+    """Check that pictures of so many rows and columns of pixels are not too large."""
+    if sum(map(math.prod, shapes)) > _MOST_PIXELS:
+        shown = " and ".join(f"{columns} x {rows}" for rows, columns in shapes)
+        raise ValueError(f"size: a picture of {shown} pixels is too large, the most is {_MOST_PIXELS}")
 
 
 def _extent(shapes: Iterable[tuple[int, int]]) -> tuple[int, int]:

@@ -379,6 +379,7 @@ def test_limits_are_what_is_black_and_white() -> None:
     assert set(pixels(make(array)[0].show(z=0, limits=(7, 7))).ravel()) <= set(range(256))
 
 
+@pytest.mark.usefixtures("_closed")
 def test_limits_may_be_an_array() -> None:
     array = voxels()
     volume, limits = make(array), np.percentile(array, (1, 99))
@@ -437,12 +438,13 @@ def test_a_picture_that_would_be_too_large_is_an_error_before_anything_is_read()
             scale.show(z=0, size=size)
 
 
+@pytest.mark.usefixtures("_closed")
 def test_slices_side_by_side_are_not_too_large_either() -> None:
     """None of the three is, but one is high, another is wide, and there is nothing between them."""
-    info = make(voxels(), resolution=(1, 1, 10_000), scales=1).info
-    scale = Volume(open_accessor(servers.refused_url()), info)[0]
+    scale = make(voxels(), resolution=(1, 1, 10_000), scales=1)[0]
     with pytest.raises(ValueError, match="size: a picture of 200096 x 200000 pixels is too large"):
-        scale.show(size=None)
+        Volume(open_accessor(servers.refused_url()), scale.volume.info)[0].show(size=None)
+    assert len(scale.plot(size=None)) == 3  # each for itself
 
 
 def test_a_failure_to_read_is_an_error() -> None:
