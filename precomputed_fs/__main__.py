@@ -83,6 +83,9 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
     args = _parser().parse_args(argv)
+    if sys.stdout is None:
+        _say("error: stdout is closed")
+        return 1
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # there are terminals that know no µ
     with warnings.catch_warnings():
@@ -103,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(message: str) -> None:
-    print(f"{_PROGRAM}: {one_line(' '.join(message.split()))}", file=sys.stderr)
+    if sys.stderr is not None:  # else it would be printed to stdout, into the data
+        with contextlib.suppress(OSError):  # who reads it has left
+            print(f"{_PROGRAM}: {one_line(' '.join(message.split()))}", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:  # noqa: ANN401 - as `warnings` calls it
@@ -205,7 +210,9 @@ def _serve(args: argparse.Namespace) -> None:
 
     with serve(args.url, port=args.port, **_accessor_options(args)) as server:
         print(server.url, flush=True)
-        _say(f"a layer's source in Neuroglancer is precomputed://{server.url}; Ctrl-C ends it")
+        with contextlib.suppress(ImportError):  # the client is optional
+            _say(f"in a browser on this machine, it is shown at {server.view().url}")
+        _say(f"a layer's source in Neuroglancer is {server.source}; Ctrl-C ends it")
         threading.Event().wait()  # for Ctrl-C
 
 

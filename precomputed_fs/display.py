@@ -16,7 +16,7 @@ import html as markup
 import math
 import operator
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -109,7 +109,7 @@ def show(
     *,
     size: int | None,
     channel: int | None,
-    limits: tuple[float, float] | None,
+    limits: Iterable[float] | None,
     progress: bool | None,
 ) -> "Image":
     """Make a picture with Pillow: see `Volume.show`."""
@@ -126,7 +126,7 @@ def picture(
     *,
     size: int | None,
     channel: int | None = None,
-    limits: tuple[float, float] | None = None,
+    limits: Iterable[float] | None = None,
     progress: bool | None = None,
 ) -> NDArray[np.uint8]:
     """Make a picture: see `Volume.show`.
@@ -136,7 +136,8 @@ def picture(
     ndarray of uint8
         (row, column) of grey levels; or (row, column, channel) with 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels.
     """
-    slices, shapes = _read(source, point, size=size, channel=channel, progress=progress)
+    limits = _checked_limits(limits)
+    slices, shapes = _read(source, point, size=size, channel=channel, progress=progress, in_one=True)
     panels = _panels(slices, shapes, limits)
     return panels[0] if len(panels) == 1 else _side_by_side(panels)
 
@@ -160,9 +161,7 @@ def _panels(
 def _side_by_side(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Put pictures into one, with what is between them transparent."""
     opaque = [_with_alpha(panel) for panel in panels]
-    height = max(len(panel) for panel in panels)
-    width = sum(panel.shape[1] + _GAP for panel in panels) - _GAP
-    whole = np.zeros((height, width, opaque[0].shape[2]), np.uint8)
+    whole = np.zeros((*_extent(panel.shape[:2] for panel in panels), opaque[0].shape[2]), np.uint8)
     left = 0
     for panel in opaque:
         rows, columns, _ = panel.shape
@@ -218,7 +217,7 @@ def plot(
     *,
     size: int | None,
     channel: int | None,
-    limits: tuple[float, float] | None,
+    limits: Iterable[float] | None,
     ax: Any,  # noqa: ANN401 - matplotlib's Axes, or several
     progress: bool | None,
 ) -> Any:  # noqa: ANN401 - matplotlib's Axes, or several
@@ -227,7 +226,8 @@ def plot(
         from matplotlib import pyplot as plt  # noqa: PLC0415 - optional
     except ImportError as exc:
         raise _missing("plots need matplotlib", "matplotlib") from exc
-    slices, _ = _read(source, point, size=size, channel=channel, progress=progress)
+    limits = _checked_limits(limits)
+    slices, _ = _read(source, point, size=size, channel=channel, progress=progress, in_one=False)
     if ax is None:
         _, ax = plt.subplots(1, len(slices), squeeze=False, layout="constrained", figsize=(5 * len(slices), 5))
     axes = np.ravel(np.asarray(ax, object))
@@ -292,15 +292,17 @@ class _Plan:
 
 
 def _read(
-    source: Volume | Scale, point: Point, *, size: int | None, channel: int | None, progress: bool | None
+    source: Volume | Scale, point: Point, *, size: int | None, channel: int | None, progress: bool | None, in_one: bool
 ) -> tuple[list[Slice], list[tuple[int, int]]]:
-    """Read slices for a picture; returned with how many rows and columns of pixels each is to have."""
+    """Read slices for a picture of each, or one of all; with how many rows and columns of pixels each is to have."""
     frame = source if isinstance(source, Scale) else source[0]
     positions = _positions(frame, point)
     views = [view for view in VIEWS if view.through in positions]
     scale = source if isinstance(source, Scale) else good_scale(source, views, size)
     plan = _Plan(scale, frame, positions, _shapes(scale, views, size), _channels(scale, channel))
-    return _read_slices(plan, progress=progress), list(plan.shapes.values())
+    shapes = list(plan.shapes.values())
+    _check_pixels([_extent(shapes)] if in_one else shapes)
+    return _read_slices(plan, progress=progress), shapes
 
 
 def good_scale(volume: Volume, views: Iterable[View], size: int | None) -> Scale:
@@ -323,13 +325,27 @@ def good_scale(volume: Volume, views: Iterable[View], size: int | None) -> Scale
 
 
 def _positions(frame: Scale, point: Point) -> dict[int, int]:
-    """Return where to slice, by axis: where it is said, or in the middle of each."""
+    """Return where to slice, by axis: where it is said, or in the middle."""
     given = {axis: operator.index(at) for axis, at in enumerate(point) if at is not None}
     for axis, at in given.items():
         low, high = frame.bounds.start[axis], frame.bounds.stop[axis]
         if not low <= at < high:
             raise IndexError(f"{_AXES[axis]}: {at} is not inside of {low}:{high}, absolute voxels of scale {frame.key}")
-    return given or {axis: low + frame.shape[axis] // 2 for axis, low in enumerate(frame.voxel_offset)}
+    if given:
+        return given
+    middle = _middle(frame)
+    return {view.through: middle[view.through] for view in _telling_views(frame)}
+
+
+def _middle(frame: Scale) -> dict[int, int]:
+    return {axis: low + frame.shape[axis] // 2 for axis, low in enumerate(frame.voxel_offset)}
+
+
+def _telling_views(scale: Scale) -> Sequence[View]:
+    """Return the slices that show something: of a single image this one, as the others are lines."""
+    if 1 not in scale.shape[:3]:
+        return VIEWS
+    return [max(VIEWS, key=lambda view: math.prod(scale.shape[axis] for axis in view.edges))]
 
 
 def _channels(scale: Scale, channel: int | None) -> slice:
@@ -357,10 +373,20 @@ def _shapes(scale: Scale, views: Sequence[View], size: int | None) -> dict[View,
     for view in views:
         rows, columns = (max(1, round(scale.shape[axis] * scale.resolution[axis] / pixel)) for axis in view.edges)
         shapes[view] = rows, columns
-    if sum(map(math.prod, shapes.values())) > _MOST_PIXELS:
-        shown = " and ".join(f"{columns} x {rows}" for rows, columns in shapes.values())
-        raise ValueError(f"size: a picture of {shown} pixels is too large, the most is {_MOST_PIXELS}")
     return shapes
+
+
+def _check_pixels(shapes: Collection[tuple[int, int]]) -> None:
+    """Check that pictures of so many rows and columns of pixels are not too large."""
+    if sum(map(math.prod, shapes)) > _MOST_PIXELS:
+        shown = " and ".join(f"{columns} x {rows}" for rows, columns in shapes)
+        raise ValueError(f"size: a picture of {shown} pixels is too large, the most is {_MOST_PIXELS}")
+
+
+def _extent(shapes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Return how many rows and columns of pixels slices take side by side."""
+    rows, columns = zip(*shapes, strict=True)
+    return max(rows), sum(columns) + _GAP * (len(columns) - 1)
 
 
 def _read_slices(plan: _Plan, **options: Any) -> list[Slice]:  # noqa: ANN401 - of Scale.read_selection
@@ -455,6 +481,19 @@ def _limits_of(slices: Sequence[Slice]) -> tuple[float, float]:
     if low == high:  # all are one value, and 0 is black
         low, high = min(low, 0.0), max(high, 0.0)
     return float(low), float(high)
+
+
+def _checked_limits(limits: Iterable[float] | None) -> tuple[float, float] | None:
+    """Check what is to be black and white; it may come as an array, as percentiles do."""
+    if limits is None:
+        return None
+    try:
+        low, high = map(float, limits)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError(f"limits: expected two numbers, got {limits!r}")
+    return low, high
 
 
 def _levels(voxels: Array, low: float, high: float) -> NDArray[np.uint8]:
@@ -611,7 +650,7 @@ def _thumbnail(source: Volume | Scale) -> str:
     scale, views = affordable
     frame = source if isinstance(source, Scale) else source[0]
     shapes = _shapes(scale, views, _THUMBNAIL_PIXELS)
-    plan = _Plan(scale, frame, _positions(frame, (None, None, None)), shapes, _channels(scale, None))
+    plan = _Plan(scale, frame, _middle(frame), shapes, _channels(scale, None))
     slices = _read_slices(plan, progress=False, missing="zeros", warns=False)
     if not any(piece.voxels.any() for piece in slices):
         return ""
@@ -649,7 +688,7 @@ def _affordable_views(scale: Scale) -> list[View]:
     chunk_bytes = math.prod(map(min, scale.chunk_size, scale.shape[:3])) * scale.shape[3] * scale.dtype.itemsize
     left = min(_THUMBNAIL_CHUNKS, _THUMBNAIL_BYTES // chunk_bytes)
     views = []
-    for view in VIEWS:
+    for view in _telling_views(scale):
         left -= _chunks_in(scale, view)
         if left < 0:
             break

@@ -67,7 +67,8 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _HOST_NAMES = (_HOST, "localhost")
-_THREADS = 32  # that fetch where a filesystem is used by threads, and decode
+_THREADS = 32  # that decode, and look up what the client has; to fetch, accessors have their own
+_MOST_PORTS = 1 << 16
 _LAST_MOMENT = 0.1  # seconds that requests under way have to end when a server is closed
 _PATIENCE = 10.0  # seconds that closing may take
 _ATTEMPTS, _TIMEOUT = 5, 30.0  # of reading ranges, as an accessor's by default
@@ -137,6 +138,8 @@ def serve(
         If the pyramid cannot be opened; see `open_volume`.
     OSError
         If the port is taken.
+    ValueError
+        If there is no such port.
 
     Notes
     -----
@@ -253,11 +256,12 @@ class _ShownScale:
         data = await self.accessor.fetch_chunk_async(self.key, coords)
         if self.shown != self.stored:
             data = await asyncio.to_thread(self._transcode, data, coords)
+        elif self.stored.encoding == "raw":
+            self.stored.decode(data, Box.of(coords).shape)  # which looks at the length, and at nothing else
         return _Content(data, self.shown.mime_type)
 
     def _transcode(self, data: bytes, coords: ChunkCoords) -> bytes:
-        x0, x1, y0, y1, z0, z1 = coords
-        voxels = self.stored.decode(data, (x1 - x0, y1 - y0, z1 - z0))
+        voxels = self.stored.decode(data, Box.of(coords).shape)
         with np.errstate(over="ignore"):  # a float64 may be beyond float32: infinite
             return self.shown.encode(voxels.astype(self.shown.dtype, copy=False))
 
@@ -365,6 +369,19 @@ def _shown_info(info: "Info", keys: Sequence[str], shown: Sequence[_ShownScale])
 
 # --------------------------------------------------------------------------------------------------------- the server
 
+_listening: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
+
+
+def _stop_listening() -> None:
+    """Let go of what a forked process has inherited: the port would stay taken, and nobody would answer there."""
+    for listener in _listening:
+        listener.close()
+    _listening.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stop_listening)
+
 
 class Server:
     """A running server of one pyramid; `serve` makes one, and it can be a context manager.
@@ -381,6 +398,9 @@ class Server:
         if not volume.accessor.can_read:
             message = f"{volume.url}: this archive is open for writing"
             raise ReadOnlyError(message)
+        if not 0 <= port < _MOST_PORTS:
+            message = f"port: expected 0 to {_MOST_PORTS - 1}, got {port}"
+            raise ValueError(message)
         self.volume = volume
         self.port = 0
         self._closes_volume = closes_volume
@@ -474,6 +494,7 @@ class Server:
         self._runner = web.ServerRunner(server, shutdown_timeout=_LAST_MOMENT)
         await self._runner.setup()
         self._listener = socket.create_server((_HOST, port))
+        _listening.add(self._listener)
         await web.SockSite(self._runner, self._listener).start()
         return int(self._listener.getsockname()[1])
 
@@ -537,10 +558,10 @@ class Server:
         if fragment is not None and area == "v":
             return await _answer(request, await asyncio.to_thread(_client_file, name))
         if fragment is not None and area == "view" and number == rest:
-            location = f"/{self._token}/v/{number}/index.html#!{fragment}"
+            location = f"/{self._token}/v/{number}/{_PAGE}#!{fragment}"
             return _response(http.HTTPStatus.FOUND, headers={"Location": location})
-        if fragment is not None and area == "events" and number == rest and request.method == "GET":
-            return await _no_news(request)
+        if fragment is not None and area == "events" and number == rest:
+            return _response(http.HTTPStatus.NO_CONTENT)
         raise NotFoundError(path)
 
     def _failure(self, exc: Exception) -> "web.Response":
@@ -635,12 +656,30 @@ _CLIENT_TYPES = {
 }
 
 
+_PAGE = "index.html"
+_NEWS = b"""<script>
+window.EventSource = class {
+  constructor(url) { this.url = url; this.ask(); }
+  async ask() {
+    const answer = await fetch(this.url, {method: "HEAD"}).catch(() => null);
+    if (this.closed) return;
+    if (!answer?.ok) return this.onerror?.();
+    if (!this.open) { this.open = true; this.onopen?.(); }
+    setTimeout(() => this.closed || this.ask(), 3000);
+  }
+  close() { this.closed = true; }
+};
+</script>"""
+"""By which the client finds out whether the server still runs. It listens for news from Python, of which there are
+none, and says when that ends. But a browser has 6 to 10 connections to a server: as many views would take them all."""
+
+
 def _client_folder() -> Path:
     """Find the web client in the installed package, which need not be imported for its files."""
     spec = importlib.util.find_spec("neuroglancer")
     for parent in (spec and spec.submodule_search_locations) or ():
         folder = Path(parent) / "static" / "client"
-        if (folder / "index.html").is_file():
+        if (folder / _PAGE).is_file():
             return folder
     message = "the Neuroglancer web client is not installed: pip install 'precomputed-fs[neuroglancer]'"
     raise ImportError(message)
@@ -653,17 +692,10 @@ def _client_file(name: str) -> _Content:
     path = _client_folder() / name
     if not path.is_file():
         raise NotFoundError(name)
-    return _Content(path.read_bytes(), _CLIENT_TYPES[match[1]])
-
-
-async def _no_news(request: "web.BaseRequest") -> "web.StreamResponse":
-    """Keep open what the client listens to for news from Python, and says when it ends: there are none."""
-    from aiohttp import web  # noqa: PLC0415
-
-    stream = web.StreamResponse(headers={**_COMMON, "Content-Type": "text/event-stream"})
-    await stream.prepare(request)
-    await asyncio.Event().wait()  # until the page goes, or the server is closed
-    return stream
+    data = path.read_bytes()
+    if name == _PAGE:
+        data = data.replace(b"<head>", b"<head>" + _NEWS, 1)
+    return _Content(data, _CLIENT_TYPES[match[1]])
 
 
 # ---------------------------------------------------------------------------------------------------------- the views
@@ -740,10 +772,10 @@ def _public_source(volume: Volume) -> str:
     scheme, _, path = link.url.partition("://")
     scheme = {"s3a": "s3", "gcs": "gs"}.get(scheme, scheme)
     if len(location.links) == 1 and location.fs is None and scheme in ("http", "https", "s3", "gs"):
-        if location.secrets or "?" in path or "@" in path.partition("/")[0]:
+        endpoint = link.options.get("endpoint_url") or (link.options.get("client_kwargs") or {}).get("endpoint_url")
+        if location.secrets or "?" in path or "@" in f"{path.partition('/')[0]}{endpoint or ''}":
             message = f"{volume.url} is read with credentials, which no link can carry: {_INSTEAD}"
             raise ValueError(message)
-        endpoint = link.options.get("endpoint_url") or (link.options.get("client_kwargs") or {}).get("endpoint_url")
         if scheme == "s3" and endpoint:
             scheme, _, host = endpoint.partition("://")
             return f"precomputed://s3+{scheme}://{host.rstrip('/')}/{urllib.parse.quote(path)}"

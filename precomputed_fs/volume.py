@@ -377,7 +377,7 @@ class Volume:
         z: int | None = None,
         size: int | None = _PICTURE_PIXELS,
         channel: int | None = None,
-        limits: tuple[float, float] | None = None,
+        limits: Iterable[float] | None = None,
         progress: bool | None = None,
     ) -> "Image":
         """Make a picture of a slice, read from the coarsest scale that has all the detail the picture can show.
@@ -391,14 +391,14 @@ class Volume:
         x, y, z : int, optional
             Where to slice, in absolute voxel coordinates of the first scale, whichever is read. Each one
             that is given makes a slice, and these stand side by side; without any, there are all three,
-            through the middle.
+            through the middle, or of a volume one voxel thick the one that is no line.
         size : int or None
             Pixels of the longer side of a slice, or with several, of the volume's longest side. None for a
             pixel from each voxel of the first scale; where voxels are anisotropic, from the shortest side.
         channel : int, optional
             Which channel to show; by default three channels are red, green and blue, and of any other
             number the first one is shown.
-        limits : (float, float), optional
+        limits : two floats, optional
             The values that are black and white. By default uint8 is shown as it is, and other types between
             the percentiles 0.5 and 99.5 of what is shown.
         progress : bool, optional
@@ -433,7 +433,7 @@ class Volume:
         z: int | None = None,
         size: int | None = _PICTURE_PIXELS,
         channel: int | None = None,
-        limits: tuple[float, float] | None = None,
+        limits: Iterable[float] | None = None,
         ax: Any = None,  # noqa: ANN401 - matplotlib's Axes, or several
         progress: bool | None = None,
     ) -> Any:  # noqa: ANN401 - matplotlib's Axes, or several
@@ -907,7 +907,7 @@ class Scale:
         z: int | None = None,
         size: int | None = _PICTURE_PIXELS,
         channel: int | None = None,
-        limits: tuple[float, float] | None = None,
+        limits: Iterable[float] | None = None,
         progress: bool | None = None,
     ) -> "Image":
         """Make a picture of a slice of this very scale: `Volume.show` with the scale chosen, and its coordinates.
@@ -935,7 +935,7 @@ class Scale:
         z: int | None = None,
         size: int | None = _PICTURE_PIXELS,
         channel: int | None = None,
-        limits: tuple[float, float] | None = None,
+        limits: Iterable[float] | None = None,
         ax: Any = None,  # noqa: ANN401 - matplotlib's Axes, or several
         progress: bool | None = None,
     ) -> Any:  # noqa: ANN401 - matplotlib's Axes, or several

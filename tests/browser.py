@@ -98,6 +98,13 @@ class Page:
         self.handle = handle
         self.console: list[str] = []
 
+    def inner(self, element: str) -> Page:
+        """Return the page in an iframe, once it is loaded."""
+        handle: Any = self.browser.run(self.handle.wait_for_selector(element))
+        frame = self.browser.run(handle.content_frame())
+        self.browser.run(frame.wait_for_load_state())
+        return Page(self.browser, frame)
+
     async def listen(self) -> None:
         """Begin to keep what the console says."""
         self.handle.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
@@ -348,12 +355,17 @@ def opened(browser: Chromium, url: str, *, size: tuple[int, int]) -> Iterator[Vi
         If that takes longer than `DEADLINE`.
     """
     with browser.page(url, size=size) as page:
-        view = View(page)
-        page.evaluate(_SCRIPT)
-        if not page.evaluate("seconds => tests.settled(seconds)", DEADLINE / 2):
-            message = f"{url}: not loaded within {DEADLINE / 2} s: {view.errors}"
-            raise TimeoutError(message)
-        yield view
+        yield loaded(page)
+
+
+def loaded(page: Page) -> View:
+    """Wait until all that is visible in a page with the client has been loaded or has failed; raises as `opened`."""
+    view = View(page)
+    page.evaluate(_SCRIPT)
+    if not page.evaluate("seconds => tests.settled(seconds)", DEADLINE / 2):
+        message = f"{page.handle.url}: not loaded within {DEADLINE / 2} s: {view.errors}"
+        raise TimeoutError(message)
+    return view
 
 
 @contextmanager

@@ -141,6 +141,19 @@ def test_a_long_and_thin_volume_has_a_picture() -> None:
     assert make(voxels((500, 1, 1)))[0].show(z=0, size=100).size == (100, 1)
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((40, 30, 1), "z"), ((40, 1, 30), "y"), ((1, 40, 30), "x"), ((1, 1, 40), "y"), ((1, 1, 1), "z")]
+)
+def test_of_a_single_image_there_is_one_slice(shape: tuple[int, int, int], axis: str) -> None:
+    array = voxels(shape)
+    volume = make(array, voxel_offset=OFFSET, scales=1)
+    for source in (volume, volume[0]):
+        np.testing.assert_array_equal(pixels(source.show(size=None)), planes(array)[axis])
+        assert len(seen(source).images) == 1
+        assert f"{axis} = {OFFSET['xyz'.index(axis)]}, from" in seen(source).text
+    assert volume.show(x=OFFSET[0], y=OFFSET[1], size=None).mode == "LA"  # as it is asked for
+
+
 # ----------------------------------------------------------------------------------------------------------- resampling
 
 
@@ -366,6 +379,24 @@ def test_limits_are_what_is_black_and_white() -> None:
     assert set(pixels(make(array)[0].show(z=0, limits=(7, 7))).ravel()) <= set(range(256))
 
 
+@pytest.mark.usefixtures("_closed")
+def test_limits_may_be_an_array() -> None:
+    array = voxels()
+    volume, limits = make(array), np.percentile(array, (1, 99))
+    expected = volume.show(z=3, limits=(float(limits[0]), float(limits[1])))
+    np.testing.assert_array_equal(pixels(volume.show(z=3, limits=limits)), pixels(expected))
+    (image,) = volume.plot(z=3, limits=limits).images
+    assert image.get_clim() == tuple(limits)
+
+
+@pytest.mark.parametrize("limits", [7, (1,), (1, 2, 3), ("dark", "bright"), (np.nan, 7), (0, np.inf)])
+def test_limits_are_two_numbers(limits: Any) -> None:
+    volume = Volume(open_accessor(servers.refused_url()), make(voxels()).info)
+    for picture in (volume.show, volume.plot):
+        with pytest.raises(ValueError, match="limits: expected two numbers, got"):
+            picture(z=3, limits=limits)
+
+
 @pytest.mark.parametrize(
     ("value", "level"), [(0.0, 0), (7.0, 255), (-7.0, 0), (np.nan, 0), (np.inf, 255), (-np.inf, 0), (3e38, 255)]
 )
@@ -405,6 +436,15 @@ def test_a_picture_that_would_be_too_large_is_an_error_before_anything_is_read()
         scale = Volume(open_accessor(servers.refused_url()), make(voxels(), resolution=resolution, scales=1).info)[0]
         with pytest.raises(ValueError, match=r"size: a picture of \d+ x \d+ pixels is too large"):
             scale.show(z=0, size=size)
+
+
+@pytest.mark.usefixtures("_closed")
+def test_slices_side_by_side_are_not_too_large_either() -> None:
+    """None of the three is, but one is high, another is wide, and there is nothing between them."""
+    scale = make(voxels(), resolution=(1, 1, 10_000), scales=1)[0]
+    with pytest.raises(ValueError, match="size: a picture of 200096 x 200000 pixels is too large"):
+        Volume(open_accessor(servers.refused_url()), scale.volume.info)[0].show(size=None)
+    assert len(scale.plot(size=None)) == 3  # each for itself
 
 
 def test_a_failure_to_read_is_an_error() -> None:

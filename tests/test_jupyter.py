@@ -281,9 +281,10 @@ def test_live(jupyterlab: JupyterLab, brain: Volume, tissues: Volume) -> None:
         "vol.show(z=90, size=200)",
         "labels.show(x=100, size=150)",
         "vol.plot(z=90);",
+        "vol.view(height=300)",
     ]
     with jupyterlab.notebook([(source, "") for source in cells]) as notebook:
-        notebook.run(outputs=5)
+        notebook.run(outputs=6)
         assert all(notebook.is_trusted)
         vol, labels = open_volume(brain.url), open_volume(tissues.url)
         said = [vol._repr_html_(), labels[1]._repr_html_()]
@@ -297,6 +298,9 @@ def test_live(jupyterlab: JupyterLab, brain: Volume, tissues: Volume) -> None:
             (plotted,) = notebook.pictures(4)
             assert min(plotted.shape[:2]) > 200
             assert_readable(notebook)
+        neuroglancer = browser.loaded(notebook.page.inner("iframe[src*='/view/']"))
+        assert neuroglancer.errors == []
+        np.testing.assert_array_equal(neuroglancer.volume(vol[2].key), vol[2][..., 0])
 
 
 def test_a_hostile_volume(jupyterlab: JupyterLab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import io
 import json
@@ -16,6 +17,7 @@ import termios
 import threading
 import time
 import tomllib
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,24 +41,42 @@ DEADLINE = 60.0
 OFFSET = (-5, 7, 100)
 SIZE = (40, 30, 20)
 VOXELS = np.random.default_rng(0).integers(1, 250, SIZE).astype(np.uint8)
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 KEYS = ["8_8_8", "16_16_16", "32_32_32"]
 
 
-def run(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
+def run(*arguments: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in this process: to start another takes ten times as long."""
+    command = [str(argument) for argument in arguments]
+    stdout, stderr = io.BytesIO(), io.BytesIO()
+    with io.TextIOWrapper(stdout, "utf-8") as out, io.TextIOWrapper(stderr, "utf-8") as err:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code: Any = __main__.main(command)
+            except SystemExit as exc:
+                code = exc.code
+        out.flush()
+        err.flush()
+        printed = [written.getvalue() for written in (stdout, stderr)]
+    return subprocess.CompletedProcess(command, code, *printed)
+
+
+def run_apart(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run a command as a shell does."""
     command = [*COMMAND, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, check=False, timeout=DEADLINE, **options)
 
 
-def output(*arguments: Any, **options: Any) -> str:
+def output(*arguments: Any) -> str:
     """Return what a command prints, which succeeds and says nothing else."""
-    done = run(*arguments, **options)
+    done = run(*arguments)
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout.decode()
 
 
-def error(code: int, *arguments: Any, **options: Any) -> str:
+def error(code: int, *arguments: Any) -> str:
     """Return the one line that a command prints, which fails with a code."""
-    done = run(*arguments, **options)
+    done = run(*arguments)
     said = done.stderr.decode()
     assert (done.returncode, done.stdout) == (code, b""), said
     assert said.startswith("precomputed-fs: error: ")
@@ -138,7 +158,7 @@ def test_what_info_says_does_not_reach_the_terminal_as_it_is(tmp_path: Path) -> 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_terminal_that_does_not_know_all_letters(tmp_path: Path, encoding: str) -> None:
     url = make(tmp_path, resolution=(4000, 4000, 4000))
-    done = run("info", url, env={**os.environ, "PYTHONIOENCODING": encoding})
+    done = run_apart("info", url, env={**os.environ, "PYTHONIOENCODING": encoding})
     assert (done.returncode, done.stderr) == (0, b"")
     assert "4 x 4 x 4 µm".encode(encoding, "backslashreplace") in done.stdout
 
@@ -253,7 +273,7 @@ def test_anon_is_without_credentials(make_pyramid: Callable[[str], Pyramid], fla
     bucket.server.log.clear()
     options = json.dumps({"endpoint_url": bucket.storage_options["endpoint_url"]})
     environment = {**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    done = run("ls", bucket.url, flag, "--storage-options", options, env=environment)
+    done = run_apart("ls", bucket.url, flag, "--storage-options", options, env=environment)
     assert done.returncode == (0 if signed else 4)  # it is no public bucket
     assert [("Authorization" in entry.headers) is signed for entry in bucket.server.log.entries()] == [True]
 
@@ -366,7 +386,7 @@ def test_a_warning_is_one_line(tmp_path: Path) -> None:
     url = make(tmp_path)
     for path in (tmp_path / "8_8_8").iterdir():
         path.unlink()
-    done = run("slice", url, "--out", "-", "--size", "full")
+    done = run_apart("slice", url, "--out", "-", "--size", "full")
     assert done.returncode == 0
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith(f"precomputed-fs: warning: {url}: scale 8_8_8 has none of the 12 chunks")
@@ -386,6 +406,27 @@ def test_a_reader_that_leaves(tmp_path: Path) -> None:
                 [*COMMAND, *arguments], stdout=pipe, stderr=subprocess.PIPE, check=False, timeout=DEADLINE
             )
         assert (done.returncode, done.stderr) == (141, b"")
+
+
+def closing(descriptors: str) -> list[str]:
+    """Return how a shell runs a command with some of its streams redirected."""
+    return ["sh", "-c", f'exec "$@" {descriptors}', "sh", *COMMAND]
+
+
+def test_a_stdout_that_is_closed(pyramid: str) -> None:
+    for arguments in (["info", pyramid], ["cat", pyramid, "info"]):
+        done = subprocess.run([*closing(">&-"), *arguments], stderr=subprocess.PIPE, check=False, timeout=DEADLINE)
+        assert (done.returncode, done.stderr) == (1, b"precomputed-fs: error: stdout is closed\n")
+
+
+@pytest.mark.parametrize("to", ["2>&-", pytest.param("2>/dev/full", marks=needs_dev_full)])
+def test_a_stderr_that_nobody_reads(pyramid: str, tmp_path: Path, to: str) -> None:
+    missing = subprocess.run([*closing(to), "info", tmp_path], stdout=subprocess.PIPE, check=False, timeout=DEADLINE)
+    assert (missing.returncode, missing.stdout) == (3, b"")
+    listed = subprocess.run(
+        [*closing(to), "ls", pyramid, "8_8_8", "--limit", "1"], stdout=subprocess.PIPE, check=False, timeout=DEADLINE
+    )
+    assert (listed.returncode, listed.stdout.count(b"\n")) == (0, 1)
 
 
 @pytest.fixture
@@ -492,11 +533,14 @@ def test_serve_until_interrupted(pyramid: str) -> None:
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()
         np.testing.assert_array_equal(open_volume(url)[0][:, :, 103, 0], VOXELS[:, :, 3])
+        assert process.stderr is not None
+        view, source = (process.stderr.readline().decode() for _ in range(2))
+        with urllib.request.urlopen(view.rpartition(" ")[2].strip()) as page:
+            assert b"<script" in page.read()
         process.send_signal(signal.SIGINT)
         printed, said = process.communicate(timeout=DEADLINE)
-    assert (process.returncode, printed) == (130, b"")
-    assert f"precomputed://{url};" in said.decode()
-    assert said.count(b"\n") == 1
+    assert (process.returncode, printed, said) == (130, b"", b"")
+    assert f"precomputed://{url};" in source
 
 
 def test_serve_at_a_port_that_is_taken(pyramid: str) -> None:
