@@ -34,12 +34,21 @@ from precomputed_fs.errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, chunk_name, compressed_morton_code, morton_block
+from precomputed_fs.grid import (
+    Box,
+    ChunkCoords,
+    ChunkGrid,
+    Triple,
+    chunk_name,
+    compressed_morton_code,
+    morton_block,
+    size_of,
+)
 from precomputed_fs.info import JSON
 from precomputed_fs.objects import More
 from precomputed_fs.sharding import Sharding, propose_sharding
 from precomputed_fs.urls import SCHEMES, Location, Scheme
-from precomputed_fs.volume import Scale, Volume, _Progress, open_volume
+from precomputed_fs.volume import Progress, Scale, Volume, open_volume
 
 if TYPE_CHECKING:
     from precomputed_fs.flights import Job
@@ -773,7 +782,7 @@ def _made(work: _Work, coords: ChunkCoords, stored: StoredChunk) -> _Made:
     if work.recoding is not None:
         data = stored.decoded()
         try:
-            voxels = work.recoding.decoder.decode(data, Box.of(coords).shape)
+            voxels = work.recoding.decoder.decode(data, size_of(coords))
         except CorruptDataError as exc:
             message = f"{stored.name}: {exc}"
             raise CorruptDataError(message) from exc
@@ -938,7 +947,7 @@ def _check(work: _Work, wanted: Iterable[ChunkCoords], expected: Mapping[ChunkCo
         if data is None or work.recoding is None:
             return None if data is None else _digest(data)
         encoder = work.recoding.encoder
-        voxels = encoder.decode(data, Box.of(coords).shape)
+        voxels = encoder.decode(data, size_of(coords))
         return _voxel_digest(voxels) if encoder.lossless else b""
 
     there = work.destination.fetch_chunks(work.key, wanted, decode=fingerprint, in_flight=work.in_flight)
@@ -962,7 +971,7 @@ def _voxel_digest(voxels: NDArray[Any]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(voxels.T).data, digest_size=_DIGEST_BYTES).digest()
 
 
-class _CopyProgress(_Progress):
+class _CopyProgress(Progress):
     """A progress bar of chunks, which tells bytes per second, too."""
 
     def __init__(self, title: str, total: int, shows: bool | None) -> None:
@@ -973,10 +982,8 @@ class _CopyProgress(_Progress):
     def add(self, chunks: int, size: int) -> None:
         """Count what is done."""
         self._size += size
-        if self._bar is not None:
-            rate = self._size / max(time.monotonic() - self._began, 1e-3)
-            self._bar.set_postfix_str(f"{_readable(rate)}/s", refresh=False)
-        self.relative_update(chunks)
+        rate = self._size / max(time.monotonic() - self._began, 1e-3)
+        self.relative_update(chunks, f"{_readable(rate)}/s")
 
 
 def _readable(size: float) -> str:
