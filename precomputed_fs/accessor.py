@@ -1036,6 +1036,8 @@ class FsspecAccessor(Accessor):
         variant = _Variant(self._flat, GZIP_SUFFIX if gzip and not says_encoding else "")
         encoding = GZIP_ENCODING if gzip and says_encoding else ""
         name = _object_name(key, coords, variant)
+        if not self._store.scheme.can_replace and self._store.exists(name):
+            raise self._in_the_way(name, overwrite=True)
         self._store.write(name, data, content_type=mime_type, content_encoding=encoding, create=False)
         self._names_in(key).note(variant)
         return len(data)

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import math
+import operator
 import os
 import posixpath
 import time
@@ -69,6 +70,9 @@ _SCATTERED = 1 << 20  # chunks whose shards are worked out at once, where a hash
 _TASKS_PER_THREAD = 2  # that wait on a cluster
 _DIGEST_BYTES = 16
 _JSON_TYPE = "application/json"
+_TELLING_APART = ("endpoint_url", "account_name", "connection_string", "host", "port", "path")
+"""Options of filesystems that say where something is, as its URL does."""
+
 _LEFT_OUT = ("mesh", "skeletons", "segment_properties")
 
 
@@ -191,10 +195,10 @@ def copy_pyramid(
             stack.callback(accessor.close)  # completes the archive
         place = _Destination(accessor, info, volume.url, gzip)
         state = place.begin(volume, overwrite=overwrite)
-        if state == "whole":
+        if state == "whole" and not verify:
             place.forget()
         else:
-            works = [replace(work, resumes=state == "begun") for work in works]
+            works = [replace(work, resumes=state != "new") for work in works]
             total = sum(math.prod(work.grid.shape) for work in works)
             shows = volume.progress if progress is None else progress
             bar = stack.enter_context(_CopyProgress(f"copying to {accessor.url}", total, shows))
@@ -224,11 +228,13 @@ def _row(encoding: str) -> Encoding:
 
 
 def _size(given: Sequence[int]) -> Triple:
-    sizes = [int(length) for length in given]
-    if len(sizes) != _AXES or min(sizes) < 1 or sizes != list(given):
+    try:
+        x, y, z = map(operator.index, given)
+    except (TypeError, ValueError):
+        x, y, z = 0, 0, 0
+    if min(x, y, z) < 1:
         message = f"chunk_size: expected 3 positive integers, xyz, got {given!r}"
         raise ValueError(message)
-    x, y, z = sizes
     return x, y, z
 
 
@@ -288,6 +294,10 @@ class _Work:
 
     mime_type: str
     voxel_bytes: int
+
+    is_raw: bool
+    """Whether chunks at the source are raw, so that their length is known."""
+
     gzip: bool | None
     verify: bool
 
@@ -345,6 +355,7 @@ def _plan(volume: Volume, scales: list[Scale], accessor: FsspecAccessor, wish: _
                 recoding=_recoding(scale, wish, is_cut_anew=source_grid != grid),
                 mime_type=row.mime_type if row else "application/octet-stream",
                 voxel_bytes=volume.dtype.itemsize * volume.info.num_channels,
+                is_raw=scale.encoding == "raw",
                 gzip=wish.gzip,
                 verify=wish.verify,
             )
@@ -419,6 +430,9 @@ def _sharding(scale: Scale, planned: Mapping[str, Any], wish: _Wish) -> JSON:
         grid = ChunkGrid(scale.info.size, (x, y, z), scale.voxel_offset)
         chunk_bytes = math.prod(grid.chunk_size) * scale.shape[3] * scale.dtype.itemsize
         return propose_sharding(grid.shape, chunk_bytes=chunk_bytes, data_encoding=data_encoding).to_info()
+    if not isinstance(given, Mapping):
+        message = f"sharding: expected True, False or a mapping, got {given!r}"
+        raise TypeError(message)
     sharding = dict(given)
     if wish.sharding is None and (_is_recoded(scale, wish) or wish.gzip is not None):
         sharding["data_encoding"] = data_encoding
@@ -480,9 +494,10 @@ def _place(location: Location, key: str = "") -> _Place:
     if first.protocol == "file":
         path = os.path.realpath(path)
     kind = SCHEMES.get(first.protocol, first.protocol)
-    server = first.options.get("endpoint_url") or first.options.get("client_kwargs", {}).get("endpoint_url")
+    options = {**first.options.get("client_kwargs", {}), **first.options}
+    store = (kind, *(options.get(name) for name in _TELLING_APART))
     parts = [part for part in f"{path}/{key}".split("/") if part]
-    return _Place((kind, server, *(link.url for link in behind)), tuple(parts))
+    return _Place((*store, *(link.url for link in behind)), tuple(parts))
 
 
 def _scheme(protocol: str) -> Scheme:
@@ -519,12 +534,32 @@ class _Destination:
             raise AlreadyExistsError(message)
         if in_the_way:
             self._clear(volume)
-        self._say({})
+        try:
+            self._say({}, overwrite=overwrite)
+        except AlreadyExistsError:  # another run has begun at the same moment
+            if self._found() != self._record:
+                raise
+            return "begun"
         return "new"
 
     def complete(self) -> None:
-        """Store `info`, and with it say that all chunks are there."""
-        self.accessor.store_file("info", self.info.to_json(), mime_type=_JSON_TYPE)
+        """Store `info`, and with it say that all chunks are there.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If another copy to the same place has begun, or ended, meanwhile; not if it is of the same to the same.
+        """
+        accessor = self.accessor
+        there = self._found() if accessor.can_read else None
+        if there not in (None, self._record):
+            message = f"{accessor.url}: meanwhile a copy of {there.get('source', 'something')} to here was begun"
+            raise AlreadyExistsError(message)
+        try:
+            accessor.store_file("info", self.info.to_json(), mime_type=_JSON_TYPE)
+        except AlreadyExistsError:
+            if not accessor.can_read or json.loads(accessor.fetch_file("info")) != self._record["info"]:
+                raise
         self.forget()
 
     def forget(self) -> None:
@@ -532,9 +567,9 @@ class _Destination:
         if self.accessor.can_read:
             self.accessor.delete_file(PARTIAL)
 
-    def _say(self, more: Mapping[str, Any]) -> None:
+    def _say(self, more: Mapping[str, Any], *, overwrite: bool) -> None:
         text = json.dumps({**self._record, **more}, indent=2).encode()
-        self.accessor.store_file(PARTIAL, text, mime_type=_JSON_TYPE, overwrite=True)
+        self.accessor.store_file(PARTIAL, text, mime_type=_JSON_TYPE, overwrite=overwrite)
 
     def _found(self) -> Mapping[str, Any] | None:
         """Return what an earlier run has said."""
@@ -566,7 +601,7 @@ class _Destination:
     def _clear(self, volume: Volume) -> None:
         """Delete what is in the way; a run that ends meanwhile leaves a word that this was not done."""
         accessor = self.accessor
-        self._say({"clearing": True})
+        self._say({"clearing": True}, overwrite=True)
         with contextlib.suppress(DataAccessError):
             if json.loads(volume.accessor.fetch_file(PARTIAL)) == {**self._record, "clearing": True}:
                 accessor.delete_file(PARTIAL)
@@ -788,7 +823,20 @@ def _made(work: _Work, coords: ChunkCoords, stored: StoredChunk) -> _Made:
             raise CorruptDataError(message) from exc
         return _encoded(work, work.recoding.encoder, coords, voxels)
     gzip = stored.was_compressed if work.gzip is None else work.gzip and _is_compressible(work)
-    return _Made(stored, gzip, _digest(stored.decoded()) if work.verify else b"")
+    if stored.is_gzip and not work.verify:  # to look into it would take longer than to move it
+        return _Made(stored, gzip, b"")
+    data = stored.decoded()
+    _check_length(work, coords, stored.name, len(data))
+    return _Made(stored, gzip, _digest(data) if work.verify else b"")
+
+
+def _check_length(work: _Work, coords: ChunkCoords, name: str, length: int) -> None:
+    """Check that a chunk that is moved is not cut short, as far as its length tells."""
+    expected = math.prod(size_of(coords)) * work.voxel_bytes
+    if not length or (work.is_raw and length != expected):
+        what = f"a raw chunk of {expected} bytes" if work.is_raw else "a chunk"
+        message = f"{name}: {what} is {length} bytes long"
+        raise CorruptDataError(message)
 
 
 def _encoded(work: _Work, encoder: Codec, coords: ChunkCoords, voxels: NDArray[Any]) -> _Made:

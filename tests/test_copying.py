@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import importlib
 import itertools
@@ -30,7 +31,9 @@ from precomputed_fs import (
     DataAccessError,
     FsspecAccessor,
     NotFoundError,
+    Volume,
     copy_pyramid,
+    copying,
     create_volume,
     open_volume,
 )
@@ -203,6 +206,10 @@ def test_into_an_archive(tmp_path: Path) -> None:
     assert PARTIAL not in (tmp_path / "copy.zip").read_bytes().decode("latin-1")
     with pytest.raises(ValueError, match="verify=False"):
         copy_pyramid(volume, f"zip://brain::{tmp_path}/b.zip", storage_options={"zip": {"mode": "w"}}, verify=True)
+    before = (tmp_path / "copy.zip").stat().st_size
+    with pytest.raises(DataAccessError, match=r"zip://brain/.*exists, and this kind of archive cannot replace it"):
+        copy_pyramid(volume, f"zip://brain::{tmp_path}/copy.zip", storage_options={"zip": {"mode": "a"}})
+    assert (tmp_path / "copy.zip").stat().st_size == before
 
 
 def test_what_cannot_be_written_to(tmp_path: Path) -> None:
@@ -608,6 +615,23 @@ def test_one_place_or_one_inside_the_other(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("url", "option"),
+    [("az://data/brain", "account_name"), ("s3://data/brain", "endpoint_url"), ("sftp://a/b", "port")],
+)
+def test_containers_of_one_name_in_two_places(tmp_path: Path, url: str, option: str) -> None:
+    """Options tell them apart."""
+    volume = make(tmp_path)
+    one, two = ({option: value, "secret" if "s3" in url else "password": "x"} for value in (9, 10))
+    volume.accessor._location = FsspecAccessor(url, storage_options=one).location
+    place, same, other = (
+        copying._place(FsspecAccessor(url, storage_options=options).location) for options in (one, dict(one), two)
+    )
+    assert place == same != other
+    with pytest.raises(ValueError, match="are the same place"):
+        copy_pyramid(volume, FsspecAccessor(url, storage_options=one))
+
+
 def test_beside_each_other_is_fine(tmp_path: Path) -> None:
     """One name begins like the other."""
     make(tmp_path / "brain")
@@ -830,6 +854,87 @@ def test_a_part_of_another_copy_is_not_mixed(tmp_path: Path, monkeypatch: pytest
     assert len(list((tmp_path / "b" / KEY).glob("*_*_*"))) == len(present(str(tmp_path / "a")))
 
 
+def test_what_is_there_already_is_verified_if_asked(tmp_path: Path) -> None:
+    """Also where nothing but a word is left to be deleted."""
+    volume = make(tmp_path / "a", scales=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FsspecAccessor, "delete_file", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            copy_pyramid(volume, tmp_path / "b")
+    path = next((tmp_path / "b" / KEY).iterdir())
+    body = path.read_bytes()
+    path.write_bytes(gzip.compress(bytes(4096)))
+    with pytest.raises(CorruptDataError, match=f"{tmp_path}/b/{KEY}/"):
+        copy_pyramid(volume, tmp_path / "b", verify=True)
+    path.write_bytes(body)
+    copy_pyramid(volume, tmp_path / "b", verify=True)
+    assert not (tmp_path / "b" / PARTIAL).exists()
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, other: Callable[[], Any]) -> list[Any]:
+    """Have another run done at the first call of a function; returns what comes of it."""
+    call, results = getattr(place, name), list[Any]()
+
+    def calling(*args: Any, **given: Any) -> Any:
+        if not results:
+            results.append(None)  # the other run calls it, too
+            try:
+                results[0] = other()
+            except DataAccessError as exc:
+                results[0] = exc
+        return call(*args, **given)
+
+    monkeypatch.setattr(place, name, calling)
+    return results
+
+
+@pytest.mark.parametrize("wish", [{}, {"sharding": MURMUR}], ids=["chunks", "shards"])
+def test_two_runs_of_one_copy_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: dict[str, Any]) -> None:
+    """Each would store `info` in the end."""
+    volume = make(tmp_path / "a", scales=1)
+    others = meanwhile(monkeypatch, copying, "_copied", lambda: copy_pyramid(volume, tmp_path / "b", **wish))
+    copied = copy_pyramid(volume, tmp_path / "b", **wish)
+    for each in (copied, *others):
+        np.testing.assert_array_equal(each[0][..., 0], voxels_of())
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [KEY, "info"]
+
+
+def broken_copy(tmp_path: Path) -> Path:
+    """Make a pyramid of which no copy gets to its end."""
+    make(tmp_path / "broken", scales=1, gzip=False)
+    (tmp_path / "broken" / KEY / "59-75_39-55_132-140").write_bytes(b"short")
+    return tmp_path / "broken"
+
+
+@pytest.mark.parametrize("is_through", [True, False])
+def test_two_copies_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_through: bool) -> None:
+    """What another one has taken the place of is not called whole."""
+    volume = make(tmp_path / "a", scales=1)
+    source = str(make(tmp_path / "other", scales=2).url if is_through else broken_copy(tmp_path))
+    others = meanwhile(monkeypatch, copying, "_copied", lambda: copy_pyramid(source, tmp_path / "b", overwrite=True))
+    with pytest.raises(AlreadyExistsError, match=f"{tmp_path}/b"):
+        copy_pyramid(volume, tmp_path / "b")
+    assert isinstance(others[0], Volume if is_through else CorruptDataError)
+    assert (tmp_path / "b" / "info").exists() == is_through
+    if is_through:
+        assert len(open_volume(tmp_path / "b")) == 2
+    else:
+        assert json.loads((tmp_path / "b" / PARTIAL).read_text())["source"] == source
+
+
+def test_two_copies_that_begin_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both find nothing there; one is the first to say what will be."""
+    volume, source = make(tmp_path / "a", scales=1), broken_copy(tmp_path)
+    for place, mine in (("b", volume), ("c", open_volume(source))):
+        with monkeypatch.context() as patch:
+            other = functools.partial(copy_pyramid, source, tmp_path / place)
+            others = meanwhile(patch, copying._Destination, "_say", other)
+            with pytest.raises(AlreadyExistsError if place == "b" else CorruptDataError):
+                copy_pyramid(mine, tmp_path / place)
+            assert isinstance(others[0], CorruptDataError)
+        assert json.loads((tmp_path / place / PARTIAL).read_text())["source"] == str(source)
+
+
 @pytest.mark.parametrize("said", [b"{", b"[]", b"{}", b"\xff"])
 def test_whatever_else_is_said_is_not_this_copy(tmp_path: Path, said: bytes) -> None:
     volume = make(tmp_path / "a", scales=1)
@@ -940,6 +1045,27 @@ def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
     for wish in ({"encoding": "png"}, {"chunk_size": (32, 32, 32)}):
         with pytest.raises(CorruptDataError, match=rf"{tmp_path}/a/{KEY}/27-43_39-55_116-132"):
             copy_pyramid(tmp_path / "a", tmp_path / f"b{len(wish)}", overwrite=True, **wish)
+
+
+@pytest.mark.parametrize(("stored", "length"), [("plain", 0), ("plain", 4095), ("identity", 4095), ("folders", 4097)])
+@pytest.mark.parametrize("wish", [{}, {"gzip": True}, {"sharding": MURMUR}], ids=str)
+def test_a_chunk_of_another_length_is_not_moved(tmp_path: Path, stored: str, length: int, wish: dict[str, Any]) -> None:
+    """Of what is compressed, the length is known where it is verified."""
+    volume = make(tmp_path / "a", scales=1, **STORED.get(stored, {"flat": False}))
+    volume.accessor.store_chunk(b"." * length, KEY, (27, 43, 39, 55, 116, 132), overwrite=True)
+    volume.accessor.flush()
+    with pytest.raises(CorruptDataError, match=rf"{tmp_path}/a/{KEY}/.* of 4096 bytes is {length} bytes long"):
+        copy_pyramid(tmp_path / "a", tmp_path / "b", verify=stored == "folders", **wish)
+    assert not (tmp_path / "b" / "info").exists()
+
+
+def test_a_chunk_without_bytes_is_not_moved(tmp_path: Path) -> None:
+    """Whatever its encoding is; in a shard, it would be absent."""
+    make(tmp_path / "a", scales=1, encoding="png")
+    (tmp_path / "a" / KEY / "27-43_39-55_116-132").write_bytes(b"")
+    for sharding in (None, True):
+        with pytest.raises(CorruptDataError, match=rf"{tmp_path}/a/{KEY}/27-43_39-55_116-132: .* 0 bytes"):
+            copy_pyramid(tmp_path / "a", tmp_path / f"b{sharding}", sharding=sharding)
 
 
 def test_a_chunk_that_cannot_be_encoded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
