@@ -404,7 +404,8 @@ class Verdict:
     reader: str
 
     ok: bool | None
-    """Whether it opens and rightly reads all scales, as far as was looked; None where that cannot be told."""
+    """Whether it opens and rightly reads all scales, as far as was looked; None where that cannot be told, as of a
+    scale of which no chunk was looked at."""
 
     scales: Mapping[str, bool | None]
     """The same of each scale, by its key."""
@@ -446,21 +447,24 @@ class Report:
         """Hold what was seen against the rules."""
         scales = tuple(seen.scales)
         closed: dict[str, set[str]] = {reader: set() for reader in READERS}
+        unknown: set[str] = set()
         findings = list(_findings(seen, scales))
         keys = [one_line(scale.key) for scale in scales]
         for finding in findings:
-            if finding.rule.severity == "error":
-                is_of_all = finding.scale is None or finding.rule.closes_all
-                for reader in finding.rule.readers:
-                    closed[reader].update((*keys, "") if is_of_all else {finding.scale or ""})
+            rule, everywhere = finding.rule, {*keys, ""}
+            here = everywhere if finding.scale is None else {finding.scale}
+            if rule.hides:
+                unknown |= here
+            if rule.severity == "error":
+                for reader in rule.readers:
+                    closed[reader] |= everywhere if rule.closes_all else here
         order = ("error", "warning", "note")
         findings.sort(key=lambda finding: order.index(finding.rule.severity))
-        is_known = seen.state != "wrong" and not seen.is_late
         return cls(
             one_line(seen.location.display()),
             tuple(keys),
             sum(len(scale.samples) for scale in scales),
-            {reader: _verdict(reader, keys, closed[reader], findings, is_known=is_known) for reader in READERS},
+            {reader: _verdict(reader, keys, closed[reader], unknown, findings) for reader in READERS},
             tuple(findings),
         )
 
@@ -529,13 +533,12 @@ def _findings(seen: SeenPyramid, scales: Iterable[SeenScale]) -> Iterator[Findin
 
 
 def _verdict(
-    reader: str, keys: Sequence[str], closed: set[str], findings: Iterable[Finding], *, is_known: bool
+    reader: str, keys: Iterable[str], closed: set[str], unknown: set[str], findings: Iterable[Finding]
 ) -> Verdict:
-    good = True if is_known else None
+    scales = {key: False if key in closed else None if key in unknown else True for key in keys}
+    is_open = None if unknown else True
     concerned = tuple(finding for finding in findings if reader in finding.rule.readers)
-    return Verdict(
-        reader, False if closed else good, {key: False if key in closed else good for key in keys}, concerned
-    )
+    return Verdict(reader, False if closed else is_open, scales, concerned)
 
 
 def _concerned(group: Iterable[Finding]) -> str:

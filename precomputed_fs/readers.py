@@ -203,6 +203,9 @@ class Rule:
     closes_all: bool = False
     """Whether one scale of which it is so keeps these readers from all of the pyramid."""
 
+    hides: bool = False
+    """Whether chunks are not looked at where it is so, and what keeps readers from them is not known."""
+
 
 OURS, NG, CV, TS, NGS = READERS
 _OTHERS = (NG, CV, TS, NGS)
@@ -516,12 +519,12 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "info-wrong", "error", OURS, "pyramid", _in_state("wrong"),
         "`info` says what cannot be: {}", "put it right; what others make of it is not known",
-        f"{_SPECIFICATION}, info JSON file format",
+        f"{_SPECIFICATION}, info JSON file format", hides=True,
     ),
     _rule(
         "took-too-long", "warning", READERS, "pyramid", lambda p: _found(p.is_late, f"{p.time_limit:g}"),
         "not all was looked at within {} seconds", "give a larger time_limit, or fewer samples",
-        "the limit of doctor()",
+        "the limit of doctor()", hides=True,
     ),
     # ------------------------------------------------------------------------------------------- where it is, and how
     *(
@@ -609,6 +612,11 @@ RULES: tuple[Rule, ...] = (
         "kind-case", "error", (NG, TS), "pyramid",
         lambda p: _found(lowercase(p.given.get("@type")) == _VOLUME_TYPE != p.given["@type"], shown(p.given["@type"])),
         "@type is {}, and case counts", f"{_WRITE_INFO}: {_VOLUME_TYPE}", f"{_NG_FRONTEND}; {_TS_MEASURED}",
+    ),
+    _rule(
+        "kind-null", "error", (NG, TS), "pyramid", lambda p: _found(p.given.get("@type", "") is None),
+        "@type is null", f"leave it out, or {_WRITE_INFO}: {_VOLUME_TYPE}",
+        f"measured with Neuroglancer 2.41.2; {_TS_MEASURED}",
     ),
     _rule(
         "data-type", "error", (NG, TS), "pyramid",
@@ -760,7 +768,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "huge-chunks", "warning", READERS, "scale",
         lambda s: _found(s.bytes_of_chunk > LARGEST_CHUNK, s.bytes_of_chunk),
-        "a chunk decodes to {} bytes: none was looked at", "store smaller chunks", "the limit of doctor()",
+        "a chunk decodes to {} bytes: none was looked at", "store smaller chunks", "the limit of doctor()", hides=True,
     ),
     _rule(
         "several-chunk-sizes", "note", READERS, "scale",
@@ -912,7 +920,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "scale-wrong", "error", OURS, "scale", _unopenable,
-        "it cannot be opened: {}", "put `info` right", f"{_SPECIFICATION}, info JSON file format",
+        "it cannot be opened: {}", "put `info` right", f"{_SPECIFICATION}, info JSON file format", hides=True,
     ),
 )  # fmt: skip
 """All that `doctor` knows."""

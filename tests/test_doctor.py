@@ -279,6 +279,7 @@ FLAWS = (
     # ------------------------------------------------------------------------------------------------------------ info
     Flaw("no @type", spoil=edited(lambda given: given.pop("@type"))),
     Flaw("@type in capitals", ["kind-case"], spoil=info(**{"@type": "NEUROGLANCER_MULTISCALE_VOLUME"})),
+    Flaw("@type of null", ["kind-null"], spoil=info(**{"@type": None})),
     Flaw("no type", ["type-missing"], spoil=edited(lambda given: given.pop("type"))),
     Flaw("another type", ["type-unknown"], spoil=info(type="other")),
     Flaw("type in capitals", spoil=info(type="IMAGE")),
@@ -673,7 +674,9 @@ def test_a_key_that_leaves_the_host(tmp_path: Path) -> None:
     write(tmp_path / "pyramid")
     with servers.fault_server(server(tmp_path)) as served:
         scale(key="../../../elsewhere")(tmp_path / "pyramid")
-        assert "scale-wrong" in ids(doctor(f"{served.url}/pyramid"))
+        report = doctor(f"{served.url}/pyramid")
+    assert "scale-wrong" in ids(report)
+    assert [verdict.ok for verdict in report.verdicts.values()] == [False, None, None, None, None], "nothing was read"
 
 
 def test_a_library_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -743,6 +746,7 @@ def test_huge_chunks_are_left_alone(tmp_path: Path) -> None:
     report = doctor(tmp_path)
     assert report.chunks == 0
     assert "huge-chunks" in ids(report, "warning")
+    assert {verdict.ok for verdict in report.verdicts.values()} == {None}, "nobody has tried"
 
 
 def test_a_server_that_dawdles_is_not_waited_for(tmp_path: Path) -> None:
@@ -898,6 +902,7 @@ def progressive(data: bytes) -> bytes:
 
 NG_FLAWS = (
     Flaw("nothing", options={"voxel_offset": (2**24 - 64, 0, 0)}),
+    Flaw("@type of null", ["kind-null"], spoil=info(**{"@type": None})),
     Flaw("an odd offset", ["float32-names"], {"voxel_offset": (2**24 + 1, 0, 0)}),
     Flaw("jpeg", options={"encoding": "jpeg"}),
     Flaw("progressive jpeg", ["progressive-jpeg"], {"encoding": "jpeg"}, each(progressive)),
