@@ -35,6 +35,7 @@ _EXACT = 1 << 24  # integers up to which float32 has them all
 _INT32 = 1 << 31
 _VOLUME_TYPE = "neuroglancer_multiscale_volume"
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_MOVED = (301, 302, 303, 307, 308)  # RFC 9110, section 15.4
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -476,6 +477,11 @@ def _ignores_range(pyramid: SeenPyramid) -> bool:
     return pyramid.server is not None and pyramid.server.status == http.HTTPStatus.OK
 
 
+def _is_moved(pyramid: SeenPyramid) -> str | None:
+    server = pyramid.server
+    return _found(pyramid.protocol == "http" and server and server.status in _MOVED, server and server.status)
+
+
 def _is_private(pyramid: SeenPyramid) -> str | None:
     is_private = pyramid.server is not None and not pyramid.server.is_anonymous and pyramid.state == "found"
     return _found(is_private, pyramid.server and f"{pyramid.server.status} {pyramid.server.said}")
@@ -575,6 +581,10 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "redirect", "error", (TS, NGS), "pyramid", lambda p: _found(p.redirected_to, p.redirected_to),
         "`info` redirects to {}", "open that", _ALL_MEASURED,
+    ),
+    _rule(
+        "server-redirects", "error", TS, "pyramid", _is_moved,
+        "the server answers {}, that it is elsewhere, which is not followed", "open where it leads to", _TS_MEASURED,
     ),
     _rule(
         "info-suffix", "error", (NG, TS), "pyramid", lambda p: _found(p.info_suffix, p.info_suffix),

@@ -420,6 +420,8 @@ SERVED = (
     Flaw("chunks that are forbidden", ["chunks-denied"], spoil=marked("status", "403")),
     Flaw("no ranges", ["no-range", "chunks-damaged", "shards-over-http"], SHARDED, marked("whole")),
     Flaw("no ranges, and no shards", spoil=marked("whole")),
+    *(Flaw(f"a server that says {status}", ["server-redirects"], spoil=marked("moved", status))
+      for status in ("301", "302")),
 )  # fmt: skip
 
 
@@ -430,6 +432,11 @@ def server(root: Path) -> servers.Handler:
 
     async def handler(request: web.Request) -> web.StreamResponse:
         is_chunk = not request.path.rpartition("/")[2].startswith("info")
+        if (folder / "moved").exists():
+            if not request.path.startswith("/elsewhere"):
+                moved = int((folder / "moved").read_text())
+                return web.Response(status=moved, headers={"Location": f"/elsewhere{request.raw_path}"})
+            request = request.clone(rel_url=request.raw_path.removeprefix("/elsewhere"))
         if (folder / "whole").exists():
             kept = {name: value for name, value in request.headers.items() if name.lower() != "range"}
             request = request.clone(headers=kept)
