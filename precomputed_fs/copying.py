@@ -168,6 +168,9 @@ def copy_pyramid(
     >>> copy_pyramid(vol, "memory://docs/copy", chunk_size=(32, 32, 32), encoding="png")[0]
     <Scale 8_8_8: 100 x 80 x 60 x 1 uint8, 8 x 8 x 8 nm, png>
     """
+    if client is not None and not hasattr(client, "submit"):
+        message = f"client: expected a distributed.Client, got {type(client).__name__}"
+        raise TypeError(message)
     volume = _opened(source)
     names = {parameter.key for parameter in _row(encoding).parameters} if encoding is not None else set()
     parameters = {name: options.pop(name) for name in names & options.keys()}
