@@ -1,5 +1,8 @@
 """Neuroglancer precomputed volumes wherever fsspec reaches."""
 
+import importlib
+import typing
+
 from precomputed_fs.accessor import (
     Accessor,
     FsspecAccessor,
@@ -7,8 +10,6 @@ from precomputed_fs.accessor import (
     convert_file_url_to_pathname,
     get_accessor_for_url,
 )
-from precomputed_fs.copying import copy_pyramid
-from precomputed_fs.doctor import doctor
 from precomputed_fs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -20,6 +21,10 @@ from precomputed_fs.errors import (
 )
 from precomputed_fs.serve import serve
 from precomputed_fs.volume import Scale, Volume, create_volume, open_volume
+
+if typing.TYPE_CHECKING:
+    from precomputed_fs.copying import copy_pyramid
+    from precomputed_fs.diagnosis import doctor
 
 __all__ = [
     "AccessDeniedError",
@@ -44,3 +49,20 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_IMPORTED_LATER = {"copy_pyramid": "precomputed_fs.copying", "doctor": "precomputed_fs.diagnosis"}
+"""What few programs call, and which module has it: that is imported where it is first asked for."""
+
+
+if not typing.TYPE_CHECKING:  # a type checker would take any name for one that there is
+
+    def __getattr__(name: str) -> object:
+        if name not in _IMPORTED_LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        value = getattr(importlib.import_module(_IMPORTED_LATER[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_IMPORTED_LATER})

@@ -31,7 +31,7 @@ from precomputed_fs import (
     open_volume,
 )
 from precomputed_fs.codecs import ENCODINGS
-from precomputed_fs.doctor import READERS, SAMPLES
+from precomputed_fs.diagnosis import SAMPLES
 from precomputed_fs.errors import (
     AccessDeniedError,
     CorruptDataError,
@@ -41,6 +41,7 @@ from precomputed_fs.errors import (
     URLError,
 )
 from precomputed_fs.grid import ChunkCoords, chunk_coords, chunk_name, layout_of
+from precomputed_fs.readers import READERS
 from precomputed_fs.volume import one_line
 
 _PROGRAM = "precomputed-fs"

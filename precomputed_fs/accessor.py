@@ -42,9 +42,17 @@ from precomputed_fs.errors import (
     URLError,
 )
 from precomputed_fs.flights import in_thread
-from precomputed_fs.grid import ChunkCoords, ChunkGrid, chunk_coords, chunk_name, compressed_morton_code, layout_of
+from precomputed_fs.grid import (
+    ChunkCoords,
+    ChunkGrid,
+    chunk_coords,
+    chunk_name,
+    compressed_morton_code,
+    layout_of,
+    size_of,
+)
 from precomputed_fs.info import ScaleLayout, parse_info, scale_layout
-from precomputed_fs.objects import More, ObjectStore
+from precomputed_fs.objects import ObjectStore
 from precomputed_fs.shard_writer import ShardWriter
 from precomputed_fs.sharding import Sharding
 from precomputed_fs.shards import ShardReader, Stored
@@ -265,16 +273,25 @@ class _ScaleNames:
         return self.seen
 
 
-class _Stored(NamedTuple):
-    """An object as it was found, still compressed."""
+class Found(NamedTuple):
+    """An object, or a chunk in a shard, as it was found: how it stands, and its bytes as they are stored."""
 
     name: str
+    """Under which name, with any suffix; of a chunk in a shard, what messages call it."""
+
     suffix: str
+    """The compression's, which the name ends in; or nothing."""
+
     body: Body
     raw_length: int | None = None
+    """How long it is without compression, if that is known."""
+
     sniff: bool = True
+    """Whether it may be gzip although nothing says so."""
+
     in_shard: bool = False
     shard_gzip: bool = False
+    """Whether it is in a shard whose chunks are gzip."""
 
     @property
     def needs_decoding(self) -> bool:
@@ -289,7 +306,6 @@ class _Stored(NamedTuple):
 
 
 _TOLD_GZIP = frozenset({(GZIP_ENCODING, ""), ("", GZIP_SUFFIX)})
-_Fetched = list[tuple[ChunkCoords, Any]]
 
 
 class _Packed(NamedTuple):
@@ -489,7 +505,8 @@ class FsspecAccessor(Accessor):
         DataAccessError
             If the store did not say whether there is one; never False for a failure.
         """
-        return self._file_exists(self._to_read(relative_path))
+        name = self._to_read(relative_path)
+        return any(self._store.exists(name + suffix) for suffix in _suffixes_of(name))
 
     async def file_exists_async(self, relative_path: str) -> bool:
         """Tell whether there is a file: `file_exists`, to be awaited."""
@@ -511,7 +528,7 @@ class FsspecAccessor(Accessor):
         NotFoundError, AccessDeniedError, CorruptDataError, DataAccessError
             See `precomputed_fs.errors`.
         """
-        return self._decoded(self._find_file(self._to_read(relative_path)))
+        return self.decoded(self.find_file(relative_path))
 
     async def fetch_file_async(self, relative_path: str) -> bytes:
         """Fetch a file: `fetch_file`, to be awaited."""
@@ -536,7 +553,7 @@ class FsspecAccessor(Accessor):
         AccessDeniedError, CorruptDataError, DataAccessError
             See `precomputed_fs.errors`.
         """
-        return self._decoded(self._find_chunk(*self._chunk(key, chunk_coords)))
+        return self.decoded(self.find_chunk(key, chunk_coords))
 
     def fetch_info(self) -> Mapping[str, Any]:
         """Fetch `info` as it is, parsed; once, and shared with what the other verbs need of it.
@@ -873,31 +890,47 @@ class FsspecAccessor(Accessor):
         wanted: Iterable[Iterable[int]],
         decode: Decode[Any] | None,
         in_flight: int,
-    ) -> Iterator[Callable[[], _Fetched | More]]:
+    ) -> "Iterator[Job]":
+        def use(coords: ChunkCoords, found: Found | None) -> tuple[ChunkCoords, Any]:
+            return coords, self._finished(coords, found, decode)
+
+        return self._finding_jobs(key, layout, wanted, use, window=in_flight, range_size=self._max_range)
+
+    def _finding_jobs(
+        self,
+        key: str,
+        layout: ScaleLayout,
+        wanted: Iterable[Iterable[int]],
+        use: Callable[[ChunkCoords, Found | None], _T],
+        *,
+        window: int,
+        range_size: int,
+    ) -> "Iterator[Job]":
+        """Plan how chunks are found; each job gives a list of what `use` makes of some of them."""
         checked = map(chunk_coords, wanted)
         sharding, grid = layout.sharding, layout.grid
         if sharding is None or grid is None:
-            return (functools.partial(self._fetch_alone, key, layout, coords, decode) for coords in checked)
+            return (functools.partial(self._use_alone, key, layout, coords, use) for coords in checked)
 
-        def finish(coords: ChunkCoords, stored: Stored | None) -> tuple[ChunkCoords, Any]:
+        def finish(coords: ChunkCoords, stored: Stored | None) -> _T:
             stored = self._waiting_chunk(key, sharding, grid, coords) or stored
-            found = None if stored is None else self._from_shard(layout, coords, stored)
-            return coords, self._finished(coords, found, decode)
+            return use(coords, None if stored is None else self._from_shard(layout, coords, stored))
 
         numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in checked)
-        return self._shards.fetch_jobs(
-            key, sharding, numbered, finish, window=in_flight, gap=self._max_gap, size=self._max_range
-        )
+        gap = min(self._max_gap, range_size)
+        return self._shards.fetch_jobs(key, sharding, numbered, finish, window=window, gap=gap, size=range_size)
 
-    def _fetch_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords, decode: Decode[Any] | None) -> _Fetched:
-        found: _Stored | None = None
+    def _use_alone(
+        self, key: str, layout: ScaleLayout, coords: ChunkCoords, use: Callable[[ChunkCoords, Found | None], _T]
+    ) -> list[_T]:
+        found: Found | None = None
         with contextlib.suppress(NotFoundError):
             found = self._find_alone(key, layout, coords)
-        return [(coords, self._finished(coords, found, decode))]
+        return [use(coords, found)]
 
-    def _finished(self, coords: ChunkCoords, found: _Stored | None, decode: Decode[Any] | None) -> Any:  # noqa: ANN401
+    def _finished(self, coords: ChunkCoords, found: Found | None, decode: Decode[Any] | None) -> Any:  # noqa: ANN401
         """Undo the compression of a chunk and do with it what the caller of a batch wants."""
-        data = None if found is None else self._decoded(found)
+        data = None if found is None else self.decoded(found)
         if decode is None:
             return data
         if found is None:
@@ -961,29 +994,16 @@ class FsspecAccessor(Accessor):
             Bytes of a shard that are read at once, at most, but for the accessor's own limit.
         """
         key = self._to_read(key)
-        layout = self._layout(key)
-        sharding, grid = layout.sharding, layout.grid
-        if sharding is None or grid is None:
 
-            def fetch(coords: ChunkCoords) -> list[_T]:
-                found = None
-                with contextlib.suppress(NotFoundError):
-                    found = self._find_alone(key, layout, coords)
-                return [use(coords, self._as_stored(found))]
-
-            return (functools.partial(fetch, coords) for coords in chunk_coords)
-
-        def finish(coords: ChunkCoords, stored: Stored | None) -> _T:
-            found = None if stored is None else self._from_shard(layout, coords, stored)
+        def use_stored(coords: ChunkCoords, found: Found | None) -> _T:
             return use(coords, self._as_stored(found))
 
-        numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in chunk_coords)
-        size = min(self._max_range, range_size)
-        return self._shards.fetch_jobs(
-            key, sharding, numbered, finish, window=IN_FLIGHT, gap=min(self._max_gap, size), size=size
+        range_size = min(self._max_range, range_size)
+        return self._finding_jobs(
+            key, self._layout(key), chunk_coords, use_stored, window=IN_FLIGHT, range_size=range_size
         )
 
-    def _as_stored(self, found: _Stored | None) -> StoredChunk | None:
+    def _as_stored(self, found: Found | None) -> StoredChunk | None:
         """Tell how a chunk is stored, and undo what is neither gzip nor nothing, or not said to be gzip."""
         if found is None:
             return None
@@ -991,9 +1011,9 @@ class FsspecAccessor(Accessor):
         if not found.needs_decoding:
             return StoredChunk(data, is_gzip=False, was_compressed=False, decoded=lambda: data, name=name)
         if may_be_gzip(data) and (found.shard_gzip or found.told in _TOLD_GZIP):
-            undo = functools.partial(self._decoded, found)
+            undo = functools.partial(self.decoded, found)
             return StoredChunk(data, is_gzip=True, was_compressed=True, decoded=undo, name=name)
-        decoded = self._decoded(found)
+        decoded = self.decoded(found)
         was_compressed = decoded is not data
         return StoredChunk(decoded, is_gzip=False, was_compressed=was_compressed, decoded=lambda: decoded, name=name)
 
@@ -1016,6 +1036,8 @@ class FsspecAccessor(Accessor):
         variant = _Variant(self._flat, GZIP_SUFFIX if gzip and not says_encoding else "")
         encoding = GZIP_ENCODING if gzip and says_encoding else ""
         name = _object_name(key, coords, variant)
+        if not self._store.scheme.can_replace and self._store.exists(name):
+            raise self._in_the_way(name, overwrite=True)
         self._store.write(name, data, content_type=mime_type, content_encoding=encoding, create=False)
         self._names_in(key).note(variant)
         return len(data)
@@ -1128,10 +1150,9 @@ class FsspecAccessor(Accessor):
 
     # -------------------------------------------------------------------------------- finding
 
-    def _file_exists(self, name: str) -> bool:
-        return any(self._store.exists(name + suffix) for suffix in _suffixes_of(name))
-
-    def _find_file(self, name: str) -> _Stored:
+    def find_file(self, relative_path: str) -> Found:
+        """Find a file under one of the names that it may have: what `fetch_file` decodes."""
+        name = self._to_read(relative_path)
         suffixes = _suffixes_of(name)
         if self._store.scheme.cheap_misses and suffixes == SUFFIXES:
             suffixes += (GZIP_SUFFIX, "")  # see _EVERY_VARIANT
@@ -1140,10 +1161,12 @@ class FsspecAccessor(Accessor):
                 body = self._store.read(name + suffix)
             except NotFoundError:
                 continue
-            return _Stored(name + suffix, suffix, body, sniff=not split_suffix(name)[1])
+            return Found(name + suffix, suffix, body, sniff=not split_suffix(name)[1])
         raise self._not_found(name, len(suffixes))
 
-    def _find_chunk(self, key: str, coords: ChunkCoords) -> _Stored:
+    def find_chunk(self, key: str, chunk_coords: ChunkCoords) -> Found:
+        """Find a chunk under one of the names that it may have, or in its shard: what `fetch_chunk` decodes."""
+        key, coords = self._chunk(key, chunk_coords)
         layout = self._layout(key)
         if layout.sharding is not None:
             found = self._find_in_shard(key, layout, coords)
@@ -1152,7 +1175,11 @@ class FsspecAccessor(Accessor):
             return found
         return self._find_alone(key, layout, coords)
 
-    def _find_in_shard(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Stored | None:
+    def fetch_range(self, relative_path: str, start: int, end: int) -> bytes:
+        """Fetch some bytes of a file, such as a shard, as they are stored under just this name."""
+        return self._store.read(self._to_read(relative_path), start, end).data
+
+    def _find_in_shard(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> Found | None:
         sharding, grid = layout.sharding, layout.grid
         if sharding is None or grid is None:
             return None
@@ -1170,8 +1197,8 @@ class FsspecAccessor(Accessor):
         data = self._writer.find(key, sharding, compressed_morton_code(grid.cell(coords), grid.shape))
         return None if data is None else Stored(f"{key} (not flushed)", data)
 
-    def _from_shard(self, layout: ScaleLayout, coords: ChunkCoords, stored: Stored) -> _Stored:
-        return _Stored(
+    def _from_shard(self, layout: ScaleLayout, coords: ChunkCoords, stored: Stored) -> Found:
+        return Found(
             f"{stored.name}, chunk {chunk_name(coords)}",
             "",
             Body(stored.data),
@@ -1181,7 +1208,7 @@ class FsspecAccessor(Accessor):
             shard_gzip=layout.sharding is not None and layout.sharding.data_encoding == "gzip",
         )
 
-    def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> _Stored:
+    def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> Found:
         names = self._names_in(key)
         denied = None
         tried = self._variants_to_read(names)
@@ -1195,7 +1222,7 @@ class FsspecAccessor(Accessor):
                 denied = denied or exc
                 continue
             names.note(variant)
-            return _Stored(name, variant.suffix, body, _raw_length(layout, coords))
+            return Found(name, variant.suffix, body, _raw_length(layout, coords))
         # Without `info`, the chunk may be in a shard: who may not read that does not know.
         if isinstance(self._info_error, AccessDeniedError):
             denied = denied or self._info_error
@@ -1221,7 +1248,7 @@ class FsspecAccessor(Accessor):
         def load() -> Mapping[str, Any]:
             generation = self._info_generation
             try:
-                text = self._decoded(self._find_file("info"))
+                text = self.decoded(self.find_file("info"))
                 self._info = parse_info(text, self._location.display("info"))
             except (NotFoundError, AccessDeniedError) as exc:  # S3 says so of absent ones to who may not list
                 self._info, self._info_error = {}, exc
@@ -1253,7 +1280,14 @@ class FsspecAccessor(Accessor):
     def _names_in(self, key: str) -> _ScaleNames:
         return self._scales.setdefault(key, _ScaleNames())
 
-    def _decoded(self, found: _Stored) -> bytes:
+    def decoded(self, found: Found) -> bytes:
+        """Undo the compression of what was found.
+
+        Raises
+        ------
+        CorruptDataError
+            If that cannot be done; the message names it.
+        """
         if not found.needs_decoding:
             return found.body.data
         # Chunks are bytes here, and may be other than `info` says; a bomb is still none.
@@ -1279,7 +1313,7 @@ class FsspecAccessor(Accessor):
             message = f"{self._location.display(name)}: {exc}"
             raise CorruptDataError(message) from exc
 
-    def _decoded_from_shard(self, found: _Stored, limit: int) -> bytes:
+    def _decoded_from_shard(self, found: Found, limit: int) -> bytes:
         """Undo a shard's encoding; the wrong length would be an index that points to other bytes."""
         data = decode_gzip_or_zlib(found.body.data, limit) if found.shard_gzip else found.body.data
         if found.raw_length is not None and len(data) != found.raw_length:
@@ -1592,5 +1626,5 @@ def _raw_length(layout: ScaleLayout, coords: ChunkCoords) -> int | None:
     """Compute the length in bytes of a raw chunk; None if the scale is not known to be raw."""
     if layout.raw_voxel_bytes is None:
         return None
-    x0, x1, y0, y1, z0, z1 = coords
-    return layout.raw_voxel_bytes * (x1 - x0) * (y1 - y0) * (z1 - z0)
+    x, y, z = size_of(coords)
+    return layout.raw_voxel_bytes * x * y * z

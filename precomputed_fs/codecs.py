@@ -432,7 +432,7 @@ def _check_jpeg(codec: Codec, data: bytes, size: Triple) -> tuple[int, int]:
     """Check a JPEG's frame header, and that the image ends; return its width and height."""
     frames = []
     position = 2
-    for marker, begin, end in _jpeg_segments(data):
+    for marker, begin, end in jpeg_segments(data):
         if marker in _JPEG_FRAMES and end - begin >= _JPEG_FRAME.size:
             frames.append(_JPEG_FRAME.unpack_from(data, begin))
         position = end
@@ -448,7 +448,7 @@ def _check_jpeg(codec: Codec, data: bytes, size: Triple) -> tuple[int, int]:
     return width, height
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Go through the segments of a JPEG up to its first scan: marker, begin and end of the contents."""
     if data[:2] != b"\xff\xd8":
         _damaged("it does not begin like JPEG")

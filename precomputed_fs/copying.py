@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import math
+import operator
 import os
 import posixpath
 import time
@@ -34,12 +35,21 @@ from precomputed_fs.errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, chunk_name, compressed_morton_code, morton_block
+from precomputed_fs.grid import (
+    Box,
+    ChunkCoords,
+    ChunkGrid,
+    Triple,
+    chunk_name,
+    compressed_morton_code,
+    morton_block,
+    size_of,
+)
 from precomputed_fs.info import JSON
 from precomputed_fs.objects import More
 from precomputed_fs.sharding import Sharding, propose_sharding
 from precomputed_fs.urls import SCHEMES, Location, Scheme
-from precomputed_fs.volume import Scale, Volume, _Progress, open_volume
+from precomputed_fs.volume import Progress, Scale, Volume, open_volume
 
 if TYPE_CHECKING:
     from precomputed_fs.flights import Job
@@ -60,6 +70,9 @@ _SCATTERED = 1 << 20  # chunks whose shards are worked out at once, where a hash
 _TASKS_PER_THREAD = 2  # that wait on a cluster
 _DIGEST_BYTES = 16
 _JSON_TYPE = "application/json"
+_TELLING_APART = ("endpoint_url", "account_name", "connection_string", "host", "port", "path")
+"""Options of filesystems that say where something is, as its URL does."""
+
 _LEFT_OUT = ("mesh", "skeletons", "segment_properties")
 
 
@@ -155,6 +168,9 @@ def copy_pyramid(
     >>> copy_pyramid(vol, "memory://docs/copy", chunk_size=(32, 32, 32), encoding="png")[0]
     <Scale 8_8_8: 100 x 80 x 60 x 1 uint8, 8 x 8 x 8 nm, png>
     """
+    if client is not None and not hasattr(client, "submit"):
+        message = f"client: expected a distributed.Client, got {type(client).__name__}"
+        raise TypeError(message)
     volume = _opened(source)
     names = {parameter.key for parameter in _row(encoding).parameters} if encoding is not None else set()
     parameters = {name: options.pop(name) for name in names & options.keys()}
@@ -182,10 +198,10 @@ def copy_pyramid(
             stack.callback(accessor.close)  # completes the archive
         place = _Destination(accessor, info, volume.url, gzip)
         state = place.begin(volume, overwrite=overwrite)
-        if state == "whole":
+        if state == "whole" and not verify:
             place.forget()
         else:
-            works = [replace(work, resumes=state == "begun") for work in works]
+            works = [replace(work, resumes=state != "new") for work in works]
             total = sum(math.prod(work.grid.shape) for work in works)
             shows = volume.progress if progress is None else progress
             bar = stack.enter_context(_CopyProgress(f"copying to {accessor.url}", total, shows))
@@ -215,11 +231,13 @@ def _row(encoding: str) -> Encoding:
 
 
 def _size(given: Sequence[int]) -> Triple:
-    sizes = [int(length) for length in given]
-    if len(sizes) != _AXES or min(sizes) < 1 or sizes != list(given):
+    try:
+        x, y, z = map(operator.index, given)
+    except (TypeError, ValueError):
+        x, y, z = 0, 0, 0
+    if min(x, y, z) < 1:
         message = f"chunk_size: expected 3 positive integers, xyz, got {given!r}"
         raise ValueError(message)
-    x, y, z = sizes
     return x, y, z
 
 
@@ -279,6 +297,10 @@ class _Work:
 
     mime_type: str
     voxel_bytes: int
+
+    is_raw: bool
+    """Whether chunks at the source are raw, so that their length is known."""
+
     gzip: bool | None
     verify: bool
 
@@ -336,6 +358,7 @@ def _plan(volume: Volume, scales: list[Scale], accessor: FsspecAccessor, wish: _
                 recoding=_recoding(scale, wish, is_cut_anew=source_grid != grid),
                 mime_type=row.mime_type if row else "application/octet-stream",
                 voxel_bytes=volume.dtype.itemsize * volume.info.num_channels,
+                is_raw=scale.encoding == "raw",
                 gzip=wish.gzip,
                 verify=wish.verify,
             )
@@ -410,6 +433,9 @@ def _sharding(scale: Scale, planned: Mapping[str, Any], wish: _Wish) -> JSON:
         grid = ChunkGrid(scale.info.size, (x, y, z), scale.voxel_offset)
         chunk_bytes = math.prod(grid.chunk_size) * scale.shape[3] * scale.dtype.itemsize
         return propose_sharding(grid.shape, chunk_bytes=chunk_bytes, data_encoding=data_encoding).to_info()
+    if not isinstance(given, Mapping):
+        message = f"sharding: expected True, False or a mapping, got {given!r}"
+        raise TypeError(message)
     sharding = dict(given)
     if wish.sharding is None and (_is_recoded(scale, wish) or wish.gzip is not None):
         sharding["data_encoding"] = data_encoding
@@ -471,9 +497,10 @@ def _place(location: Location, key: str = "") -> _Place:
     if first.protocol == "file":
         path = os.path.realpath(path)
     kind = SCHEMES.get(first.protocol, first.protocol)
-    server = first.options.get("endpoint_url") or first.options.get("client_kwargs", {}).get("endpoint_url")
+    options = {**first.options.get("client_kwargs", {}), **first.options}
+    store = (kind, *(options.get(name) for name in _TELLING_APART))
     parts = [part for part in f"{path}/{key}".split("/") if part]
-    return _Place((kind, server, *(link.url for link in behind)), tuple(parts))
+    return _Place((*store, *(link.url for link in behind)), tuple(parts))
 
 
 def _scheme(protocol: str) -> Scheme:
@@ -510,12 +537,32 @@ class _Destination:
             raise AlreadyExistsError(message)
         if in_the_way:
             self._clear(volume)
-        self._say({})
+        try:
+            self._say({}, overwrite=overwrite)
+        except AlreadyExistsError:  # another run has begun at the same moment
+            if self._found() != self._record:
+                raise
+            return "begun"
         return "new"
 
     def complete(self) -> None:
-        """Store `info`, and with it say that all chunks are there."""
-        self.accessor.store_file("info", self.info.to_json(), mime_type=_JSON_TYPE)
+        """Store `info`, and with it say that all chunks are there.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If another copy to the same place has begun, or ended, meanwhile; not if it is of the same to the same.
+        """
+        accessor = self.accessor
+        there = self._found() if accessor.can_read else None
+        if there not in (None, self._record):
+            message = f"{accessor.url}: meanwhile a copy of {there.get('source', 'something')} to here was begun"
+            raise AlreadyExistsError(message)
+        try:
+            accessor.store_file("info", self.info.to_json(), mime_type=_JSON_TYPE)
+        except AlreadyExistsError:
+            if not accessor.can_read or json.loads(accessor.fetch_file("info")) != self._record["info"]:
+                raise
         self.forget()
 
     def forget(self) -> None:
@@ -523,9 +570,9 @@ class _Destination:
         if self.accessor.can_read:
             self.accessor.delete_file(PARTIAL)
 
-    def _say(self, more: Mapping[str, Any]) -> None:
+    def _say(self, more: Mapping[str, Any], *, overwrite: bool) -> None:
         text = json.dumps({**self._record, **more}, indent=2).encode()
-        self.accessor.store_file(PARTIAL, text, mime_type=_JSON_TYPE, overwrite=True)
+        self.accessor.store_file(PARTIAL, text, mime_type=_JSON_TYPE, overwrite=overwrite)
 
     def _found(self) -> Mapping[str, Any] | None:
         """Return what an earlier run has said."""
@@ -557,7 +604,7 @@ class _Destination:
     def _clear(self, volume: Volume) -> None:
         """Delete what is in the way; a run that ends meanwhile leaves a word that this was not done."""
         accessor = self.accessor
-        self._say({"clearing": True})
+        self._say({"clearing": True}, overwrite=True)
         with contextlib.suppress(DataAccessError):
             if json.loads(volume.accessor.fetch_file(PARTIAL)) == {**self._record, "clearing": True}:
                 accessor.delete_file(PARTIAL)
@@ -773,13 +820,26 @@ def _made(work: _Work, coords: ChunkCoords, stored: StoredChunk) -> _Made:
     if work.recoding is not None:
         data = stored.decoded()
         try:
-            voxels = work.recoding.decoder.decode(data, Box.of(coords).shape)
+            voxels = work.recoding.decoder.decode(data, size_of(coords))
         except CorruptDataError as exc:
             message = f"{stored.name}: {exc}"
             raise CorruptDataError(message) from exc
         return _encoded(work, work.recoding.encoder, coords, voxels)
     gzip = stored.was_compressed if work.gzip is None else work.gzip and _is_compressible(work)
-    return _Made(stored, gzip, _digest(stored.decoded()) if work.verify else b"")
+    if stored.is_gzip and not work.verify:  # to look into it would take longer than to move it
+        return _Made(stored, gzip, b"")
+    data = stored.decoded()
+    _check_length(work, coords, stored.name, len(data))
+    return _Made(stored, gzip, _digest(data) if work.verify else b"")
+
+
+def _check_length(work: _Work, coords: ChunkCoords, name: str, length: int) -> None:
+    """Check that a chunk that is moved is not cut short, as far as its length tells."""
+    expected = math.prod(size_of(coords)) * work.voxel_bytes
+    if not length or (work.is_raw and length != expected):
+        what = f"a raw chunk of {expected} bytes" if work.is_raw else "a chunk"
+        message = f"{name}: {what} is {length} bytes long"
+        raise CorruptDataError(message)
 
 
 def _encoded(work: _Work, encoder: Codec, coords: ChunkCoords, voxels: NDArray[Any]) -> _Made:
@@ -938,7 +998,7 @@ def _check(work: _Work, wanted: Iterable[ChunkCoords], expected: Mapping[ChunkCo
         if data is None or work.recoding is None:
             return None if data is None else _digest(data)
         encoder = work.recoding.encoder
-        voxels = encoder.decode(data, Box.of(coords).shape)
+        voxels = encoder.decode(data, size_of(coords))
         return _voxel_digest(voxels) if encoder.lossless else b""
 
     there = work.destination.fetch_chunks(work.key, wanted, decode=fingerprint, in_flight=work.in_flight)
@@ -962,7 +1022,7 @@ def _voxel_digest(voxels: NDArray[Any]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(voxels.T).data, digest_size=_DIGEST_BYTES).digest()
 
 
-class _CopyProgress(_Progress):
+class _CopyProgress(Progress):
     """A progress bar of chunks, which tells bytes per second, too."""
 
     def __init__(self, title: str, total: int, shows: bool | None) -> None:
@@ -973,10 +1033,8 @@ class _CopyProgress(_Progress):
     def add(self, chunks: int, size: int) -> None:
         """Count what is done."""
         self._size += size
-        if self._bar is not None:
-            rate = self._size / max(time.monotonic() - self._began, 1e-3)
-            self._bar.set_postfix_str(f"{_readable(rate)}/s", refresh=False)
-        self.relative_update(chunks)
+        rate = self._size / max(time.monotonic() - self._began, 1e-3)
+        self.relative_update(chunks, f"{_readable(rate)}/s")
 
 
 def _readable(size: float) -> str:

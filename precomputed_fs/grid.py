@@ -87,6 +87,18 @@ def chunk_coords(coords: Iterable[int]) -> ChunkCoords:
     return x0, x1, y0, y1, z0, z1
 
 
+def size_of(coords: ChunkCoords) -> Triple:
+    """Return how many voxels a chunk has along x, y and z.
+
+    Examples
+    --------
+    >>> size_of((0, 64, -64, 0, 128, 189))
+    (64, 64, 61)
+    """
+    x0, x1, y0, y1, z0, z1 = coords
+    return x1 - x0, y1 - y0, z1 - z0
+
+
 def layout_of(name: str) -> bool | None:
     """Tell the layout from the name of an entry directly below a scale's key.
 

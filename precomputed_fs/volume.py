@@ -29,7 +29,7 @@ from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.downsampling import METHODS, downsample, factors_for
 from precomputed_fs.errors import AlreadyExistsError, InvalidInfoError, NotFoundError, URLError
-from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block
+from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
 from precomputed_fs.info import redirect_of
 from precomputed_fs.sharding import propose_sharding
 from precomputed_fs.urls import Location, resolve
@@ -531,7 +531,7 @@ class Volume:
         for finer, coarser, factors in pairs:
             blocks = _blocks(coarser, factors)
             shows = self.progress if progress is None else progress
-            with _Progress(f"downsampling to {coarser.key}", math.prod(blocks.shape), shows, unit="block") as bar:
+            with Progress(f"downsampling to {coarser.key}", math.prod(blocks.shape), shows, unit="block") as bar:
                 for z, y, x in itertools.product(*map(range, reversed(blocks.shape))):
                     box = Box.of(blocks.chunk((x, y, z)))
                     voxels = downsample(_block_of(finer, box, factors), factors, method)
@@ -801,12 +801,12 @@ class Scale:
                     raise NotFoundError(message)
                 result[into] = 0
                 return False
-            result[into] = codec.decode(data, _size_of(coords))[(*out_of, channels)]
+            result[into] = codec.decode(data, size_of(coords))[(*out_of, channels)]
             return True
 
         present = total = 0
         coords, count = self._touched(ranges)
-        with _Progress(f"reading {self.key}", count, self._shows(progress)) as bar:
+        with Progress(f"reading {self.key}", count, self._shows(progress)) as bar:
             accessor, key = self._place
             for _, was_there in accessor.fetch_chunks(
                 key, coords, decode=paste, in_flight=self._in_flight, callback=bar
@@ -1057,7 +1057,7 @@ class Scale:
         accessor, key = self._place
         count = math.prod(map(len, self._cells(selection.ranges)))
         waiting = 0
-        with _Progress(f"writing {self.key}", count, self._shows(progress)) as bar:
+        with Progress(f"writing {self.key}", count, self._shows(progress)) as bar:
             for coords, chunks in self._by_shard(selection.ranges):
                 accessor.store_chunks(
                     key,
@@ -1135,7 +1135,7 @@ class Scale:
             if data is None:
                 return None
             given = pieces[coords]
-            return given if self._is_whole(given, coords) else self.codec.decode(data, _size_of(coords))
+            return given if self._is_whole(given, coords) else self.codec.decode(data, size_of(coords))
 
         accessor, key = self._place
         overlaps = _overlaps_with(selection.ranges)
@@ -1147,14 +1147,14 @@ class Scale:
                 yield coords, given
                 continue
             _, into = overlaps(coords)
-            merged = np.zeros((*_size_of(coords), self.shape[3]), self.dtype, order="F")
+            merged = np.zeros((*size_of(coords), self.shape[3]), self.dtype, order="F")
             if there is not None:
                 merged[...] = there
             merged[(*into, selection.channels)] = given
             yield coords, merged
 
     def _is_whole(self, voxels: NDArray[Any], coords: ChunkCoords) -> bool:
-        return voxels.shape == (*_size_of(coords), self.shape[3])
+        return voxels.shape == (*size_of(coords), self.shape[3])
 
     # ----------------------------------------------------------------------------- the inside
 
@@ -1434,11 +1434,6 @@ def one_line(text: str) -> str:
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_LONGEST_LINE])
     return shown + "..." * (len(text) > _LONGEST_LINE)
-
-
-def _size_of(coords: ChunkCoords) -> Triple:
-    x0, x1, y0, y1, z0, z1 = coords
-    return x1 - x0, y1 - y0, z1 - z0
 
 
 # ---------------------------------------------------------------------------- what is written
@@ -1737,8 +1732,20 @@ def _redirected(origin: Location, target: str, options: Mapping[str, Any]) -> di
 # ----------------------------------------------------------------------------------- progress
 
 
-class _Progress:
-    """A progress bar that appears once something lasts; a callback as batches take it."""
+class Progress:
+    """A progress bar that appears once something lasts; a callback as batches take it.
+
+    Parameters
+    ----------
+    title : str
+        What is being done.
+    total : int
+        How many of `unit` there are.
+    shows : bool, optional
+        Whether it is shown at once, or never; by default if it lasts, in a notebook or on a terminal.
+    unit : str
+        What is counted.
+    """
 
     def __init__(self, title: str, total: int, shows: bool | None, unit: str = "chunk") -> None:
         self._title = title
@@ -1757,10 +1764,12 @@ class _Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def relative_update(self, count: int) -> None:
-        """Count what is done."""
+    def relative_update(self, count: int, note: str = "") -> None:
+        """Count what is done; the note is shown behind the rest."""
         self._done += count
         if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
         elif self._shows and time.monotonic() >= self._due and self._done < self._total:
             self._bar = _tqdm()(

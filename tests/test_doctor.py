@@ -33,7 +33,8 @@ from neuroglancer_scripts.precomputed_io import get_IO_for_existing_dataset
 from PIL import Image
 
 from precomputed_fs import URLError, __main__, create_volume, doctor, open_volume
-from precomputed_fs.doctor import MOST_REQUESTS, READERS, RULES, SAMPLES, Report
+from precomputed_fs.diagnosis import MOST_REQUESTS, SAMPLES, Report
+from precomputed_fs.readers import READERS, RULES
 from tests import browser, servers
 from tests.test_neuroglancer import chromium, neuroglancer  # noqa: F401 - fixtures
 from tests.test_peers import (
@@ -278,6 +279,7 @@ FLAWS = (
     # ------------------------------------------------------------------------------------------------------------ info
     Flaw("no @type", spoil=edited(lambda given: given.pop("@type"))),
     Flaw("@type in capitals", ["kind-case"], spoil=info(**{"@type": "NEUROGLANCER_MULTISCALE_VOLUME"})),
+    Flaw("@type of null", ["kind-null"], spoil=info(**{"@type": None})),
     Flaw("no type", ["type-missing"], spoil=edited(lambda given: given.pop("type"))),
     Flaw("another type", ["type-unknown"], spoil=info(type="other")),
     Flaw("type in capitals", spoil=info(type="IMAGE")),
@@ -418,6 +420,8 @@ SERVED = (
     Flaw("chunks that are forbidden", ["chunks-denied"], spoil=marked("status", "403")),
     Flaw("no ranges", ["no-range", "chunks-damaged", "shards-over-http"], SHARDED, marked("whole")),
     Flaw("no ranges, and no shards", spoil=marked("whole")),
+    *(Flaw(f"a server that says {status}", ["server-redirects"], spoil=marked("moved", status))
+      for status in ("301", "302")),
 )  # fmt: skip
 
 
@@ -428,6 +432,11 @@ def server(root: Path) -> servers.Handler:
 
     async def handler(request: web.Request) -> web.StreamResponse:
         is_chunk = not request.path.rpartition("/")[2].startswith("info")
+        if (folder / "moved").exists():
+            if not request.path.startswith("/elsewhere"):
+                moved = int((folder / "moved").read_text())
+                return web.Response(status=moved, headers={"Location": f"/elsewhere{request.raw_path}"})
+            request = request.clone(rel_url=request.raw_path.removeprefix("/elsewhere"))
         if (folder / "whole").exists():
             kept = {name: value for name, value in request.headers.items() if name.lower() != "range"}
             request = request.clone(headers=kept)
@@ -520,7 +529,7 @@ def test_a_failure_that_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.Monke
         raise RuntimeError("with a s3cret")
 
     write(tmp_path)
-    monkeypatch.setattr(sys.modules["precomputed_fs.doctor"], "_chosen", fail)
+    monkeypatch.setattr("precomputed_fs.diagnosis._chosen", fail)
     report = doctor(tmp_path)
     assert "info-unreachable" in ids(report)
     assert "RuntimeError" in str(report)
@@ -672,7 +681,9 @@ def test_a_key_that_leaves_the_host(tmp_path: Path) -> None:
     write(tmp_path / "pyramid")
     with servers.fault_server(server(tmp_path)) as served:
         scale(key="../../../elsewhere")(tmp_path / "pyramid")
-        assert "scale-wrong" in ids(doctor(f"{served.url}/pyramid"))
+        report = doctor(f"{served.url}/pyramid")
+    assert "scale-wrong" in ids(report)
+    assert [verdict.ok for verdict in report.verdicts.values()] == [False, None, None, None, None], "nothing was read"
 
 
 def test_a_library_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -742,6 +753,7 @@ def test_huge_chunks_are_left_alone(tmp_path: Path) -> None:
     report = doctor(tmp_path)
     assert report.chunks == 0
     assert "huge-chunks" in ids(report, "warning")
+    assert {verdict.ok for verdict in report.verdicts.values()} == {None}, "nobody has tried"
 
 
 def test_a_server_that_dawdles_is_not_waited_for(tmp_path: Path) -> None:
@@ -897,6 +909,7 @@ def progressive(data: bytes) -> bytes:
 
 NG_FLAWS = (
     Flaw("nothing", options={"voxel_offset": (2**24 - 64, 0, 0)}),
+    Flaw("@type of null", ["kind-null"], spoil=info(**{"@type": None})),
     Flaw("an odd offset", ["float32-names"], {"voxel_offset": (2**24 + 1, 0, 0)}),
     Flaw("jpeg", options={"encoding": "jpeg"}),
     Flaw("progressive jpeg", ["progressive-jpeg"], {"encoding": "jpeg"}, each(progressive)),

@@ -65,10 +65,27 @@ VERBS = ("file_exists", "fetch_file", "store_file", "fetch_chunk", "store_chunk"
 def test_all_lists_the_public_names_in_order() -> None:
     public = [
         name
-        for name, value in vars(precomputed_fs).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        for name in dir(precomputed_fs)
+        if not name.startswith("_") and not isinstance(getattr(precomputed_fs, name), types.ModuleType)
     ]
-    assert precomputed_fs.__all__ == sorted(public)
+    assert precomputed_fs.__all__ == public
+
+
+IMPORTED_LATER = """
+import sys
+import precomputed_fs
+assert not {"precomputed_fs.copying", "precomputed_fs.diagnosis", "precomputed_fs.readers"} & sys.modules.keys()
+assert set(precomputed_fs.__all__) <= set(dir(precomputed_fs))
+assert not hasattr(precomputed_fs, "copy_pyramids")
+from precomputed_fs import *
+import precomputed_fs.diagnosis
+assert doctor is precomputed_fs.doctor is precomputed_fs.diagnosis.doctor
+assert copy_pyramid is precomputed_fs.copy_pyramid is sys.modules["precomputed_fs.copying"].copy_pyramid
+"""
+
+
+def test_what_few_programs_call_is_imported_later() -> None:
+    subprocess.run([sys.executable, "-c", IMPORTED_LATER], check=True)
 
 
 def test_the_public_names_are_those_of_the_design() -> None:
