@@ -1,0 +1,237 @@
+"""How much faster dask's workers are: a volume copied, and its mean computed, by one process and by 1 and 2 workers.
+
+"threads" is the library as it is, in one process: its own threads, no dask. Workers are processes of a `LocalCluster`,
+which have as many threads altogether as there are processors. All of them read from nginx on this machine, copies are
+written to its disk; whatever runs on the same processors cannot be faster than these are, so it is to be seen what
+dask costs, and what a second process brings where the first one waits.
+
+A run counts if each voxel of the copy is that of the source, or the mean is that of the source, to the last bit, and
+if the server was asked for each chunk. Clusters are started and warmed up beforehand, and then all take turns.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from distributed import Client, LocalCluster
+
+from benchmarks.data import GZIP, PNG, RAW, Folder
+from benchmarks.jobs import DataSet, box_of
+from benchmarks.places import DISK, HTTP, HTTP_30, Place, Servers
+from precomputed_fs import Volume, copy_pyramid, open_volume
+
+SIDE = 768  # voxels: 12^3 chunks, which are 4 tasks of a copy, and 8 blocks of a mean
+MODES: Mapping[str, int] = {"threads": 0, "1 worker": 1, "2 workers": 2}
+"""How many workers there are; 0: no dask."""
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A row."""
+
+    place: Place
+    data: DataSet
+    verb: str
+    """"copy" or "mean"."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of `copy_pyramid`."""
+
+    how: str = ""
+    """What the options do."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.place.name}, {self.data.name}, {self.verb}{self.how}"
+
+
+def workloads(side: int = SIDE) -> list[Workload]:
+    raw, gzip, png = (replace(data, side=side) for data in (RAW, GZIP, PNG))
+    return [
+        Workload(HTTP, raw, "mean"),
+        Workload(HTTP, gzip, "mean"),
+        Workload(HTTP, png, "mean"),
+        Workload(HTTP, gzip, "copy"),
+        Workload(HTTP, gzip, "copy", {"sharding": True}, " into shards"),
+        Workload(HTTP, png, "copy", {"encoding": "raw", "gzip": True, "compresslevel": 1}, " as gzip"),
+        Workload(HTTP_30, gzip, "mean"),
+        Workload(HTTP_30, gzip, "copy"),
+    ]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run that was right."""
+
+    seconds: float
+    requests: int
+    sent: int
+    """Bytes that the server sent."""
+
+
+class WrongResultError(Exception):
+    """A run was not right."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of a workload."""
+
+    workload: Workload
+    runs: Mapping[str, Sequence[Run]]
+    """By mode, without the warm-up."""
+
+    def seconds(self, mode: str) -> float:
+        return statistics.median(run.seconds for run in self.runs[mode])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "section": "scale-out",
+            "workload": self.workload.name,
+            "unit": "s",
+            "chunks": number_of_chunks(self.workload.data),
+            "voxel_bytes": self.workload.data.side**3,
+            "modes": {
+                mode: {
+                    "value": self.seconds(mode),
+                    "seconds": [round(run.seconds, 6) for run in runs],
+                    "requests": runs[0].requests,
+                    "bytes_sent": runs[0].sent,
+                }
+                for mode, runs in self.runs.items()
+            },
+        }
+
+
+# ------------------------------------------------------------------------------------------------------------ measuring
+
+
+def measure(chosen: Sequence[Workload], folder: Folder, servers: Servers, rounds: int) -> Iterator[Row]:
+    """Measure one workload after another, each as often as there are rounds, after one to warm up."""
+    with ExitStack() as stack:
+        clients = {mode: stack.enter_context(cluster(number)) for mode, number in MODES.items() if number}
+        for workload in chosen:
+            bench = Bench(workload, folder, servers)
+            rows = [{mode: bench.run(clients.get(mode)) for mode in MODES} for _ in range(1 + rounds)]
+            yield Row(workload, {mode: [row[mode] for row in rows[1:]] for mode in MODES})
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[Client]:
+    """Run so many processes, with as many threads altogether as there are processors."""
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            processes=True,
+            host=LOOPBACK,
+            dashboard_address=f"{LOOPBACK}:0",
+        ) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(workers)
+        yield client
+
+
+class Bench:
+    """A workload that can be run."""
+
+    def __init__(self, workload: Workload, folder: Folder, servers: Servers) -> None:
+        self._workload = workload
+        self._servers = servers
+        self._expected = np.load(folder.source(workload.data), mmap_mode="r")
+        self._location = servers.to_read(workload.data, workload.place)
+
+    def run(self, client: Client | None) -> Run:
+        """Run once, with the result compared."""
+        server = self._servers.at(self._workload.place)
+        assert server
+        with open_volume(self._location.url, progress=False) as volume:
+            server.clear()
+            timed = self._copy if self._workload.verb == "copy" else self._mean
+            seconds = timed(volume, client)
+        requests, sent = server.traffic()
+        if requests < number_of_chunks(self._workload.data):
+            raise WrongResultError(f"{self._workload.name}: {requests} requests were enough, so something was kept")
+        return Run(seconds, requests, sent or 0)
+
+    def _mean(self, volume: Volume, client: Client | None) -> float:
+        """Compute the mean in 8 blocks."""
+        half = -(-volume[0].grid.shape[0] // 2) * volume[0].chunk_size[0]
+        began = time.perf_counter()
+        found = mean_of(volume, half) if client is None else mean_by_dask(volume, half, client)
+        seconds = time.perf_counter() - began
+        expected = self._expected.mean()  # exact: sums of bytes are whole numbers below 2^53
+        if found != expected:
+            raise WrongResultError(f"{self._workload.name}: the mean is {found!r}, and not {expected!r}")
+        return seconds
+
+    def _copy(self, volume: Volume, client: Client | None) -> float:
+        """Copy, compare what is there, and take it away."""
+        data = self._workload.data
+        there = self._servers.to_write(data, DISK)
+        began = time.perf_counter()
+        copied = copy_pyramid(volume, there.url, client=client, progress=False, **self._workload.options)
+        seconds = time.perf_counter() - began
+        try:
+            for coords in data.chunks(data.whole):
+                box = box_of(coords)
+                if not np.array_equal(copied[0][box][..., 0], self._expected[box]):
+                    raise WrongResultError(f"{self._workload.name}: the copy differs from the source in {box}")
+        finally:
+            copied.close()
+            self._servers.take_away(there, DISK)
+        return seconds
+
+
+def mean_of(volume: Volume, length: int) -> float:
+    """Compute the mean as one writes it down without dask: block by block, as the volume may be larger than memory."""
+    scale = volume[0]
+    starts = [range(0, size, length) for size in scale.shape[:3]]
+    blocks = (
+        scale.array[x : x + length, y : y + length, z : z + length]
+        for x in starts[0]
+        for y in starts[1]
+        for z in starts[2]
+    )
+    return float(sum(block.sum(dtype=np.float64) for block in blocks)) / scale.array.size
+
+
+def mean_by_dask(volume: Volume, length: int, client: Client) -> float:
+    future = client.compute(volume[0].to_dask(chunks=length).mean())
+    mean = float(future.result())
+    future.release()  # so that the next run computes it again
+    return mean
+
+
+def number_of_chunks(data: DataSet) -> int:
+    return sum(1 for _ in data.chunks(data.whole))
+
+
+# ------------------------------------------------------------------------------------------------------------ the lines
+
+
+def heading() -> str:
+    """Return the two lines above the rows."""
+    modes = "".join(f"{mode:>12}" for mode in MODES)
+    line = f"{'scale-out':<40}{modes}{'speed-up':>12}{'chunks/s':>12}{'MB/s':>10}{'sent MB/s':>12}"
+    return f"\n{line}\n{'-' * len(line)}"
+
+
+def line(row: Row) -> str:
+    """Return the line of a row: with how much faster two workers are than threads, and how fast the fastest is."""
+    seconds = {mode: row.seconds(mode) for mode in MODES}
+    best = min(seconds, key=lambda mode: seconds[mode])
+    values = "".join(f"{f'{value:.2f} s':>12}" for value in seconds.values())
+    data, rate = row.workload.data, 1 / seconds[best]
+    rates = f"{number_of_chunks(data) * rate:>12,.0f}{data.side**3 * rate / 1e6:>10,.0f}"
+    sent = f"{row.runs[best][0].sent * rate / 1e6:>12,.0f}"
+    return f"{row.workload.name:<40}{values}{seconds['threads'] / seconds['2 workers']:>12.2f}{rates}{sent}"
