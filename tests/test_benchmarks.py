@@ -95,18 +95,18 @@ def test_workloads_are_found_by_name(capsys: pytest.CaptureFixture[str]) -> None
 def test_workers_copy_and_compute_a_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "bench.json"
     small = ["--scale-out", "--side", "86", "--rounds", "2", "--output", str(output), "--keep", str(tmp_path)]
-    assert main([*small, "--only", "http 0, gzip, copy into", "--only", "http 0, gzip, mean"]) == 0
+    assert main([*small, "--only", "http 0, raw, copy into", "--only", "http 0, raw, mean"]) == 0
     rows = json.loads(output.read_bytes())["rows"]
     assert [row["workload"].rpartition(", ")[2] for row in rows] == ["mean", "copy into shards"]
     for row in rows:
         assert row["chunks"] == 3**3, "of 129^3 voxels"
-        assert [*row["modes"]] == ["threads", "1 worker", "2 workers"]
+        assert [*row["modes"]] == ["threads", "1 worker", "2 workers", "2, no trim"]
         for mode in row["modes"].values():
             assert len(mode["seconds"]) == 2
             assert min(mode["seconds"]) <= mode["value"] <= max(mode["seconds"])
             assert mode["requests"] >= 3**3
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("HTTP 0 ms, gzip, ") for line in lines) == 2
+    assert sum(line.startswith("HTTP 0 ms, raw, ") for line in lines) == 2
     assert [path.name for path in (tmp_path / "bench" / "written").iterdir()] == []
 
 
