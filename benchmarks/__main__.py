@@ -84,7 +84,7 @@ def scaled_out(args: argparse.Namespace) -> int:
     rows: list[scale_out.Row] = []
     print(scale_out.heading(), flush=True)
     with data_folder(args.keep) as folder, Servers(folder) as servers:
-        for row in scale_out.measure(chosen, folder, servers, args.rounds or 5):
+        for row in scale_out.measure(chosen, folder, servers, args.rounds or 3):
             rows.append(row)
             print(scale_out.line(row), flush=True)
             args.output.write_text(json.dumps(report(rows, args), indent=1))

@@ -1,5 +1,6 @@
 """`make bench`, with volumes so small that its working is tested and not the speed."""
 
+import doctest
 import gzip
 import json
 import time
@@ -130,3 +131,8 @@ def test_scaled_out_workloads_are_found_by_name(capsys: pytest.CaptureFixture[st
     assert main(["--scale-out", "--list", "--only", "30 ms, copy"]) == 0
     assert capsys.readouterr().out == "HTTP 30 ms, gzip, copy\n"
     assert main(["--scale-out", "--list", "--only", "no such thing"]) == 2
+
+
+def test_what_a_petabyte_costs_is_calculated() -> None:
+    assert doctest.testmod(scale_out)[0] == 0
+    assert len(doctest.DocTestFinder().find(scale_out)[0].examples) > 10
