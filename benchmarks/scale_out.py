@@ -1,4 +1,4 @@
-"""How much faster dask's workers are: a volume copied, and its mean computed, by one process and by 1 and 2 workers.
+r"""How much faster dask's workers are: a volume copied, and its mean computed, by one process and by 1 and 2 workers.
 
 "threads" is the library as it is, in one process: its own threads, no dask. Workers are processes of a `LocalCluster`,
 which have as many threads altogether as there are processors. All of them read from nginx on this machine, copies are
@@ -28,22 +28,22 @@ petabyte has ten times as many of them, and all that is counted by requests is t
 >>> gets = {"unsharded": chunks, "shards": shards * (1 + minishards + in_shard * chunk / MAX_RANGE)}
 >>> print(f"{chunks:.2e} chunks; {shards:.2e} shards of {in_shard} chunks in {minishards} minishards")
 3.81e+09 chunks; 1.86e+06 shards of 2048 chunks in 4 minishards
->>> print(*(f"{how}: {puts[how]:.2e} PUTs, {gets[how]:.2e} GETs" for how in puts), sep="\\n")
+>>> print(*(f"{how}: {puts[how]:.2e} PUTs, {gets[how]:.2e} GETs" for how in puts), sep="\n")
 unsharded: 3.81e+09 PUTs, 3.81e+09 GETs
 shards: 2.42e+07 PUTs, 2.48e+08 GETs
 
 A chunk by itself is one GET either way, and in shards two more for the first of its minishard. Indexes: 24 bytes for a
 chunk, of which gzip leaves 3 (measured: 1,527 of 12,288 bytes where chunks differ in size), and 16 for a minishard.
 
->>> print(f"{chunks * 24 / 1e9:.0f} GB, as gzip {chunks * 3 / 1e9:.0f} GB; {shards * minishards * ENTRY_BYTES / 1e6:.0f} MB")
-92 GB, as gzip 11 GB; 119 MB
+>>> print(f"{chunks * 24 / 1e9:.0f} GB, with gzip {chunks * 3 / 1e9:.0f}; {shards * minishards * ENTRY_BYTES / 1e6:.0f} MB")
+92 GB, with gzip 11; 119 MB
 
-Money, by list prices of 2025 in dollars (S3 Standard in us-east-1, GCS Standard in us-central1): a million PUTs (GCS: of
-class A) 5 and GETs (class B) 0.40 at both; a TB and month 23 up to 50 TB, 22 up to 500 TB, then 21 at S3, 20 at GCS; a TB
-to the internet 90 up to 10 TB, 85 up to 50, 70 up to 150, then 50 at S3, and 120 up to 1 TB, 110 up to 10, then 80 at
-GCS. Within the region, none.
+Money, by list prices of 2025 in dollars (S3 Standard in us-east-1, GCS Standard in us-central1): a million PUTs (GCS:
+of class A) 5 and GETs (class B) 0.40 at both; a TB and month 23 up to 50 TB, 22 up to 500 TB, then 21 at S3, 20 at GCS;
+a TB to the internet 90 up to 10 TB, 85 up to 50, 70 up to 150, then 50 at S3, and 120 up to 1 TB, 110 up to 10, then 80
+at GCS. Within the region, none.
 
->>> print(*(f"{how}: write {puts[how] * 5e-6:,.0f}, read once {gets[how] * 0.4e-6:,.0f}" for how in puts), sep="\\n")
+>>> print(*(f"{how}: write {puts[how] * 5e-6:,.0f}, read once {gets[how] * 0.4e-6:,.0f}" for how in puts), sep="\n")
 unsharded: write 19,073, read once 1,526
 shards: write 121, read once 99
 >>> print(f"a month: S3 {50 * 23 + 450 * 22 + 500 * 21:,}, GCS {1000 * 20:,}")
@@ -52,7 +52,7 @@ a month: S3 21,550, GCS 20,000
 egress: S3 53,800, GCS 80,310
 
 Time, by what one process did on the 2 processors that also ran the server: it read 1,728 chunks (453 MB) in 0.96 s, and
-copied them in 2.25 s; into shards in 2.19 s. Of S3, 3,500 PUTs and 5,500 GETs a second is what a prefix is said to bear at
+copied them in 2.25 s; into shards in 2.19 s. 3,500 PUTs and 5,500 GETs a second is what S3 says that a prefix bears at
 first, which bounds many machines.
 
 >>> day = 24 * 3600
@@ -72,8 +72,8 @@ write, by 100 processes: 0.6 days
 write unsharded, one prefix: 12.6 days
 write shards, one prefix: 0.1 days
 
-So one writes shards: not because bytes would be moved faster, but as requests cost 19,000 dollars otherwise, as much as a
-month's storage, and S3 keeps 100 processes waiting for days. Whoever reads all of it from elsewhere pays most.
+So one writes shards: not because bytes would be moved faster, but as requests cost 19,000 dollars otherwise, nearly as
+much as a month's storage, and keep 100 processes waiting for days. Who reads all of it from elsewhere pays most.
 """
 
 import os
