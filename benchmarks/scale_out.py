@@ -35,8 +35,10 @@ shards: 2.42e+07 PUTs, 2.48e+08 GETs
 A chunk by itself is one GET either way, and in shards two more for the first of its minishard. Indexes: 24 bytes for a
 chunk, of which gzip leaves 3 (measured: 1,527 of 12,288 bytes where chunks differ in size), and 16 for a minishard.
 
->>> print(f"{chunks * 24 / 1e9:.0f} GB, with gzip {chunks * 3 / 1e9:.0f}; {shards * minishards * ENTRY_BYTES / 1e6:.0f} MB")
-92 GB, with gzip 11; 119 MB
+>>> print(f"{chunks * 24 / 1e9:.0f} GB, with gzip {chunks * 3 / 1e9:.0f} GB")
+92 GB, with gzip 11 GB
+>>> print(f"{shards * minishards * ENTRY_BYTES / 1e6:.0f} MB")
+119 MB
 
 Money, by list prices of 2025 in dollars (S3 Standard in us-east-1, GCS Standard in us-central1): a million PUTs (GCS:
 of class A) 5 and GETs (class B) 0.40 at both; a TB and month 23 up to 50 TB, 22 up to 500 TB, then 21 at S3, 20 at GCS;
