@@ -26,15 +26,17 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from benchmarks import imports, profiles
+from benchmarks import imports, profiles, scale_out
 from benchmarks.data import Folder
 from benchmarks.places import Servers
 from benchmarks.rounds import Rounds, Workers
 from benchmarks.systems import OURS, SYSTEMS
 from benchmarks.table import Row, compared, heading, line, row_of
 from benchmarks.workloads import COMPARISONS, Workload, workloads
+
+Placed = TypeVar("Placed", Workload, scale_out.Workload)
 
 FULL_SIDE = 512  # voxels
 IMPORT = "import"
@@ -43,6 +45,8 @@ IMPORT = "import"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; return the exit code: 1 if something failed or was wrong."""
     args = arguments(argv)
+    if args.scale_out:
+        return scaled_out(args)
     chosen = [each for each in selected(args) if wanted(each.name, args)]
     imports_too = wanted(IMPORT, args)
     if not chosen and not imports_too:
@@ -51,9 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list:
         print("\n".join([*(each.name for each in chosen), *([IMPORT] if imports_too else [])]))
         return 0
-    for missing in sorted({each.place.missing for each in chosen} - {""}):
-        print(f"left out is what needs {missing}")
-    chosen = [each for each in chosen if not each.place.missing]
+    chosen = placed(chosen)
     began = time.monotonic()
     rows: list[Row] = []
     for row in measured(chosen, args, imports_too=imports_too):
@@ -68,12 +70,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(any(cell.mark == "failed" for row in rows for cell in row.cells.values()))
 
 
+def scaled_out(args: argparse.Namespace) -> int:
+    """Run what dask's workers do; return the exit code."""
+    side = scale_out.SIDE * args.side // FULL_SIDE
+    chosen = [each for each in scale_out.workloads(side) if wanted(each.name, args)]
+    if not chosen:
+        print("no workload has such a name; --list shows them", file=sys.stderr)
+        return 2
+    if args.list:
+        print("\n".join(each.name for each in chosen))
+        return 0
+    chosen = placed(chosen)
+    rows: list[scale_out.Row] = []
+    print(scale_out.heading(), flush=True)
+    with data_folder(args.keep) as folder, Servers(folder) as servers:
+        for row in scale_out.measure(chosen, folder, servers, args.rounds or 3):
+            rows.append(row)
+            print(scale_out.line(row), flush=True)
+            args.output.write_text(json.dumps(report(rows, args), indent=1))
+    print(f"saved as {args.output.resolve()}")
+    return 0
+
+
+def placed(chosen: Sequence[Placed]) -> list[Placed]:
+    """Leave out what needs something that this machine has not, and say so."""
+    for missing in sorted({each.place.missing for each in chosen} - {""}):
+        print(f"left out is what needs {missing}")
+    return [each for each in chosen if not each.place.missing]
+
+
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="a few workloads, in fewer rounds")
+    which.add_argument("--scale-out", action="store_true", help="copy and mean by dask's workers, and nothing else")
     which.add_argument("--all", action="store_true", help="every combination of place, data set and workload")
     parser.add_argument(
         "--only", metavar="WORDS", action="append", default=[], help='such as "http 0, raw": names with all of these'
@@ -147,8 +179,9 @@ def data_folder(keep: Path | None) -> Iterator[Folder]:
         yield Folder(folder)
 
 
-def report(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
-    packages = ("tensorstore", "cloud-volume", "neuroglancer-scripts", "numpy", "imagecodecs", "aiohttp", "s3fs")
+def report(rows: Sequence[Row] | Sequence[scale_out.Row], args: argparse.Namespace) -> dict[str, Any]:
+    tools = ("tensorstore", "cloud-volume", "neuroglancer-scripts")
+    packages = (*tools, "numpy", "imagecodecs", "aiohttp", "s3fs", "dask", "distributed")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": {name: str(value) for name, value in vars(args).items()},

@@ -583,6 +583,21 @@ class FsspecAccessor(Accessor):
         finally:
             self._writer.replace_shards(())
 
+    @contextlib.contextmanager
+    def apart(self) -> Iterator["FsspecAccessor"]:
+        """Use an accessor that shares all but what waits for shards: not flushed in the block, that is let go of.
+
+        So many tasks of a process write shards by one set of connections, and neither write nor lose one another's
+        chunks; and of a task that failed nothing is left to be written later, when it may be older than what is there.
+        """
+        writer = ShardWriter(self._store, self._shards, self._compresslevel)
+        twin = object.__new__(type(self))
+        twin.__setstate__({**vars(self), "_writer": writer})
+        try:
+            yield twin
+        finally:
+            writer.drop()
+
     def take_back_info(self) -> None:
         """Delete an `info` that was just stored, and let go of chunks that wait for shards."""
         self._writer.drop()

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import itertools
 import math
+import operator
 import os
 import pickle
 import uuid
@@ -19,10 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.accessor import FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS
 from precomputed_fs.grid import ChunkCoords, Triple, morton_block
-from precomputed_fs.shard_writer import ShardWriter
 from precomputed_fs.urls import Location
 from precomputed_fs.volume import Scale, ScaleArray, Selection
 
@@ -65,22 +64,22 @@ class Source(ScaleArray):
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as ScaleArray has it
         self._check_process()
         items = index if isinstance(index, tuple) else (index,)
-        if not any(isinstance(item, (list, np.ndarray)) for item in items):
-            return super().__getitem__(index)
-        return self._listed(items)
+        return self._listed(items) if any(map(_is_list, items)) else super().__getitem__(index)
 
     def _listed(self, items: tuple[Any, ...]) -> Array:
         """Read where there is a list of indices along an axis: what is between its first and its last one."""
-        lists = {i: np.asarray(item, int) for i, item in enumerate(items) if isinstance(item, (list, np.ndarray))}
-        spans = [
-            slice(min(lists[i], default=0), max(lists[i], default=-1) + 1) if i in lists else item
-            for i, item in enumerate(items)
-        ]
-        found = super().__getitem__(tuple(spans))
-        for i, wanted in lists.items():
-            axis = i - sum(not isinstance(item, slice) for item in spans[:i])
-            found = np.take(found, wanted - spans[i].start, axis)
-        return np.asarray(found)
+        gap = next((i for i, item in enumerate(items) if item is Ellipsis), len(items))
+        rest = items[gap + 1 :]
+        items = (*items[:gap], *[slice(None)] * (self.ndim - gap - len(rest)), *rest)
+        at, *others = [i for i, item in enumerate(items) if _is_list(item)]
+        if others:
+            message = "expected a list of indices along one axis, got several: NumPy would pair them"
+            raise IndexError(message)
+        wanted = _counted_from_0(np.asarray(items[at]), self.shape[at])
+        span = slice(min(wanted, default=0), max(wanted, default=-1) + 1)
+        found = super().__getitem__((*items[:at], span, *items[at + 1 :]))
+        axis = at - sum(not isinstance(item, slice) for item in items[:at])
+        return np.asarray(np.take(found, wanted - span.start, axis))
 
     @property
     def scale(self) -> Scale:
@@ -104,6 +103,25 @@ class Source(ScaleArray):
                 'dask.config.set(scheduler="threads")'
             )
             raise ValueError(message)
+
+
+def _is_list(item: object) -> bool:
+    return isinstance(item, (list, np.ndarray)) and np.ndim(item) == 1
+
+
+def _counted_from_0(indices: Array, size: int) -> Array:
+    """Resolve a list of indices, or which of all elements are wanted."""
+    if indices.dtype == bool:
+        if len(indices) != size:
+            message = f"expected {size} booleans, got {len(indices)}"
+            raise IndexError(message)
+        return np.flatnonzero(indices)
+    indices = indices.astype(int)
+    outside = indices[(indices < -size) | (indices >= size)]
+    if outside.size:
+        message = f"{outside[0]} is outside of {size} elements"
+        raise IndexError(message)
+    return np.where(indices < 0, indices + size, indices)
 
 
 @functools.lru_cache(maxsize=_SCALES_IN_PROCESS)
@@ -205,6 +223,8 @@ def check_dask(array: object) -> None:
 
 def _lengths(scale: Scale, chunks: Any) -> tuple[tuple[int, ...], ...]:  # noqa: ANN401
     """Work out how long the blocks are along each axis, in voxels: see `Scale.to_dask`."""
+    if isinstance(chunks, np.ndarray):
+        chunks = chunks.tolist()
     limit = None if chunks == "auto" else chunks
     block = _default_block(scale, limit if isinstance(limit, str) else None)
     wanted = [None if isinstance(limit, str) else item for item in _by_axis(limit)]
@@ -234,12 +254,12 @@ def _by_axis(chunks: Any) -> list[Any]:  # noqa: ANN401
 def _axis_lengths(scale: Scale, axis: int, wanted: Any, default: int) -> tuple[int, ...]:  # noqa: ANN401
     size, chunk = scale.shape[axis], scale.chunk_size[axis]
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        lengths = tuple(map(int, wanted))
+        lengths = tuple(_voxels(item, axis) for item in wanted)
         if sum(lengths) != size or min(lengths, default=0) < 1:
             message = f"chunks: {_AXES[axis]}: expected lengths of {size} voxels altogether, got {wanted!r}"
             raise ValueError(message)
     else:
-        length = default if wanted in (None, "auto") else size if wanted == -1 else int(wanted)
+        length = default if wanted in (None, "auto") else size if wanted == -1 else _voxels(wanted, axis)
         if length < 1:
             message = f"chunks: {_AXES[axis]}: expected a positive number of voxels, or -1 for all, got {wanted!r}"
             raise ValueError(message)
@@ -253,6 +273,15 @@ def _axis_lengths(scale: Scale, axis: int, wanted: Any, default: int) -> tuple[i
         )
         raise ValueError(message)
     return lengths
+
+
+def _voxels(wanted: Any, axis: int) -> int:  # noqa: ANN401
+    """Take a number of voxels; rounded, it would be another number than was asked for."""
+    try:
+        return operator.index(wanted)
+    except TypeError:
+        message = f"chunks: {_AXES[axis]}: expected a number of voxels, -1 or 'auto', got {wanted!r}"
+        raise TypeError(message) from None
 
 
 def _default_block(scale: Scale, limit: str | None) -> Triple:
@@ -354,6 +383,9 @@ def store(scale: Scale, array: Any, selection: Selection, *, skip_empty: bool, c
 
 def _fitted(scale: Scale, array: Any, selection: Selection) -> Any:  # noqa: ANN401
     """Bring an array into blocks that can be written, each by one task."""
+    from dask.array.utils import meta_from_array  # noqa: PLC0415 - optional
+
+    _check_has_no_mask(meta_from_array(array))
     shape = selection.shape
     if array.ndim == len(_AXES) and shape[3] == 1:
         array = array[..., np.newaxis]
@@ -404,13 +436,32 @@ def _write_block(
 ) -> NDArray[np.int64]:
     """Write a block of whole chunks."""
     box = cuts.box(block_id)
-    source.scale.write(box, np.asarray(block), skip_empty=skip_empty, progress=False)
+    source.scale.write(box, _checked(block, box), skip_empty=skip_empty, progress=False)
     return _count(
         math.prod(
             -(-(item.stop - low) // chunk) - (item.start - low) // chunk
             for item, low, chunk in zip(box[:3], cuts.origin, source.scale.chunk_size, strict=True)
         )
     )
+
+
+def _checked(block: Any, box: tuple[slice, ...]) -> Any:  # noqa: ANN401 - what dask has computed
+    """Check that a block has the shape that dask takes it for: one that is too small would be spread over the box."""
+    shape = tuple(item.stop - item.start for item in box)
+    if np.shape(block) != shape:
+        message = (
+            f"expected a block of shape {shape}, as the dask array says, got {np.shape(block)}: "
+            "does map_blocks know that its function changes shapes?"
+        )
+        raise ValueError(message)
+    _check_has_no_mask(block)
+    return np.asarray(block)
+
+
+def _check_has_no_mask(array: object) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        message = "an array with a mask: fill what is masked first, with dask.array.ma.filled(array, 0)"
+        raise TypeError(message)
 
 
 def _count(chunks: int) -> NDArray[np.int64]:
@@ -476,7 +527,8 @@ def _encode_block(
     block: Array, *, source: Source, cuts: _Cuts, skip_empty: bool, block_id: tuple[int, ...]
 ) -> _Encoded:
     """Encode a block of whole chunks."""
-    return _Encoded(source.scale.encoded(cuts.box(block_id), np.asarray(block), skip_empty=skip_empty))
+    box = cuts.box(block_id)
+    return _Encoded(source.scale.encoded(box, _checked(block, box), skip_empty=skip_empty))
 
 
 def _write_shards(blocks: Sequence[_Encoded], is_whole: bool, *, source: Source) -> NDArray[np.int64]:
@@ -485,24 +537,12 @@ def _write_shards(blocks: Sequence[_Encoded], is_whole: bool, *, source: Source)
     Whole shards take the place of what there is, so a task that is repeated need not look at what it did before.
     """
     scale = source.scale
-    accessor, key = _with_own_shards(scale)
-    chunks = [chunk for block in blocks for chunk in block.chunks]
-    try:
-        with accessor.replacing_shards([key] if is_whole else ()):
-            accessor.store_chunks(key, chunks, mime_type=scale.codec.mime_type, overwrite=True)
-            accessor.flush()
-    finally:
-        accessor._writer.drop()  # noqa: SLF001 - after a failure, the task is repeated, perhaps elsewhere
-    return _count(len(chunks))
-
-
-def _with_own_shards(scale: Scale) -> tuple[FsspecAccessor, str]:
-    """Return an accessor with the connections of the scale's, whose chunks wait for shards apart from other tasks'."""
     accessor, key = scale.volume.accessor_for(scale.key)
-    twin = object.__new__(type(accessor))
-    own = ShardWriter(accessor._store, accessor._shards, accessor._compresslevel)  # noqa: SLF001
-    twin.__setstate__({**vars(accessor), "_writer": own})
-    return twin, key
+    chunks = [chunk for block in blocks for chunk in block.chunks]
+    with accessor.apart() as own, own.replacing_shards([key] if is_whole else ()):
+        own.store_chunks(key, chunks, mime_type=scale.codec.mime_type, overwrite=True)
+        own.flush()
+    return _count(len(chunks))
 
 
 # --------------------------------------------------------------------------------------------------------------- xarray

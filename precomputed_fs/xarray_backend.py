@@ -77,13 +77,7 @@ class PrecomputedBackend(BackendEntrypoint):
         **options: Any,  # noqa: ANN401 - as `open_volume` has them
     ) -> dict[str, xarray.Dataset]:
         """Open all scales: the group "/" says what the volume is, each other one is a scale."""
-        volume = open_volume(filename_or_obj, **options)
-        root = xarray.Dataset(attrs={"type": volume.info.type})
-        groups = {_group_name(scale.key): _dataset(scale, drop_variables) for scale in volume}
-        if len(groups) < len(volume):
-            message = f"{volume.url}: some of its scales have the same key: open_dataset(..., group=number) opens one"
-            raise ValueError(message)
-        return {"/": root, **groups}
+        return _groups(open_volume(filename_or_obj, **options), drop_variables)
 
     def open_datatree(
         self,
@@ -93,10 +87,10 @@ class PrecomputedBackend(BackendEntrypoint):
         **options: Any,  # noqa: ANN401 - as `open_volume` has them
     ) -> xarray.DataTree:
         """Open all scales as a tree."""
-        groups = self.open_groups_as_dict(filename_or_obj, drop_variables=drop_variables, **options)
-        tree = xarray.DataTree.from_dict(groups)
-        for name, dataset in groups.items():
-            tree[name].set_close(dataset._close)  # noqa: SLF001 - as xarray's own backends do
+        volume = open_volume(filename_or_obj, **options)
+        tree = xarray.DataTree.from_dict(_groups(volume, drop_variables))
+        for node in tree.subtree:
+            node.set_close(volume.close)
         return tree
 
 
@@ -114,6 +108,16 @@ class _LazyArray(BackendArray):
 
     async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:  # noqa: ANN401 - an array, or one voxel
         return await in_thread(functools.partial(self.__getitem__, key))
+
+
+def _groups(volume: Volume, drop_variables: str | Iterable[str] | None) -> dict[str, xarray.Dataset]:
+    """Make data sets of all scales, and one that says what the volume is."""
+    root = xarray.Dataset(attrs={"type": volume.info.type})
+    groups = {_group_name(scale.key): _dataset(scale, drop_variables) for scale in volume}
+    if len(groups) < len(volume):
+        message = f"{volume.url}: some of its scales have the same key: open_dataset(..., group=number) opens one"
+        raise ValueError(message)
+    return {"/": root, **groups}
 
 
 def _dataset(scale: Scale, drop_variables: str | Iterable[str] | None) -> xarray.Dataset:

@@ -1,5 +1,6 @@
 """`make bench`, with volumes so small that its working is tested and not the speed."""
 
+import doctest
 import gzip
 import json
 import time
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import requests
 
+from benchmarks import scale_out
 from benchmarks.__main__ import main
 from benchmarks.data import RAW, Folder
 from benchmarks.jobs import DataSet, Job
+from benchmarks.places import HTTP, Servers
 from benchmarks.worker import Worker
 from tests.servers import nginx_installed, nginx_server, nginx_waits
 
@@ -87,3 +90,49 @@ def test_workloads_are_found_by_name(capsys: pytest.CaptureFixture[str]) -> None
     assert names
     assert all("S3 signed" in name and "plane" in name for name in names)
     assert main(["--list", "--only", f"{RAW.name}, no such thing"]) == 2
+
+
+@needs_nginx
+def test_workers_copy_and_compute_a_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "bench.json"
+    small = ["--scale-out", "--side", "86", "--rounds", "2", "--output", str(output), "--keep", str(tmp_path)]
+    assert main([*small, "--only", "http 0, raw, copy into", "--only", "http 0, raw, mean"]) == 0
+    rows = json.loads(output.read_bytes())["rows"]
+    assert [row["workload"].rpartition(", ")[2] for row in rows] == ["mean", "copy into shards"]
+    for row in rows:
+        assert row["chunks"] == 3**3, "of 129^3 voxels"
+        assert [*row["modes"]] == ["threads", "1 worker", "2 workers", "2, no trim"]
+        for mode in row["modes"].values():
+            assert len(mode["seconds"]) == 2
+            assert min(mode["seconds"]) <= mode["value"] <= max(mode["seconds"])
+            assert mode["requests"] >= 3**3
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("HTTP 0 ms, raw, ") for line in lines) == 2
+    assert [path.name for path in (tmp_path / "bench" / "written").iterdir()] == []
+
+
+@needs_nginx
+@pytest.mark.parametrize("verb", ["copy", "mean"])
+def test_a_scaled_out_result_counts_if_it_is_exact(verb: str, tmp_path: Path) -> None:
+    data = DataSet("raw", "image", side=96, chunk=32)
+    folder = Folder(tmp_path)
+    with Servers(folder) as servers:
+        workload = scale_out.Workload(HTTP, data, verb)
+        assert scale_out.Bench(workload, folder, servers).run(None).seconds > 0
+        voxels = np.load(folder.source(data))
+        voxels[95, 40, 7] ^= 1
+        np.save(folder.source(data), voxels)
+        with pytest.raises(scale_out.WrongResultError, match=f"HTTP 0 ms, raw, {verb}: "):
+            scale_out.Bench(workload, folder, servers).run(None)
+        assert not [*tmp_path.glob("written/*")]
+
+
+def test_scaled_out_workloads_are_found_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--scale-out", "--list", "--only", "30 ms, copy"]) == 0
+    assert capsys.readouterr().out == "HTTP 30 ms, gzip, copy\n"
+    assert main(["--scale-out", "--list", "--only", "no such thing"]) == 2
+
+
+def test_what_a_petabyte_costs_is_calculated() -> None:
+    assert doctest.testmod(scale_out)[0] == 0
+    assert len(doctest.DocTestFinder().find(scale_out)[0].examples) > 10

@@ -153,6 +153,21 @@ def test_a_list_is_read_by_what_is_around_it(scale: Scale, fetched: list[ChunkCo
     assert fetched == [(11, 27, 15, 23, 100, 109)]
     assert np.array_equal(source[3, :, np.array([19, 0])], voxels()[3, :, [19, 0]].swapaxes(0, 1))
     assert source[[]].shape == (0, 33, 20, 2)
+    indices: list[Any] = [[-1, 3, -45], (slice(None), np.array([-33, 0])), (..., [1, 0])]
+    for index in indices:
+        assert np.array_equal(source[index], voxels()[index])
+    assert np.array_equal(source[5, ..., [-1], :], voxels()[5][:, [-1]])
+    is_wanted = np.arange(45) % 7 == 2
+    assert np.array_equal(source[is_wanted], voxels()[is_wanted])
+    wrong: list[tuple[Any, str]] = [
+        (np.s_[[45]], "45 is outside of 45"),
+        (np.s_[:, [-34]], "-34 is outside of 33"),
+        (np.s_[[True, False]], "expected 45 booleans, got 2"),
+        (np.s_[[1, 2], [1, 2]], "along one axis"),
+    ]
+    for index, message in wrong:
+        with pytest.raises(IndexError, match=message):
+            source[index]
 
 
 def test_blocks_are_chunks_of_the_grid(scale: Scale) -> None:
@@ -175,6 +190,8 @@ def test_blocks_are_chunks_of_the_grid(scale: Scale) -> None:
         ((45, (8, 24, 1), 20, (2,)), ((45,), (8, 24, 1), (20,), (2,))),
         ("8 KiB", ((16, 16, 13), (8, 8, 8, 8, 1), (9, 9, 2), (2,))),
         ("20 KiB", ((32, 13), (16, 16, 1), (9, 9, 2), (2,))),
+        (np.array(CHUNK), ((16, 16, 13), (8, 8, 8, 8, 1), (9, 9, 2), (2,))),
+        ((np.int64(32), 8, (9, np.uint8(11))), ((32, 13), (8, 8, 8, 8, 1), (9, 11), (2,))),
         ("1 B", ((16, 16, 13), (8, 8, 8, 8, 1), (9, 9, 2), (2,))),
     ],
 )
@@ -200,6 +217,12 @@ def test_blocks_as_asked_for(chunks: Any, expected: tuple[tuple[int, ...], ...],
 )
 def test_blocks_that_cannot_be(chunks: Any, message: str, scale: Scale) -> None:
     with pytest.raises(ValueError, match=message):
+        scale.to_dask(chunks)
+
+
+@pytest.mark.parametrize("chunks", [16.0, (16.5, 8, 9), ("1MiB", 8, 9), ((16.0, 29.0), 8, 9), (None, 8, [9, "auto"])])
+def test_blocks_are_whole_numbers_of_voxels(chunks: Any, scale: Scale) -> None:
+    with pytest.raises(TypeError, match=r"chunks: [xz]: expected a number of voxels, -1 or 'auto', got"):
         scale.to_dask(chunks)
 
 
@@ -378,7 +401,7 @@ def test_two_processes_on_s3(method: str, s3_server: servers.S3Server) -> None:
     bucket = f"bridges-{method}"
     s3_server.create_bucket(bucket)
     options: dict[str, Any] = {"storage_options": s3_server.storage_options}
-    array = voxels((96, 64, 64), "uint8")
+    array = voxels((64, 32, 32), "uint8")
     given: dict[str, Any] = {"resolution": (8, 8, 8), "chunk_size": (16, 16, 16), "scales": 1, **options}
     source = create_volume(f"s3://{bucket}/source", array, **given)
     plain = create_volume(f"s3://{bucket}/plain", source.info, **options)
@@ -390,8 +413,8 @@ def test_two_processes_on_s3(method: str, s3_server: servers.S3Server) -> None:
         LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
         Client(cluster) as client,
     ):
-        lazy = source[0].to_dask(chunks=32)
-        assert lazy.npartitions == 12
+        lazy = source[0].to_dask(chunks=16)
+        assert lazy.npartitions == 16
         assert np.array_equal(lazy.compute()[..., 0], array)
         with pytest.raises(NotFoundError, match="no chunk"):
             strict[0].to_dask()[0, 0, 0].compute()
@@ -402,8 +425,8 @@ def test_two_processes_on_s3(method: str, s3_server: servers.S3Server) -> None:
     assert [count > 0 for count in who_has.values()] == [True, True]  # either process had tasks
     puts = Counter(entry.path for entry in s3_server.log.entries() if entry.method == "PUT")
     assert set(puts.values()) == {1}
-    assert sum("/plain/" in path for path in puts) == 6 * 4 * 4
-    assert sum(path.endswith(".shard") for path in puts) == 3 * 2 * 2
+    assert sum("/plain/" in path for path in puts) == 4 * 2 * 2
+    assert sum(path.endswith(".shard") for path in puts) == 2
     assert np.array_equal(open_volume(f"s3://{bucket}/plain", **options)[0][..., 0], array)
     assert np.array_equal(open_volume(f"s3://{bucket}/shards", **options)[0][..., 0], array + 1)
     for volume in (source, plain, shards):
@@ -650,6 +673,30 @@ def test_what_cannot_be_stored(url: str, tmp_path: Path) -> None:
     info["scales"][0]["chunk_sizes"] = [[16, 8, 9], [8, 8, 8]]
     with pytest.raises(ValueError, match="has 2 chunk sizes"):
         create_volume(tmp_path, info)[0].store(lazy)
+
+
+@pytest.mark.parametrize("kind", ["unsharded", "shards"])
+def test_blocks_that_are_not_what_dask_takes_them_for(kind: str, tmp_path: Path) -> None:
+    """Of what NumPy would spread over the box, or take the mask from, nothing is written."""
+    scale = make(tmp_path, sharding=SHARDINGS[kind])[0]
+    lazy = da.zeros((*SIZE, 2), dtype=np.uint16, chunks=(*CHUNK, 2))
+
+    def changed(change: Callable[[Any], Any]) -> Any:
+        return lazy.map_blocks(change, dtype=np.uint16, meta=np.empty((0,) * 4, np.uint16))
+
+    for array, error, message in [
+        (changed(lambda block: block[:1]), ValueError, r"a block of shape \(\d+, \d, \d, 2\), .* got \(1, \d, \d, 2\)"),
+        (changed(np.max), ValueError, r"got \(\)"),
+        (changed(lambda block: block + 0.5), TypeError, "float64 cannot be cast to uint16"),
+        (changed(lambda block: np.ma.masked_equal(block, 0)), TypeError, "an array with a mask"),
+    ]:
+        with pytest.raises(error, match=message):
+            scale.store(array)
+    with pytest.raises(TypeError, match=r"mask: fill what is masked first, with dask.array.ma.filled\(array, 0\)"):
+        scale.store(da.ma.masked_equal(lazy, 0), compute=False)
+    assert np.array_equal(open_volume(tmp_path)[0][...], voxels())
+    scale.store(da.ma.filled(da.ma.masked_equal(lazy, 0), 3))
+    assert (open_volume(tmp_path)[0][...] == 3).all()
 
 
 def test_nothing_is_stored_as_nothing(scale: Scale) -> None:
