@@ -56,7 +56,6 @@ from precomputed_fs.errors import (
 from precomputed_fs.flights import in_thread
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, chunk_coords, chunk_name
 from precomputed_fs.info import redirect_of
-from precomputed_fs.objects import ObjectStore
 from precomputed_fs.urls import check_relative_path
 from precomputed_fs.volume import Scale, Volume, open_volume
 
@@ -71,7 +70,6 @@ _THREADS = 32  # that decode, and look up what the client has; to fetch, accesso
 _MOST_PORTS = 1 << 16
 _LAST_MOMENT = 0.1  # seconds that requests under way have to end when a server is closed
 _PATIENCE = 10.0  # seconds that closing may take
-_ATTEMPTS, _TIMEOUT = 5, 30.0  # of reading ranges, as an accessor's by default
 _METHODS = "GET, HEAD, OPTIONS"
 _JSON = "application/json"
 _OCTETS = "application/octet-stream"
@@ -289,7 +287,6 @@ class _Pyramid:
 
     def __init__(self, volume: Volume) -> None:
         self._accessor = volume.accessor
-        self._store = ObjectStore(volume.accessor.location, attempts=_ATTEMPTS, timeout=_TIMEOUT)
         self._scales: dict[str, _ShownScale] = {}
         shown = [_ShownScale.of(scale) for scale in volume]
         keys = self._name(volume.info, shown)
@@ -331,11 +328,8 @@ class _Pyramid:
     async def fetch_range(self, path: str, span: slice) -> bytes | None:
         """Fetch a part of a shard, such as meshes are in, without the rest; None: the rest is needed to tell."""
         with contextlib.suppress(NotFoundError, CorruptDataError):  # under another name; beyond its end
-            return (await in_thread(functools.partial(self._store.read, _inside(path), span.start, span.stop))).data
+            return await in_thread(functools.partial(self._accessor.fetch_range, _inside(path), span.start, span.stop))
         return None
-
-    def close(self) -> None:
-        self._store.close()
 
 
 def _inside(path: str) -> str:
@@ -483,7 +477,6 @@ class Server:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_PATIENCE)
         self._loop.close()
-        self._pyramid.close()
         if self._closes_volume:
             self.volume.close()
 

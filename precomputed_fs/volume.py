@@ -312,7 +312,7 @@ class Volume:
         self.progress = progress
         self.scales = tuple(Scale(self, index) for index in range(len(info.scales)))
         self._flushes = True
-        self._accessors = {accessor}
+        self._places: dict[str, tuple[FsspecAccessor, str]] = {}
 
     @property
     def url(self) -> str:
@@ -483,21 +483,23 @@ class Volume:
         end: many writes into one shard then take one pass over it.
         """
         with contextlib.ExitStack() as stack:  # all of them, also if one fails
-            for accessor in self._accessors:
+            for accessor in self._accessors():
                 stack.callback(accessor.flush)
 
     def close(self) -> None:
         """Flush, and let go of connections."""
         self._flushes = True
         with contextlib.ExitStack() as stack:
-            for accessor in self._accessors:
+            for accessor in self._accessors():
                 stack.callback(accessor.close)
 
     def accessor_for(self, key: str) -> tuple[FsspecAccessor, str]:
         """Return what moves the bytes of a scale, and the key that it knows the scale by."""
-        accessor, key = self.accessor.for_scale(key)
-        self._accessors.add(accessor)
-        return accessor, key
+        place = self._places.get(key)
+        return self._places.setdefault(key, self.accessor.for_scale(key)) if place is None else place
+
+    def _accessors(self) -> set[FsspecAccessor]:
+        return {self.accessor, *(accessor for accessor, _ in self._places.copy().values())}
 
     def flush_unless_in_block(self) -> None:
         """Flush, unless a ``with`` block of the volume will."""

@@ -37,6 +37,8 @@ def _clean_environment(home: str) -> None:
             del os.environ[name]
     os.environ |= {
         "AWS_EC2_METADATA_DISABLED": "true",
+        # Looking at the frames of running threads, which dask's profiler does, can crash or block CPython 3.11.
+        "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
         "GCE_METADATA_HOST": "127.0.0.1:9",  # where nothing listens
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # gcsfs looks at this when it is imported
         "HOME": home,

@@ -447,6 +447,21 @@ def test_of_a_shard_of_meshes_only_the_range_is_read(run: Callable[..., Server],
         assert ask(f"{server.url}/mesh/1.shard", Range="bytes=10-19").status == 404
 
 
+def test_a_range_is_asked_for_as_often_as_the_user_says(run: Callable[..., Server]) -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("info"):
+            return web.json_response(raw_info())
+        asked.append(request.headers.get("Range"))
+        return web.Response(status=503)
+
+    with servers.fault_server(answer) as store:
+        server = run(store.url, attempts=1)
+        assert ask(f"{server.url}/mesh/0.shard", Range="bytes=10-19").status == 503
+    assert asked == ["bytes=10-19"]
+
+
 def test_a_range_of_a_compressed_shard_is_of_what_is_in_it(
     run: Callable[..., Server], make_pyramid: Callable[[str], Pyramid]
 ) -> None:

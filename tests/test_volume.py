@@ -726,7 +726,9 @@ def test_a_scale_beside_the_pyramid_is_read(tmp_path: Path) -> None:
     (tmp_path / "view").mkdir()
     (tmp_path / "view/info").write_text(json.dumps(info))
     with servers.http_server(tmp_path) as server:
-        assert np.array_equal(open_volume(f"{server.url}/view")[0][...], voxels())
+        volume = open_volume(f"{server.url}/view")
+        assert np.array_equal(volume[0][...], voxels())
+        assert volume.accessor_for("../data/8_8_40")[0] is volume.accessor_for("../data/8_8_40")[0]
 
 
 def test_a_scale_outside_of_the_host_is_not_read(tmp_path: Path) -> None:
