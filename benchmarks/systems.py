@@ -343,6 +343,7 @@ LIMITS = (
     Limit(CLOUD_VOLUME, lambda job: job.location.kind == "s3" and not job.location.signed, "signs every request"),
     Limit(CLOUD_VOLUME, lambda job: job.data.sharding and job.action == "write", "writes no volume in shards"),
     Limit(CLOUD_VOLUME, lambda job: job.data.sharding, "waits for ever at shards", "green threads"),
+    Limit(CLOUD_VOLUME, lambda job: job.location.kind == "s3", "its processes do not know the endpoint", "2 processes"),
     Limit(CLOUD_VOLUME, _needs_few_chunks, "starts its processes anew for each box", "2 processes"),
     Limit(CLOUD_VOLUME, lambda job: job.action == "read once", "memory of several is not measured", "2 processes"),
     Limit(CLOUD_VOLUME, lambda job: job.at_once is not None, "its number of threads cannot be given"),

@@ -39,11 +39,12 @@ class Worker:
         self.name = f"{system}, {setting}"
         self._pipe, theirs = Pipe()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
+        self._folder = tempfile.TemporaryDirectory()  # where a tool may leave what it likes
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.worker", str(theirs.fileno()), system, setting],
-                cwd=Path(__file__).parents[1],
-                env=environment(),
+                cwd=self._folder.name,
+                env=environment() | {"PYTHONPATH": str(Path(__file__).parents[1])},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
@@ -74,6 +75,7 @@ class Worker:
         self._process.kill()
         self._process.wait()
         self._output.close()
+        self._folder.cleanup()
 
 
 def environment() -> dict[str, str]:
