@@ -149,12 +149,15 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
-class _Group(Generic[_Tag]):
-    """Chunks of one shard that are fetched together."""
+class _Group(Generic[_Tag, _Result]):
+    """Chunks of one shard that are fetched together, and how: see `ShardReader.fetch_jobs`."""
 
     key: str
     sharding: Sharding
     shard: int
+    finish: Callable[[_Tag, Stored | None], _Result]
+    gap: int
+    size: int
 
     tags: dict[int, list[_Tag]] = field(default_factory=dict)
     """What the caller knows each chunk by; more than one, if it asks twice."""
@@ -346,29 +349,23 @@ class ShardReader:
         remaining = iter(wanted)
         while chunks := list(itertools.islice(remaining, window)):
             window = min(2 * window, _LARGEST_WINDOW)
-            groups: dict[int, _Group[_Tag]] = {}
+            groups: dict[int, _Group[_Tag, _Result]] = {}
             for chunk_id, tag in chunks:
                 shard, minishard = sharding.locate(chunk_id)
-                group = groups.setdefault(shard, _Group(key, sharding, shard))
+                group = groups.setdefault(shard, _Group(key, sharding, shard, finish, gap, size))
                 group.tags.setdefault(chunk_id, []).append(tag)
                 group.minishards.add(minishard)
             for group in groups.values():
-                yield functools.partial(self._open, group, finish, gap, size)
+                yield functools.partial(self._open, group)
 
-    def _open(
-        self,
-        group: "_Group[_Tag]",
-        finish: Callable[[_Tag, Stored | None], _Result],
-        gap: int,
-        size: int,
-    ) -> More:
+    def _open(self, group: "_Group[_Tag, _Result]") -> More:
         """Find where the indexes are that a group needs, and plan how to read them: those that lie together at once."""
         unread: dict[str, list[Wanted]] = {}
         pages: dict[str, _Page] = {}
         for minishard in group.minishards:
             page = self._page(group.key, group.sharding, group.shard, minishard)
             if page is None:
-                return More([functools.partial(self._finish, group, dict.fromkeys(group.tags).items(), finish)])
+                return More([functools.partial(self._finish, group, dict.fromkeys(group.tags).items())])
             if self._cache.get(_IndexKey(group.key, group.shard, "minishard", minishard)) is None:
                 with self._naming(page.index_name, "shard index"):
                     place = minishard_index_range(page.data, minishard, group.sharding)
@@ -379,19 +376,19 @@ class ShardReader:
         reads = [
             (pages[version], read)
             for version, wanted in unread.items()
-            for read in plan_reads(wanted, gap=gap, size=size)
+            for read in plan_reads(wanted, gap=group.gap, size=group.size)
         ]
         if not reads:
-            return self._plan(group, finish, gap, size)
+            return self._plan(group)
         left = itertools.count(len(reads) - 1, -1)  # counts in one step, as threads share it
 
         def read_indexes(page: _Page, read: Read) -> More:
             self._read_indexes(group, page, read)
-            return More([]) if next(left) else self._plan(group, finish, gap, size)
+            return More([]) if next(left) else self._plan(group)
 
         return More([functools.partial(read_indexes, page, read) for page, read in reads])
 
-    def _read_indexes(self, group: "_Group[_Tag]", page: _Page, read: Read) -> None:
+    def _read_indexes(self, group: "_Group[_Tag, _Result]", page: _Page, read: Read) -> None:
         """Read minishard indexes that lie together; one by one, where that fails or the shard was replaced."""
         if len(read.chunks) > 1:
             with contextlib.suppress(CorruptDataError):
@@ -405,13 +402,7 @@ class ShardReader:
         for minishard, _, _ in read.chunks:
             self._minishard(group.key, group.sharding, group.shard, minishard)
 
-    def _plan(
-        self,
-        group: "_Group[_Tag]",
-        finish: Callable[[_Tag, Stored | None], _Result],
-        gap: int,
-        size: int,
-    ) -> More:
+    def _plan(self, group: "_Group[_Tag, _Result]") -> More:
         """Plan what to read of a shard whose indexes are known."""
         places = self._locate_all(group)
         missing = [one for one, located in places.items() if located is None]
@@ -427,18 +418,16 @@ class ShardReader:
                 files.setdefault(file, []).append(Wanted(wanted_id, located.start, located.end))
         jobs: list[Job] = []
         if absent:
-            jobs.append(functools.partial(self._finish, group, dict.fromkeys(absent).items(), finish))
+            jobs.append(functools.partial(self._finish, group, dict.fromkeys(absent).items()))
         for file, chunks in files.items():
-            reads = plan_reads(chunks, gap=gap, size=size)
-            jobs += [functools.partial(self._fetch_read, group, file, read, finish) for read in reads]
+            reads = plan_reads(chunks, gap=group.gap, size=group.size)
+            jobs += [functools.partial(self._fetch_read, group, file, read) for read in reads]
         return More(jobs)
 
-    def _locate_all(self, group: "_Group[_Tag]") -> dict[int, Located | None]:
+    def _locate_all(self, group: "_Group[_Tag, _Result]") -> dict[int, Located | None]:
         return {chunk_id: self.locate(group.key, group.sharding, chunk_id) for chunk_id in group.tags}
 
-    def _fetch_read(
-        self, group: "_Group[_Tag]", file: Located, read: Read, finish: Callable[[_Tag, Stored | None], _Result]
-    ) -> list[_Result]:
+    def _fetch_read(self, group: "_Group[_Tag, _Result]", file: Located, read: Read) -> list[_Result]:
         """Fetch the chunks of one range; one by one, where that fails or the shard was replaced."""
         ids = [chunk.chunk_id for chunk in read.chunks]
         body = Body(b"")
@@ -448,17 +437,12 @@ class ShardReader:
             if len(ids) == 1 and self._is_current(group.key, group.sharding, ids[0], group.began):
                 raise
         if not body.data or body.version != file.version:
-            return self._finish(group, ((one, self.fetch(group.key, group.sharding, one)) for one in ids), finish)
+            return self._finish(group, ((one, self.fetch(group.key, group.sharding, one)) for one in ids))
         cut = ((chunk_id, body.data[start - read.start : end - read.start]) for chunk_id, start, end in read.chunks)
-        return self._finish(group, ((chunk_id, Stored(file.name, data)) for chunk_id, data in cut), finish)
+        return self._finish(group, ((chunk_id, Stored(file.name, data)) for chunk_id, data in cut))
 
-    def _finish(
-        self,
-        group: "_Group[_Tag]",
-        found: Iterable[tuple[int, Stored | None]],
-        finish: Callable[[_Tag, Stored | None], _Result],
-    ) -> list[_Result]:
-        return [finish(tag, stored) for chunk_id, stored in found for tag in group.tags[chunk_id]]
+    def _finish(self, group: "_Group[_Tag, _Result]", found: Iterable[tuple[int, Stored | None]]) -> list[_Result]:
+        return [group.finish(tag, stored) for chunk_id, stored in found for tag in group.tags[chunk_id]]
 
     # ---------------------------------------------------------------------------- the indexes
 
