@@ -11,10 +11,11 @@ import concurrent.futures
 import contextlib
 import math
 import os
+import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -44,51 +45,57 @@ _DOORS = 128  # calls of coroutines that are in threads at once
 class _Pool:
     """Threads that are made when all others are busy, and end when there is nothing to do for a while.
 
-    They are daemons: the interpreter does not wait for them.
+    They are daemons: the interpreter does not wait for them. There is no lock: Ctrl-C, or a collection of
+    garbage that calls another function, may come between any two lines.
     """
 
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self, most: float = math.inf) -> None:
+        self.threads: set[threading.Thread] = set()
+        self.idle: set[threading.Thread] = set()
         self._most = most
-        self._todo: collections.deque[Callable[[], None]] = collections.deque()
-        self._came = threading.Condition(threading.Lock())
-        self._idle = self._alive = 0
+        self._todo: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     def call(self, function: Callable[[], None]) -> None:
         """Have some thread call a function, which must not raise."""
-        with self._came:
-            self._todo.append(function)
-            if len(self._todo) <= self._idle:
-                self._came.notify()
-                return
-            if self._alive == self._most:
-                return
-            self._alive += 1
+        self._todo.put(function)
+        self._see_to_it()
+
+    def _see_to_it(self) -> None:
+        """Start another thread if there is more to do than others wait for."""
+        if self._todo.qsize() <= len(self.idle) or len(self.threads) >= self._most:
+            return
+        thread = threading.Thread(target=self._work, daemon=True, name="precomputed_fs")
+        self.threads.add(thread)
         try:
-            threading.Thread(target=self._work, daemon=True, name="precomputed_fs").start()
+            thread.start()
         except RuntimeError:  # there are too many, or the interpreter is about to end
-            with self._came:
-                self._alive -= 1
-                if function not in self._todo:  # one that was busy has taken it
-                    return
-                self._todo.remove(function)
-            function()
+            with contextlib.suppress(queue.Empty):  # one that was busy has taken it
+                self._todo.get_nowait()()
+        finally:
+            if not thread.is_alive():
+                self.threads.discard(thread)
 
     def _work(self) -> None:
-        while self._work_once():
-            pass
+        me = threading.current_thread()
+        while (function := self._next(me)) is not None:
+            function()
+            del function  # and all that it knows, while the next one is waited for
+        self.threads.discard(me)
 
-    def _work_once(self) -> bool:
-        with self._came:
-            while not self._todo:
-                self._idle += 1
-                came = self._came.wait(_LINGER)
-                self._idle -= 1
-                if not came and not self._todo:
-                    self._alive -= 1
-                    return False
-            function = self._todo.popleft()
-        function()
-        return True
+    def _next(self, me: threading.Thread) -> Callable[[], None] | None:
+        with contextlib.suppress(queue.Empty):
+            return self._todo.get_nowait()
+        self.idle.add(me)
+        try:
+            function = self._todo.get(timeout=_LINGER)
+        except queue.Empty:
+            self.idle.discard(me)
+            with contextlib.suppress(queue.Empty):  # somebody may have counted on this thread meanwhile
+                return self._todo.get_nowait()
+            return None
+        self.idle.discard(me)
+        self._see_to_it()  # somebody may have counted on this thread, which is busy now
+        return function
 
 
 _workers = _Pool()
@@ -209,12 +216,12 @@ class Flight:
         self._todo: collections.deque[Job] = collections.deque()
         self._ended: list[tuple[Any, BaseException | None]] = []
         self._lock = threading.RLock()  # as collecting garbage may cancel a flight in any line
-        self._left = threading.Condition(self._lock)
-        self._enough = threading.Event()
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # for the caller, to look again
+        self._is_enough = False
         self._is_closed = False
         self._under_way = 0
         self._at_work = 0  # threads
-        self._busy = 0  # those of them that do not just wait
+        self._busy: set[int] = set()  # the threads that do something for it and do not just wait
         self._needs_threads = crew.remote
         self._run_here, self._seconds_here = 0, 0.0
 
@@ -233,7 +240,7 @@ class Flight:
             self.check()
             self._todo.extend(new)
             self._under_way += len(new)
-            self._enough.clear()
+            self._news, self._is_enough = queue.SimpleQueue(), False
             self._look()
         with ended_by(self.cancel):  # if this is within a job of another flight
             if self._needs_threads and (self._under_way > 1 or not self._todo):
@@ -258,7 +265,7 @@ class Flight:
         with self._lock:
             self._is_closed = True
             self._todo.clear()
-            self._enough.set()
+            self._news.put(None)
         for stop in list(self.stops):
             stop()
 
@@ -266,9 +273,8 @@ class Flight:
         """Wait until nothing is under way, but for what waits for others and will do nothing any more."""
         if self._is_left_behind() or getattr(_current, "flight", None) is self:
             return
-        with self._left:
-            while self._busy:
-                self._left.wait()
+        while self._busy - {threading.get_ident()}:
+            self._hear(_LONGEST_MOMENT)
 
     def check(self) -> None:
         """Raise CancelledError if nothing more is to be done."""
@@ -277,15 +283,13 @@ class Flight:
 
     def leave(self) -> None:
         """Count the calling thread as one that waits."""
-        with self._left:
-            self._busy -= 1
-            if self._is_closed:
-                self._left.notify_all()
+        self._busy.discard(threading.get_ident())
+        if self._is_closed:
+            self._news.put(None)
 
     def come_back(self) -> None:
         """Count the calling thread as one that does something; raise CancelledError if it must not."""
-        with self._lock:
-            self._busy += 1
+        self._busy.add(threading.get_ident())
         self.check()
 
     def _is_left_behind(self) -> bool:
@@ -299,15 +303,23 @@ class Flight:
         self._call_threads()
         moment = _MOMENT
         began, computed = time.perf_counter(), time.process_time()
-        while not self._enough.wait(moment) and not self._ended:
+        while not self._hear(moment) and not self._ended:
             before, busy_before = began, computed
             began, computed = time.perf_counter(), time.process_time()
             if computed - busy_before < _IDLE * (began - before):  # it is a server that is waited for
                 self._crew.grow()
                 self._call_threads()
             moment = min(1.1 * moment, _LONGEST_MOMENT)  # many flights that wait would wake up all the time
-        if not self._enough.is_set():
-            self._enough.wait(_WHILE)  # each hand-over takes the interpreter from those who work
+        if not self._is_enough:
+            self._hear(_WHILE)  # each hand-over takes the interpreter from those who work
+
+    def _hear(self, seconds: float) -> bool:
+        """Wait for a while until there is something new, and tell whether there is."""
+        try:
+            self._news.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        return True
 
     def _call_threads(self) -> None:
         with self._lock:
@@ -321,11 +333,17 @@ class Flight:
         """Do some jobs in the calling thread, until it is time to hand over the results."""
         began = time.perf_counter()
         seconds = 0.0
-        with self._engaged():
+        outer = getattr(_current, "flight", None)  # of which this may be a job
+        try:
+            _current.flight = self
+            self._busy.add(threading.get_ident())
             while seconds < _TURN and (job := self._take()) is not None:
                 self._do(job)
                 self._run_here += 1
                 seconds = time.perf_counter() - began
+        finally:
+            _current.flight = outer
+            self.leave()
         self._seconds_here += seconds
         is_slow = self._seconds_here > max(_PATIENCE, _QUICK * self._run_here)
         self._needs_threads = self._crew.remote or is_slow
@@ -333,9 +351,14 @@ class Flight:
     # ---------------------------------------------------------------------------- in a thread
 
     def _work(self) -> None:
-        with self._engaged():
+        try:
+            _current.flight = self
+            self._busy.add(threading.get_ident())
             while (job := self._take(of_pool=True)) is not None:
                 self._do(job)
+        finally:
+            _current.flight = None
+            self.leave()
 
     def _take(self, *, of_pool: bool = False) -> Job | None:
         """Take a job; a thread of the pool that finds none, or is one too many, is not at work any more."""
@@ -361,23 +384,12 @@ class Flight:
             self._look()
         del error  # its traceback has this frame
 
-    @contextlib.contextmanager
-    def _engaged(self) -> Iterator[None]:
-        """Have the calling thread do jobs of this flight, which may be within one of another's."""
-        outer = getattr(_current, "flight", None)
-        _current.flight = self
-        with self._lock:
-            self._busy += 1
-        try:
-            yield
-        finally:
-            _current.flight = outer
-            self.leave()
-
     def _look(self) -> None:
         """Have the results handed over, if these are enough or the last one is a failure."""
-        if self._ended and (len(self._ended) >= _SHARE * self._under_way or self._ended[-1][1] is not None):
-            self._enough.set()
+        is_enough = len(self._ended) >= _SHARE * self._under_way
+        if self._ended and not self._is_enough and (is_enough or self._ended[-1][1] is not None):
+            self._is_enough = True
+            self._news.put(None)
 
 
 def _renew() -> None:

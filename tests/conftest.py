@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import signal
 import tempfile
 import zipfile
 from contextlib import ExitStack
@@ -69,6 +70,8 @@ _tests_done = count(1)
 
 
 def pytest_configure() -> None:
+    # In the background of a shell SIGINT is ignored, and what is started here would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Drivers close their sessions when they are collected as garbage. Where that happens in the thread of fsspec's
     # loop, they are too late, and complain: it happens between tests instead, in the main thread.
     gc.disable()

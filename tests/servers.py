@@ -898,7 +898,18 @@ def s3_server(*, honours_if_none_match: bool = True) -> Iterator[S3Server]:
 
 
 @contextmanager
-def _child(command: list[str], port: int, folder: Path) -> Iterator[None]:
+def child(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command beside a block, and wait for its end; if the block fails, kill it: it might never end."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+
+
+@contextmanager
+def server_process(command: list[str], port: int, folder: Path) -> Iterator[None]:
     """Run a server until the end of the block, which begins when `port` accepts connections."""
     output = folder / "output.txt"
     with output.open("wb") as sink:
@@ -1094,7 +1105,7 @@ def nginx_server(root: Path, *, gzip: bool = False, latency: float = 0.0, as_s3:
             )
         )
         command = [_system_command("nginx") or "nginx", "-p", str(folder), "-e", "stderr", "-c", str(config)]
-        with _child(command, port, folder):
+        with server_process(command, port, folder):
             yield NginxServer(f"http://{LOOPBACK}:{port}", folder / "access.log")
 
 
@@ -1142,7 +1153,7 @@ def sftp_server(root: Path) -> Iterator[SftpServer]:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
         config = folder / "sshd_config"
         config.write_text(_SSHD_CONFIG.format(port=port, host=LOOPBACK, folder=folder))
-        with _child([_system_command("sshd") or "sshd", "-D", "-e", "-f", str(config)], port, folder):
+        with server_process([_system_command("sshd") or "sshd", "-D", "-e", "-f", str(config)], port, folder):
             options = {
                 "username": user,
                 "port": port,
@@ -1231,7 +1242,9 @@ def azure_server() -> Iterator[AzureServer]:
     flags = ["--silent", "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]
     with ExitStack() as stack:
         folder = stack.enter_context(_scratch())
-        stack.enter_context(_child([*command, "--blobHost", LOOPBACK, "--blobPort", str(port), *flags], port, folder))
+        stack.enter_context(
+            server_process([*command, "--blobHost", LOOPBACK, "--blobPort", str(port), *flags], port, folder)
+        )
         server = AzureServer(f"http://{LOOPBACK}:{port}/{_AZURITE_ACCOUNT}")
         stack.callback(server.close)
         yield server

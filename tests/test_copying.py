@@ -1096,7 +1096,7 @@ def test_a_killed_run_loses_nothing(tmp_path: Path, wish: dict[str, Any]) -> Non
         arguments = [f"{server.url}/a", str(tmp_path / "b"), repr({**wish, "gzip": False})]
         kills, before = 0, {}
         for round_ in range(1, 3):
-            with subprocess.Popen([sys.executable, "-c", CHILD, *arguments]) as child:
+            with servers.child([sys.executable, "-c", CHILD, *arguments]) as child:
                 wait_for_chunks(tmp_path / "b", round_, child)
                 child.send_signal(signal.SIGKILL)
             if child.returncode == 0:  # it was faster
@@ -1284,7 +1284,9 @@ def test_nothing_is_made_for_all_chunks_at_once(tmp_path: Path) -> None:
 def client() -> Iterator[Any]:
     distributed = importlib.import_module("distributed")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+        ) as cluster,
         distributed.Client(cluster, set_as_default=False) as made,
     ):
         yield made

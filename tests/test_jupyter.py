@@ -201,7 +201,7 @@ def jupyterlab(chromium: Chromium, tmp_path_factory: pytest.TempPathFactory) -> 
     ]
     command = ["env", *names, f"IPYTHONDIR={own}", sys.executable, "-m", "jupyterlab", *settings]
     url = f"http://{servers.LOOPBACK}:{port}"
-    with servers._child(command, port, own), requests.Session() as session:
+    with servers.server_process(command, port, own), requests.Session() as session:
         yield JupyterLab(url, folder, chromium)
         session.headers["Authorization"] = "token tests"
         for kernel in session.get(f"{url}/api/kernels", timeout=servers.DEADLINE).json():

@@ -449,7 +449,7 @@ def waiting(tmp_path: Path) -> Iterator[tuple[str, threading.Event]]:
 def test_an_interrupt(waiting: tuple[str, threading.Event]) -> None:
     url, asked = waiting
     command = [*COMMAND, "slice", url, "--out", "-"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with servers.child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert asked.wait(DEADLINE)
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
@@ -462,7 +462,7 @@ def in_terminal(*arguments: str) -> tuple[int, bytes]:
     """Run a command whose stderr is a terminal; return its code and what the terminal was sent."""
     terminal, end = pty.openpty()
     termios.tcsetwinsize(end, (24, 80))
-    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=end) as process:
+    with servers.child([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=end) as process:
         os.close(end)
         said = b""
         while True:
@@ -529,7 +529,7 @@ def test_the_script_is_this_command() -> None:
 
 
 def test_serve_until_interrupted(pyramid: str) -> None:
-    with subprocess.Popen([*COMMAND, "serve", pyramid], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with servers.child([*COMMAND, "serve", pyramid], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()
         np.testing.assert_array_equal(open_volume(url)[0][:, :, 103, 0], VOXELS[:, :, 3])

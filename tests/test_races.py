@@ -190,13 +190,16 @@ def _create(accessor: FsspecAccessor, i: int, ready: Any, results: Any) -> None:
 def test_one_process_creates_a_chunk(on_local: Pyramid) -> None:
     context = multiprocessing.get_context("fork")
     accessor = on_local.accessor()
-    ready, results = context.Barrier(8), context.SimpleQueue()
+    ready, results = context.Barrier(8), context.Queue()
     children = [context.Process(target=_create, args=(accessor, i, ready, results)) for i in range(8)]
     for child in children:
         child.start()
-    ended = dict(results.get() for _ in children)
-    for child in children:
-        child.join()
+    try:
+        ended = dict(results.get(timeout=40) for _ in children)
+    finally:
+        for child in children:
+            child.join(1)
+            child.kill()
     results.close()
     assert_one_won([ended[i] for i in range(8)], accessor.fetch_chunk(KEY, COORDS))
 
