@@ -10,7 +10,7 @@
 # venv and pip; it makes .venv the first time, and again when pyproject.toml changes.
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -948,10 +948,10 @@ class FsspecAccessor(Accessor):
         data = None if found is None else self.decoded(found)
         if decode is None:
             return data
-        if found is None:
-            return decode(coords, None)
-        with self._naming(found.name):
+        try:
             return decode(coords, data)
+        except CorruptDataError as exc:
+            raise self._named(exc, found) from exc
 
     def _store_jobs(
         self,
@@ -1293,7 +1293,7 @@ class FsspecAccessor(Accessor):
         return [_Variant(self._flat, suffix) for suffix in suffixes]
 
     def _names_in(self, key: str) -> _ScaleNames:
-        return self._scales.setdefault(key, _ScaleNames())
+        return self._scales.get(key) or self._scales.setdefault(key, _ScaleNames())
 
     def decoded(self, found: Found) -> bytes:
         """Undo the compression of what was found.
@@ -1307,7 +1307,7 @@ class FsspecAccessor(Accessor):
             return found.body.data
         # Chunks are bytes here, and may be other than `info` says; a bomb is still none.
         limit = MAX_DECODED_SIZE if found.raw_length is None else max(found.raw_length, _SMALL)
-        with self._naming(found.name):
+        try:
             if found.in_shard:
                 return self._decoded_from_shard(found, limit)
             return decode(
@@ -1318,15 +1318,12 @@ class FsspecAccessor(Accessor):
                 limit=limit,
                 sniff=found.sniff,
             )
-
-    @contextlib.contextmanager
-    def _naming(self, name: str) -> Iterator[None]:
-        """Say of which object a finding is."""
-        try:
-            yield
         except CorruptDataError as exc:
-            message = f"{self._location.display(name)}: {exc}"
-            raise CorruptDataError(message) from exc
+            raise self._named(exc, found) from exc
+
+    def _named(self, exc: CorruptDataError, found: Found | None) -> CorruptDataError:
+        """Say of which object a finding is."""
+        return exc if found is None else CorruptDataError(f"{self._location.display(found.name)}: {exc}")
 
     def _decoded_from_shard(self, found: Found, limit: int) -> bytes:
         """Undo a shard's encoding; the wrong length would be an index that points to other bytes."""

@@ -35,6 +35,7 @@ from precomputed_fs.errors import (
     NotFoundError,
     ReadOnlyError,
 )
+from precomputed_fs.flights import More
 from precomputed_fs.grid import (
     Box,
     ChunkCoords,
@@ -46,7 +47,6 @@ from precomputed_fs.grid import (
     size_of,
 )
 from precomputed_fs.info import JSON
-from precomputed_fs.objects import More
 from precomputed_fs.sharding import Sharding, propose_sharding
 from precomputed_fs.urls import SCHEMES, Location, Scheme
 from precomputed_fs.volume import Progress, Scale, Volume, open_volume

@@ -15,7 +15,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -23,17 +24,26 @@ _T = TypeVar("_T")
 Job = Callable[[], Any]
 """Does one thing, in some thread, and returns what came of it."""
 
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """What a job may return to have further ones done, for `ObjectStore.run_many` to see to."""
+
+    jobs: Sequence[Job]
+
+
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _QUICK = 2e-4  # seconds, of a job that is better run than handed to a thread
 _TURN = 1e-3  # seconds of such jobs, after which their results are handed over
 _PATIENCE = 2e-3  # seconds that are spent on jobs before it is known that they are not quick
-_SHARE = 0.25  # of what is under way, that is handed over at once when it has ended
+_SHARE = 0.25  # of what is under way, that is handed over at once when it has ended, for others to follow
+_MANY = 32  # that are handed over at once where none follow
 _MOMENT = 1e-3  # seconds, in which something should have come
 _IDLE = 0.75  # of a core, less than which is busy while a server is waited for
 _WHILE = 8e-3  # seconds, that those who have ended wait for others
 _LONGEST_MOMENT = 0.05  # seconds, when nothing has come for long
 _MOST_CORES = 16  # that threads share: a few of them have Python busy
-_FEWEST = 4  # threads, one of which may wait while another computes
+_FEWEST = 2  # threads, one of which may wait while another computes
 _LEAST_COMPUTED = 1e-5  # seconds, below which clocks are not to be believed
 _MOST = 256  # threads of one filesystem
 _SAMPLE = 16  # jobs, after which it is known how long they wait and compute
@@ -169,7 +179,7 @@ class Crew:
 
     def __init__(self, *, remote: bool) -> None:
         self.remote = remote
-        self.size = max(_FEWEST, 2 * _CORES)
+        self.size = max(_FEWEST, _CORES)
         self._wait = math.inf
         self._lock = threading.Lock()
         self._waited, self._computed, self._measured = math.inf, 0.0, 0
@@ -217,7 +227,7 @@ class Flight:
         self._ended: list[tuple[Any, BaseException | None]] = []
         self._lock = threading.RLock()  # as collecting garbage may cancel a flight in any line
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # for the caller, to look again
-        self._is_enough = False
+        self._is_enough = self._are_last = False
         self._is_closed = False
         self._under_way = 0
         self._at_work = 0  # threads
@@ -228,8 +238,14 @@ class Flight:
     def __len__(self) -> int:
         return self._under_way
 
-    def advance(self, new: list[Job]) -> list[Any]:
+    def advance(self, new: list[Job], *, are_last: bool = False) -> list[Any]:
         """Start some more, wait until any have ended, and return their results.
+
+        Parameters
+        ----------
+        new : list of Job
+        are_last : bool
+            Whether none will follow: then threads that have nothing left to do need not be seen to.
 
         Raises
         ------
@@ -240,7 +256,7 @@ class Flight:
             self.check()
             self._todo.extend(new)
             self._under_way += len(new)
-            self._news, self._is_enough = queue.SimpleQueue(), False
+            self._news, self._is_enough, self._are_last = queue.SimpleQueue(), False, are_last
             self._look()
         with ended_by(self.cancel):  # if this is within a job of another flight
             if self._needs_threads and (self._under_way > 1 or not self._todo):
@@ -385,9 +401,12 @@ class Flight:
         del error  # its traceback has this frame
 
     def _look(self) -> None:
-        """Have the results handed over, if these are enough or the last one is a failure."""
-        is_enough = len(self._ended) >= _SHARE * self._under_way
-        if self._ended and not self._is_enough and (is_enough or self._ended[-1][1] is not None):
+        """Have the results handed over if these are enough, or if something follows from the last one."""
+        if self._is_enough or not self._ended:
+            return
+        result, error = self._ended[-1]
+        enough = min(self._under_way, _MANY) if self._are_last else _SHARE * self._under_way
+        if len(self._ended) >= enough or error is not None or isinstance(result, More):
             self._is_enough = True
             self._news.put(None)
 

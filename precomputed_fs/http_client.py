@@ -20,8 +20,7 @@ import sys
 import threading
 import urllib.parse
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from precomputed_fs.flights import ended_by, only_waiting
@@ -37,14 +36,14 @@ _MOST_HEADS = 16  # of one answer: all but the last are interim
 _MOST_DIGITS = 16  # of a length
 _URL = re.compile(r"(https?://[^/?#\s]+)([!-\"$-~]*)")  # what is to be sent has no blank, fragment or bare letter
 _STATUS_LINE = re.compile(r"HTTP/1\.(\d) ([1-9]\d\d)(?: (.*))?", re.ASCII)
+_BODILESS = frozenset({http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED})
 _NOT_QUOTED = "a URL is to be quoted"
 _SO_MEMINFO = 55  # Linux: how much memory is taken, first of all by what was received and not read; also by an end
 _NOTHING_RECEIVED = bytes(4)
 _HAS_SOCKET_TIMEOUT = sys.platform == "linux"  # MSG_WAITALL and Python's own timeouts exclude each other
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a server answers to a request."""
 
     status: int
@@ -100,11 +99,13 @@ class HttpClient:
             raise http.client.InvalidURL(_NOT_QUOTED)
         origin, target = parts.groups()
         request = _Request(method, _encoded(method, origin, target, headers), wanted)
-        kept = self._kept.setdefault(origin, collections.deque())
+        kept = self._kept.get(origin) or self._kept.setdefault(origin, collections.deque())
         connection = _idle_one(kept)
         if connection is not None:
-            with contextlib.suppress(_ClosedError):
+            try:
                 return self._ask_on(connection, request, kept)
+            except _ClosedError:
+                pass  # a new connection will tell whether the server is there
         try:
             with only_waiting():
                 connection = self._connect(origin)
@@ -173,12 +174,14 @@ class _ClosedError(ConnectionResetError):
 
 def _idle_one(kept: "collections.deque[_Connection]") -> "_Connection | None":
     """Take a kept connection that the server has neither closed nor sent anything on."""
-    with contextlib.suppress(IndexError):
-        while True:
+    while kept:
+        try:
             connection = kept.pop()
-            if connection.reader.is_silent():
-                return connection
-            connection.close()
+        except IndexError:  # another thread was faster
+            break
+        if connection.reader.is_silent():
+            return connection
+        connection.close()
     return None
 
 
@@ -246,10 +249,16 @@ class _PeekingReader:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
 
     def peek(self, size: int, /) -> bytes:
-        return self._receive(size, socket.MSG_PEEK)
+        try:
+            return self._sock.recv(size, socket.MSG_PEEK)
+        except BlockingIOError:
+            raise _silent() from None
 
     def read(self, size: int, /) -> bytes:
-        return self._receive(size, socket.MSG_WAITALL)
+        try:
+            return self._sock.recv(size, socket.MSG_WAITALL)
+        except BlockingIOError:
+            raise _silent() from None
 
     def is_silent(self) -> bool:
         # `poll` would tell, too, and let another thread take the interpreter each time.
@@ -257,13 +266,6 @@ class _PeekingReader:
             return self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, len(_NOTHING_RECEIVED)) == _NOTHING_RECEIVED
         except OSError:
             return _has_nothing(self._sock)
-
-    def _receive(self, size: int, flags: int) -> bytes:
-        try:
-            return self._sock.recv(size, flags)
-        except BlockingIOError:
-            message = "the server has fallen silent"
-            raise TimeoutError(message) from None
 
 
 class _BufferingReader:
@@ -285,6 +287,10 @@ class _BufferingReader:
 
     def is_silent(self) -> bool:
         return not self._ahead and not self._pending() and _has_nothing(self._sock)
+
+
+def _silent() -> TimeoutError:
+    return TimeoutError("the server has fallen silent")
 
 
 def _has_nothing(sock: socket.socket) -> bool:
@@ -326,26 +332,26 @@ class _Connection:
     def _read_head(self) -> "_Head":
         for _ in range(_MOST_HEADS):
             head = _Head.parse(self._read_until(b"\r\n\r\n", _LARGEST_HEAD, first=True))
-            if head.answer.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
-                raise http.client.BadStatusLine(head.answer.reason)
-            if head.answer.status >= http.HTTPStatus.OK:
+            if head.status >= http.HTTPStatus.OK:
                 return head
+            if head.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                raise http.client.BadStatusLine(head.reason)
         raise _malformed("nothing but interim answers")
 
     def _read_body(self, head: "_Head", request: _Request) -> Answer:
-        answer, length = head.answer, head.length
-        if request.method == "HEAD" or answer.status in (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED):
+        status, length = head.status, head.length
+        if request.method == "HEAD" or status in _BODILESS:
             length = 0
         has_end = length is not None or head.is_chunked
-        if answer.status == request.wanted:
+        body = b""
+        if status == request.wanted:
             body = self._read_framed(length) if has_end else self._read_rest()
             self.is_reusable = has_end and head.is_kept
-            return Answer(answer.status, answer.reason, answer.headers, body)
-        if has_end and head.is_kept:
+        elif has_end and head.is_kept:
             with contextlib.suppress(OSError, http.client.HTTPException):  # the status is what counts
                 self._read_framed(length, _DISCARDED)
                 self.is_reusable = True
-        return answer
+        return Answer(status, head.reason, head.headers, body)
 
     def _read_framed(self, length: int | None, most: int = sys.maxsize) -> bytes:
         """Read a body that is in chunks unless its length is known; one of more bytes is an error."""
@@ -400,11 +406,12 @@ class _Connection:
                 raise _malformed(f"more than {limit} bytes before {mark!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
+class _Head(NamedTuple):
     """What stands before a body, and says where that ends."""
 
-    answer: Answer
+    status: int
+    reason: str
+    headers: Mapping[str, str]
     length: int | None
     is_chunked: bool
     is_kept: bool
@@ -413,12 +420,12 @@ class _Head:
     def parse(cls, head: bytes) -> "_Head":
         text = head.decode("latin-1")
         first, *lines = text.split("\r\n")
-        minor, code, reason = _parsed_status_line(first)
+        minor, status, reason = _parsed_status_line(first)
         if not len(lines) == text.count("\n") == text.count("\r") or "\0" in text:
             raise _malformed("a line with half of a line's end in it, or a NUL")
-        headers: dict[str, str] = {}
-        for name, value in map(_parsed_header, lines):
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        headers = dict(map(_parsed_header, lines))
+        if len(headers) < len(lines):
+            headers = _merged(map(_parsed_header, lines))
         coding = headers.get("transfer-encoding", "").lower()
         if coding not in ("", "chunked"):
             raise _malformed(f"Transfer-Encoding {coding[:80]!r}")
@@ -427,7 +434,7 @@ class _Head:
         length = _content_length(headers.get("content-length"))
         if coding:
             length, is_kept = None, is_kept and length is None  # who says both may be two that disagree
-        return cls(Answer(code, reason, headers), length, bool(coding), is_kept)
+        return cls(status, reason, headers, length, bool(coding), is_kept)
 
 
 # Most lines of an answer are those of the answer before. While pixels go through the processor's cache, what is
@@ -451,6 +458,15 @@ def _parsed_header(line: str) -> tuple[str, str]:
     return name.lower(), value.strip()
 
 
+def _merged(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Put together what several lines say under one name."""
+    merged: dict[str, str] = {}
+    for name, value in headers:
+        merged[name] = f"{merged[name]}, {value}" if name in merged else value
+    return merged
+
+
+@functools.lru_cache
 def _content_length(value: str | None) -> int | None:
     if value is None:
         return None

@@ -17,7 +17,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +29,7 @@ from precomputed_fs.errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from precomputed_fs.flights import Flight, Job, in_thread, only_waiting
+from precomputed_fs.flights import Flight, Job, More, in_thread, only_waiting
 from precomputed_fs.transports import (
     Body,
     BrokenAnswerError,
@@ -52,13 +52,6 @@ RETRY_SECONDS = 30.0
 
 _WAITS = {"wait_initial": 0.2, "wait_max": 5.0, "wait_jitter": 0.2}  # seconds; each twice the last
 _LONGEST_WAIT = 10.0  # seconds, of what a server asks for in Retry-After
-
-
-@dataclass(frozen=True, slots=True)
-class More:
-    """What a job of `ObjectStore.run_many` may return to have further ones run."""
-
-    jobs: Sequence[Job]
 
 
 class _TransientError(DataAccessError):
@@ -123,7 +116,7 @@ class ObjectStore:
                 if os.getpid() != pid:
                     message = f"{self.location.display()}: a batch goes on in the process that began it"
                     raise DataAccessError(message)
-                yield from upcoming.sifted(flight.advance(new))
+                yield from upcoming.sifted(flight.advance(new, are_last=upcoming.is_over()))
             upcoming.end()
         finally:
             flight.cancel()
@@ -135,7 +128,9 @@ class ObjectStore:
         flight = await in_thread(self._flight)
         try:
             while (new := upcoming.take(limit - len(flight))) or len(flight):
-                for result in upcoming.sifted(await in_thread(functools.partial(flight.advance, new))):
+                for result in upcoming.sifted(
+                    await in_thread(functools.partial(flight.advance, new, are_last=upcoming.is_over()))
+                ):
                     yield result
             upcoming.end()
         finally:
@@ -152,7 +147,10 @@ class ObjectStore:
         """Make the filesystem, if need be; so that its failure is not taken for that of an object."""
         connection = self._connection
         if not connection.is_open:
-            self._retried(lambda: self._opened(connection))
+            try:
+                self._opened(connection)
+            except _TransientError as exc:
+                self._again(exc, lambda: self._opened(connection))
 
     def close(self) -> None:
         """Let go of the filesystem; a store that is used again makes a new one."""
@@ -286,30 +284,29 @@ class ObjectStore:
         try:
             raise error
         finally:
-            del error  # see `_attempt`
+            del error  # see `_once`
 
     def _attempt(self, verb: str, name: str, operation: Callable[[Transport, str], _T]) -> _T:
-        connection = self._connection
-
-        def once() -> _T:
-            transport = self._opened(connection)
-            try:
-                return operation(transport, join(connection.root, name))
-            except Exception as exc:  # noqa: BLE001 - each becomes one of ours
-                error = self._error(verb, name, exc if transport.is_alive() else _lost_connection(exc))
-            try:
-                raise error  # outside of the handler: a cause with secrets would follow as context
-            finally:
-                del error  # its traceback has this frame, which would keep all that it knows
-
-        return self._retried(once) if self.scheme.remote else once()
-
-    def _retried(self, once: Callable[[], _T]) -> _T:
-        """Do something, and again where its failure may pass."""
         try:
-            return once()  # without the machinery of retries, which costs as much as a request
+            return self._once(verb, name, operation)  # without the machinery of retries, which takes longer than this
         except _TransientError as exc:
-            failures = [exc]
+            return self._again(exc, lambda: self._once(verb, name, operation))
+
+    def _once(self, verb: str, name: str, operation: Callable[[Transport, str], _T]) -> _T:
+        connection = self._connection
+        transport = self._opened(connection)
+        try:
+            return operation(transport, join(connection.root, name))
+        except Exception as exc:  # noqa: BLE001 - each becomes one of ours
+            error = self._error(verb, name, exc if transport.is_alive() else _lost_connection(exc))
+        try:
+            raise error  # outside of the handler: a cause with secrets would follow as context
+        finally:
+            del error  # its traceback has this frame, which would keep all that it knows
+
+    def _again(self, failure: _TransientError, once: Callable[[], _T]) -> _T:
+        """Do again what has failed once in a way that may pass."""
+        failures = [failure]
 
         def again() -> _T:
             if failures:
@@ -348,19 +345,24 @@ class _Upcoming:
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._given = iter(jobs)
         self._more: collections.deque[Job] = collections.deque()
+        self._is_read = False
         self._failure: Exception | None = None
 
     def take(self, count: int) -> list[Job]:
         """Take some; an exception of the iterable is kept until those before it are done."""
         taken = [self._more.popleft() for _ in range(min(count, len(self._more)))]
-        while len(taken) < count and self._failure is None:
+        while len(taken) < count and not self._is_read:
             try:
                 taken.append(next(self._given))
             except StopIteration:
-                break
+                self._is_read = True
             except Exception as exc:  # noqa: BLE001 - `end` raises it
-                self._failure = exc
+                self._is_read, self._failure = True, exc
         return taken
+
+    def is_over(self) -> bool:
+        """Tell whether there is nothing more to take, unless something follows from what is under way."""
+        return self._is_read and not self._more
 
     def end(self) -> None:
         """Raise what the iterable raised."""
@@ -399,7 +401,7 @@ def _giving_up() -> Iterator[None]:
     try:
         raise final
     finally:
-        del final  # see `ObjectStore._attempt`
+        del final  # see `ObjectStore._once`
 
 
 def _lost_connection(exc: Exception) -> ConnectionResetError:

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from precomputed_fs.errors import CorruptDataError, DataAccessError, NotFoundError
-from precomputed_fs.objects import More, ObjectStore
+from precomputed_fs.flights import More
+from precomputed_fs.objects import ObjectStore
 from precomputed_fs.sharding import (
     ENTRY_BYTES,
     PAGE_ENTRIES,

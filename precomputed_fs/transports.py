@@ -6,15 +6,13 @@ filesystem does in coroutines runs on its event loop meanwhile.
 
 import asyncio
 import contextlib
-import dataclasses
 import http
 import mmap
 import os
 import threading
 import uuid
 from collections.abc import Callable, Coroutine, Hashable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from precomputed_fs.compression import ACCEPT_ENCODING, decode
 from precomputed_fs.flights import Crew, ended_by
@@ -34,8 +32,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REPLACED = "another writer has replaced it meanwhile; nothing was written"
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """What a store returned for an object."""
 
     data: bytes
@@ -287,7 +284,8 @@ class _AsyncTransport:
             raise
 
     def _check_thread(self) -> None:
-        if _running_loop() is self._fs.loop:  # asked for at each call: it is another one after a fork
+        running = asyncio._get_running_loop()  # noqa: SLF001 - the public one raises, which takes longer than all of this
+        if running is not None and running is self._fs.loop:  # asked for at each call: it is another one after a fork
             message = "called from the filesystem's own event loop: await the _async method instead"
             raise WrongThreadError(message)
 
@@ -297,9 +295,7 @@ class _AsyncTransport:
         if self._referred:
             return None
         request = self._make_request(method, path)
-        if isinstance(request, Coroutine):
-            return self._on_loop(request)
-        return request
+        return request if request is None or isinstance(request, Request) else self._on_loop(request)
 
     def _ask(self, request: Request, start: int | None = None, end: int | None = None) -> "Answer":
         headers = {"Accept-Encoding": ACCEPT_ENCODING, **request.headers}
@@ -382,7 +378,7 @@ class _SyncTransport:
                 body = _checked_range(self._fs.cat_file(path, start=start, end=end), start, end)
                 # Replaced meanwhile: of no version that an index could be of
                 version = before if before == self._version(path)[0] else f"{before} and later"
-                return dataclasses.replace(body, version=version)
+                return body._replace(version=version)
             if self._scheme.read is not None:
                 return Body(self._scheme.read(self._fs, path))
             return Body(self._fs.cat_file(path, **self._scheme.read_keywords))
@@ -528,7 +524,7 @@ def _body_of(answer: "Answer", start: int | None, end: int | None) -> Body:
     body = _checked_range(answer.body, start, end)
     modified = answer.headers.get("last-modified", "")
     version = answer.headers.get("etag") or f"{modified} {sent.rpartition('/')[2]}"
-    return dataclasses.replace(body, version=version)
+    return body._replace(version=version)
 
 
 def _checked_range(data: bytes, start: int, end: int | None) -> Body:
@@ -578,13 +574,6 @@ def causes(exc: BaseException) -> list[BaseException]:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)
     return chain
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 _creating = threading.Lock()

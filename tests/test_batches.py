@@ -744,7 +744,7 @@ def test_closing_a_batch_cancels_what_is_under_way() -> None:
     with servers.fault_server(handler) as server, FsspecAccessor(server.url) as accessor:
         batch = as_generator(accessor.fetch_chunks(KEY, Endless(), in_flight=8))
         next(batch)
-        until(lambda: state["hanging"] >= 3)
+        until(lambda: state["hanging"] >= flights._FEWEST)
         batch.close()
         until(lambda: state["hanging"] == 0)
         state["seen"] = 0
@@ -755,7 +755,7 @@ def test_letting_go_of_a_batch_cancels_what_is_under_way() -> None:
     handler, state = hanging_after(1)
     with servers.fault_server(handler) as server, FsspecAccessor(server.url) as accessor:
         for _ in accessor.fetch_chunks(KEY, Endless(), in_flight=8):
-            until(lambda: state["hanging"] >= 3)
+            until(lambda: state["hanging"] >= flights._FEWEST)
             break
         gc.collect()
         until(lambda: state["hanging"] == 0)
@@ -766,7 +766,7 @@ def test_breaking_off_an_async_batch_cancels_what_is_under_way() -> None:
 
     async def main() -> None:
         async for _ in accessor.fetch_chunks_async(KEY, Endless(), in_flight=8):
-            await asyncio.to_thread(until, lambda: state["hanging"] >= 3)
+            await asyncio.to_thread(until, lambda: state["hanging"] >= flights._FEWEST)
             break
 
     with servers.fault_server(handler) as server, FsspecAccessor(server.url) as accessor:
