@@ -948,10 +948,12 @@ class FsspecAccessor(Accessor):
         data = None if found is None else self.decoded(found)
         if decode is None:
             return data
+        if found is None:
+            return decode(coords, None)
         try:
             return decode(coords, data)
         except CorruptDataError as exc:
-            raise self._named(exc, found) from exc
+            raise self._named(exc, found.name) from exc
 
     def _store_jobs(
         self,
@@ -1319,11 +1321,11 @@ class FsspecAccessor(Accessor):
                 sniff=found.sniff,
             )
         except CorruptDataError as exc:
-            raise self._named(exc, found) from exc
+            raise self._named(exc, found.name) from exc
 
-    def _named(self, exc: CorruptDataError, found: Found | None) -> CorruptDataError:
+    def _named(self, exc: CorruptDataError, name: str) -> CorruptDataError:
         """Say of which object a finding is."""
-        return exc if found is None else CorruptDataError(f"{self._location.display(found.name)}: {exc}")
+        return CorruptDataError(f"{self._location.display(name)}: {exc}")
 
     def _decoded_from_shard(self, found: Found, limit: int) -> bytes:
         """Undo a shard's encoding; the wrong length would be an index that points to other bytes."""
