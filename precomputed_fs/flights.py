@@ -52,6 +52,26 @@ _LINGER = 5.0  # seconds that a thread waits for something to do
 _DOORS = 128  # calls of coroutines that are in threads at once
 
 
+class _Bell:
+    """What one thread waits for and others ring, all in C: Ctrl-C cannot come in between.
+
+    Before Python 3.13, a `queue.SimpleQueue` may wait for ever although it has a time limit.
+    """
+
+    def __init__(self) -> None:
+        self._silence = threading.Lock()
+        self._silence.acquire()
+
+    def ring(self) -> None:
+        """Have the one that waits, or the next one that does, wait no longer."""
+        with contextlib.suppress(RuntimeError):  # it has been rung already
+            self._silence.release()
+
+    def heard(self, seconds: float) -> bool:
+        """Wait for so long, and tell whether it was rung."""
+        return self._silence.acquire(timeout=seconds)
+
+
 class _Pool:
     """Threads that are made when all others are busy, and end when there is nothing to do for a while.
 
@@ -68,29 +88,30 @@ class _Pool:
     def call(self, function: Callable[[], None]) -> None:
         """Have some thread call a function, which must not raise."""
         self._todo.put(function)
-        self._see_to_it()
+        try:
+            self._see_to_it()
+        except RuntimeError:  # there are too many threads, or the interpreter is about to end
+            with contextlib.suppress(queue.Empty):  # one that was busy has taken it
+                self._todo.get_nowait()()
 
     def _see_to_it(self) -> None:
         """Start another thread if there is more to do than others wait for."""
         if self._todo.qsize() <= len(self.idle) or len(self.threads) >= self._most:
             return
         thread = threading.Thread(target=self._work, daemon=True, name="precomputed_fs")
-        self.threads.add(thread)
         try:
+            self.threads.add(thread)
             thread.start()
-        except RuntimeError:  # there are too many, or the interpreter is about to end
-            with contextlib.suppress(queue.Empty):  # one that was busy has taken it
-                self._todo.get_nowait()()
         finally:
             if not thread.is_alive():
                 self.threads.discard(thread)
 
     def _work(self) -> None:
         me = threading.current_thread()
+        self.threads.add(me)  # once more, in case that its start was interrupted
         while (function := self._next(me)) is not None:
             function()
             del function  # and all that it knows, while the next one is waited for
-        self.threads.discard(me)
 
     def _next(self, me: threading.Thread) -> Callable[[], None] | None:
         with contextlib.suppress(queue.Empty):
@@ -100,11 +121,15 @@ class _Pool:
             function = self._todo.get(timeout=_LINGER)
         except queue.Empty:
             self.idle.discard(me)
+            self.threads.discard(me)
             with contextlib.suppress(queue.Empty):  # somebody may have counted on this thread meanwhile
-                return self._todo.get_nowait()
+                function = self._todo.get_nowait()
+                self.threads.add(me)
+                return function
             return None
         self.idle.discard(me)
-        self._see_to_it()  # somebody may have counted on this thread, which is busy now
+        with contextlib.suppress(RuntimeError):
+            self._see_to_it()  # somebody may have counted on this thread, which is busy now
         return function
 
 
@@ -179,10 +204,9 @@ class Crew:
 
     def __init__(self, *, remote: bool) -> None:
         self.remote = remote
-        self.size = max(_FEWEST, _CORES)
+        self.size = max(_FEWEST, _CORES) * (1 if remote else 2)  # where they do not multiply, some may wait
         self._wait = math.inf
-        self._lock = threading.Lock()
-        self._waited, self._computed, self._measured = math.inf, 0.0, 0
+        self._notes: collections.deque[tuple[float, float]] = collections.deque()
 
     def grow(self) -> None:
         """Let there be more threads, as nothing has come for a moment."""
@@ -191,10 +215,8 @@ class Crew:
 
     def note(self, waited: float, computed: float) -> None:
         """Tell for how many seconds a job has waited and computed."""
-        with self._lock:
-            self._waited = min(self._waited, waited)
-            self._computed += computed
-            self._measured += 1
+        if self.remote:
+            self._notes.append((waited, computed))
 
     def adapt(self, at_work: int) -> None:
         """Let there be as many threads as keep the cores busy while jobs wait and compute as they do.
@@ -202,21 +224,23 @@ class Crew:
         Jobs wait for each other, too, the longer the more there are: of as many as are at work, one
         waited for the server alone; and a longer wait is believed by and by.
         """
-        with self._lock:
-            if self.remote and self._measured >= max(_SAMPLE, at_work):
-                self._wait = min(self._waited, _BELIEVED * self._wait)
-                computed = self._computed / self._measured
-                wanted = min(_CORES, _MOST_CORES) * (1 + self._wait / max(computed, _LEAST_COMPUTED))
-                self.size = max(_FEWEST, min(math.ceil(wanted), _MOST))
-                self._waited, self._computed, self._measured = math.inf, 0.0, 0
+        if len(self._notes) < max(_SAMPLE, at_work):
+            return
+        notes, self._notes = list(self._notes), collections.deque()
+        if notes:  # no other thread has taken them
+            self._wait = min(*(waited for waited, _ in notes), _BELIEVED * self._wait)
+            computed = sum(computed for _, computed in notes) / len(notes)
+            wanted = min(_CORES, _MOST_CORES) * (1 + self._wait / max(computed, _LEAST_COMPUTED))
+            self.size = max(_FEWEST, min(math.ceil(wanted), _MOST))
 
 
 class Flight:
     """Jobs under way at once, for one caller.
 
     A single one is done by the caller, and so are quick ones, where no server is waited for: to hand
-    one over takes longer than to read a small file. Results are handed over some at a time: when a
-    quarter of all that is under way has ended, or after a moment.
+    one over takes longer than to read a small file. Results are handed over some at a time: after a
+    moment, or when a quarter of all that is under way has ended, so that others can follow; the last
+    ones when all or many have ended.
     """
 
     def __init__(self, crew: Crew) -> None:
@@ -226,8 +250,8 @@ class Flight:
         self._todo: collections.deque[Job] = collections.deque()
         self._ended: list[tuple[Any, BaseException | None]] = []
         self._lock = threading.RLock()  # as collecting garbage may cancel a flight in any line
-        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # for the caller, to look again
-        self._is_enough = self._are_last = False
+        self._news, self._left = _Bell(), _Bell()  # for the caller; for those who wait for the end
+        self._is_enough = self._is_urgent = self._are_last = False
         self._is_closed = False
         self._under_way = 0
         self._at_work = 0  # threads
@@ -245,7 +269,7 @@ class Flight:
         ----------
         new : list of Job
         are_last : bool
-            Whether none will follow: then threads that have nothing left to do need not be seen to.
+            Whether none will follow but those that a result has in tow: what has ended may wait for the rest.
 
         Raises
         ------
@@ -256,7 +280,8 @@ class Flight:
             self.check()
             self._todo.extend(new)
             self._under_way += len(new)
-            self._news, self._is_enough, self._are_last = queue.SimpleQueue(), False, are_last
+            self._news.heard(0)  # what was rung before is known by now
+            self._is_enough, self._are_last = False, are_last
             self._look()
         with ended_by(self.cancel):  # if this is within a job of another flight
             if self._needs_threads and (self._under_way > 1 or not self._todo):
@@ -264,7 +289,7 @@ class Flight:
             else:
                 self._run_some()
         with self._lock:
-            ended, self._ended = self._ended, []
+            ended, self._ended, self._is_urgent = self._ended, [], False
             self._under_way -= len(ended)
         for _, error in ended:
             if error is not None:
@@ -279,9 +304,9 @@ class Flight:
         if self._is_left_behind():
             return
         with self._lock:
-            self._is_closed = True
+            self._is_closed = self._is_enough = True
             self._todo.clear()
-            self._news.put(None)
+            self._news.ring()
         for stop in list(self.stops):
             stop()
 
@@ -290,7 +315,7 @@ class Flight:
         if self._is_left_behind() or getattr(_current, "flight", None) is self:
             return
         while self._busy - {threading.get_ident()}:
-            self._hear(_LONGEST_MOMENT)
+            self._left.heard(_LONGEST_MOMENT)
 
     def check(self) -> None:
         """Raise CancelledError if nothing more is to be done."""
@@ -301,7 +326,7 @@ class Flight:
         """Count the calling thread as one that waits."""
         self._busy.discard(threading.get_ident())
         if self._is_closed:
-            self._news.put(None)
+            self._left.ring()
 
     def come_back(self) -> None:
         """Count the calling thread as one that does something; raise CancelledError if it must not."""
@@ -319,7 +344,7 @@ class Flight:
         self._call_threads()
         moment = _MOMENT
         began, computed = time.perf_counter(), time.process_time()
-        while not self._hear(moment) and not self._ended:
+        while not self._news.heard(moment) and not self._ended and not self._is_closed:
             before, busy_before = began, computed
             began, computed = time.perf_counter(), time.process_time()
             if computed - busy_before < _IDLE * (began - before):  # it is a server that is waited for
@@ -327,15 +352,7 @@ class Flight:
                 self._call_threads()
             moment = min(1.1 * moment, _LONGEST_MOMENT)  # many flights that wait would wake up all the time
         if not self._is_enough:
-            self._hear(_WHILE)  # each hand-over takes the interpreter from those who work
-
-    def _hear(self, seconds: float) -> bool:
-        """Wait for a while until there is something new, and tell whether there is."""
-        try:
-            self._news.get(timeout=seconds)
-        except queue.Empty:
-            return False
-        return True
+            self._news.heard(_WHILE)  # each hand-over takes the interpreter from those who work
 
     def _call_threads(self) -> None:
         with self._lock:
@@ -367,13 +384,14 @@ class Flight:
     # ---------------------------------------------------------------------------- in a thread
 
     def _work(self) -> None:
+        outer = getattr(_current, "flight", None)  # where no thread can be started, of which this may be a job
         try:
             _current.flight = self
             self._busy.add(threading.get_ident())
             while (job := self._take(of_pool=True)) is not None:
                 self._do(job)
         finally:
-            _current.flight = None
+            _current.flight = outer
             self.leave()
 
     def _take(self, *, of_pool: bool = False) -> Job | None:
@@ -397,18 +415,18 @@ class Flight:
         self._crew.note(waited, computed)
         with self._lock:
             self._ended.append((result, error))
+            self._is_urgent |= error is not None or isinstance(result, More)
             self._look()
         del error  # its traceback has this frame
 
     def _look(self) -> None:
-        """Have the results handed over if these are enough, or if something follows from the last one."""
+        """Have the results handed over if these are enough, or if something follows from one of them."""
         if self._is_enough or not self._ended:
             return
-        result, error = self._ended[-1]
         enough = min(self._under_way, _MANY) if self._are_last else _SHARE * self._under_way
-        if len(self._ended) >= enough or error is not None or isinstance(result, More):
+        if self._is_urgent or len(self._ended) >= enough:
             self._is_enough = True
-            self._news.put(None)
+            self._news.ring()
 
 
 def _renew() -> None:

@@ -147,10 +147,7 @@ class ObjectStore:
         """Make the filesystem, if need be; so that its failure is not taken for that of an object."""
         connection = self._connection
         if not connection.is_open:
-            try:
-                self._opened(connection)
-            except _TransientError as exc:
-                self._again(exc, lambda: self._opened(connection))
+            self._retried(lambda: self._opened(connection))
 
     def close(self) -> None:
         """Let go of the filesystem; a store that is used again makes a new one."""
@@ -253,28 +250,29 @@ class ObjectStore:
         Of many threads that ask at once, one loads and the others take its result, unless
         it fails: then each tries for itself, one after the other.
         """
+        value = kept()
+        if value is not None:
+            return value
         connection = self._connection
         mine: concurrent.futures.Future[tuple[_T | None] | None] = concurrent.futures.Future()
         mine.set_running_or_notify_cancel()  # a waiter that is cancelled must not cancel it
-        outcome: tuple[_T | None] | None
-        while (value := kept()) is None:
-            flight = connection.loads.setdefault(key, mine)
-            if flight is mine:
-                break
-            with only_waiting():
-                outcome = flight.result()
-            if outcome is not None:
-                return outcome[0]
-        else:
-            return value
-        outcome = None
+        outcome: tuple[_T | None] | None = None
         try:
+            while (flight := connection.loads.setdefault(key, mine)) is not mine:
+                with only_waiting():
+                    theirs: tuple[_T | None] | None = flight.result()
+                if theirs is not None:
+                    return theirs[0]
+                value = kept()
+                if value is not None:
+                    return value
             value = kept()  # another may have ended between the two questions above
             outcome = (load() if value is None else value,)
             return outcome[0]
         finally:
-            del connection.loads[key]
-            mine.set_result(outcome)
+            if connection.loads.get(key) is mine:
+                del connection.loads[key]
+                mine.set_result(outcome)
 
     def _opened(self, connection: "Connection") -> Transport:
         try:
@@ -287,10 +285,7 @@ class ObjectStore:
             del error  # see `_once`
 
     def _attempt(self, verb: str, name: str, operation: Callable[[Transport, str], _T]) -> _T:
-        try:
-            return self._once(verb, name, operation)  # without the machinery of retries, which takes longer than this
-        except _TransientError as exc:
-            return self._again(exc, lambda: self._once(verb, name, operation))
+        return self._retried(functools.partial(self._once, verb, name, operation))
 
     def _once(self, verb: str, name: str, operation: Callable[[Transport, str], _T]) -> _T:
         connection = self._connection
@@ -304,10 +299,16 @@ class ObjectStore:
         finally:
             del error  # its traceback has this frame, which would keep all that it knows
 
-    def _again(self, failure: _TransientError, once: Callable[[], _T]) -> _T:
-        """Do again what has failed once in a way that may pass."""
-        failures = [failure]
+    def _retried(self, once: Callable[[], _T]) -> _T:
+        """Do something, and again where its failure may pass."""
+        failures: list[_TransientError] = []
+        try:
+            return once()  # without the machinery of retries, which takes longer than a request
+        except _TransientError as exc:
+            failures.append(exc)
+        return self._again(once, failures)  # outside of the handler: what comes next does not come from this
 
+    def _again(self, once: Callable[[], _T], failures: list[_TransientError]) -> _T:
         def again() -> _T:
             if failures:
                 raise failures.pop()  # what has happened counts as the first attempt
@@ -334,7 +335,8 @@ class ObjectStore:
             detail = detail.replace(secret, "***")
         if _shows_url(exc):
             detail = type(exc).__name__
-        error = _mapped(verb, exc, f"cannot {verb} {self.location.display(name)}: {detail}")
+        may_pass = self.scheme.remote or verb == "open"  # an archive is opened over whatever it lies on
+        error = _mapped(verb, exc, f"cannot {verb} {self.location.display(name)}: {detail}", may_pass=may_pass)
         error.__cause__ = None if shows_secret else exc
         return error
 
@@ -502,10 +504,10 @@ _RULES = (
 )
 
 
-def _mapped(verb: str, exc: Exception, message: str) -> DataAccessError:
+def _mapped(verb: str, exc: Exception, message: str, *, may_pass: bool) -> DataAccessError:
     """Make the exception of ours for a foreign one: by its status, else by its type."""
     rule = _rule_for(verb, exc)
-    if rule.transient:
+    if rule.transient and may_pass:
         return _TransientError(message, final=rule.error, wait=getattr(exc, "wait", None))
     return rule.error(message)
 

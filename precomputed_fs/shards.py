@@ -454,13 +454,14 @@ class ShardReader:
         return self._caches.setdefault(pid, _IndexCache(INDEX_CACHE_BYTES)) if cache is None else cache
 
     def _minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Minishard | None:
-        def load() -> _Minishard | None:
-            return self._load_minishard(key, sharding, shard, minishard)
-
+        load = functools.partial(self._load_minishard, key, sharding, shard, minishard)
         return self._remembered(_IndexKey(key, shard, "minishard", minishard), load)
 
     def _remembered(self, key: _IndexKey, load: Callable[[], _Index | None]) -> _Index | None:
         cache = self._cache
+        kept = cast("_Index | None", cache.get(key))
+        if kept is not None:
+            return kept
 
         def load_and_keep() -> _Index | None:
             value = load()

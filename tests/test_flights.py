@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import random
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from precomputed_fs import flights
 from precomputed_fs.flights import Crew, Flight, ended_by, in_thread, only_waiting
 
 if TYPE_CHECKING:
@@ -291,6 +294,7 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     fly(remote(), [lambda: time.sleep(0.001)] * 20)  # threads that the child does not inherit
     script = """
 import os, sys, time
+from precomputed_fs import flights
 from precomputed_fs.flights import Crew, Flight
 def fly():
     flight = Flight(Crew(remote=True))
@@ -310,9 +314,52 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_the_interpreter_does_not_wait_for_threads_that_hang() -> None:
     script = """
 import threading
+from precomputed_fs import flights
 from precomputed_fs.flights import Crew, Flight
 Flight(Crew(remote=True)).advance([int, int, int, threading.Event().wait, threading.Event().wait])
 print("done")
 """
     done = subprocess.run([sys.executable, "-c", script], timeout=DEADLINE, check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+# ----------------------------------------------------------------------------------------- signals, and being cancelled
+
+
+def test_a_signal_that_raises_nothing_delays_nothing() -> None:
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    ended = threading.Event()
+    flight = Flight(Crew(remote=True))
+    began = time.monotonic()
+    try:
+        assert flight.advance([lambda: 1, *[lambda: ended.wait(DEADLINE)] * 7])[0] == 1
+        assert time.monotonic() - began < DEADLINE / 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        ended.set()
+        flight.cancel()
+        flight.join()
+
+
+def test_flights_that_are_cancelled_leave_nobody_waiting() -> None:
+    chance, crew = random.Random(1), Crew(remote=True)
+
+    async def begin_and_cancel() -> None:
+        flight = Flight(crew)
+        advancing = asyncio.create_task(in_thread(lambda: flight.advance([lambda: time.sleep(0.001)] * 6)))
+        await asyncio.sleep(chance.uniform(0, 0.004))
+        advancing.cancel()
+        flight.cancel()
+        await in_thread(flight.join)
+
+    async def main() -> None:
+        for _ in range(100):
+            await asyncio.gather(*[begin_and_cancel() for _ in range(16)])
+
+    asyncio.run(main())
+    deadline = time.monotonic() + DEADLINE
+    while flights._doors.threads != flights._doors.idle:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

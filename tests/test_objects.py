@@ -31,6 +31,7 @@ from precomputed_fs import (
     DataAccessError,
     NotFoundError,
     objects,
+    transports,
 )
 from precomputed_fs.objects import ObjectStore
 from precomputed_fs.urls import resolve
@@ -667,6 +668,44 @@ def test_a_failure_that_stays_is_not_tried_again(status: int) -> None:
         store = store_at(server.url, attempts=3)
         failure(store.read, NAME)
         assert server.log.count() == 1
+
+
+def failing_with(store: ObjectStore, failures: list[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have reads fail, in this order."""
+
+    def read(*_: object) -> None:
+        raise failures.pop(0)
+
+    monkeypatch.setattr(store._connection.transport, "read", read)
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        (FileNotFoundError(), NotFoundError),
+        (PermissionError(), AccessDeniedError),
+        (transports.BrokenAnswerError(), CorruptDataError),
+    ],
+    ids=["absent", "denied", "broken"],
+)
+def test_what_fails_in_another_way_the_second_time_is_what_it_is_then(
+    second: Exception, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_at("http://127.0.0.1:9/none", attempts=3)
+    failures = [transports.StatusError(503, "busy", "0"), second]
+    failing_with(store, failures, monkeypatch)
+    assert type(failure(store.read, NAME)) is expected
+    assert failures == []
+
+
+def test_what_fails_on_this_machine_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_at(str(tmp_path), attempts=3)
+    failures: list[Exception] = [TimeoutError("first"), TimeoutError("second")]
+    failing_with(store, failures, monkeypatch)
+    error = failure(store.read, NAME)
+    assert type(error) is DataAccessError
+    assert "TimeoutError: first" in str(error)
+    assert len(failures) == 1
 
 
 def test_retry_after_is_waited_for() -> None:
