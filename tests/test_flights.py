@@ -327,8 +327,8 @@ print("done")
 
 
 def test_a_signal_that_raises_nothing_delays_nothing() -> None:
-    before = signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    before = signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.002))  # longer than a flight waits at first
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.003)
     ended = threading.Event()
     flight = Flight(Crew(remote=True))
     began = time.monotonic()
