@@ -206,7 +206,7 @@ class Crew:
         self.remote = remote
         self.size = max(_FEWEST, _CORES) * (1 if remote else 2)  # where they do not multiply, some may wait
         self._wait = math.inf
-        self._notes: collections.deque[tuple[float, float]] = collections.deque()
+        self._notes: collections.deque[tuple[float, float]] = collections.deque(maxlen=_MOST)
 
     def grow(self) -> None:
         """Let there be more threads, as nothing has come for a moment."""
@@ -226,7 +226,7 @@ class Crew:
         """
         if len(self._notes) < max(_SAMPLE, at_work):
             return
-        notes, self._notes = list(self._notes), collections.deque()
+        notes, self._notes = list(self._notes), collections.deque(maxlen=_MOST)
         if notes:  # no other thread has taken them
             self._wait = min(*(waited for waited, _ in notes), _BELIEVED * self._wait)
             computed = sum(computed for _, computed in notes) / len(notes)

@@ -343,6 +343,13 @@ def test_a_signal_that_raises_nothing_delays_nothing() -> None:
         flight.join()
 
 
+def test_what_is_known_of_jobs_does_not_grow() -> None:
+    crew = Crew(remote=True)
+    for _ in range(2000):
+        Flight(crew).advance([int])
+    assert len(crew._notes) <= flights._MOST
+
+
 def test_flights_that_are_cancelled_leave_nobody_waiting() -> None:
     chance, crew = random.Random(1), Crew(remote=True)
 
