@@ -248,14 +248,15 @@ class ShardWriter:
         """Write one shard, after another flush of it has ended, which may have begun too early."""
         mine: concurrent.futures.Future[None] = concurrent.futures.Future()
         mine.set_running_or_notify_cancel()  # one who waits for it must not cancel it
-        while (turn := self._turns.setdefault((key, shard), mine)) is not mine:
-            with only_waiting():
-                turn.result()
         try:
+            while (turn := self._turns.setdefault((key, shard), mine)) is not mine:
+                with only_waiting():
+                    turn.result()
             self._flush_shard(key, shard)
         finally:
-            del self._turns[key, shard]
-            mine.set_result(None)
+            if self._turns.get((key, shard)) is mine:
+                del self._turns[key, shard]
+                mine.set_result(None)
         with self._lock:
             self._compact()
 
