@@ -263,10 +263,7 @@ class ObjectStore:
                     theirs: tuple[_T | None] | None = flight.result()
                 if theirs is not None:
                     return theirs[0]
-                value = kept()
-                if value is not None:
-                    return value
-            value = kept()  # another may have ended between the two questions above
+            value = kept()  # another may have ended since it was asked
             outcome = (load() if value is None else value,)
             return outcome[0]
         finally:
@@ -306,9 +303,8 @@ class ObjectStore:
             return once()  # without the machinery of retries, which takes longer than a request
         except _TransientError as exc:
             failures.append(exc)
-        return self._again(once, failures)  # outside of the handler: what comes next does not come from this
+        # From here on outside of the handler: what comes next does not come from this.
 
-    def _again(self, once: Callable[[], _T], failures: list[_TransientError]) -> _T:
         def again() -> _T:
             if failures:
                 raise failures.pop()  # what has happened counts as the first attempt

@@ -459,9 +459,6 @@ class ShardReader:
 
     def _remembered(self, key: _IndexKey, load: Callable[[], _Index | None]) -> _Index | None:
         cache = self._cache
-        kept = cast("_Index | None", cache.get(key))
-        if kept is not None:
-            return kept
 
         def load_and_keep() -> _Index | None:
             value = load()

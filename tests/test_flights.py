@@ -294,7 +294,6 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     fly(remote(), [lambda: time.sleep(0.001)] * 20)  # threads that the child does not inherit
     script = """
 import os, sys, time
-from precomputed_fs import flights
 from precomputed_fs.flights import Crew, Flight
 def fly():
     flight = Flight(Crew(remote=True))
@@ -314,7 +313,6 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_the_interpreter_does_not_wait_for_threads_that_hang() -> None:
     script = """
 import threading
-from precomputed_fs import flights
 from precomputed_fs.flights import Crew, Flight
 Flight(Crew(remote=True)).advance([int, int, int, threading.Event().wait, threading.Event().wait])
 print("done")

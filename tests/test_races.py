@@ -198,7 +198,7 @@ def test_one_process_creates_a_chunk(on_local: Pyramid) -> None:
         ended = dict(results.get(timeout=40) for _ in children)
     finally:
         for child in children:
-            child.join(1)
+            child.join(20)
             child.kill()
     results.close()
     assert_one_won([ended[i] for i in range(8)], accessor.fetch_chunk(KEY, COORDS))
