@@ -46,10 +46,10 @@ from precomputed_fs.grid import (
     morton_block,
     size_of,
 )
-from precomputed_fs.info import JSON
+from precomputed_fs.info import JSON, check_not_html
 from precomputed_fs.sharding import Sharding, propose_sharding
 from precomputed_fs.urls import SCHEMES, Location, Scheme
-from precomputed_fs.volume import Progress, Scale, Volume, open_volume
+from precomputed_fs.volume import Progress, Scale, Volume, open_volume, what_is_there
 
 if TYPE_CHECKING:
     from precomputed_fs.flights import Job
@@ -577,9 +577,12 @@ class _Destination:
     def _found(self) -> Mapping[str, Any] | None:
         """Return what an earlier run has said."""
         try:
-            found = json.loads(self.accessor.fetch_file(PARTIAL))
+            text = self.accessor.fetch_file(PARTIAL)
         except (NotFoundError, AccessDeniedError):  # S3 says so of absent ones to who may not list
             return None
+        check_not_html(text, self.accessor.location.display(PARTIAL))
+        try:
+            found = json.loads(text)
         except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
@@ -594,7 +597,7 @@ class _Destination:
             source = there.get("source", "something")
             return f"a copy of {source} to here was begun, which is not this one, and is not complete"
         if self._has_info():
-            return "there is a pyramid already"
+            return what_is_there(self.accessor)
         with contextlib.suppress(AccessDeniedError):
             for key in self._keys:
                 if self.accessor.has_data(key):

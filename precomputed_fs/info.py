@@ -4,6 +4,7 @@ Nothing else is looked at here. What shows arrays needs all of it to be right, a
 """
 
 import json
+import re
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,13 @@ DATA_TYPE_BYTES = {
 }
 """Bytes of a value, for each data type that a volume may have."""
 
+_HTML = re.compile(r"\s*(<(\?xml|!--)[^>]*>\s*)*<(!doctype\s+html|html)\b", re.IGNORECASE)
+_HTML_START = 1024  # bytes that are enough to tell HTML by
 _SHOWN = 80  # characters of a value in a message
+
+
+class HtmlError(InvalidInfoError):
+    """HTML came instead of ``info``: the answer of a login page or a web console, not of a store."""
 
 
 # ----------------------------------------------------------------------------------------- parsing
@@ -53,7 +60,7 @@ def parse_info(text: bytes, where: str = "info") -> Mapping[str, Any]:
     Raises
     ------
     InvalidInfoError
-        If it is not a JSON object, or has more than `MAX_INFO_BYTES`.
+        If it is not a JSON object, or has more than `MAX_INFO_BYTES`; an HtmlError if it is HTML.
     """
     return parse_json(text, where, dict)
 
@@ -84,6 +91,7 @@ def parse_json(
     text: bytes | str, where: str, make_object: Callable[[list[tuple[str, JSON]]], dict[str, JSON]]
 ) -> dict[str, JSON]:
     """Parse JSON that is an object; all objects in it are made as told, of their members."""
+    check_not_html(text, where)
     check_length(len(text), where)
     try:
         if not isinstance(text, str):
@@ -96,6 +104,25 @@ def parse_json(
         message = f"{where}: expected a JSON object, got {type(parsed).__name__}"
         raise InvalidInfoError(message)
     return parsed
+
+
+def check_not_html(text: bytes | str, where: str) -> None:
+    """Check that this is not HTML, which some servers send for whatever is asked of them.
+
+    Raises
+    ------
+    HtmlError
+        If it is.
+    """
+    start = text[:_HTML_START]
+    if not isinstance(start, str):
+        start = start.decode("utf-8", errors="replace")
+    if _HTML.match(start.removeprefix("\ufeff")):
+        message = (
+            f"{where}: expected JSON, got HTML, as login pages and web consoles send: check the URL and the endpoint, "
+            "and open the URL in a browser to see the page"
+        )
+        raise HtmlError(message)
 
 
 def check_length(length: int, where: str) -> None:

@@ -28,9 +28,9 @@ from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.downsampling import METHODS, downsample, factors_for
-from precomputed_fs.errors import AlreadyExistsError, InvalidInfoError, NotFoundError, URLError
+from precomputed_fs.errors import AlreadyExistsError, DataAccessError, InvalidInfoError, NotFoundError, URLError
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
-from precomputed_fs.info import redirect_of
+from precomputed_fs.info import HtmlError, redirect_of
 from precomputed_fs.sharding import propose_sharding
 from precomputed_fs.urls import Location, resolve
 
@@ -229,7 +229,7 @@ def create_volume(
     try:
         accessor.store_file("info", info.to_json(), mime_type="application/json", overwrite=overwrite)
     except AlreadyExistsError as exc:
-        message = f"{accessor.url}: there is a pyramid already; pass overwrite=True to replace it"
+        message = f"{accessor.url}: {what_is_there(accessor)}; pass overwrite=True to replace it"
         raise AlreadyExistsError(message) from exc
     volume = Volume(accessor, info, missing=missing, progress=progress)
     if array is not None:
@@ -243,11 +243,32 @@ def create_volume(
     return volume
 
 
+def what_is_there(accessor: FsspecAccessor) -> str:
+    """Tell what an `info` that is in the way belongs to.
+
+    Raises
+    ------
+    HtmlError
+        If a server sends HTML: then nothing is in the way, but the URL is wrong.
+    """
+    try:
+        accessor.fetch_info()
+    except InvalidInfoError as exc:
+        if isinstance(exc, HtmlError) and accessor.is_remote:
+            raise
+        return f"there is an `info` already, but not of a pyramid ({exc})"
+    except DataAccessError:
+        return "there is an `info` already"
+    return "there is a pyramid already"
+
+
 def _check_in_the_way(accessor: FsspecAccessor, info: "Info", *, replaces_data: bool) -> None:
     """Check that what is stored already cannot be taken for a part of a new pyramid."""
     try:
         there = _parse(accessor.fetch_info())
-    except (NotFoundError, InvalidInfoError):
+    except (NotFoundError, InvalidInfoError) as exc:
+        if isinstance(exc, HtmlError) and accessor.is_remote:  # this is no store, whatever it answers to a write
+            raise
         return
     kind = (info.data_type, info.num_channels) == (there.data_type, there.num_channels)
     before = {posixpath.normpath(scale.key): scale for scale in there.scales}

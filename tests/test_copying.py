@@ -30,6 +30,7 @@ from precomputed_fs import (
     CorruptDataError,
     DataAccessError,
     FsspecAccessor,
+    InvalidInfoError,
     NotFoundError,
     Volume,
     __main__,
@@ -648,6 +649,27 @@ def test_one_place_under_two_urls(make_pyramid: Callable[[str], Pyramid], served
     with pytest.raises(ValueError, match="are the same place"):
         copy_pyramid(served.url, folder, overwrite=True)
     assert served.contents() == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_web_console_is_no_copy_in_the_way(tmp_path: Path, overwrite: bool) -> None:
+    """It sends its page whatever it is asked, also to a PUT, and keeps nothing."""
+    volume = make(tmp_path / "a", scales=1)
+    with servers.fault_server(servers.respond(200, b"<!doctype html>")) as server:
+        options: dict[str, Any] = {"storage_options": {"key": "k", "secret": "s"}, "overwrite": overwrite}
+        with pytest.raises(InvalidInfoError, match=r"brain/info\.partial: expected JSON, got HTML"):
+            copy_pyramid(volume, f"s3+{server.url}/bucket/brain", **options)
+        assert {"PUT", "POST", "DELETE"}.isdisjoint(server.log.methods())
+
+
+def test_a_page_that_was_saved_as_info_is_in_the_way_of_a_copy(tmp_path: Path) -> None:
+    volume = make(tmp_path / "a", scales=1)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "info").write_bytes(b"<!doctype html>")
+    with pytest.raises(AlreadyExistsError, match=r"`info` already, but not of a pyramid \(.*HTML.*overwrite=True"):
+        copy_pyramid(volume, tmp_path / "b")
+    copy_pyramid(volume, tmp_path / "b", overwrite=True, gzip=False)
+    np.testing.assert_array_equal(read(tmp_path / "b")[..., 0], voxels_of())
 
 
 def test_a_pyramid_in_the_way(tmp_path: Path) -> None:

@@ -667,6 +667,35 @@ def test_an_info_is_made_such_as_every_reader_accepts(tmp_path: Path) -> None:
     }
 
 
+HTML = b"<!DOCTYPE html><html><title>Console</title></html>"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("source", [voxels(), {"redirect": "memory://elsewhere"}], ids=["array", "info"])
+def test_a_web_console_is_no_pyramid_in_the_way(overwrite: bool, source: Any) -> None:
+    """It sends its page whatever it is asked, also to a PUT, and keeps nothing."""
+    if isinstance(source, dict):
+        source = make("memory://test_volume/console").info
+    options: dict[str, Any] = {"storage_options": {"key": "k", "secret": "s"}, "overwrite": overwrite}
+    if isinstance(source, np.ndarray):
+        options |= {"resolution": (8, 8, 40), "scales": 1}
+    with servers.fault_server(servers.respond(200, HTML)) as server:
+        with pytest.raises(InvalidInfoError, match="/brain/info: expected JSON, got HTML") as caught:
+            create_volume(f"s3+{server.url}/bucket/brain", source, **options)
+        assert "already" not in str(caught.value)
+        assert {"PUT", "POST", "DELETE"}.isdisjoint(server.log.methods())
+
+
+def test_an_info_that_is_none_is_called_so_and_can_be_replaced(tmp_path: Path) -> None:
+    for content in (HTML, b"", b"[]"):
+        (tmp_path / "info").write_bytes(content)
+        with pytest.raises(AlreadyExistsError, match=r"`info` already, but not of a pyramid \(.*overwrite=True"):
+            make(tmp_path, overwrite=False)
+        assert (tmp_path / "info").read_bytes() == content
+    make(tmp_path, overwrite=True)
+    assert np.array_equal(open_volume(tmp_path)[0][...], voxels())
+
+
 # ------------------------------------------------------------------------------------------------------------ redirects
 
 
