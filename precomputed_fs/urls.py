@@ -957,7 +957,7 @@ def convert_file_url_to_pathname(url: str) -> str:
     Parameters
     ----------
     url : str
-        A plain pathname (returned as it is), ``file:///path`` or ``file://localhost/path`` with
+        A plain pathname (returned as it is, also an empty one), ``file:///path`` or ``file://localhost/path`` with
         percent-encoding, each also with ``precomputed://`` in front.
 
     Returns
@@ -989,7 +989,7 @@ def convert_file_url_to_pathname(url: str) -> str:
     try:
         return urllib.parse.unquote(parts.path, errors="strict")
     except UnicodeDecodeError as exc:
-        message = f"{text}: the percent-encoded bytes are not UTF-8"
+        message = f"{text}: the percent-encoded bytes cannot be decoded, as they are not UTF-8"
         raise URLError(message) from exc
 
 
@@ -1002,7 +1002,7 @@ def _strip_precomputed(url: str) -> str:
             f"{_PRECOMPUTED_ADAPTER!r} is"
         )
         raise URLError(message)
-    if not text.strip(":"):
+    if url and not text.strip(":"):  # an empty path is the current directory, as in neuroglancer-scripts
         message = f"{url!r} names no pyramid"
         raise URLError(message)
     return text
@@ -1025,6 +1025,9 @@ def _scheme_of(text: str) -> str | None:
 
 def _link(text: str, options: Options, *, chained: bool) -> Link:
     """Read one part of a chain, taking the options that are nested under its protocol."""
+    if chained and not text:
+        message = "a part of the chain of URLs is empty, and names no pyramid"
+        raise URLError(message)
     if chained and text in SCHEMES and text not in ("file", "local"):
         text += "://"
     scheme = _scheme_of(text)

@@ -55,6 +55,7 @@ class Case(NamedTuple):
 
 OPENED = [
     # plain paths, as they stand: nothing in them is a query, a fragment or percent-encoded
+    Case("", "file", "{here}", "{here}/info"),
     Case("brain", "file", "{here}/brain", "{here}/brain/info"),
     Case("./brain/", "file", "{here}/brain", "{here}/brain/info"),
     Case("a brain/of mine", "file", "{here}/a brain/of mine", "{here}/a brain/of mine/info"),
@@ -265,11 +266,11 @@ def test_a_finished_filesystem_takes_no_options(others: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("", "names no pyramid"),
         ("precomputed://", "names no pyramid"),
         ("|neuroglancer-precomputed:", "names no pyramid"),
         ("::", "names no pyramid"),
         ("zip://lab::", "names no pyramid"),
+        ("zip://lab::::simplecache::all.zip", "names no pyramid"),
         ("nope://bucket/brain", "'nope'"),
         ("s3+ftp://host/bucket/brain", r"'s3\+ftp'"),
         ("precomputed://precomputed://s3://bucket/brain", "'precomputed'"),
@@ -1024,6 +1025,7 @@ def test_nothing_is_sent_for_a_path_that_leaves(path: str, echoed: FsspecAccesso
 # ------------------------------------------------------------------------------------------------------- file pathnames
 
 PATHNAMES = [
+    "",
     "/lab/brain",
     "lab/brain",
     "a brain",
