@@ -195,8 +195,9 @@ class ObjectStore:
             Whether an existing object is an AlreadyExistsError. The store itself decides where the
             protocol has a way to ask it; otherwise the name is checked before the write.
         replacing : str
-            The version that is replaced; any other one there is a DataAccessError. Decided by the
-            store itself on S3, checked before the write on files, not looked at elsewhere.
+            The version that is replaced; any other one there is a DataAccessError. Decided by the store
+            itself on S3, checked before the write on files and where S3 takes no conditions, not looked at
+            elsewhere.
         """
         keywords: Options = {}
         if self.scheme.write_keywords is not None:

@@ -9,6 +9,7 @@ import contextlib
 import http
 import mmap
 import os
+import re
 import threading
 import uuid
 from collections.abc import Callable, Coroutine, Hashable
@@ -29,6 +30,7 @@ _Session = Any  # an aiohttp.ClientSession; aiohttp is imported when it is first
 _FOLDER_TRIES = 3
 _NO_HEAD = frozenset({405, 501})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CONDITION = re.compile("if-(none-)?match", re.IGNORECASE)
 _REPLACED = "another writer has replaced it meanwhile; nothing was written"
 
 
@@ -172,7 +174,7 @@ class _AsyncTransport:
         self._has_own_session = hasattr(fs, "set_session") and hasattr(fs, "get_client")
         self._needs_session = not self._has_own_session and self._proxied
         self._referred = False
-        self._create_is_real: bool | None = None
+        self._takes_conditions: bool | None = None  # None: not known yet; False: it ignores or refuses them
 
     def read(self, path: str, start: int | None, end: int | None) -> Body:
         request = self._request("GET", path)
@@ -197,23 +199,17 @@ class _AsyncTransport:
         return answer.status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or _found(answer)
 
     def write(self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str) -> None:
-        if replacing and self._scheme.replace_keywords is not None:
-            keywords = {**keywords, **self._scheme.replace_keywords(replacing)}
         body = data if isinstance(data, bytes) else data[:]  # no driver sends a mapped file as it is
 
-        def pipe(mode: str) -> None:
-            self._on_loop(self._fs._pipe_file(path, body, mode=mode, **keywords))  # noqa: SLF001
+        def pipe(mode: str, **condition: Any) -> None:  # noqa: ANN401 - as the driver has them
+            self._on_loop(self._fs._pipe_file(path, body, mode=mode, **keywords, **condition))  # noqa: SLF001
 
-        if not create:
-            self._overwrite(pipe, replacing)
-        elif self._create_is_real:
-            self._create(pipe)
+        if create:
+            self._create(path, pipe, may_repeat=isinstance(data, bytes))  # a mapped file is large
+        elif replacing and self._scheme.replace_keywords is not None:
+            self._replace(path, pipe, replacing, self._scheme.replace_keywords(replacing))
         else:
-            if self.exists(path):
-                raise FileExistsError(path)
-            self._create(pipe)
-            if self._create_is_real is None and isinstance(data, bytes):  # a mapped file is large
-                self._create_is_real = self._refuses_second(pipe)
+            pipe("overwrite")
 
     def delete(self, path: str) -> None:
         self._on_loop(self._fs._rm_file(path))  # noqa: SLF001
@@ -235,30 +231,48 @@ class _AsyncTransport:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the session with it
                 asyncio.run_coroutine_threadsafe(session.close(), self._fs.loop)
 
-    def _overwrite(self, pipe: Callable[[str], None], replacing: str) -> None:
-        try:
+    def _create(self, path: str, pipe: Callable[..., None], *, may_repeat: bool) -> None:
+        """Write a new object: by the store's own exclusive write, or by a check before the write."""
+        if self._takes_conditions is None:
+            self._check_absent(path)
+        if not self._conditional(lambda: pipe("create"), FileExistsError(path)):
+            self._check_absent(path)
             pipe("overwrite")
-        except Exception as exc:
-            if replacing and status_of(exc) == http.HTTPStatus.PRECONDITION_FAILED:
-                raise OSError(_REPLACED) from exc
-            raise
+        elif self._takes_conditions is None and may_repeat:
+            self._takes_conditions = self._refuses_second(pipe)
 
-    def _create(self, pipe: Callable[[str], None]) -> None:
+    def _replace(self, path: str, pipe: Callable[..., None], version: str, condition: Options) -> None:
+        """Replace one version of an object: by the store's own condition, or by a check before the write."""
+        if not self._conditional(lambda: pipe("overwrite", **condition), OSError(_REPLACED)):
+            if self.read(path, 0, 1).version != version:
+                raise OSError(_REPLACED)
+            pipe("overwrite")
+
+    def _check_absent(self, path: str) -> None:
+        if self.exists(path):
+            raise FileExistsError(path)
+
+    def _conditional(self, write: Callable[[], None], failure: OSError) -> bool:
+        """Write on a condition; return False, with nothing written, if the store does not take conditions."""
+        if self._takes_conditions is False:
+            return False
         try:
-            pipe("create")
+            write()
         except Exception as exc:
-            if status_of(exc) == http.HTTPStatus.PRECONDITION_FAILED:
-                raise FileExistsError from exc
-            raise
+            if _is_unmet(exc):
+                raise failure from exc
+            if not _refuses_conditions(exc):
+                raise
+            self._takes_conditions = False
+            return False
+        return True
 
-    def _refuses_second(self, pipe: Callable[[str], None]) -> bool | None:
+    def _refuses_second(self, pipe: Callable[..., None]) -> bool | None:
         """Create once more what was just created: some servers ignore that it should fail."""
         try:
-            self._create(pipe)
-        except FileExistsError:
-            return True
-        except Exception:  # noqa: BLE001 - the write itself is done; the next one will tell
-            return None
+            pipe("create")
+        except Exception as exc:  # noqa: BLE001 - the write itself is done; the next one will tell
+            return True if _is_unmet(exc) else None
         return False
 
     def _is_file(self, path: str) -> bool:
@@ -545,6 +559,19 @@ def _found(answer: "Answer") -> bool:
 
 def _status_error(answer: "Answer") -> StatusError:
     return StatusError(answer.status, answer.reason, answer.headers.get("retry-after", ""))
+
+
+def _is_unmet(exc: Exception) -> bool:
+    """Tell whether a store has looked at a write's condition, and refused the write."""
+    return isinstance(exc, FileExistsError) or status_of(exc) == http.HTTPStatus.PRECONDITION_FAILED
+
+
+def _refuses_conditions(exc: Exception) -> bool:
+    """Tell whether a store does not know conditional writes: 501, or a 400 that names the header."""
+    status = status_of(exc)
+    if status != http.HTTPStatus.BAD_REQUEST:
+        return status == http.HTTPStatus.NOT_IMPLEMENTED
+    return any(_CONDITION.search(f"{link} {getattr(link, 'response', '')}") for link in causes(exc))
 
 
 def status_of(exc: BaseException) -> int | None:

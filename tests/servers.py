@@ -756,10 +756,11 @@ class _MotoServer(ThreadedWSGIServer):
 
     daemon_threads = False  # server_close waits for the threads of the connections
 
-    def __init__(self, log: RequestLog, *, honours_if_none_match: bool) -> None:
+    def __init__(self, log: RequestLog, *, honours_if_none_match: bool, refuses_conditions: int) -> None:
         self._connections: set[socket.socket] = set()
         self._log = log
         self._honours_if_none_match = honours_if_none_match
+        self._refuses_conditions = refuses_conditions
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._creating = threading.Lock()
         super().__init__(LOOPBACK, 0, self._answer, _MotoHandler)
@@ -783,12 +784,27 @@ class _MotoServer(ThreadedWSGIServer):
         if _HELPER not in headers:
             path = environ["PATH_INFO"].encode("latin-1").decode()
             self._log.record(environ["REQUEST_METHOD"], path, environ.get("QUERY_STRING", ""), headers.items())
+        condition = next((name for name in ("If-None-Match", "If-Match") if name in headers), None)
+        if self._refuses_conditions and condition and environ["REQUEST_METHOD"] in {"PUT", "POST"}:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            return _refused_condition(self._refuses_conditions, condition, start_response)
         if not self._honours_if_none_match:
             environ.pop("HTTP_IF_NONE_MATCH", None)
         if "HTTP_IF_NONE_MATCH" not in environ:
             return self._moto(environ, start_response)
         with self._creating:  # moto looks and then writes, which is two steps
             return self._moto(environ, start_response)
+
+
+def _refused_condition(status: int, header: str, start_response: Any) -> list[bytes]:
+    """Answer as stores do that know no conditional writes: some by S3's own words, some by their own."""
+    code, told = "InvalidArgument", f"<Message>Unsupported header: {header}</Message>"
+    if status == 501:
+        message = "A header you provided implies functionality that is not implemented"
+        code, told = "NotImplemented", f"<Message>{message}</Message><Header>{header}</Header>"
+    body = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code>{told}</Error>".encode()
+    start_response(f"{status} -", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 class S3Server:
@@ -868,16 +884,18 @@ _running_s3: list[S3Server] = []
 
 
 @contextmanager
-def s3_server(*, honours_if_none_match: bool = True) -> Iterator[S3Server]:
+def s3_server(*, honours_if_none_match: bool = True, refuses_conditions: int = 0) -> Iterator[S3Server]:
     """Serve S3 by moto. The last server to end in a process empties moto's state, which all of them share.
 
     Parameters
     ----------
     honours_if_none_match
         False: the header is taken away before moto sees it, as if the server did not know conditional writes.
+    refuses_conditions
+        501 or 400: what answers every write that has If-None-Match or If-Match.
     """
     log = RequestLog()
-    moto = _MotoServer(log, honours_if_none_match=honours_if_none_match)
+    moto = _MotoServer(log, honours_if_none_match=honours_if_none_match, refuses_conditions=refuses_conditions)
     thread = threading.Thread(target=moto.serve_forever, args=(0.02,), name="test-s3", daemon=True)
     thread.start()
     server = S3Server(f"http://{LOOPBACK}:{moto.server_port}", log)

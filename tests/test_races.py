@@ -13,16 +13,27 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import fsspec
+import numpy as np
 import pytest
 import yarl
 from aiohttp import web
 
-from precomputed_fs import AlreadyExistsError, DataAccessError, FsspecAccessor, NotFoundError
+from precomputed_fs import (
+    AlreadyExistsError,
+    DataAccessError,
+    FsspecAccessor,
+    NotFoundError,
+    copy_pyramid,
+    create_volume,
+    open_volume,
+)
+from precomputed_fs.objects import ObjectStore
 from tests import servers
 
 if TYPE_CHECKING:
@@ -313,20 +324,21 @@ def test_an_object_without_hard_links_is_never_seen_empty(on_local: Pyramid, mon
 # ----------------------------------------------------------------------------------------- servers that do not help
 
 
-@pytest.mark.parametrize("kind", ["s3", "gcs"])
+UNCONDITIONAL: dict[str, Callable[[], Any]] = {
+    "s3, ignored": partial(servers.s3_server, honours_if_none_match=False),
+    "s3, 501": partial(servers.s3_server, refuses_conditions=501),
+    "s3, 400": partial(servers.s3_server, refuses_conditions=400),
+    "gcs, ignored": partial(servers.gcs_server, honours_generation_match=False),
+}
+
+
+@pytest.mark.parametrize("kind", UNCONDITIONAL)
 @pytest.mark.parametrize("is_known", [True, False], ids=["after a create", "at first"])
-def test_a_server_that_ignores_the_condition_still_keeps_what_it_has(
-    tmp_path: Path, kind: str, *, is_known: bool
-) -> None:
+def test_a_server_without_conditions_still_keeps_what_it_has(tmp_path: Path, kind: str, *, is_known: bool) -> None:
     folder = tmp_path.name  # all S3 servers of a process share their buckets
-    started = (
-        servers.s3_server(honours_if_none_match=False)
-        if kind == "s3"
-        else servers.gcs_server(honours_generation_match=False)
-    )
-    with started as server:
+    with UNCONDITIONAL[kind]() as server:
         server.create_bucket(BUCKET)
-        scheme = {"s3": "s3", "gcs": "gs"}[kind]
+        scheme = "gs" if "gcs" in kind else "s3"
         options = server.storage_options
         with FsspecAccessor(f"{scheme}://{BUCKET}/{folder}", storage_options=options, gzip=False) as accessor:
             if is_known:
@@ -344,6 +356,74 @@ def test_a_server_that_ignores_the_condition_still_keeps_what_it_has(
         kept.items()
         >= {f"{folder}/{KEY}/{NAME}": b"old", f"{folder}/mesh/1": b"old", f"{folder}/mesh/2": b"new"}.items()
     )
+
+
+@pytest.fixture(params=[501, 400])
+def unconditional(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[servers.S3Server, str]]:
+    """Return a server that refuses conditional writes, and the URL of a place in it."""
+    with servers.s3_server(refuses_conditions=request.param) as server:
+        server.create_bucket(BUCKET)
+        yield server, f"s3://{BUCKET}/{tmp_path.name}"
+
+
+def test_a_refused_condition_is_not_sent_again(unconditional: tuple[servers.S3Server, str]) -> None:
+    server, url = unconditional
+    with FsspecAccessor(url, storage_options=server.storage_options, gzip=False) as accessor:
+        for i in range(3):
+            accessor.store_chunk(b"x", KEY, (i, i + 1, 0, 1, 0, 1))
+    conditions = [entry.headers.get("If-None-Match") for entry in server.log.entries() if entry.method == "PUT"]
+    assert conditions == ["*", None, None, None]
+
+
+def test_a_pyramid_is_made_and_copied_where_conditions_are_refused(
+    unconditional: tuple[servers.S3Server, str],
+) -> None:
+    server, url = unconditional
+    options: dict[str, Any] = {"storage_options": server.storage_options}
+    voxels = np.arange(4096, dtype=np.uint16).reshape(16, 16, 16)
+    made = create_volume(url, voxels, resolution=(1, 1, 1), chunk_size=(8, 8, 8), scales=1, **options)
+    for i, sharding in enumerate([False, True]):
+        copied = copy_pyramid(made, f"{url}{i}", sharding=sharding, **options)
+        np.testing.assert_array_equal(copied[0][..., 0], voxels)
+    with pytest.raises(AlreadyExistsError):
+        create_volume(url, voxels, resolution=(1, 1, 1), **options)
+
+
+def test_a_shard_is_replaced_only_in_the_version_that_was_read_where_conditions_are_refused(
+    unconditional: tuple[servers.S3Server, str],
+) -> None:
+    server, url = unconditional
+    options: dict[str, Any] = {"storage_options": server.storage_options}
+    whole = {"preshift_bits": 3, "minishard_bits": 0, "shard_bits": 0}
+    sharding = {"@type": "neuroglancer_uint64_sharded_v1", "hash": "identity", **whole}
+    voxels = np.full((16, 8, 8), 5, np.uint8)
+    create_volume(url, voxels, resolution=(1, 1, 1), chunk_size=(8, 8, 8), sharding=sharding, scales=1, **options)
+
+    def store(first: int, body: bytes) -> FsspecAccessor:
+        accessor = FsspecAccessor(url, **options)
+        accessor.store_chunk(body * 512, "1_1_1", (first, first + 8, 0, 8, 0, 8), overwrite=True)
+        return accessor
+
+    one, other = store(0, b"\1"), store(8, b"\2")
+    one.flush()
+    merge = ObjectStore.write
+
+    def write_after_another(self: ObjectStore, *args: Any, **kwargs: Any) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ObjectStore, "write", merge)
+            with store(0, b"\3"):
+                pass
+        merge(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ObjectStore, "write", write_after_another)
+        with pytest.raises(DataAccessError, match="another writer has"):
+            other.flush()
+    other.flush()
+    one.close()
+    other.close()
+    found = open_volume(url, **options)[0][:, 0, 0, 0]
+    np.testing.assert_array_equal(found, np.repeat(np.array([3, 2], np.uint8), 8))
 
 
 HOP_BY_HOP = {"Host", "Content-Length", "Transfer-Encoding", "Connection", "Date", "Server"}
