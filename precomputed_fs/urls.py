@@ -7,6 +7,7 @@ filesystem is our own instance with listing caches off, so that no answer is sta
 import dataclasses
 import errno
 import functools
+import inspect
 import io
 import itertools
 import os
@@ -27,6 +28,7 @@ PRECOMPUTED_PREFIX = "precomputed://"
 _PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
 _CHAIN = "::"
 _LARGEST_PUT = 5 << 30  # bytes that S3 takes in one request
+_LOCAL_NAMES = ("file", "local")
 _ANY_KEY = "any-key"
 _CREDENTIALS_SECONDS = 60.0  # that credentials are used for before they are asked for again, as they may change
 _PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout"})  # settings of a client that ours has, too
@@ -831,7 +833,13 @@ class Location:
                 fs = type(fs)(*fs.storage_args, **{**fs.storage_options, "skip_instance_cache": True})
             return fs, fs._strip_protocol(self.links[0].url)  # noqa: SLF001 - as url_to_fs does
         options = {link.protocol: self._options(link, timeout) for link in self.links}
-        fs, root = fsspec.core.url_to_fs(_CHAIN.join(link.url for link in self.links), **options)
+        if len(self.links) == 1:  # `url_to_fs` would take a `::` in it for a chain
+            (link,) = self.links
+            kind = fsspec.get_filesystem_class(link.protocol)
+            fs = kind(**{**kind._get_kwargs_from_urls(link.url), **options[link.protocol]})  # noqa: SLF001 - as there
+            root = kind._strip_protocol(link.url)  # noqa: SLF001
+        else:
+            fs, root = fsspec.core.url_to_fs(_CHAIN.join(link.url for link in self.links), **options)
         inner = fs
         for link in self.links:
             if inner is not None:
@@ -861,8 +869,8 @@ def resolve(
     ----------
     url : str or path or Location
         A path, any fsspec URL or chain of them, ``s3+http(s)://endpoint/bucket/path``; with
-        ``precomputed://`` in front or ``|neuroglancer-precomputed:`` behind, or with neither. A
-        location is returned as it is.
+        ``precomputed://`` in front or ``|neuroglancer-precomputed:`` behind, or with neither. What
+        is not a string is a local path, whatever characters are in it. A location is returned as it is.
     storage_options : mapping, optional
         As fsspec has them: for one protocol flat, for a chain nested by protocol.
     fs : fsspec.AbstractFileSystem, optional
@@ -873,11 +881,12 @@ def resolve(
     Raises
     ------
     URLError
-        If the scheme is not known or written with one colon, or its driver is not installed.
+        If the scheme is not known or written with one colon, or its driver is not installed; or if
+        something is chained to a URL that takes nothing behind it.
     """
     if isinstance(url, Location):
         return url
-    text = _strip_precomputed(os.fspath(url))
+    text = _strip_precomputed(url) if isinstance(url, str) else _path_of(url)
     options = dict(storage_options or {})
     if fs is not None:
         if options or anon is not None:
@@ -889,8 +898,7 @@ def resolve(
             raise ValueError(message)
         link = Link(protocol, text, _without_secrets(text), dict(fs.storage_options), has_path=True)
         return Location((link,), fs=fs)
-    parts = _split_chain(text)
-    links = [_link(part, options, chained=len(parts) > 1) for part in parts]
+    links = _chain(text, options) if isinstance(url, str) else [_path_link(text, options)]
     # What is nested under a protocol that this URL does not use is for another URL's accessor.
     own = {key: value for key, value in options.items() if not (key in SCHEMES and isinstance(value, Mapping))}
     links[0].options.update(own)
@@ -1008,18 +1016,74 @@ def _strip_precomputed(url: str) -> str:
     return text
 
 
+def _path_of(path: os.PathLike[str]) -> str:
+    """Return what a path that is not a string stands for."""
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        message = f"the path {text!r} is bytes: pass os.fsdecode(path), which is a string"
+        raise TypeError(message)
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", text)
+    if match and _is_protocol(match[1].lower()):
+        message = f"{_without_secrets(text)}: a URL has to be a string; a pathlib.Path has lost one of its slashes"
+        raise URLError(message)
+    return text
+
+
+def _is_protocol(scheme: str) -> bool:
+    import fsspec  # noqa: PLC0415
+
+    return scheme in {*fsspec.available_protocols(), "precomputed", "s3+http", "s3+https"}
+
+
+def _chain(text: str, options: Options) -> list[Link]:
+    """Read a chain of URLs, or a single one."""
+    parts = _split_chain(text)
+    links: list[Link] = []
+    for part in parts:
+        if links and not _takes_target(links[-1].protocol):
+            shown = _CHAIN.join(map(_without_secrets, parts))
+            message = (
+                f"{shown}: nothing can be chained to {links[-1].protocol}:// by '::'; where that is part of a name, "
+                "pass the filesystem as fs=, and the path in it as the URL"
+            )
+            raise URLError(message)
+        links.append(_link(part, options, chained=len(parts) > 1))
+    if len(links) > 1 and any(_CHAIN in link.url for link in links):
+        message = f"{_CHAIN.join(link.display for link in links)}: write addresses in a chain in full, without '::'"
+        raise URLError(message)
+    return links
+
+
 def _split_chain(text: str) -> list[str]:
-    """Split a chain of URLs; not an address such as ``[::1]``, nor a name with two colons in it."""
+    """Split a chain of URLs; not at an address such as ``[::1]``, nor a local path, as nothing is chained to that."""
     if "://" not in text and text.partition(_CHAIN)[0] not in SCHEMES:
         return [text]
-    return re.split(r"::(?!\d*\])", text)
+    first, *others = re.split(r"::(?![0-9A-Fa-f:.]*\])", text)
+    is_path = _scheme_of(first) in (None, *_LOCAL_NAMES) and (first in _LOCAL_NAMES or first not in SCHEMES)
+    if not is_path:
+        return [first, *others]
+    if any("://" in part for part in others):
+        message = f"{_without_secrets(first)}: nothing can be chained to a path by '::'; is this a misspelt protocol?"
+        raise URLError(message)
+    return [text]
+
+
+def _takes_target(protocol: str) -> bool:
+    """Whether a filesystem is in front of another one, such as a cache or an archive."""
+    import fsspec  # noqa: PLC0415
+    from fsspec.implementations.chained import ChainedFileSystem  # noqa: PLC0415
+
+    kind = fsspec.get_filesystem_class(protocol)
+    return issubclass(kind, ChainedFileSystem) or not inspect.signature(kind.__init__).parameters.keys().isdisjoint(
+        ("fo", "target_protocol")
+    )
 
 
 def _scheme_of(text: str) -> str | None:
     """Return the scheme in lower case, or None for a plain path."""
     if os.name == "nt" and re.match(r"[A-Za-z]:[\\/]", text):
         return None
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):(?!:)", text)
     return match[1].lower() if match else None
 
 
@@ -1028,10 +1092,10 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
     if chained and not text:
         message = "a part of the chain of URLs is empty, and names no pyramid"
         raise URLError(message)
-    if chained and text in SCHEMES and text not in ("file", "local"):
+    if chained and text in SCHEMES and text not in _LOCAL_NAMES:
         text += "://"
     scheme = _scheme_of(text)
-    if scheme is None or scheme in ("file", "local"):
+    if scheme is None or scheme in _LOCAL_NAMES:
         return _local_link(text, options)
     if not re.match(r"[^:]+://", text):
         shown = _without_secrets(text)
@@ -1060,7 +1124,14 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
 
 
 def _local_link(text: str, options: Options) -> Link:
-    path = os.path.abspath(convert_file_url_to_pathname(re.sub("^local:", "file:", text)))  # noqa: PTH100
+    url = re.sub("^local:", "file:", text)
+    if at_home := re.match("(?i:file)://(?=~)", url):  # as fsspec has it
+        return _path_link(convert_file_url_to_pathname(f"file:///{url[at_home.end() :]}")[1:], options)
+    return _path_link(convert_file_url_to_pathname(url), options)
+
+
+def _path_link(path: str, options: Options) -> Link:
+    path = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
     return Link("file", f"file://{path}", path, _take_options("file", options), has_path=True)
 
 
@@ -1145,6 +1216,8 @@ def _without_secrets(text: str) -> str:
     if not match:
         return text
     rest = text[match.end() :].partition("?")[0]
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", rest):  # a URL in a URL
+        return match[0] + _without_secrets(rest)
     if match[1].lower() not in _AT_IN_NAMES:
         authority, slash, path = rest.partition("/")
         rest = authority.rpartition("@")[2] + slash + path

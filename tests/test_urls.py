@@ -7,6 +7,7 @@ import functools
 import importlib
 import json
 import os
+import pwd
 import socket
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import fsspec.core
 import neuroglancer_scripts.accessor
+import numpy as np
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
@@ -27,7 +29,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precomputed_fs import DataAccessError, FsspecAccessor, URLError, get_accessor_for_url, urls
+from precomputed_fs import (
+    DataAccessError,
+    FsspecAccessor,
+    URLError,
+    create_volume,
+    get_accessor_for_url,
+    open_volume,
+    urls,
+)
 from precomputed_fs.urls import check_relative_path, convert_file_url_to_pathname, join, resolve
 from tests import servers
 
@@ -35,6 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TIMEOUT = 5.0
+USER = pwd.getpwuid(os.getuid()).pw_name
+USERS_HOME = pwd.getpwuid(os.getuid()).pw_dir
 FALLBACK_SECONDS = 1.5
 AZURE_ACCOUNT = {"account_name": "acc"}
 REFERENCES = {"fo": {"info": "{}", "sub/info": "{}"}}
@@ -44,7 +56,7 @@ REFERENCES = {"fo": {"info": "{}", "sub/info": "{}"}}
 
 
 class Case(NamedTuple):
-    """`root` and `shown` are those that the URL should have; ``{here}`` is the working directory."""
+    """`root` and `shown` are those that the URL should have; ``{here}`` and ``{home}`` are directories."""
 
     url: str | Path
     protocol: str
@@ -65,6 +77,31 @@ OPENED = [
     Case("./s3:b", "file", "{here}/s3:b", "{here}/s3:b/info"),
     Case(Path("a brain"), "file", "{here}/a brain", "{here}/a brain/info"),
     Case(Path("/lab/brain"), "file", "/lab/brain", "/lab/brain/info"),
+    # two colons in a path chain nothing
+    Case("exp1::v2", "file", "{here}/exp1::v2", "{here}/exp1::v2/info"),
+    Case("/lab/exp1::v2", "file", "/lab/exp1::v2", "/lab/exp1::v2/info"),
+    Case("file:///lab/exp1::v2", "file", "/lab/exp1::v2", "/lab/exp1::v2/info"),
+    Case("file::v2", "file", "{here}/file::v2", "{here}/file::v2/info"),
+    Case("precomputed://exp1::v2", "file", "{here}/exp1::v2", "{here}/exp1::v2/info"),
+    Case(Path("exp1::v2"), "file", "{here}/exp1::v2", "{here}/exp1::v2/info"),
+    Case(Path("/lab/exp1::v2"), "file", "/lab/exp1::v2", "/lab/exp1::v2/info"),
+    # a path that is no string is always one, whatever it looks like
+    Case(Path("zip::all.zip"), "file", "{here}/zip::all.zip", "{here}/zip::all.zip/info"),
+    Case(Path("zip:all.zip"), "file", "{here}/zip:all.zip", "{here}/zip:all.zip/info"),
+    Case(Path("brain|zip:"), "file", "{here}/brain|zip:", "{here}/brain|zip:/info"),
+    # home directories
+    Case("~", "file", "{home}", "{home}/info"),
+    Case("~/brain", "file", "{home}/brain", "{home}/brain/info"),
+    Case(f"~{USER}/brain", "file", f"{USERS_HOME}/brain", f"{USERS_HOME}/brain/info"),
+    Case("~nobody::knows/brain", "file", "{here}/~nobody::knows/brain", "{here}/~nobody::knows/brain/info"),
+    Case("./~/brain", "file", "{here}/~/brain", "{here}/~/brain/info"),
+    Case("lab/~", "file", "{here}/lab/~", "{here}/lab/~/info"),
+    Case("file://~/a%20brain", "file", "{home}/a brain", "{home}/a brain/info"),
+    Case("FILE://~", "file", "{home}", "{home}/info"),
+    Case("file:///~/brain", "file", "/~/brain", "/~/brain/info"),
+    Case("precomputed://~/brain", "file", "{home}/brain", "{home}/brain/info"),
+    Case(Path("~/brain"), "file", "{home}/brain", "{home}/brain/info"),
+    Case("simplecache::~/brain", "simplecache", "{home}/brain", "simplecache::{home}/brain/info"),
     Case("precomputed:///lab/brain", "file", "/lab/brain", "/lab/brain/info"),
     # local files, percent-encoded
     Case("file:///lab/brain", "file", "/lab/brain", "/lab/brain/info"),
@@ -104,9 +141,8 @@ OPENED = [
     Case("http://host/a b/é", "http", "http://host/a%20b/%C3%A9", "http://host/a%20b/%C3%A9/info"),
     Case("http://host/a%20b/c+d%2Fe", "http", "http://host/a%20b/c+d%2Fe", "http://host/a%20b/c+d%2Fe/info"),
     Case("http://host/a#!view", "http", "http://host/a", "http://host/a/info"),
-    Case(
-        "http://[0:0:0:0:0:0:0:1]:80/a", "http", "http://[0:0:0:0:0:0:0:1]:80/a", "http://[0:0:0:0:0:0:0:1]:80/a/info"
-    ),
+    Case("http://[::1]:80/a", "http", "http://[::1]:80/a", "http://[::1]:80/a/info"),
+    Case("http://[2001:db8::a]/b", "http", "http://[2001:db8::a]/b", "http://[2001:db8::a]/b/info"),
     # archives, caches, references
     Case("zip://lab/brain::{here}/all.zip", "zip", "lab/brain", "zip://lab/brain/info::{here}/all.zip"),
     Case("zip:///lab/brain/::all.zip", "zip", "lab/brain", "zip:///lab/brain/info::{here}/all.zip"),
@@ -136,12 +172,12 @@ CONNECTING = [
 
 def here(case: Case, folder: Path) -> Case:
     """Fill the working directory in."""
-    url = case.url.replace("{here}", str(folder)) if isinstance(case.url, str) else case.url
-    return case._replace(
-        url=url,
-        root=case.root.replace("{here}", str(folder)),
-        shown=case.shown.replace("{here}", str(folder)),
-    )
+
+    def filled(text: str) -> str:
+        return text.replace("{here}", str(folder)).replace("{home}", str(folder / "home"))
+
+    url = filled(case.url) if isinstance(case.url, str) else case.url
+    return case._replace(url=url, root=filled(case.root), shown=filled(case.shown))
 
 
 def case_id(case: Case) -> str:
@@ -152,6 +188,7 @@ def case_id(case: Case) -> str:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder with an archive."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.writestr("lab/brain/info", "{}")
     return tmp_path
@@ -215,7 +252,8 @@ NAMES = [
     "a[1]*",
     "a%20b",
     "x&y=z",
-    "~",
+    "b~",
+    "exp1::v2",
     "data",
     "zip",
 ]
@@ -237,6 +275,22 @@ def test_a_local_folder_of_any_name_is_read(name: str, form: str, folder: Path) 
     }
     with FsspecAccessor(forms[form]) as accessor:
         assert accessor.fetch_file("info") == name.encode()
+
+
+@pytest.mark.parametrize("form", [str, Path, Path.as_uri], ids=["string", "Path", "file URL"])
+def test_a_path_with_two_colons_does_not_replace_what_stands_before_them(
+    form: Callable[[Path], str | Path], folder: Path
+) -> None:
+    create_volume(folder / "exp1", np.full((4, 4, 4), 1, np.uint8), resolution=(1, 1, 1))
+    create_volume(form(folder / "exp1::v2"), np.full((4, 4, 4), 2, np.uint8), resolution=(1, 1, 1), overwrite=True)
+    assert [open_volume(folder / name)[0][0, 0, 0, 0] for name in ("exp1", "exp1::v2")] == [1, 2]
+
+
+def test_what_a_url_says_gives_way_to_an_option() -> None:
+    fs, _ = resolve("az://c@acc.blob.core.windows.net/p", storage_options={"account_name": "other", "anon": True}).open(
+        TIMEOUT
+    )
+    assert fs.account_name == "other"
 
 
 @pytest.mark.parametrize("name", [*sorted(urls.SCHEMES), "memory", "dir", "ftp", "hf", "precomputed"])
@@ -293,12 +347,36 @@ def test_a_finished_filesystem_takes_no_options(others: dict[str, Any]) -> None:
         ("s3+https:///bucket/brain", "endpoint/bucket"),
         ("/lab/all.zip|zip:brain/|neuroglancer-precomputed:", "'zip'"),
         ("gs://bucket/info.gz|gzip:", "'gzip'"),
+        ("s3://lab/a::b/v", "nothing can be chained to s3://"),
+        ("s3::lab/a", "no bucket"),
+        ("gs://lab/a::s3:b", "nothing can be chained to gs://"),
+        ("http://host/a::b", "nothing can be chained to http://"),
+        ("https://host/a?sig=x::y", "nothing can be chained to https://"),
+        ("memory://a::b", "nothing can be chained to memory://"),
+        ("simplecache::s3://lab/a::b/v", "nothing can be chained to s3://"),
+        ("zip://lab::/data/exp1::v2/all.zip", "nothing can be chained to file://"),
+        ("simplecache::http://[::1]/brain", "in full"),
+        ("simplecach::s3://lab/brain", "misspelt"),
+        ("exp1::s3://lab/brain", "nothing can be chained to a path"),
     ],
 )
 def test_what_cannot_be_opened_is_an_url_error(url: str, said: str) -> None:
     for make in (resolve, FsspecAccessor, get_accessor_for_url):
         with pytest.raises(URLError, match=said):
             make(url)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/brain", "precomputed://gs://b/p", "file:///lab", "S3://b", "zip://a"])
+def test_a_path_that_was_a_url_is_an_url_error(url: str) -> None:
+    with pytest.raises(URLError, match="lost one of its slashes"):
+        FsspecAccessor(Path(url))
+
+
+def test_a_path_of_bytes_says_what_to_pass(folder: Path) -> None:
+    entries = [entry for entry in os.scandir(os.fsencode(folder)) if entry.name == b"all.zip"]
+    for path in (os.fsencode(folder), entries[0]):
+        with pytest.raises(TypeError, match=r"os\.fsdecode"):
+            FsspecAccessor(path)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -313,6 +391,9 @@ def test_what_cannot_be_opened_is_an_url_error(url: str, said: str) -> None:
         "s3+https://user:hunter2pass@host?sig=hunter2sig",
         "file://user:hunter2pass@otherhost/a?sig=hunter2sig",
         "zip://a::nope://user:hunter2pass@host/a.zip?sig=hunter2sig",
+        "http://user:hunter2pass@host/a?sig=hunter2sig::b",
+        "http://user:hunter2pass@host/a::http://user:hunter2pass@host/b?sig=hunter2sig",
+        "nope://http://user:hunter2pass@host/a?sig=hunter2sig",
     ],
 )
 def test_an_url_error_shows_no_secret(url: str) -> None:
