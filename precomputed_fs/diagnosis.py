@@ -217,9 +217,9 @@ class _Examination:
 
         volume = Volume(self.accessor, Info.parse(self.seen.text))
         try:
-            for scale, opened in zip(self.seen.scales, volume, strict=True):
+            for scale in self.seen.scales:
                 if not self.is_over:
-                    self._looks_at(scale, opened)
+                    self._looks_at(scale, Scale(volume, scale.index))
         finally:
             volume.close()
 

@@ -10,6 +10,7 @@ this is imported where an `info` is first read in full, and not with the package
 import dataclasses
 import functools
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -403,7 +404,17 @@ class Info(_Object):
     """Values of a voxel."""
 
     scales: Annotated[tuple[ScaleInfo, ...], BeforeValidator(functools.partial(_read_list, most=MAX_SCALES))]
-    """The scales; usually the finest first."""
+    """The scales, in the order that `info` lists them in; see `finest_first`."""
+
+    @property
+    def finest_first(self) -> list[int]:
+        """Indices into `scales`, sorted by the volume of a voxel.
+
+        The specification wants scales listed so, and some files do not comply. Neuroglancer's pull request 1086 sorts
+        them by this measure; its releases, like tensorstore and cloud-volume, take them as they are listed.
+        """
+        # as floats: integers may be too large to be multiplied by floats
+        return sorted(range(len(self.scales)), key=lambda i: math.prod(map(float, self.scales[i].resolution)))
 
     @classmethod
     def parse(cls, given: bytes | str | Mapping[str, Any], where: str = "info") -> Self:

@@ -660,7 +660,7 @@ RULES: tuple[Rule, ...] = (
         "segments are no float32", 'call it "type": "image"', f"{_SPECIFICATION}, data_type",
     ),
     _rule(
-        "resolution-order", "warning", READERS, "pyramid", _resolution_falls,
+        "resolution-order", "warning", _OTHERS, "pyramid", _resolution_falls,
         "scales are not ordered from fine to coarse: {}", "sort them by resolution", f"{_SPECIFICATION}, resolution",
     ),
     # ------------------------------------------------------------------------------------------- a scale, by its info

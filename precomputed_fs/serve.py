@@ -289,14 +289,14 @@ class _Pyramid:
         self._accessor = volume.accessor
         self._scales: dict[str, _ShownScale] = {}
         shown = [_ShownScale.of(scale) for scale in volume]
-        keys = self._name(volume.info, shown)
-        self.info = _shown_info(volume.info, keys, shown).to_json()
+        keys = self._name(volume, shown)
+        self.info = _shown_info(volume, keys, shown).to_json()
 
-    def _name(self, info: "Info", shown: Sequence[_ShownScale]) -> list[str]:
+    def _name(self, volume: Volume, shown: Sequence[_ShownScale]) -> list[str]:
         """Give each scale a key: its own, unless that leads elsewhere or means something in a URL."""
         keys = []
-        taken = {scale.key for scale in info.scales}
-        for i, (given, scale) in enumerate(zip(info.scales, shown, strict=True)):
+        taken = {scale.key for scale in volume}
+        for i, (given, scale) in enumerate(zip(volume, shown, strict=True)):
             key = given.key.removesuffix("/")
             if not all(map(_PLAIN_SEGMENT.fullmatch, key.split("/"))):
                 key = next(name for n in itertools.count() if (name := f"scale{i}.{n}") not in taken)
@@ -339,20 +339,20 @@ def _inside(path: str) -> str:
         raise NotFoundError(str(exc)) from exc
 
 
-def _shown_info(info: "Info", keys: Sequence[str], shown: Sequence[_ShownScale]) -> "Info":
-    """Rewrite an `info` to what is shown; what is unknown stays."""
-    given = info.to_dict()
+def _shown_info(volume: Volume, keys: Sequence[str], shown: Sequence[_ShownScale]) -> "Info":
+    """Rewrite an `info` to what is shown, the finest scale first; what is unknown stays."""
+    info = volume.info
     own = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}
     scales = []
-    for before, key, scale in zip(given["scales"], keys, shown, strict=True):
+    for before, key, scale in zip(volume, keys, shown, strict=True):
         dropped = {"sharding"} | (own if scale.shown != scale.stored else set())
-        kept = {name: value for name, value in before.items() if name not in dropped}
+        kept = {name: value for name, value in before.info.to_dict().items() if name not in dropped}
         scales.append({**kept, "key": key, "encoding": scale.shown.encoding})
     from precomputed_fs.models import Info  # noqa: PLC0415 - where it is needed
 
     return Info.parse(
         {
-            **given,
+            **info.to_dict(),
             "@type": "neuroglancer_multiscale_volume",
             "type": info.type if info.type in ("image", "segmentation") else "image",
             "data_type": _client_type(info),

@@ -317,6 +317,7 @@ class Volume:
     info : Info
         What `info` says: ``vol.info.num_channels`` or ``vol.info["num_channels"]``.
     scales : tuple of Scale
+        Sorted, in whatever order `info` lists them; hidden ones included.
     """
 
     def __init__(
@@ -331,7 +332,7 @@ class Volume:
         self.info = info
         self.missing = _checked_missing(missing)
         self.progress = progress
-        self.scales = tuple(Scale(self, index) for index in range(len(info.scales)))
+        self.scales = tuple(Scale(self, index) for index in info.finest_first)
         self._flushes = True
         self._places: dict[str, tuple[FsspecAccessor, str]] = {}
 

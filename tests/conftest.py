@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import json
 import os
 import signal
 import tempfile
@@ -18,11 +19,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 import hypothesis
+import numpy as np
 import pytest
 from botocore.loaders import JSONFileLoader
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from precomputed_fs import FsspecAccessor
+from precomputed_fs import FsspecAccessor, create_volume
 from tests import servers
 
 if TYPE_CHECKING:
@@ -381,6 +383,18 @@ def _in_bucket(protocol: str, unique: str, server: Any) -> Pyramid:
         keeps_headers=True,
         server=server,
     )
+
+
+@pytest.fixture
+def coarsest_first(tmp_path: Path) -> Path:
+    """Make a pyramid of scales that `info` lists in the wrong order: "16_16_16", "8_8_8", "4_4_4"."""
+    folder = tmp_path / "coarsest first"
+    array = np.arange(32 * 24 * 16, dtype=np.uint32).reshape(32, 24, 16)
+    create_volume(folder, array, resolution=(4, 4, 4), chunk_size=(16, 16, 16), scales=3, type="image")
+    info = json.loads((folder / "info").read_text())
+    info["scales"].reverse()
+    (folder / "info").write_text(json.dumps(info))
+    return folder
 
 
 @pytest.fixture(params=WRITABLE)

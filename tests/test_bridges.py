@@ -879,6 +879,13 @@ def test_a_tree_has_a_group_for_each_scale(engine: Callable[..., xarray.Dataset]
     assert [*groups["8_8_40" if "8_8_40" in groups else "/8_8_40"].coords] == ["y", "z"]
 
 
+def test_a_group_s_number_counts_from_the_finest(coarsest_first: Path) -> None:
+    groups = [xarray.open_dataset(coarsest_first, engine=PrecomputedBackend, group=i) for i in (None, 0, 2)]
+    assert [group.sizes["x"] for group in groups] == [32, 32, 8]
+    tree = xarray.open_datatree(coarsest_first, engine=PrecomputedBackend)
+    assert [*tree.children] == ["4_4_4", "8_8_8", "16_16_16"]
+
+
 def test_keys_that_are_paths(url: str) -> None:
     scale = {"size": [4, 4, 4], "chunk_sizes": [[4, 4, 4]], "resolution": [1, 1, 1], "encoding": "raw"}
     info = {"type": "image", "data_type": "uint8", "num_channels": 1}

@@ -517,6 +517,14 @@ def test_some_scales(tmp_path: Path, scales: list[Any], keys: list[str]) -> None
         np.testing.assert_array_equal(scale[...], volume[scale.key][...])
 
 
+@pytest.mark.parametrize(("scales", "keys"), [(None, ["4_4_4", "8_8_8", "16_16_16"]), ([0, 2], ["4_4_4", "16_16_16"])])
+def test_scales_in_another_order_are_sorted(coarsest_first: Path, tmp_path: Path, scales: Any, keys: list[str]) -> None:
+    copied = copy_pyramid(coarsest_first, tmp_path / "b", scales=scales)
+    assert [scale.key for scale in copied.info.scales] == keys
+    for scale in copied:
+        np.testing.assert_array_equal(scale[...], open_volume(coarsest_first)[scale.key][...])
+
+
 @pytest.mark.parametrize("scales", [[], ["1_1_1"], [7], KEY])
 def test_scales_that_there_are_not(tmp_path: Path, scales: Any) -> None:
     with pytest.raises(ValueError, match="scales"):

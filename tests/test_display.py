@@ -220,6 +220,14 @@ def test_an_axis_that_is_never_finer_does_not_ask_for_a_finer_scale(tmp_path: Pa
     assert asked(served) == {"16_16_64"}
 
 
+def test_a_picture_does_not_depend_on_the_order_of_scales(coarsest_first: Path) -> None:
+    volume = open_volume(coarsest_first)
+    assert volume.show(z=8, size=None) == volume["4_4_4"].show(z=8, size=None)
+    assert pixels(volume.show(z=8, size=8)).shape == (6, 8)
+    keys = [row.split("<td>")[1].split("<")[0] for row in volume._repr_html_().split("<tr>")[2:5]]
+    assert keys == ["4_4_4", "8_8_8", "16_16_16"]
+
+
 def test_hidden_scales_are_not_shown() -> None:
     info = make(voxels((64, 64, 64))).info.to_dict()
     info["scales"][1]["hidden"] = True

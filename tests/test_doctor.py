@@ -69,7 +69,8 @@ assert SAMPLES >= 8, "all chunks are looked at, so that the verdict is on the sa
 def read_with_ours(url: str, index: int) -> Array:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that nothing is there
-        return np.asarray(open_volume(url)[index][...])
+        volume = open_volume(url)
+        return np.asarray(volume[volume.info.scales[index].key][...])  # the others count as `info` does
 
 
 def read_with_tensorstore(url: str, index: int) -> Array:
@@ -684,6 +685,16 @@ def test_a_key_that_leaves_the_host(tmp_path: Path) -> None:
         report = doctor(f"{served.url}/pyramid")
     assert "scale-wrong" in ids(report)
     assert [verdict.ok for verdict in report.verdicts.values()] == [False, None, None, None, None], "nothing was read"
+
+
+def test_only_other_readers_need_the_finest_scale_first(coarsest_first: Path) -> None:
+    report = doctor(coarsest_first)
+    concerned = {
+        name for name, verdict in report.verdicts.items() for f in verdict.findings if f.rule.id == "resolution-order"
+    }
+    assert concerned == {*READERS} - {"precomputed_fs"}
+    assert report.scales == ("16_16_16", "8_8_8", "4_4_4"), "as other readers count them"
+    assert report["precomputed_fs"].ok
 
 
 def test_a_library_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,17 @@ def test_info_prints_a_table(pyramid: str) -> None:
     )
 
 
+def test_scales_are_listed_shown_and_copied_from_the_finest(coarsest_first: Path, tmp_path: Path) -> None:
+    keys = ["4_4_4", "8_8_8", "16_16_16"]
+    assert output("ls", coarsest_first).split() == keys
+    assert [line.split()[0] for line in output("info", coarsest_first).splitlines()[3:]] == keys
+    assert [scale["key"] for scale in json.loads(output("info", coarsest_first, "--json"))["scales"]] == keys
+    output("slice", coarsest_first, "--z", 8, "--size", "full", "--out", tmp_path / "slice.png")
+    assert pixels((tmp_path / "slice.png").read_bytes()).shape == (24, 32)
+    output("copy", coarsest_first, tmp_path / "b", "--scale", keys[2], "--scale", keys[0])
+    assert [scale["key"] for scale in json.loads((tmp_path / "b/info").read_text())["scales"]] == [keys[0], keys[2]]
+
+
 def test_info_as_json(pyramid: str) -> None:
     printed = json.loads(output("info", pyramid, "--json"))
     volume = open_volume(pyramid)

@@ -174,6 +174,18 @@ def test_the_info_says_what_is_served(run: Callable[..., Server], tmp_path: Path
     assert shown == {**given, "type": "image", "@type": "neuroglancer_multiscale_volume"}
 
 
+def test_the_client_is_given_the_finest_scale_first(run: Callable[..., Server], coarsest_first: Path) -> None:
+    server = run(coarsest_first)
+    scales = json.loads(ask(f"{server.url}/info").body)["scales"]
+    assert [(scale["key"], scale["size"], scale["resolution"]) for scale in scales] == [
+        ("4_4_4", [32, 24, 16], [4, 4, 4]), ("8_8_8", [16, 12, 8], [8, 8, 8]), ("16_16_16", [8, 6, 4], [16, 16, 16]),
+    ]  # fmt: skip
+    name = "8_8_8/0-16_0-12_0-8"
+    assert ask(f"{server.url}/{name}").body == open_volume(coarsest_first).accessor.fetch_chunk(
+        "8_8_8", (0, 16, 0, 12, 0, 8)
+    )
+
+
 def test_an_info_without_a_type_or_of_an_unknown_one_is_an_image(run: Callable[..., Server], tmp_path: Path) -> None:
     for i, given in enumerate(({}, {"type": "labels"})):
         info = {**raw_info(), **given}

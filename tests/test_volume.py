@@ -83,6 +83,42 @@ def test_a_volume_is_a_sequence_of_scales() -> None:
         volume.at_resolution((4, 4, 40))
 
 
+COARSEST_FIRST = ["32_32_40", "16_16_40", "8_8_40"]
+
+
+def test_scales_are_sorted_and_info_keeps_its_order(tmp_path: Path) -> None:
+    made = make(tmp_path / "a", scales=3)
+    info = {**made.info.to_dict(), "scales": made.info["scales"][::-1]}
+    created = create_volume(tmp_path / "b", info)
+    for volume in (created, open_volume(tmp_path / "b"), pickle.loads(pickle.dumps(created))):
+        assert [scale.key for scale in volume] == COARSEST_FIRST[::-1]
+        assert [scale.key for scale in volume.info.scales] == COARSEST_FIRST
+        assert volume.at_resolution((8, 8, 40)) is volume[0] is volume["8_8_40"]
+    assert [scale["key"] for scale in json.loads((tmp_path / "b/info").read_text())["scales"]] == COARSEST_FIRST
+    created[0][...] = voxels()
+    created.downsample()
+    for finest_first, coarsest_first in zip(made, open_volume(tmp_path / "b"), strict=True):
+        assert np.array_equal(finest_first[...], coarsest_first[...])
+
+
+@pytest.mark.parametrize(
+    ("resolutions", "expected"),
+    [
+        ([[4, 4, 40], [8, 8, 8], [4, 4, 4]], [2, 1, 0]),  # by the volume of a voxel
+        ([[2, 2, 2], [1, 2, 4], [1, 1, 1], [4, 2, 1]], [2, 0, 1, 3]),  # as listed, where that is the same
+        ([[1.7e308, 2e300, 3], [10**308, 10**308, 10**308], [0.5, 10**308, 1], [1, 1, 1]], [3, 2, 0, 1]),
+    ],
+)  # fmt: skip
+def test_scales_are_sorted_by_the_volume_of_a_voxel(resolutions: list[list[float]], expected: list[int]) -> None:
+    scales = [
+        {"key": str(i), "size": [1, 1, 1], "resolution": step, "chunk_sizes": [[1, 1, 1]], "encoding": "raw"}
+        for i, step in enumerate(resolutions)
+    ]
+    info = {"type": "image", "data_type": "uint8", "num_channels": 1, "scales": scales}
+    volume = create_volume("memory://test_volume/sorted", info, overwrite=True)
+    assert [int(scale.key) for scale in volume] == expected
+
+
 def test_what_a_scale_says_of_itself(scale: Scale) -> None:
     assert (scale.shape, scale.ndim, scale.dtype.name, len(scale)) == ((*SIZE, 2), 4, "uint16", SIZE[0])
     assert (scale.voxel_offset, scale.chunk_size, scale.resolution) == (OFFSET, CHUNK, (8, 8, 40))
