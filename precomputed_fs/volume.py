@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -55,6 +55,7 @@ _PATIENCE = 2.0  # seconds, after which progress is shown
 _PLAIN_TYPES = (bool, int, float)
 _UNITS = ((1e6, "mm"), (1e3, "µm"))  # nanometres
 _LONGEST_LINE = 1000  # characters
+_VOXELS_OF_SCALES = "vol[0][x0:x1, y0:y1, z0:z1] are voxels of the finest one"
 _PICTURE_PIXELS = 512  # of a picture's longer side, unless told otherwise
 
 Index = Any
@@ -373,6 +374,27 @@ class Volume:
         except IndexError:
             message = f"no scale {which}; there are {len(self)}"
             raise IndexError(message) from None
+        except TypeError:
+            message = f"expected the number or the key of a scale, got {which!r}: {_VOXELS_OF_SCALES}"
+            raise TypeError(message) from None
+
+    def __setitem__(self, index: object, value: object) -> NoReturn:
+        message = f"a volume cannot be written to, but its scales can: {_VOXELS_OF_SCALES}"
+        raise TypeError(message)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NoReturn:
+        # without this, NumPy would read all scales as a sequence of arrays
+        message = "a volume is no array, but its scales are: np.asarray(vol[0]) reads the finest one"
+        raise TypeError(message)
+
+    if not TYPE_CHECKING:  # for type checkers, there are no other attributes than these
+
+        def __getattr__(self, name: str) -> NoReturn:
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            for kind, shown in ((ScaleArray, "vol[0].array"), (Scale, "vol[0]")):
+                if hasattr(kind, name) and not name.startswith("_"):
+                    message = f"each scale has its own {name}: {shown}.{name} is that of the finest one"
+            raise AttributeError(message, name=name, obj=self)
 
     def at_resolution(self, resolution: Sequence[float]) -> "Scale":
         """Return the scale of a voxel size, in nanometres, xyz.

@@ -119,6 +119,42 @@ def test_scales_are_sorted_by_the_volume_of_a_voxel(resolutions: list[list[float
     assert [int(scale.key) for scale in volume] == expected
 
 
+@pytest.mark.parametrize("scales", [1, 3])
+def test_a_volume_is_no_array(tmp_path: Path, scales: int) -> None:
+    make(tmp_path, scales=scales)
+    with servers.http_server(tmp_path) as server:
+        volume: Any = open_volume(server.url)
+        for use in (
+            np.asarray,
+            np.shape,
+            np.mean,
+            lambda volume: np.array(volume, dtype=np.uint8),
+            lambda volume: create_volume("memory://test_volume/none", volume, resolution=(1, 1, 1)),
+        ):
+            with pytest.raises(TypeError, match=r"np\.asarray\(vol\[0\]\)"):
+                use(volume)
+        for index in (np.s_[10:20, 10:20, 5], np.s_[:], ..., (0, 0, 0), Box((0, 0, 0), (1, 1, 1)), 1.5, None):
+            with pytest.raises(TypeError, match=r"vol\[0\]\[x0:x1, y0:y1, z0:z1\]"):
+                volume[index]
+            with pytest.raises(TypeError, match=r"vol\[0\]\[x0:x1, y0:y1, z0:z1\]"):
+                volume[index] = 1
+        assert requests(server) == [("GET", "/info")]
+
+
+def test_what_a_volume_has_not_its_scales_have(scale: Scale) -> None:
+    volume: Any = scale.volume
+    of_scale = {name for name in dir(scale) if not name.startswith("_")} - {*dir(volume), "volume"}
+    assert {"shape", "ndim", "chunk_size", "voxel_offset", "bounds", "read", "write", "array", "to_dask"} <= of_scale
+    for name in of_scale:
+        with pytest.raises(AttributeError, match=rf"vol\[0\]\.{name} "):
+            getattr(volume, name)
+    with pytest.raises(AttributeError, match=r"vol\[0\]\.array\.nbytes"):
+        _ = volume.nbytes
+    with pytest.raises(AttributeError, match="'Volume' object has no attribute 'shap'"):
+        _ = volume.shap
+    assert not hasattr(volume, "__array_interface__")
+
+
 def test_what_a_scale_says_of_itself(scale: Scale) -> None:
     assert (scale.shape, scale.ndim, scale.dtype.name, len(scale)) == ((*SIZE, 2), 4, "uint16", SIZE[0])
     assert (scale.voxel_offset, scale.chunk_size, scale.resolution) == (OFFSET, CHUNK, (8, 8, 40))
