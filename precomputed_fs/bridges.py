@@ -38,6 +38,7 @@ VARIABLE = "voxels"
 
 _AXES = "xyz"
 _MOST_CELLS = 1 << 21  # along an axis, that blocks are grouped in: 63 bits number them
+_MOST_BLOCKS = 1 << 20  # along an axis, each of which dask keeps the length of (some 150 bytes)
 _MOST_LABELS = 1 << 24  # of an axis, that coordinates are kept for in memory (128 MiB)
 _SCALES_IN_PROCESS = 64
 
@@ -263,6 +264,15 @@ def _axis_lengths(scale: Scale, axis: int, wanted: Any, default: int) -> tuple[i
         if length < 1:
             message = f"chunks: {_AXES[axis]}: expected a positive number of voxels, or -1 for all, got {wanted!r}"
             raise ValueError(message)
+        count = -(-size // length)
+        if count > _MOST_BLOCKS:
+            name, least = _AXES[axis], listable_length(size, chunk)
+            message = (
+                f"{scale.volume.url}: scale {scale.key} would have {count:,} blocks of {length} voxels along {name}, "
+                f"and dask lists them all: pass longer ones, such as chunks={{{name!r}: {least}}}, or read a part by "
+                "scale[...]"
+            )
+            raise ValueError(message)
         lengths = tuple(_pieces(0, size, length))
     cut = next((at for at in itertools.accumulate(lengths[:-1]) if at % chunk), None)
     if cut is not None:
@@ -273,6 +283,11 @@ def _axis_lengths(scale: Scale, axis: int, wanted: Any, default: int) -> tuple[i
         )
         raise ValueError(message)
     return lengths
+
+
+def listable_length(size: int, chunk: int) -> int:
+    """Return the length of the shortest blocks of whole chunks that are not too many to be listed."""
+    return chunk * max(1, -(-size // (chunk * _MOST_BLOCKS)))
 
 
 def _voxels(wanted: Any, axis: int) -> int:  # noqa: ANN401

@@ -657,7 +657,7 @@ class _Part:
         (x0, y0, z0), (nx, ny, _) = self.box.start, self.box.shape
         if self.scattered is None:
             xs, ys, zs = map(range, self.box.start, self.box.stop)
-            yield from itertools.product(xs, ys, zs)
+            yield from ((x, y, z) for x in xs for y in ys for z in zs)
             return
         for i in self.scattered:
             yield x0 + i % nx, y0 + i // nx % ny, z0 + i // nx // ny
@@ -668,7 +668,8 @@ class _Part:
             for x, y, z in self.cells():
                 yield _Part(Box((x, y, z), (x + 1, y + 1, z + 1)))
             return
-        for x, y, z in itertools.product(*map(range, self.box.start, self.box.stop, shape)):
+        xs, ys, zs = map(range, self.box.start, self.box.stop, shape)
+        for x, y, z in ((x, y, z) for x in xs for y in ys for z in zs):
             block = Box((x, y, z), (x + shape[0], y + shape[1], z + shape[2]))
             yield _Part(block & self.box)
 
@@ -979,8 +980,8 @@ def _scattered_parts(grid: ChunkGrid, sharding: Sharding) -> Iterator[_Part]:
     xs, ys, zs = map(range, grid.shape)
     for first in range(0, shards, step):
         found: dict[int, array[int]] = {}
-        for i, (z, y, x) in enumerate(itertools.product(zs, ys, xs)):
-            shard = _shard(grid, sharding, (x, y, z))
+        for i, cell in enumerate((x, y, z) for z in zs for y in ys for x in xs):
+            shard = _shard(grid, sharding, cell)
             if first <= shard < first + step:
                 found.setdefault(shard, array("Q")).append(i)
         for shard in sorted(found):

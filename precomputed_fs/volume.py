@@ -49,6 +49,7 @@ _BYTES_OF_SHARDS = 256 << 20  # decoded, of chunks that wait for their shards in
 _CAREFUL_CHUNKS = 1024  # that are collected before they are read, merged and written
 _BLOCK_BYTES = 32 << 20  # of a scale, that the next lower one is computed from at once
 _LABEL_BYTES = 4  # of integers that are rather labels than measured
+_MOST_SPANS = 1 << 16  # of chunks along an axis, for which it is remembered where they are in an array
 _MOST_REDIRECTS = 10
 _MISSING = ("zeros", "raise")
 _PATIENCE = 2.0  # seconds, after which progress is shown
@@ -156,7 +157,8 @@ def create_volume(
     sharding : bool or mapping
         True to shard as `propose_sharding` says; or what each scale's ``sharding`` is to be.
     scales : int, optional
-        How many there will be; by default as many as it takes until one chunk holds all voxels.
+        How many there will be; by default as many as it takes until one chunk holds all voxels, as far as
+        halving gets there: a box on both sides of 0 keeps a voxel on either side.
     downsampling : {"average", "mode", "stride"}, optional
         How a lower scale is made of the one before; by default the average of images, the most
         frequent label of segmentations.
@@ -578,8 +580,9 @@ class Volume:
             blocks = _blocks(coarser, factors)
             shows = self.progress if progress is None else progress
             with Progress(f"downsampling to {coarser.key}", math.prod(blocks.shape), shows, unit="block") as bar:
-                for z, y, x in itertools.product(*map(range, reversed(blocks.shape))):
-                    box = Box.of(blocks.chunk((x, y, z)))
+                xs, ys, zs = map(range, blocks.shape)
+                for cell in ((x, y, z) for z in zs for y in ys for x in xs):
+                    box = Box.of(blocks.chunk(cell))
                     voxels = downsample(_block_of(finer, box, factors), factors, method)
                     coarser.write(box, voxels, skip_empty=skip_empty, progress=False, flush=False)
                     bar.relative_update(1)
@@ -892,7 +895,7 @@ class Scale:
         ImportError
             If dask is not installed, which the extra "dask" brings.
         ValueError
-            If blocks would cut through chunks.
+            If blocks would cut through chunks, or there would be more than 2**20 along an axis.
 
         Notes
         -----
@@ -1162,7 +1165,7 @@ class Scale:
         for coords in wanted:
             out_of, _ = overlaps(coords)
             given = piece((*out_of, slice(None)))
-            if self._is_whole(given, coords) and not (skip_empty and not given.any()):
+            if self._is_whole(given, coords) and not (skip_empty and _is_empty(given)):
                 yield coords, given
                 continue
             put_off[coords] = given
@@ -1187,7 +1190,7 @@ class Scale:
         overlaps = _overlaps_with(selection.ranges)
         for coords, there in accessor.fetch_chunks(key, pieces, decode=decode, in_flight=self._in_flight):
             given = pieces[coords]
-            if there is None and skip_empty and not given.any():
+            if there is None and skip_empty and _is_empty(given):
                 continue
             if self._is_whole(given, coords):
                 yield coords, given
@@ -1222,12 +1225,10 @@ class Scale:
         sharding, block = self.info.sharding, self.grid.shape
         if sharding is not None and sharding.hash == "identity":
             block = morton_block(block, sharding.preshift_bits + sharding.minishard_bits)
-        grouped = []
-        for cells, length in zip(self._cells(ranges), block, strict=True):
-            groups = itertools.groupby(cells, functools.partial(_block_index, length))
-            grouped.append([list(group) for _, group in groups])
-        for zs, ys, xs in itertools.product(*reversed(grouped)):
-            chunks = (self.grid.chunk((x, y, z)) for z, y, x in itertools.product(zs, ys, xs))
+        along_x, along_y, along_z = zip(self._cells(ranges), block, strict=True)
+        groups = ((x, y, z) for z in _runs(*along_z) for y in _runs(*along_y) for x in _runs(*along_x))
+        for xs, ys, zs in groups:
+            chunks = (self.grid.chunk((x, y, z)) for z in zs for y in ys for x in xs)
             yield chunks, len(xs) * len(ys) * len(zs)
 
     def _touched(self, ranges: tuple[range, range, range]) -> tuple[Iterator[ChunkCoords], int]:
@@ -1429,8 +1430,14 @@ def _within(voxels: range, low: int, high: int) -> tuple[int, int]:
     return max(0, -((voxels.start - low) // voxels.step)), min(len(voxels), -((voxels.start - high) // voxels.step))
 
 
-def _block_index(length: int, cell: int) -> int:
-    return cell // length
+def _runs(cells: Collection[int], length: int) -> Iterator[range]:
+    """Cut cells that follow one another at each multiple of a length."""
+    first = next(iter(cells), 0)
+    last = first + len(cells)
+    while first < last:
+        stop = min(first - first % length + length, last)
+        yield range(first, stop)
+        first = stop
 
 
 _Slices = tuple[slice, slice, slice]
@@ -1438,7 +1445,9 @@ _Slices = tuple[slice, slice, slice]
 
 def _overlaps_with(ranges: tuple[range, range, range]) -> "Callable[[ChunkCoords], tuple[_Slices, _Slices]]":
     """Return what tells where the voxels of a chunk are in an array of the ranges' shape, and in the chunk."""
-    along_x, along_y, along_z = (functools.cache(functools.partial(_overlap, voxels)) for voxels in ranges)
+    along_x, along_y, along_z = (
+        functools.lru_cache(_MOST_SPANS)(functools.partial(_overlap, voxels)) for voxels in ranges
+    )
 
     def overlaps(coords: ChunkCoords) -> tuple[_Slices, _Slices]:
         x0, x1, y0, y1, z0, z1 = coords
@@ -1558,6 +1567,11 @@ def _pieces(
     return piece
 
 
+def _is_empty(voxels: NDArray[Any]) -> bool:
+    """Whether voxels are what an absent chunk is read as: zeros, and of floats none that is negative."""
+    return not voxels.any() and not (voxels.dtype.kind == "f" and np.signbit(voxels).any())
+
+
 def _check_cast(given: np.dtype[Any], dtype: np.dtype[Any]) -> None:
     if not np.can_cast(given, dtype, "safe"):
         message = f"{given} cannot be cast to {dtype} without loss; if that is meant, pass array.astype({str(dtype)!r})"
@@ -1621,8 +1635,11 @@ def _info_for(
         elif sharding:
             scale["sharding"] = dict(sharding)
         planned.append(scale)
-        factors = factors_for(bounds.shape, resolution)
-        is_small = all(size <= chunk for size, chunk in zip(bounds.shape, chunk_size, strict=True))
+        halvable = _halvable(bounds)
+        factors = factors_for(halvable, resolution)
+        is_small = all(
+            size <= chunk or count == 1 for size, chunk, count in zip(bounds.shape, chunk_size, halvable, strict=True)
+        )
         if len(planned) == scales or max(factors) == 1 or (scales is None and is_small):
             break
         x, y, z = map(operator.mul, resolution, factors)
@@ -1644,6 +1661,11 @@ def _type_for(dtype: np.dtype[Any], encoding: str) -> str:
     if row is not None and row.layer_type != "image":
         return row.layer_type
     return "segmentation" if dtype.kind in "iu" and dtype.itemsize >= _LABEL_BYTES else "image"
+
+
+def _halvable(bounds: Box) -> Triple:
+    """Count voxels along each axis; the two beside 0 as one, as a box with both has two of them in all lower scales."""
+    return _triple(high - low - (low < 0 < high) for low, high in zip(bounds.start, bounds.stop, strict=True))
 
 
 def _halved(bounds: Box, factors: Triple) -> Box:

@@ -12,7 +12,7 @@ import xarray
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from precomputed_fs.bridges import DIMENSIONS, VARIABLE, Source, attributes, coordinates
+from precomputed_fs.bridges import DIMENSIONS, VARIABLE, Source, attributes, coordinates, listable_length
 from precomputed_fs.flights import in_thread
 from precomputed_fs.volume import Scale, Volume, open_volume
 
@@ -123,7 +123,8 @@ def _groups(volume: Volume, drop_variables: str | Iterable[str] | None) -> dict[
 def _dataset(scale: Scale, drop_variables: str | Iterable[str] | None) -> xarray.Dataset:
     """Make a data set of a scale; nothing is read."""
     lazy = indexing.LazilyIndexedArray(_LazyArray(scale))
-    stored = {"preferred_chunks": dict(zip(DIMENSIONS, (*scale.chunk_size, scale.shape[3]), strict=True))}
+    blocks = (*map(listable_length, scale.info.size, scale.chunk_size), scale.shape[3])
+    stored = {"preferred_chunks": dict(zip(DIMENSIONS, blocks, strict=True))}
     voxels = xarray.Variable(DIMENSIONS, lazy, attributes(scale), stored)
     dataset = xarray.Dataset({VARIABLE: voxels}, coordinates(scale))
     dataset.encoding["source"] = scale.volume.url  # otherwise xarray would put the URL there, with its secrets

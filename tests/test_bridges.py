@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import tracemalloc
 from collections import Counter
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -260,6 +261,22 @@ def test_the_default_follows_dasks_configuration(url: str) -> None:
 def test_an_absurd_size_has_blocks_too(url: str) -> None:
     scale = empty(url, (1 << 40, 1 << 40, 64), chunk=1 << 24)[0]
     assert scale.to_dask().numblocks == (1 << 16, 1 << 16, 1, 1)
+
+
+def test_more_blocks_than_can_be_listed_are_refused(url: str) -> None:
+    scale = empty(url, (1 << 40, 64, 64), chunk=1, chunk_sizes=[[1, 64, 64]])[0]
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"33,554,432 blocks of 32768 voxels along x.*chunks=\{'x': 1048576\}"):
+            scale.to_dask()
+        with pytest.raises(ValueError, match=r"chunks=\{'x': 1048576\}"):
+            scale.to_xarray(1 << 15)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert scale.to_dask(chunks={"x": 1 << 25}).numblocks == (1 << 15, 1, 1, 1)
+    stored = xarray.open_dataset(url, engine="precomputed").voxels.encoding
+    assert stored["preferred_chunks"] == {"x": 1 << 20, "y": 64, "z": 64, "channel": 1}, "those of chunks={}"
 
 
 @pytest.mark.parametrize(

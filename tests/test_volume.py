@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 import zlib
 from collections import Counter
@@ -528,6 +529,15 @@ def test_zeros_are_stored_unless_they_may_be_left_out(tmp_path: Path) -> None:
     assert np.array_equal(open_volume(tmp_path / "b")[0][...], array)
 
 
+def test_a_negative_zero_is_not_left_out() -> None:
+    array = np.zeros((45, 33, 20, 1), np.float32)
+    array[20, 20, 10] = -0.0
+    scale = make("memory://test_volume/negative", array, skip_empty=True)[0]
+    assert np.array_equal(np.signbit(scale[...]), np.signbit(array))
+    scale.write(np.s_[0:10], np.float32(-0.0), skip_empty=True)
+    assert np.signbit(scale[0:10]).all()
+
+
 @pytest.mark.parametrize("sharding", [False, True])
 def test_zeros_that_may_be_left_out_still_replace_what_is_there(tmp_path: Path, sharding: bool) -> None:
     scale = make(tmp_path, sharding=sharding)[0]
@@ -561,6 +571,27 @@ def test_a_lazy_array_is_read_chunk_by_chunk(tmp_path: Path, shape: tuple[int, .
     assert array.largest == math.prod(CHUNK) * math.prod(shape[3:])
     with pytest.raises(ValueError, match="expected an array of shape"):
         volume[0][0:10] = array  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("sharding", [False, True])
+def test_the_first_chunks_of_very_many_are_written_at_once(sharding: bool) -> None:
+    """Nothing is made for all of them before."""
+
+    class Ending(Counting):
+        def __getitem__(self, index: Any) -> NDArray[Any]:
+            if index[0].start > 30:
+                message = "that is enough"
+                raise OSError(message)
+            return super().__getitem__(index)
+
+    source: Any = Ending(np.broadcast_to(np.uint8(1), (1 << 24, 4, 4)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError, match="that is enough"):
+            make("memory://test_volume/many", source, chunk_size=(1, 4, 4), sharding=sharding)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_another_scale_can_be_written_as_it_is(tmp_path: Path) -> None:
@@ -649,6 +680,30 @@ def test_there_are_as_many_scales_as_it_takes(tmp_path: Path) -> None:
     volume = make(tmp_path, scales=None)
     assert [scale.shape[:3] for scale in volume] == [(45, 33, 20), (23, 17, 20), (12, 9, 20), (6, 5, 10), (4, 3, 5)]
     assert all(size <= chunk for size, chunk in zip(volume[-1].shape, CHUNK, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "chunk", "coarsest"),
+    [
+        ((0, 0, -1), (64, 64, 2), (64, 64, 1), (64, 64, 2)),
+        ((0, 0, -5), (100, 100, 10), (64, 64, 1), (13, 13, 2)),
+        ((-1, -1, -1), (2, 2, 2), (1, 1, 1), (2, 2, 2)),
+        ((-3, 0, 1), (6, 5, 4), (1, 1, 1), (2, 1, 1)),
+        ((-32, 0, 0), (65, 4, 4), (64, 4, 4), (33, 2, 2)),
+    ],
+)
+def test_a_box_on_both_sides_of_0_is_halved_as_far_as_that_goes(
+    offset: tuple[int, ...], size: tuple[int, ...], chunk: tuple[int, ...], coarsest: tuple[int, ...]
+) -> None:
+    """What has a voxel on either side of 0 has two in every lower scale."""
+    array = voxels(size, "uint8")
+    volume = make(
+        "memory://test_volume/both", array, resolution=(8, 8, 8), voxel_offset=offset, chunk_size=chunk, scales=None
+    )
+    assert np.array_equal(volume[0][..., 0], array)
+    assert volume[-1].shape[:3] == coarsest
+    assert volume[-1][...].all()
+    assert max(volume[-1].resolution) <= 8 * 2 ** (len(volume) - 1)
 
 
 def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
