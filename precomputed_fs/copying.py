@@ -48,7 +48,7 @@ from precomputed_fs.grid import (
 )
 from precomputed_fs.info import JSON, check_not_html
 from precomputed_fs.sharding import Sharding, propose_sharding
-from precomputed_fs.urls import SCHEMES, Location, Scheme
+from precomputed_fs.urls import SCHEMES, Location, Scheme, store_of
 from precomputed_fs.volume import Progress, Scale, Volume, open_volume, what_is_there
 
 if TYPE_CHECKING:
@@ -70,9 +70,6 @@ _SCATTERED = 1 << 20  # chunks whose shards are worked out at once, where a hash
 _TASKS_PER_THREAD = 2  # that wait on a cluster
 _DIGEST_BYTES = 16
 _JSON_TYPE = "application/json"
-_TELLING_APART = ("endpoint_url", "account_name", "connection_string", "host", "port", "path")
-"""Options of filesystems that say where something is, as its URL does."""
-
 _LEFT_OUT = ("mesh", "skeletons", "segment_properties")
 
 
@@ -496,11 +493,8 @@ def _place(location: Location, key: str = "") -> _Place:
         path = path.partition("?")[0]
     if first.protocol == "file":
         path = os.path.realpath(path)
-    kind = SCHEMES.get(first.protocol, first.protocol)
-    options = {**first.options.get("client_kwargs", {}), **first.options}
-    store = (kind, *(options.get(name) for name in _TELLING_APART))
     parts = [part for part in f"{path}/{key}".split("/") if part]
-    return _Place((*store, *(link.url for link in behind)), tuple(parts))
+    return _Place((*store_of(first), *(link.url for link in behind)), tuple(parts))
 
 
 def _scheme(protocol: str) -> Scheme:

@@ -29,6 +29,7 @@ _PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
 _CHAIN = "::"
 _LARGEST_PUT = 5 << 30  # bytes that S3 takes in one request
 _LOCAL_NAMES = ("file", "local")
+_TELLING_APART = ("endpoint_url", "account_name", "connection_string", "host", "port", "path")  # options
 _ANY_KEY = "any-key"
 _CREDENTIALS_SECONDS = 60.0  # that credentials are used for before they are asked for again, as they may change
 _PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout"})  # settings of a client that ours has, too
@@ -752,6 +753,9 @@ class Location:
     made_by: int = field(default_factory=os.getpid)
     """The process that ``fs`` works in."""
 
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """The storage options as they were given: those of other protocols may be for where `info` redirects to."""
+
     def __repr__(self) -> str:
         return f"Location({self.display()!r})"
 
@@ -789,10 +793,10 @@ class Location:
         return _CHAIN.join(shown)
 
     @property
-    def host(self) -> str:
-        """The protocol and the host or bucket of the outermost part."""
+    def server(self) -> tuple[Any, ...]:
+        """What credentials are meant for: the protocol, and the store and its host or bucket, of the outermost part."""
         protocol, _, rest = self.links[0].url.partition("://")
-        return f"{protocol}://{rest.split('/')[0]}"
+        return protocol, rest.split("/")[0], *store_of(self.links[0])
 
     def above(self, levels: int) -> "Location":
         """Return the place so many folders further up, in the same bucket, host or archive.
@@ -887,7 +891,8 @@ def resolve(
     if isinstance(url, Location):
         return url
     text = _strip_precomputed(url) if isinstance(url, str) else _path_of(url)
-    options = dict(storage_options or {})
+    given = storage_options or {}
+    options = dict(given)
     if fs is not None:
         if options or anon is not None:
             message = "fs is a finished filesystem: storage_options and anon do not apply to it"
@@ -902,7 +907,13 @@ def resolve(
     # What is nested under a protocol that this URL does not use is for another URL's accessor.
     own = {key: value for key, value in options.items() if not (key in SCHEMES and isinstance(value, Mapping))}
     links[0].options.update(own)
-    return Location(tuple(links), anon=anon)
+    return Location(tuple(links), anon=anon, given=given)
+
+
+def store_of(link: Link) -> tuple[Any, ...]:
+    """Return what tells one store from another, apart from the URL: its kind, and what options say of where it is."""
+    options = {**(link.options.get("client_kwargs") or {}), **link.options}
+    return (SCHEMES.get(link.protocol, link.protocol), *(options.get(name) for name in _TELLING_APART))
 
 
 def join(root: str, relative_path: str) -> str:

@@ -6,6 +6,7 @@ voxels is done in its threads, each chunk straight into or out of the caller's a
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -28,11 +29,18 @@ from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.downsampling import METHODS, downsample, factors_for
-from precomputed_fs.errors import AlreadyExistsError, DataAccessError, InvalidInfoError, NotFoundError, URLError
+from precomputed_fs.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    DataAccessError,
+    InvalidInfoError,
+    NotFoundError,
+    URLError,
+)
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
 from precomputed_fs.info import HtmlError, redirect_of
 from precomputed_fs.sharding import propose_sharding
-from precomputed_fs.urls import Location, resolve
+from precomputed_fs.urls import SCHEMES, Location, resolve
 
 if TYPE_CHECKING:
     import xarray
@@ -93,6 +101,11 @@ def open_volume(
     URLError
         If the URL is of no known scheme, or `info` redirects to where this URL may not lead.
 
+    Notes
+    -----
+    If `info` redirects to another host, bucket or protocol, that is asked without credentials. Storage options go along
+    only where they are nested under its protocol, and not to a server that the redirect itself names.
+
     Examples
     --------
     >>> import numpy as np
@@ -101,14 +114,21 @@ def open_volume(
     (10, 80, 1)
     """
     accessor = FsspecAccessor(url, **accessor_options)
+    anon = accessor_options.get("anon")
+    others = {name: value for name, value in accessor_options.items() if name not in ("storage_options", "anon", "fs")}
     for _ in range(_MOST_REDIRECTS):
-        given = accessor.fetch_info()
+        try:
+            given = accessor.fetch_info()
+        except AccessDeniedError as exc:
+            if not accessor.location.anon or anon:
+                raise
+            message = f"{exc}; a redirect has led there, and takes no credentials along: open {accessor.url} itself"
+            raise AccessDeniedError(message) from exc
         where = accessor.location.display("info")
         target = redirect_of(given, where)
         if target is None:
             return Volume(accessor, _parse(given, where), missing=missing, progress=progress)
-        accessor_options = _redirected(accessor.location, target, accessor_options)
-        accessor = FsspecAccessor(target, **accessor_options)
+        accessor = FsspecAccessor(_redirected(accessor.location, target, anon), **others)
     message = f"{accessor.url}: redirected {_MOST_REDIRECTS} times"
     raise URLError(message)
 
@@ -1777,12 +1797,16 @@ def _triple_of(name: str, values: Iterable[Any]) -> tuple[Any, Any, Any]:
 # ---------------------------------------------------------------------------------- redirects
 
 
-def _redirected(origin: Location, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose the options for where an `info` redirects to: credentials stay where they are meant for."""
+def _redirected(origin: Location, target: str, anon: bool | None) -> Location:
+    """Find where an `info` redirects to, and how to ask there: credentials stay where they are meant for.
+
+    Another host, bucket or protocol is asked without any. Options go along that are nested under its protocol, which
+    are for all of that; but not to a server that the redirect itself names. `anon` is as the user has it.
+    """
     if "://" not in target and not target.startswith("/"):
         message = f"{origin.display()} redirects to {target.partition('?')[0]!r}, which is no whole URL"
         raise URLError(message)
-    there = resolve(target)
+    there = resolve(target, storage_options=origin.given, anon=origin.anon)
     if len(origin.links) > 1 or len(there.links) > 1 or origin.fs is not None:
         message = f"{origin.display()} redirects to {there.display()}: open that"
         raise URLError(message)
@@ -1791,10 +1815,20 @@ def _redirected(origin: Location, target: str, options: Mapping[str, Any]) -> di
             f"{origin.display()} redirects to {there.display()}, which is no remote place: open that, if you mean it"
         )
         raise URLError(message)
-    kept = dict(options)
-    if origin.host != there.host:
-        kept.pop("storage_options", None)
-    return kept
+    if origin.server == there.server:
+        return there
+    if there.scheme.requests is None and there.links[0].protocol not in ("file", "memory"):
+        message = (
+            f"{origin.display()} redirects to {there.display()}, which may send your keys: open that, if you mean it"
+        )
+        raise URLError(message)
+    nested = {name: value for name, value in origin.given.items() if name in SCHEMES and isinstance(value, Mapping)}
+    anonymous = dataclasses.replace(resolve(target, anon=True), given=nested)
+    _, bucket, *_ = anonymous.server
+    names_server = not there.scheme.anonymous or "@" in bucket or "endpoint_url" in anonymous.links[0].options
+    if names_server or not any(SCHEMES[name] is there.scheme for name in nested):
+        return anonymous
+    return resolve(target, storage_options=nested, anon=anon)
 
 
 # ----------------------------------------------------------------------------------- progress

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from precomputed_fs import (
+    AccessDeniedError,
     AlreadyExistsError,
     CorruptDataError,
     DataAccessError,
@@ -871,6 +872,150 @@ def test_options_are_not_sent_to_another_host(tmp_path: Path) -> None:
         (tmp_path / "here/info").write_text(json.dumps({"redirect": there.url}))
         open_volume(here.url, storage_options=secret)
     assert seen == [("here", "Bearer sesame-sesame"), ("there", None)]
+
+
+AMBIENT = {"AWS_ACCESS_KEY_ID": "AMBIENT", "AWS_SECRET_ACCESS_KEY": "ambient", "AWS_SESSION_TOKEN": "ambient-token"}
+FLAT = {"key": "FLAT", "secret": "flat"}
+NESTED = {"s3": {"key": "NESTED", "secret": "nested"}}
+
+
+class Redirect(NamedTuple):
+    """What `info` of a pyramid says, with ``{here}`` and ``{there}`` in the place of servers, and how it is opened."""
+
+    url: str
+    target: str
+    options: dict[str, Any] = {}  # noqa: RUF012 - read only
+    here: str | None = None
+    """The key that the first server was shown; None: no credentials."""
+    there: str | None = None
+
+
+REDIRECTS = {
+    # credentials of the machine
+    "from HTTP": Redirect("http://{here}/b/moved", "s3+http://{there}/b/data"),
+    "from disk": Redirect("{folder}/b/moved", "s3+http://{there}/b/data"),
+    "from S3": Redirect("s3+http://{here}/b/moved", "s3+http://{there}/b/data", {}, "AMBIENT"),
+    "asked for": Redirect("http://{here}/b/moved", "s3+http://{there}/b/data", {"anon": False}),
+    "to S3 from HTTP on the same host": Redirect("http://{there}/b/moved", "s3+http://{there}/b/data"),
+    "to another bucket": Redirect("s3+http://{there}/b/moved", "s3+http://{there}/c/data", {}, None, None),
+    "to the same bucket": Redirect("s3+http://{there}/b/moved", "s3+http://{there}/b/data", {}, None, "AMBIENT"),
+    # credentials that were given for the first URL
+    "given, to the same bucket": Redirect(
+        "s3+http://{there}/b/moved", "s3+http://{there}/b/data", {"storage_options": FLAT}, None, "FLAT"
+    ),
+    "given, to a bucket of the same name": Redirect(
+        "s3+http://{here}/b/moved", "s3+http://{there}/b/data", {"storage_options": FLAT}, "FLAT"
+    ),
+    "given, to where the option leads": Redirect(
+        "s3://b/moved",
+        "s3://b/data",
+        {"storage_options": {**FLAT, "endpoint_url": "http://{there}"}},
+        None,
+        "FLAT",
+    ),
+    # credentials that were given for all of S3
+    "nested, to S3": Redirect(
+        "http://{here}/b/moved",
+        "s3://b/data",
+        {"storage_options": {"s3": {**NESTED["s3"], "endpoint_url": "http://{there}"}}},
+        None,
+        "NESTED",
+    ),
+    "nested, to another bucket": Redirect(
+        "s3://b/moved",
+        "s3://c/data",
+        {"storage_options": {"s3": {**NESTED["s3"], "endpoint_url": "http://{there}"}}},
+        None,
+        "NESTED",
+    ),
+    "nested, to a server of its own": Redirect(
+        "http://{here}/b/moved", "s3+http://{there}/b/data", {"storage_options": NESTED}
+    ),
+    "nested, to a server of its own, from S3": Redirect(
+        "s3://b/moved",
+        "s3+http://{there}/c/data",
+        {"storage_options": {"s3": {**NESTED["s3"], "endpoint_url": "http://{here}"}}},
+        "NESTED",
+    ),
+}
+
+
+def filled(value: Any, **places: str) -> Any:
+    """Fill places into all texts of a value."""
+    if isinstance(value, dict):
+        return {key: filled(item, **places) for key, item in value.items()}
+    return value.format(**places) if isinstance(value, str) else value
+
+
+def key_of(request: servers.Request) -> str | None:
+    """Return the access key that a request to S3 is signed with."""
+    assert "Signature" not in request.query
+    match = re.search(r"Credential=(\w+)/", request.headers.get("Authorization", ""))
+    assert match or not {"Authorization", "X-Amz-Security-Token"} & set(request.headers)
+    return match[1] if match else None
+
+
+@pytest.mark.parametrize("redirect", REDIRECTS.values(), ids=REDIRECTS)
+def test_a_redirect_takes_credentials_only_where_they_are_meant_for(
+    redirect: Redirect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in AMBIENT.items():
+        monkeypatch.setenv(name, value)
+    for bucket in ("b", "c"):
+        make(tmp_path / bucket / "data")
+    (tmp_path / "b/moved").mkdir()
+    handler = servers.files(tmp_path)
+    with servers.fault_server(handler) as here, servers.fault_server(handler) as there:
+        places = {name: url.removeprefix("http://") for name, url in (("here", here.url), ("there", there.url))}
+        (tmp_path / "b/moved/info").write_text(json.dumps({"redirect": filled(redirect.target, **places)}))
+        url = filled(redirect.url, **places, folder=str(tmp_path))
+        volume = open_volume(url, **filled(redirect.options, **places))
+        assert np.array_equal(volume[0][...], voxels())
+        assert {key_of(request) for request in here.log.entries()} <= {redirect.here}
+        asked = [request for request in there.log.entries() if "/data/" in request.path]
+        assert {key_of(request) for request in asked} == {redirect.there}
+
+
+def test_headers_for_http_are_not_sent_to_another_host(tmp_path: Path) -> None:
+    make(tmp_path / "data")
+    (tmp_path / "moved").mkdir()
+    options = {"https": {"headers": {"Authorization": "Bearer sesame"}}, "file": {"auto_mkdir": False}}
+    with servers.fault_server(servers.files(tmp_path)) as server:
+        (tmp_path / "moved/info").write_text(json.dumps({"redirect": f"{server.url}/data"}))
+        open_volume(tmp_path / "moved", storage_options=options)
+        open_volume(f"{server.url}/data", storage_options=options)
+        assert [request.headers.get("Authorization") for request in server.log.entries()] == [None, "Bearer sesame"]
+
+
+def test_options_for_a_second_redirect_are_kept(tmp_path: Path) -> None:
+    make(tmp_path / "b/data")
+    handler = servers.files(tmp_path)
+    with servers.fault_server(handler) as first, servers.fault_server(handler) as last:
+        for name, target in (("one", f"{first.url}/two"), ("two", "s3://b/data")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "info").write_text(json.dumps({"redirect": target}))
+        options = {"auto_mkdir": False, "s3": {**NESTED["s3"], "endpoint_url": last.url}}
+        open_volume(tmp_path / "one", storage_options=options)
+        assert [key_of(request) for request in last.log.entries()] == ["NESTED"]
+
+
+@pytest.mark.parametrize("target", ["sftp://127.0.0.1/brain", "ssh://127.0.0.1/brain", "github://org:repo@main/brain"])
+def test_a_redirect_to_where_keys_would_be_sent_is_refused(target: str, tmp_path: Path) -> None:
+    (tmp_path / "info").write_text(json.dumps({"redirect": target}))
+    with pytest.raises(URLError, match="open that, if you mean it"):
+        open_volume(tmp_path, storage_options={"sftp": {"password": "sesame"}})
+
+
+def test_who_is_refused_behind_a_redirect_is_told_that_no_credentials_were_sent(tmp_path: Path) -> None:
+    with servers.fault_server(servers.respond(403)) as server:
+        target = f"s3+{server.url}/b/data"
+        (tmp_path / "info").write_text(json.dumps({"redirect": target}))
+        with pytest.raises(AccessDeniedError, match="takes no credentials along: open s3://b/data itself"):
+            open_volume(tmp_path)
+        for anon in (True, None):
+            with pytest.raises(AccessDeniedError) as caught:
+                open_volume(tmp_path if anon else target, anon=anon)
+            assert "redirect" not in str(caught.value)
 
 
 # --------------------------------------------------------------------------------------------------- keys that lead out
