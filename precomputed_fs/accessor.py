@@ -9,7 +9,6 @@ import contextlib
 import functools
 import itertools
 import logging
-import os
 import posixpath
 import warnings
 import weakref
@@ -57,7 +56,14 @@ from precomputed_fs.shard_writer import ShardWriter
 from precomputed_fs.sharding import Sharding
 from precomputed_fs.shards import ShardReader, Stored
 from precomputed_fs.transports import Body
-from precomputed_fs.urls import Filesystem, Location, check_relative_path, convert_file_url_to_pathname, resolve
+from precomputed_fs.urls import (
+    AnyURL,
+    Filesystem,
+    Location,
+    check_relative_path,
+    convert_file_url_to_pathname,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from precomputed_fs.flights import Job
@@ -341,7 +347,7 @@ class FsspecAccessor(Accessor):
 
     Parameters
     ----------
-    url : str or path
+    url : str, path or UPath
         Where the pyramid is: a path, or any fsspec URL or chain of URLs, with ``precomputed://`` in
         front or ``|neuroglancer-precomputed:`` behind or neither; ``s3+https://endpoint/bucket/path``.
     storage_options : mapping, optional
@@ -384,7 +390,7 @@ class FsspecAccessor(Accessor):
 
     def __init__(
         self,
-        url: str | os.PathLike[str] | Location,
+        url: AnyURL | Location,
         *,
         storage_options: Mapping[str, Any] | None = None,
         fs: Filesystem = None,
@@ -1494,14 +1500,14 @@ class FsspecAccessor(Accessor):
 
 
 def get_accessor_for_url(
-    url: str | os.PathLike[str],
+    url: AnyURL,
     accessor_options: Mapping[str, Any] = {},
 ) -> FsspecAccessor:
     """Make an accessor for a pyramid's URL.
 
     Parameters
     ----------
-    url : str or path
+    url : str, path or UPath
         See `FsspecAccessor`.
     accessor_options : mapping
         Options of `FsspecAccessor`. Unknown ones are ignored, and so are those that are None, so

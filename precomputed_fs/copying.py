@@ -48,7 +48,7 @@ from precomputed_fs.grid import (
 )
 from precomputed_fs.info import JSON, check_not_html
 from precomputed_fs.sharding import Sharding, propose_sharding
-from precomputed_fs.urls import SCHEMES, Location, Scheme, store_of
+from precomputed_fs.urls import SCHEMES, AnyURL, Location, Scheme, store_of
 from precomputed_fs.volume import Progress, Scale, Volume, open_volume, what_is_there
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ _LEFT_OUT = ("mesh", "skeletons", "segment_properties")
 
 
 def copy_pyramid(
-    source: str | os.PathLike[str] | FsspecAccessor | Volume,
-    destination: str | os.PathLike[str] | FsspecAccessor,
+    source: AnyURL | FsspecAccessor | Volume,
+    destination: AnyURL | FsspecAccessor,
     *,
     scales: Sequence[int | str] | None = None,
     encoding: str | None = None,
@@ -97,9 +97,9 @@ def copy_pyramid(
 
     Parameters
     ----------
-    source : str, path, Volume or FsspecAccessor
+    source : str, path, UPath, Volume or FsspecAccessor
         A pyramid; a Volume of `open_volume` where it takes options to open it.
-    destination : str, path or FsspecAccessor
+    destination : str, path, UPath or FsspecAccessor
         Where there is none yet.
     scales : sequence of int or str, optional
         Indices or keys of the scales to copy; by default all.
@@ -209,7 +209,7 @@ def copy_pyramid(
     return Volume(accessor, info, missing=volume.missing, progress=volume.progress)
 
 
-def _opened(source: str | os.PathLike[str] | FsspecAccessor | Volume) -> Volume:
+def _opened(source: AnyURL | FsspecAccessor | Volume) -> Volume:
     if isinstance(source, Volume):
         return source
     if isinstance(source, FsspecAccessor):

@@ -12,7 +12,6 @@ import html as markup
 import http
 import itertools
 import math
-import os
 import random
 import struct
 import threading
@@ -45,7 +44,7 @@ from precomputed_fs.readers import (
     Server,
 )
 from precomputed_fs.sharding import ENTRY_BYTES, Sharding, minishard_index_range, page_of
-from precomputed_fs.urls import Location, Request, join
+from precomputed_fs.urls import AnyURL, Location, Request, join
 from precomputed_fs.volume import Scale, Volume, one_line, open_volume
 
 SAMPLES = 8
@@ -66,7 +65,7 @@ _PROGRESSIVE_FRAMES = (0xC2, 0xC6, 0xCA, 0xCE)  # SOF markers (ITU-T T.81, table
 
 
 def doctor(
-    url: str | os.PathLike[str],
+    url: AnyURL,
     *,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -77,7 +76,7 @@ def doctor(
 
     Parameters
     ----------
-    url : str or path
+    url : str, path or UPath
         See `FsspecAccessor`.
     samples : int
         Chunks of each scale that are looked at; see `SAMPLES`. For requests, see `MOST_REQUESTS`; besides, `info` is
@@ -135,7 +134,7 @@ class _Examination:
     """Looks at a pyramid, and writes down what it sees as it goes."""
 
     seen: SeenPyramid
-    url: str | os.PathLike[str]
+    url: AnyURL
     accessor: FsspecAccessor
     options: Mapping[str, Any]
     samples: int

@@ -56,7 +56,7 @@ from precomputed_fs.errors import (
 from precomputed_fs.flights import in_thread
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, chunk_coords, chunk_name
 from precomputed_fs.info import redirect_of
-from precomputed_fs.urls import check_relative_path
+from precomputed_fs.urls import AnyURL, check_relative_path
 from precomputed_fs.volume import Scale, Volume, open_volume
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ _silent.disabled = True
 
 
 def serve(
-    source: str | os.PathLike[str] | Volume | FsspecAccessor,
+    source: AnyURL | Volume | FsspecAccessor,
     *,
     port: int = 0,
     **accessor_options: Any,  # noqa: ANN401 - as FsspecAccessor has them
@@ -118,7 +118,7 @@ def serve(
 
     Parameters
     ----------
-    source : str, path, Volume or FsspecAccessor
+    source : str, path, UPath, Volume or FsspecAccessor
         The pyramid.
     port : int
         Where to listen on 127.0.0.1; by default at any free port.

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from precomputed_fs.errors import URLError
 from precomputed_fs.signing import Signer
@@ -39,6 +39,27 @@ Options = dict[str, Any]
 _Session = Any  # an aiohttp.ClientSession
 Filesystem = Any
 """An `fsspec.AbstractFileSystem`; fsspec ships no types."""
+
+
+@runtime_checkable
+class URLPath(Protocol):
+    """A path with the options of its filesystem, such as a ``UPath`` of universal_pathlib; ``str`` makes its URL."""
+
+    @property
+    def protocol(self) -> str:
+        """The outermost protocol; none of a local path."""
+
+    @property
+    def path(self) -> str:
+        """The path in the filesystem."""
+
+    @property
+    def storage_options(self) -> Mapping[str, Any]:
+        """The filesystem's options, as fsspec has them."""
+
+
+AnyURL = str | os.PathLike[str] | URLPath
+"""What says where a pyramid is."""
 
 
 Publish = Callable[[Filesystem, str, str, bool], None]
@@ -861,7 +882,7 @@ class Location:
 
 
 def resolve(
-    url: str | os.PathLike[str] | Location,
+    url: AnyURL | Location,
     *,
     storage_options: Mapping[str, Any] | None = None,
     fs: Filesystem = None,
@@ -871,12 +892,13 @@ def resolve(
 
     Parameters
     ----------
-    url : str or path or Location
+    url : str, path, UPath or Location
         A path, any fsspec URL or chain of them, ``s3+http(s)://endpoint/bucket/path``; with
         ``precomputed://`` in front or ``|neuroglancer-precomputed:`` behind, or with neither. What
-        is not a string is a local path, whatever characters are in it. A location is returned as it is.
+        is not a string is a local path, whatever characters are in it; but a ``UPath`` is what its
+        protocol and its options say. A location is returned as it is.
     storage_options : mapping, optional
-        As fsspec has them: for one protocol flat, for a chain nested by protocol.
+        As fsspec has them: for one protocol flat, for a chain nested by protocol, or in ``target_options``.
     fs : fsspec.AbstractFileSystem, optional
         A filesystem to use instead of making one; `url` is then a path in it.
     anon : bool, optional
@@ -890,8 +912,11 @@ def resolve(
     """
     if isinstance(url, Location):
         return url
-    text = _strip_precomputed(url) if isinstance(url, str) else _path_of(url)
     given = storage_options or {}
+    if isinstance(url, URLPath) and url.protocol not in ("", *_LOCAL_NAMES):
+        given = _merged(url.storage_options, given)
+        url = str(url)
+    text = _strip_precomputed(url) if isinstance(url, str) else _path_of(url)
     options = dict(given)
     if fs is not None:
         if options or anon is not None:
@@ -906,7 +931,11 @@ def resolve(
     links = _chain(text, options) if isinstance(url, str) else [_path_link(text, options)]
     # What is nested under a protocol that this URL does not use is for another URL's accessor.
     own = {key: value for key, value in options.items() if not (key in SCHEMES and isinstance(value, Mapping))}
-    links[0].options.update(own)
+    for link in links[:-1]:
+        behind = own.pop("target_options", None) or {}
+        link.options.update((key, value) for key, value in own.items() if key not in ("fo", "target_protocol"))
+        own = dict(behind)
+    links[-1].options.update(own)
     return Location(tuple(links), anon=anon, given=given)
 
 
@@ -1027,8 +1056,11 @@ def _strip_precomputed(url: str) -> str:
     return text
 
 
-def _path_of(path: os.PathLike[str]) -> str:
+def _path_of(path: object) -> str:
     """Return what a path that is not a string stands for."""
+    if not isinstance(path, bytes | os.PathLike):
+        message = f"url: expected a string, a path or a UPath, got {type(path).__name__}"
+        raise TypeError(message)
     text = os.fspath(path)
     if not isinstance(text, str):
         message = f"the path {text!r} is bytes: pass os.fsdecode(path), which is a string"

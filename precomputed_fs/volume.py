@@ -12,7 +12,6 @@ import importlib.util
 import itertools
 import math
 import operator
-import os
 import posixpath
 import sys
 import time
@@ -40,7 +39,7 @@ from precomputed_fs.errors import (
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
 from precomputed_fs.info import HtmlError, redirect_of
 from precomputed_fs.sharding import propose_sharding
-from precomputed_fs.urls import SCHEMES, Location, resolve
+from precomputed_fs.urls import SCHEMES, AnyURL, Location, resolve
 
 if TYPE_CHECKING:
     import xarray
@@ -72,7 +71,7 @@ Index = Any
 
 
 def open_volume(
-    url: str | os.PathLike[str],
+    url: AnyURL,
     *,
     missing: str = "zeros",
     progress: bool | None = None,
@@ -82,7 +81,7 @@ def open_volume(
 
     Parameters
     ----------
-    url : str or path
+    url : str, path or UPath
         See `FsspecAccessor`.
     missing : {"zeros", "raise"}
         What an absent chunk is: zeros, as writers may leave those out, or a NotFoundError.
@@ -134,7 +133,7 @@ def open_volume(
 
 
 def create_volume(
-    url: str | os.PathLike[str],
+    url: AnyURL,
     source: "Mapping[str, Any] | Info | ArrayLike",
     *,
     resolution: Sequence[float] | None = None,
@@ -155,7 +154,7 @@ def create_volume(
 
     Parameters
     ----------
-    url : str or path
+    url : str, path or UPath
         See `FsspecAccessor`.
     source : mapping or array
         An `info`; chunks that are there already stay. Or an array (x, y, z) or (x, y, z, channel),

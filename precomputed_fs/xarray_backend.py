@@ -52,7 +52,7 @@ class PrecomputedBackend(BackendEntrypoint):
 
         Parameters
         ----------
-        filename_or_obj : str or path
+        filename_or_obj : str, path or UPath
             A pyramid's URL.
         drop_variables : str or iterable of str, optional
             Variables to leave out.

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import neuroglancer_scripts.accessor
 import numpy as np
 import pytest
+import xarray
+from upath import UPath
 
 import precomputed_fs
 import precomputed_fs.accessor
@@ -27,12 +29,20 @@ from precomputed_fs import (
     NotFoundError,
     URLError,
     add_argparse_options,
+    copy_pyramid,
+    create_volume,
+    doctor,
     get_accessor_for_url,
+    open_volume,
+    serve,
 )
 from precomputed_fs.errors import ReadOnlyError
+from precomputed_fs.xarray_backend import PrecomputedBackend
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests import servers
 
 PUBLIC = {
     "AccessDeniedError",
@@ -443,7 +453,25 @@ def test_the_ends_of_the_ranges_are_inside(option: str, value: Any) -> None:
     assert stored_names("memory://precomputed_fs-public", {option: value}) == ["key/0-64_0-64_0-64.gz"]
 
 
-@pytest.mark.parametrize("url", [None, 5, b"/lab/brain"], ids=repr)
-def test_an_url_of_another_type_is_a_type_error(url: Any) -> None:
-    with pytest.raises(TypeError):
+@pytest.mark.parametrize(
+    ("url", "said"), [(None, "NoneType"), (5, "int"), ([], "list"), (b"/lab/brain", r"os\.fsdecode")]
+)
+def test_an_url_of_another_type_is_a_type_error(url: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
         FsspecAccessor(url)
+
+
+def test_a_upath_is_taken_everywhere_with_its_options(s3_server: servers.S3Server) -> None:
+    s3_server.create_bucket("upath")
+    there = UPath("s3://upath", **s3_server.storage_options)
+    made = create_volume(there / "brain", np.full((8, 8, 8), 7, np.uint8), resolution=(1, 1, 1))
+    assert made.url == "s3://upath/brain"
+    assert open_volume(there / "brain")[0][0, 0, 0, 0] == 7
+    assert get_accessor_for_url(there / "brain").file_exists("info")
+    assert FsspecAccessor(there / "brain", storage_options={"anon": False}).file_exists("info")
+    assert copy_pyramid(there / "brain", there / "copy")[0][0, 0, 0, 0] == 7
+    assert doctor(there / "copy")["precomputed_fs"].ok
+    with serve(there / "copy") as server:
+        assert open_volume(server.url)[0][0, 0, 0, 0] == 7
+    assert xarray.open_dataset(there / "copy", engine=PrecomputedBackend).voxels[0, 0, 0].values == [7]
+    assert set(xarray.open_datatree(there / "copy", engine=PrecomputedBackend).children) == {"1_1_1"}

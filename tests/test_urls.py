@@ -28,6 +28,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from upath import UPath
 
 from precomputed_fs import (
     DataAccessError,
@@ -312,6 +313,48 @@ def test_a_finished_filesystem_is_used_as_it_is() -> None:
 def test_a_finished_filesystem_takes_no_options(others: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="fs is a finished filesystem"):
         FsspecAccessor("/lab/brain", fs=MemoryFileSystem(), **others)
+
+
+UPATHS = {
+    "memory": (UPath("memory://lab") / "brain", "memory://lab/brain/info", [{}]),
+    "S3": (UPath("s3://b/a b#1", key="k", secret="s"), "s3://b/a b#1/info", [{"key": "k", "secret": "s"}]),
+    "HTTP": (UPath("http://h/a?x=1", headers={"A": "b"}), "http://h/a/info", [{"headers": {"A": "b"}}]),
+    "SFTP": (UPath("sftp://me:pw@host/a"), "sftp:///a/info", [{"host": "host", "username": "me", "password": "pw"}]),
+    "Azure": (UPath("az://c@acc.blob.core.windows.net/p"), "az://c/p/info", [{"account_name": "acc"}]),
+    "a cache": (
+        UPath("simplecache::s3://b/p", simplecache={"same_names": True}, s3={"key": "k", "secret": "s"}),
+        "simplecache::s3://b/p/info",
+        [{"same_names": True}, {"key": "k", "secret": "s"}],
+    ),
+    "an archive in a cache": (
+        UPath("zip://lab::simplecache::s3://b/all.zip", simplecache={"same_names": True}, s3={"anon": True}),
+        "zip://lab/info::simplecache::s3://b/all.zip",
+        [{}, {"same_names": True}, {"anon": True}],
+    ),
+    "a local archive": (UPath("zip://lab::/all.zip"), "zip://lab/info::/all.zip", [{}, {}]),
+    "a local path": (UPath("/lab/exp1::v2"), "/lab/exp1::v2/info", [{}]),
+    "a file URL": (UPath("file:///lab/a%20b"), "/lab/a%20b/info", [{}]),
+}
+"""What universal_pathlib makes of URLs; how they are shown, and the options of each filesystem."""
+
+
+@pytest.mark.parametrize(("path", "shown", "options"), UPATHS.values(), ids=UPATHS)
+def test_a_upath_has_its_options(path: UPath, shown: str, options: list[dict[str, Any]]) -> None:
+    location = resolve(path)
+    assert location.display("info") == shown
+    assert [link.options for link in location.links] == [{"skip_instance_cache": True, **own} for own in options]
+
+
+def test_options_win_over_those_of_a_upath() -> None:
+    (link,) = resolve(UPath("s3://b/p", key="k", secret="s"), storage_options={"key": "other"}).links
+    assert (link.options["key"], link.options["secret"]) == ("other", "s")
+
+
+def test_options_of_a_chain_may_be_nested_as_those_of_filesystems_are() -> None:
+    options = {"same_names": True, "target_protocol": "s3", "target_options": {"key": "k", "secret": "s"}}
+    cache, bucket = options_of("simplecache::s3://b/p", options)
+    assert cache["same_names"]
+    assert (bucket["key"], bucket["secret"]) == ("k", "s")
 
 
 # ------------------------------------------------------------------------------------------------------ what is no URL
