@@ -57,6 +57,8 @@ _CAREFUL_CHUNKS = 1024  # that are collected before they are read, merged and wr
 _BLOCK_BYTES = 32 << 20  # of a scale, that the next lower one is computed from at once
 _LABEL_BYTES = 4  # of integers that are rather labels than measured
 _MOST_SPANS = 1 << 16  # of chunks along an axis, for which it is remembered where they are in an array
+_STORABLE = {"f": 'array.astype("float32")', "c": 'np.abs(array).astype("float32")'}  # by the kind of a type
+_SEQUENTIAL = (".gz", ".bz2", ".zst", ".mgz")  # files of nibabel's that are read from the start for each part
 _MOST_REDIRECTS = 10
 _MISSING = ("zeros", "raise")
 _PATIENCE = 2.0  # seconds, after which progress is shown
@@ -198,6 +200,12 @@ def create_volume(
         in a way that cannot be overwritten.
     InvalidInfoError, ValueError, TypeError
         If the scales cannot be, or the encoding cannot store such voxels; before anything is written.
+
+    Notes
+    -----
+    Booleans are stored as a uint8 segmentation of 0 and 1, the fields of a structured type (RGB) as
+    channels. An image of nibabel stands for its voxels, scaled; where nibabel makes them float64, they
+    are stored as float32. Tensors (PyTorch's, say) stand for the NumPy arrays that they convert to.
     """
     from precomputed_fs.models import Info  # noqa: PLC0415 - as in `_parse`
 
@@ -214,9 +222,7 @@ def create_volume(
     }
     array = None
     if isinstance(source, (Info, Mapping)):
-        if needless := [name for name, value in for_arrays.items() if value is not None]:
-            message = f"{', '.join(needless)}: for arrays; `info` says it itself"
-            raise TypeError(message)
+        _check_for_info(source, for_arrays)
         info = source if isinstance(source, Info) else Info.parse(source)
     else:
         array = _as_source(source)
@@ -282,6 +288,17 @@ def what_is_there(accessor: FsspecAccessor) -> str:
     except DataAccessError:
         return "there is an `info` already"
     return "there is a pyramid already"
+
+
+def _check_for_info(source: "Mapping[str, Any] | Info", for_arrays: Mapping[str, Any]) -> None:
+    """Check that nothing is asked for that an `info` says itself, or that a collection of arrays does not."""
+    needless = [name for name, value in for_arrays.items() if value is not None]
+    if needless and "scales" not in source:
+        message = f"expected an array or an `info`, got {type(source).__name__}: pass one array of it"
+        raise TypeError(message)
+    if needless:
+        message = f"{', '.join(needless)}: for arrays; `info` says it itself"
+        raise TypeError(message)
 
 
 def _check_in_the_way(accessor: FsspecAccessor, info: "Info", *, replaces_data: bool) -> None:
@@ -1068,6 +1085,7 @@ class Scale:
 
         array = _unlabelled(array)
         bridges.check_dask(array)
+        array = _with_channels(array)
         selection = self._to_write(box)
         _check_cast(np.dtype(array.dtype), self.dtype)
         return bridges.store(self, array, selection, skip_empty=skip_empty, compute=compute)
@@ -1094,8 +1112,9 @@ class Scale:
         value : array
             Of the box's shape, (x, y, z, channel), or what NumPy broadcasts to that; (x, y, z) where
             there is one channel. Anything else that has a ``shape`` and a ``dtype`` and can be
-            sliced is read chunk by chunk. A dask array is never loaded as a whole: it is handed to
-            `store`, which computes and writes it block by block; the progress is dask's to show.
+            sliced is read chunk by chunk, and what `create_volume` converts is converted here, too.
+            A dask array is never loaded as a whole: it is handed to `store`, which computes and writes
+            it block by block; the progress is dask's to show.
         skip_empty : bool
             Whether chunks of nothing but zeros are left out, unless they replace others.
         progress : bool, optional
@@ -1514,13 +1533,86 @@ def one_line(text: str) -> str:
 
 
 def _as_source(source: ArrayLike | Scale) -> Any:  # noqa: ANN401 - an array, or what can be sliced like one
+    """Make an array of a source, or what can be sliced like one and has a dtype of NumPy's."""
     if isinstance(source, np.ma.MaskedArray):
         message = "an array with a mask: fill what is masked first, with array.filled(0)"
         raise TypeError(message)
     if isinstance(source, Scale):
         return source.array
-    source = _unlabelled(source)
-    return source if _is_sliceable(source) else np.asarray(source)
+    source = _from_nibabel(_unlabelled(source))
+    if not _is_sliceable(source):
+        source = _loaded(source)
+    return _with_channels(source)
+
+
+def _loaded(source: Any) -> NDArray[Any]:  # noqa: ANN401
+    """Take the array out of what is none to NumPy, such as torch's tensors and lists."""
+    if getattr(source, "__array__", None) is None:
+        if hasattr(source, "__dlpack__"):
+            source = np.from_dlpack(source)
+        elif callable(getattr(source, "numpy", None)):
+            source = source.numpy()
+    array = np.asarray(source)
+    if array.dtype.kind in "OUS":
+        message = f"{type(source).__name__} cannot be cast to an array of numbers"
+        if array.ndim:
+            message += f": its type is {array.dtype}; pass np.asarray(array, 'float32'), if that is meant"
+        raise TypeError(message)
+    return array
+
+
+@dataclass(frozen=True, slots=True)
+class _Converted:
+    """What can be sliced like an array, and is converted part by part."""
+
+    source: Any
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    convert: "Callable[[NDArray[Any]], NDArray[Any]]"
+
+    def __getitem__(self, cuts: tuple[slice, ...]) -> NDArray[Any]:
+        axes = len(self.source.shape)
+        part = self.convert(np.asarray(self.source[cuts[:axes]]))
+        return part[..., cuts[axes]] if len(cuts) > axes else part
+
+
+def _from_nibabel(source: Any) -> Any:  # noqa: ANN401
+    """Take the voxels out of an image of nibabel, or of its ``dataobj``, scaled as the header says.
+
+    Scaled, nibabel makes them float64, which the format has not: they become float32.
+    """
+    data = getattr(source, "dataobj", source)
+    if data is source and not getattr(data, "is_proxy", False):
+        return source
+    first = np.asarray(data[(slice(1),) * len(data.shape)])  # only so the type after scaling is known
+    if first.dtype != np.float64:
+        return np.asanyarray(data)  # of a file that is not compressed, a memory map
+    convert = functools.partial(np.asarray, dtype=np.float32)
+    if str(getattr(data, "file_like", "")).lower().endswith(_SEQUENTIAL):
+        return convert(np.asarray(data))
+    return _Converted(data, data.shape, np.dtype(np.float32), convert)
+
+
+def _with_channels(source: Any) -> Any:  # noqa: ANN401
+    """Make channels of the fields of a structured type, such as NIfTI's RGB."""
+    dtype = np.dtype(source.dtype)
+    if dtype.names is None:
+        return source
+    kind = dtype[0]
+    if any(dtype[name] != kind for name in dtype.names) or kind.shape or kind.names:
+        one = f"array[{dtype.names[0]!r}]"
+        message = f"expected fields of one type, to be channels, got {dtype}: pass one of them, such as {one}"
+        raise TypeError(message)
+    from numpy.lib.recfunctions import structured_to_unstructured  # noqa: PLC0415 - brings numpy.ma
+
+    count = len(dtype.names)
+    if _is_dask(source):
+        return source.map_blocks(
+            structured_to_unstructured, dtype=kind, new_axis=source.ndim, chunks=(*source.chunks, (count,))
+        )
+    if isinstance(source, np.ndarray):
+        return structured_to_unstructured(source)
+    return _Converted(source, (*source.shape, count), kind, structured_to_unstructured)
 
 
 def _unlabelled(value: Any) -> Any:  # noqa: ANN401
@@ -1539,8 +1631,14 @@ def _is_dask(value: object) -> bool:
     return isinstance(value, getattr(array_module, "Array", ()))
 
 
-def _is_sliceable(value: object) -> bool:
-    return all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__"))
+def _is_sliceable(value: Any) -> bool:  # noqa: ANN401
+    """Whether parts of something can be read by slicing; its dtype may be none of NumPy's, as torch's are."""
+    if not all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__")):
+        return False
+    try:
+        return bool(np.dtype(value.dtype) != np.object_)
+    except TypeError:
+        return False
 
 
 def _pieces(
@@ -1555,7 +1653,7 @@ def _pieces(
     source = _as_source(value)
     _check_cast(np.dtype(source.dtype), dtype)
     dropped = tuple(axis for axis, item in enumerate(selection.final) if item == 0)
-    if isinstance(source, np.ndarray) or not source.shape:
+    if isinstance(source, np.ndarray) or len(source.shape) < len(_AXES):
         given = np.asarray(source)
         if not dropped and given.ndim == len(_AXES) and shape[3] == 1:
             given = given[..., np.newaxis]
@@ -1627,11 +1725,17 @@ def _info_for(
     shape = tuple(array.shape)
     if len(shape) not in (len(_AXES), _DIMENSIONS):
         message = f"expected an array (x, y, z) or (x, y, z, channel), got shape {shape}"
+        if shape:
+            wanted = (*shape, 1, 1)[:3] if len(shape) < len(_AXES) else (*shape[:3], math.prod(shape[3:]))
+            message += f": pass np.asarray(array).reshape{wanted}"
+        raise ValueError(message)
+    if any(map(math.isnan, shape)):
+        message = f"expected an array of known shape, got {shape}: call array.compute_chunk_sizes() first"
         raise ValueError(message)
     if scales is not None and scales < 1:
         message = f"scales: expected at least 1, got {scales}"
         raise ValueError(message)
-    dtype = np.dtype(array.dtype)
+    dtype = _voxel_type(np.dtype(array.dtype))
     planned: list[dict[str, Any]] = []
     bounds = Box(voxel_offset, _triple(map(operator.add, voxel_offset, shape[:3])))
     while True:
@@ -1667,7 +1771,7 @@ def _info_for(
     return _parse(
         {
             "@type": "neuroglancer_multiscale_volume",
-            "type": type or _type_for(dtype, encoding),
+            "type": _type_for(array, encoding) if type is None else type,
             "data_type": dtype.name,
             "num_channels": math.prod(shape[3:]),
             "scales": planned,
@@ -1675,11 +1779,26 @@ def _info_for(
     )
 
 
-def _type_for(dtype: np.dtype[Any], encoding: str) -> str:
-    row = ENCODINGS.get(encoding.lower())
+def _voxel_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type that voxels of an array are stored as."""
+    if dtype == np.bool_:
+        return np.dtype(np.uint8)
+    stored = ENCODINGS["raw"].data_types
+    if dtype.name not in stored:
+        message = f"voxels are stored as {' or '.join(stored)}, got {dtype}"
+        if advice := _STORABLE.get(dtype.kind):
+            message += f": pass {advice}"
+        raise TypeError(message)
+    return dtype
+
+
+def _type_for(array: Any, encoding: str) -> str:  # noqa: ANN401
+    """Choose whether an array is an image or a segmentation, as a mask is."""
+    row, dtype = ENCODINGS.get(encoding.lower()), np.dtype(array.dtype)
     if row is not None and row.layer_type != "image":
         return row.layer_type
-    return "segmentation" if dtype.kind in "iu" and dtype.itemsize >= _LABEL_BYTES else "image"
+    is_mask = dtype == np.bool_
+    return "segmentation" if is_mask or (dtype.kind in "iu" and dtype.itemsize >= _LABEL_BYTES) else "image"
 
 
 def _halvable(bounds: Box) -> Triple:

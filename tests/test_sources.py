@@ -1,0 +1,178 @@
+"""What `create_volume` and writing take for arrays, and what they say of the rest."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import xarray
+from nibabel.arrayproxy import ArrayProxy
+from numpy.typing import NDArray
+
+from precomputed_fs import Volume, create_volume
+from tests.test_volume import Counting
+
+SIZE = (21, 17, 10)
+CHUNK = (8, 16, 4)
+
+
+def voxels(shape: tuple[int, ...] = SIZE, dtype: str = "uint16") -> NDArray[Any]:
+    return np.random.default_rng(0).integers(1, 200, shape).astype(dtype)
+
+
+def make(source: Any, url: Any = "memory://test_sources/made", **options: Any) -> Volume:
+    return create_volume(url, source, resolution=(8, 8, 8), chunk_size=CHUNK, scales=1, overwrite=True, **options)
+
+
+class Tensor:
+    """Has a dtype of its own, like PyTorch's tensors, and in each subclass one way to make a NumPy array of it."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array, self.shape, self.dtype = array, array.shape, object()
+
+    def __getitem__(self, index: Any) -> Any:
+        return type(self)(self.array[index])
+
+
+class ArrayTensor(Tensor):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.array
+
+
+class DlpackTensor(Tensor):
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+
+class NumpyTensor(Tensor):
+    def numpy(self) -> NDArray[Any]:
+        return self.array
+
+
+def rgb() -> NDArray[Any]:
+    """Return voxels of NIfTI's type RGB24."""
+    coloured = np.empty(SIZE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for i, name in enumerate("RGB"):
+        coloured[name] = CHANNELS[..., i]
+    return coloured
+
+
+CHANNELS = voxels((*SIZE, 3), "uint8")
+MASK = voxels() > 100
+SOURCES: dict[str, tuple[Any, NDArray[Any], str]] = {
+    "booleans": (MASK, MASK.astype("uint8"), "segmentation"),
+    "booleans in a channel": (MASK[..., np.newaxis], MASK.astype("uint8"), "segmentation"),
+    "booleans in lists": (MASK.tolist(), MASK.astype("uint8"), "segmentation"),
+    "booleans in a file": (Counting(MASK), MASK.astype("uint8"), "segmentation"),
+    "booleans of dask": (da.from_array(MASK, chunks=8), MASK.astype("uint8"), "segmentation"),
+    "rgb": (rgb(), CHANNELS, "image"),
+    "rgb as records": (rgb().view(np.recarray), CHANNELS, "image"),
+    "rgb in a file": (Counting(rgb()), CHANNELS, "image"),
+    "rgb of dask": (da.from_array(rgb(), chunks=8), CHANNELS, "image"),
+    "rgb of nibabel": (nibabel.Nifti1Image(rgb(), np.eye(4)), CHANNELS, "image"),
+    "int16 of nibabel": (nibabel.Nifti1Image(voxels(dtype="int16"), np.eye(4)), voxels(dtype="int16"), "image"),
+    "int32 of nibabel": (nibabel.Nifti1Image(voxels(dtype="int32"), np.eye(4)), voxels(dtype="int32"), "segmentation"),
+    "float64 of nibabel": (nibabel.Nifti1Image(voxels() / 7, np.eye(4)), (voxels() / 7).astype("float32"), "image"),
+    "a tensor by __array__": (ArrayTensor(voxels()), voxels(), "image"),
+    "a tensor of booleans": (ArrayTensor(MASK), MASK.astype("uint8"), "segmentation"),
+    "a tensor by DLPack": (DlpackTensor(voxels(dtype="float32")), voxels(dtype="float32"), "image"),
+    "a tensor by numpy()": (NumpyTensor(voxels(dtype="uint64")), voxels(dtype="uint64"), "segmentation"),
+    "of xarray": (xarray.DataArray(voxels().T, dims=["z", "y", "x"]), voxels(), "image"),
+    "big-endian": (voxels(dtype=">u2"), voxels(), "image"),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources_whose_meaning_is_clear(name: str) -> None:
+    source, expected, kind = SOURCES[name]
+    volume = make(source)
+    scale, expected = volume[0], expected.reshape(*SIZE, -1)
+    assert (scale.shape, scale.dtype, volume.info.type) == (expected.shape, expected.dtype, kind)
+    assert np.array_equal(scale[...], expected)
+    scale[...] = np.zeros(scale.shape, scale.dtype)
+    scale[...] = source
+    assert np.array_equal(scale[...], expected)
+
+
+def test_a_mask_that_is_stored_as_an_image_is_one() -> None:
+    assert make(MASK, type="image").info.type == "image"
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("takes", ["image", "dataobj"])
+def test_a_scaled_image_is_read_once(tmp_path: Path, suffix: str, takes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image: Any = nibabel.Nifti1Image(voxels() / 7, np.eye(4))
+    image.set_data_dtype(np.int16)
+    nibabel.save(image, tmp_path / f"a{suffix}")
+    image = nibabel.load(tmp_path / f"a{suffix}")
+    assert image.dataobj.slope != 1
+    parts = []
+    read: Any = ArrayProxy.__getitem__
+
+    def reading(proxy: Any, index: Any) -> Any:
+        part = read(proxy, index)
+        parts.append(part.size)
+        return part
+
+    monkeypatch.setattr(ArrayProxy, "__getitem__", reading)
+    scale = make(image if takes == "image" else image.dataobj)[0]
+    assert scale.dtype == np.float32
+    assert np.array_equal(scale[..., 0], image.get_fdata().astype(np.float32))
+    if suffix == ".nii":
+        assert sum(parts) <= math.prod(SIZE) + 1
+        assert max(parts) == math.prod(CHUNK)
+    else:
+        assert parts == [1], "what is compressed is read as a whole, not from the start for each chunk"
+
+
+def test_an_image_that_is_not_scaled_keeps_its_type(tmp_path: Path) -> None:
+    for name in ("a.nii", "a.nii.gz", "a.mgz"):
+        kind: Any = nibabel.MGHImage if name == "a.mgz" else nibabel.Nifti1Image
+        nibabel.save(kind(voxels(dtype="int16"), np.eye(4)), tmp_path / name)
+        scale = make(nibabel.load(tmp_path / name))[0]
+        assert scale.dtype == np.int16
+        assert np.array_equal(scale[..., 0], voxels())
+
+
+def test_a_line_or_a_plane_may_be_of_pandas() -> None:
+    scale = make(voxels())[0]
+    scale[:, 7, 5, 0] = pd.Series(np.arange(SIZE[0], dtype=np.uint16))
+    assert scale[:, 7, 5, 0].tolist() == [*range(SIZE[0])]
+    scale[:, 8, :, 0] = pd.DataFrame(voxels((SIZE[0], SIZE[2])))
+    assert np.array_equal(scale[:, 8, :, 0], voxels((SIZE[0], SIZE[2])))
+
+
+NOT_STORABLE: dict[str, tuple[Any, str]] = {
+    "a series": (pd.Series(range(8)), r"shape \(8,\): pass np\.asarray\(array\)\.reshape\(8, 1, 1\)"),
+    "a table": (pd.DataFrame(np.zeros((4, 3))), r"shape \(4, 3\): pass np\.asarray\(array\)\.reshape\(4, 3, 1\)"),
+    "5 axes": (nibabel.Nifti1Image(np.zeros((4, 3, 2, 1, 3), np.uint8), np.eye(4)), r"reshape\(4, 3, 2, 3\)"),
+    "objects": (np.zeros((4, 3, 2), object), r"its type is object; pass np\.asarray\(array, 'float32'\)"),
+    "float16": (np.zeros((4, 3, 2), np.float16), r'got float16: pass array\.astype\("float32"\)'),
+    "float64": (np.zeros((4, 3, 2)), r'got float64: pass array\.astype\("float32"\)'),
+    "complex": (np.zeros((4, 3, 2), complex), r'got complex128: pass np\.abs\(array\)\.astype\("float32"\)'),
+    "times": (np.zeros((4, 3, 2), "datetime64[s]"), r"got datetime64\[s\]"),
+    "mixed fields": (np.zeros((4, 3, 2), [("a", "u1"), ("b", "u2")]), r"fields of one type.*such as array\['a'\]"),
+    "long fields": (np.zeros((4, 3, 2), [("a", "u1", 2)]), r"such as array\['a'\]"),
+    "fields of dask": (da.zeros((4, 3, 2), dtype=[("a", "u1"), ("b", "u2")]), r"such as array\['a'\]"),
+    "unknown chunks": (da.ones((4, 3, 2))[da.ones(4) > 0], r"\(nan, 3, 2\): call array\.compute_chunk_sizes\(\)"),
+    "a mapping": ({"t1": voxels()}, "got dict: pass one array of it"),
+    "a data set": (xarray.Dataset({"t1": (("x", "y", "z"), voxels())}), "got Dataset: pass one array of it"),
+    "a file name": ("brain.nii", "str cannot be cast to an array of numbers"),
+    "a path": (Path("brain.nii"), "Path cannot be cast"),
+    "nothing": (None, "NoneType cannot be cast"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_STORABLE)
+def test_what_cannot_be_stored_is_told_what_can(tmp_path: Path, name: str) -> None:
+    source, message = NOT_STORABLE[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        make(source, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
