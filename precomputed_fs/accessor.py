@@ -1342,9 +1342,10 @@ class FsspecAccessor(Accessor):
         return data
 
     def _not_found(self, name: str, names: int) -> NotFoundError:
+        meant = self._location.mistaken if name == "info" else ""
+        question = meant or "is the pyramid's URL right, and was all of it uploaded?"
         return NotFoundError(
-            f"{self._location.display(name)} does not exist, under {names} names that it may have; is the pyramid's "
-            "URL right, and was all of it uploaded?"
+            f"{self._location.display(name)} does not exist, under {names} names that it may have; {question}"
         )
 
     def _not_in_shard(self, key: str, coords: ChunkCoords) -> NotFoundError:
@@ -1523,6 +1524,23 @@ def get_accessor_for_url(
 
 
 _OPTION_NAMES = tuple(FsspecAccessor.__init__.__kwdefaults__ or ())
+
+
+def accessor_with(url: AnyURL | Location, options: Mapping[str, Any]) -> FsspecAccessor:
+    """Make an accessor with options that were given to another function.
+
+    Raises
+    ------
+    TypeError
+        If some are not options of `FsspecAccessor`; the message says where those of the filesystem go.
+    """
+    if unknown := [name for name in options if name not in _OPTION_NAMES]:
+        message = (
+            f"{', '.join(unknown)}: not among the options, which are {', '.join(_OPTION_NAMES)}; those of the "
+            "filesystem go into storage_options={...}, and an encoding's parameters need that encoding"
+        )
+        raise TypeError(message)
+    return FsspecAccessor(url, **options)
 
 
 def add_argparse_options(

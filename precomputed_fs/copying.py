@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor, StoredChunk
+from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor, StoredChunk, accessor_with
 from precomputed_fs.codecs import ENCODINGS, Codec, Encoding, codec_for
 from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.errors import (
@@ -177,7 +177,7 @@ def copy_pyramid(
             raise TypeError(message)
         accessor = destination
     else:
-        accessor = FsspecAccessor(destination, **options)
+        accessor = accessor_with(destination, options)
     wish = _Wish(encoding, parameters, None if chunk_size is None else _size(chunk_size), sharding, gzip, verify=verify)
     _check_writable(accessor, wish)
     if client is not None and not accessor.can_read:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from precomputed_fs.accessor import FsspecAccessor
+from precomputed_fs.accessor import FsspecAccessor, accessor_with
 from precomputed_fs.codecs import jpeg_segments
 from precomputed_fs.errors import (
     AccessDeniedError,
@@ -114,7 +114,7 @@ def doctor(
     if samples < 1 or not time_limit > 0:
         raise ValueError(f"expected samples >= 1 and time_limit > 0, got {samples!r} and {time_limit!r}")
     options = {"timeout": _TIMEOUT, "attempts": _ATTEMPTS, **accessor_options}
-    accessor = FsspecAccessor(url, **options)
+    accessor = accessor_with(url, options)
     seen = SeenPyramid(accessor.location, time_limit)
     examination = _Examination(seen, url, accessor, options, samples, seed)
     # A server may send a byte now and then for ever: so it is not waited for in this thread.

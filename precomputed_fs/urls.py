@@ -4,6 +4,7 @@
 filesystem is our own instance with listing caches off, so that no answer is stale.
 """
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -22,10 +23,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from precomputed_fs.errors import URLError
+from precomputed_fs.grid import layout_of
 from precomputed_fs.signing import Signer
 
 PRECOMPUTED_PREFIX = "precomputed://"
 _PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
+_SCALE_KEY = r"[\d.e+-]+(?:_[\d.e+-]+){2}|[\d.]+(?:nm|um|mm)"  # of cloud-volume and tensorstore, neuroglancer-scripts
+_SHOWN_SOURCES = 3  # of a link to Neuroglancer
 _CHAIN = "::"
 _LARGEST_PUT = 5 << 30  # bytes that S3 takes in one request
 _LOCAL_NAMES = ("file", "local")
@@ -747,6 +751,61 @@ SCHEMES: Mapping[str, Scheme] = {
 """What differs between protocols; a protocol that is not here takes `Scheme`'s defaults."""
 
 
+# -------------------------------------------------------------------- what is for others
+
+_FOR_CAVE = (
+    "needs CAVE: open it with cloud-volume or CAVEclient, or here its flat copy, precomputed://..., if it has one"
+)
+_OTHER_FORMAT = "is another format: xarray and zarr open Zarr, tensorstore opens N5, too"
+_OTHER_SOURCE = "is another of Neuroglancer's data sources: this package opens precomputed pyramids only"
+
+FOREIGN: Mapping[str, str] = {
+    "graphene": _FOR_CAVE,
+    "middleauth": _FOR_CAVE,
+    "middleauth+http": _FOR_CAVE,
+    "middleauth+https": _FOR_CAVE,
+    "n5": _OTHER_FORMAT,
+    "ome-zarr": _OTHER_FORMAT,
+    "zarr": _OTHER_FORMAT,
+    "zarr2": _OTHER_FORMAT,
+    "zarr3": _OTHER_FORMAT,
+    "boss": _OTHER_SOURCE,
+    "brainmaps": _OTHER_SOURCE,
+    "deepzoom": _OTHER_SOURCE,
+    "dvid": _OTHER_SOURCE,
+    "nggraph": _OTHER_SOURCE,
+    "nifti": _OTHER_SOURCE,
+    "render": _OTHER_SOURCE,
+    "http+s3": "is written s3+http://endpoint/bucket/path",
+    "https+s3": "is written s3+https://endpoint/bucket/path",
+    "mem": "is written memory://path",
+    "s3n": "is written s3://bucket/path",
+    "wasb": "is written az://container/path",
+    "wasbs": "is written az://container/path",
+}
+"""Schemes, and kinds behind a ``|``, that others open or that are written otherwise here: what to do."""
+
+
+def _check_fragment(text: str) -> None:
+    """Refuse what means something to Neuroglancer only: a link to it, and a part of a pyramid without voxels."""
+    url, mark, fragment = text.partition("#")
+    if not mark or "://" not in url:
+        return
+    state = urllib.parse.unquote(fragment[1:])
+    if fragment.startswith("!") and (state.startswith("{") or "://" in state):
+        found = re.findall(r"precomputed://[^\s\"'<>]+|[^\s\"'<>]+\|neuroglancer-precomputed:", state)
+        sources = list(dict.fromkeys(map(_without_secrets, found)))
+        told = f": {' or '.join(sources[:_SHOWN_SOURCES])}" if sources else ", which it shows in the layer's tab Source"
+        message = f"{_without_secrets(url)}: a link to Neuroglancer, not to a pyramid; open a layer's source{told}"
+        raise URLError(message)
+    if part := re.fullmatch(r"type=(\w+)", fragment):
+        message = (
+            f"{_without_secrets(text)}: {part[0]} is not read, only volumes are: write the URL without it for these; "
+            "fetch_file of an accessor gets the files of other parts"
+        )
+        raise URLError(message)
+
+
 # ---------------------------------------------------------------------------------- resolving
 
 
@@ -812,6 +871,21 @@ class Location:
             path = f"{path.rstrip('/')}/{name}" if path else name
             shown[place] = scheme + mark + path
         return _CHAIN.join(shown)
+
+    @property
+    def mistaken(self) -> str:
+        """A question, if this looks like the URL of a pyramid's `info`, or of one of its scales or chunks."""
+        shown = next((link for link in self.links if link.has_path), self.links[-1]).display.rstrip("/")
+        *_, scale, last = ["", *shown.split("/")]
+        key, levels = (scale, 2) if layout_of(last) else (last, 1)
+        if not (last == "info" or re.fullmatch(_SCALE_KEY, key)):
+            return ""
+        with contextlib.suppress(ValueError):
+            there = self.above(levels).display()
+            if last == "info":
+                return f"is the pyramid meant, which is {there}?"
+            return f"is scale {key} of a pyramid meant, which is open_volume({there!r})[{key!r}]?"
+        return ""
 
     @property
     def server(self) -> tuple[Any, ...]:
@@ -1032,7 +1106,10 @@ def convert_file_url_to_pathname(url: str) -> str:
         raise URLError(message)
     parts = urllib.parse.urlsplit(text)
     if parts.netloc not in ("", "localhost"):
-        message = f"{_without_secrets(text)}: not a local file; is a slash missing in file:///?"
+        meant = (
+            f"write {parts.netloc}{parts.path}" if parts.netloc in (".", "..") else "is a slash missing in file:///?"
+        )
+        message = f"{_without_secrets(text)}: not a local file; {meant}"
         raise URLError(message)
     try:
         return urllib.parse.unquote(parts.path, errors="strict")
@@ -1042,13 +1119,12 @@ def convert_file_url_to_pathname(url: str) -> str:
 
 
 def _strip_precomputed(url: str) -> str:
+    _check_fragment(url)
     text = url.removesuffix(_PRECOMPUTED_ADAPTER).removeprefix(PRECOMPUTED_PREFIX)
     adapter = re.search(r"\|([a-z][a-z0-9+.-]*):", text)
     if adapter:
-        message = (
-            f"{_without_secrets(text)}: the adapter {adapter[1]!r} is not known; only a closing "
-            f"{_PRECOMPUTED_ADAPTER!r} is"
-        )
+        unknown = f"is not known; only a closing {_PRECOMPUTED_ADAPTER!r} is"
+        message = f"{_without_secrets(text)}: the adapter {adapter[1]!r} {FOREIGN.get(adapter[1], unknown)}"
         raise URLError(message)
     if url and not text.strip(":"):  # an empty path is the current directory, as in neuroglancer-scripts
         message = f"{url!r} names no pyramid"
@@ -1140,6 +1216,9 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
     scheme = _scheme_of(text)
     if scheme is None or scheme in _LOCAL_NAMES:
         return _local_link(text, options)
+    if scheme in FOREIGN:
+        message = f"{_without_secrets(text)}: {scheme}:// {FOREIGN[scheme]}"
+        raise URLError(message)
     if not re.match(r"[^:]+://", text):
         shown = _without_secrets(text)
         message = (

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
+from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor, accessor_with
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.downsampling import METHODS, downsample, factors_for
@@ -114,7 +114,7 @@ def open_volume(
     >>> open_volume("memory://docs/open")[0][10:20, :, 5].shape
     (10, 80, 1)
     """
-    accessor = FsspecAccessor(url, **accessor_options)
+    accessor = accessor_with(url, accessor_options)
     anon = accessor_options.get("anon")
     others = {name: value for name, value in accessor_options.items() if name not in ("storage_options", "anon", "fs")}
     for _ in range(_MOST_REDIRECTS):
@@ -244,7 +244,7 @@ def create_volume(
         )
     info = _to_write(info)
     method = _checked_method(downsampling, info)
-    accessor = FsspecAccessor(url, **options)
+    accessor = accessor_with(url, options)
     if overwrite and accessor.can_read:
         _check_in_the_way(accessor, info, replaces_data=array is not None)
     if _is_dask(array):

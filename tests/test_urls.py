@@ -33,10 +33,14 @@ from upath import UPath
 from precomputed_fs import (
     DataAccessError,
     FsspecAccessor,
+    NotFoundError,
     URLError,
+    copy_pyramid,
     create_volume,
+    doctor,
     get_accessor_for_url,
     open_volume,
+    serve,
     urls,
 )
 from precomputed_fs.urls import check_relative_path, convert_file_url_to_pathname, join, resolve
@@ -401,12 +405,107 @@ def test_options_of_a_chain_may_be_nested_as_those_of_filesystems_are() -> None:
         ("simplecache::http://[::1]/brain", "in full"),
         ("simplecach::s3://lab/brain", "misspelt"),
         ("exp1::s3://lab/brain", "nothing can be chained to a path"),
+        ("graphene://https://host/table", "CAVEclient.*precomputed://"),
+        ("graphene://middleauth+https://host/table", "CAVEclient"),
+        ("precomputed://middleauth+https://host/brain", "cloud-volume"),
+        ("simplecache::middleauth+https://host/brain", "cloud-volume"),
+        ("n5://s3://bucket/brain", "xarray.*tensorstore"),
+        ("zarr://gs://bucket/brain", "xarray and zarr"),
+        ("zarr3://s3://bucket/brain", "xarray and zarr"),
+        ("s3://bucket/brain|zarr3:", "'zarr3' .* xarray and zarr"),
+        ("dvid://https://host/brain", "another of Neuroglancer's data sources"),
+        ("mem://brain", "memory://path"),
+        ("file://./brain", r"write \./brain"),
+        ("file://../lab/brain", r"write \.\./lab/brain"),
+        ("https+s3://host/bucket/brain", r"s3\+https://endpoint/bucket/path"),
+        ("gs://bucket/mesh#type=mesh", "type=mesh is not read.* without it"),
+        ("https://host/mesh#type=mesh", "type=mesh is not read"),
+        ("precomputed://s3://bucket/brain#type=skeletons", "type=skeletons is not read"),
+        ("gs://bucket/brain|neuroglancer-precomputed:#type=annotations", "type=annotations is not read"),
+        ("https://neuroglancer-demo.appspot.com/#!gs://bucket/state.json", "link to Neuroglancer.*tab Source"),
+        ("https://host/ng/?a=b#!middleauth+https://host/api/v1/123", "link to Neuroglancer.*tab Source"),
+        ("https://host/#!%7B%22layers%22%3A%5B%5D%7D", "link to Neuroglancer.*tab Source"),
     ],
 )
 def test_what_cannot_be_opened_is_an_url_error(url: str, said: str) -> None:
     for make in (resolve, FsspecAccessor, get_accessor_for_url):
         with pytest.raises(URLError, match=said):
             make(url)
+
+
+@pytest.mark.parametrize("scheme", urls.FOREIGN)
+def test_what_is_for_others_is_known_to_none_of_ours(scheme: str) -> None:
+    assert scheme not in {*urls.SCHEMES, *fsspec.available_protocols()}
+
+
+@pytest.mark.parametrize("form", ["percent-encoded", "plain", "with single quotes"])
+def test_a_link_to_neuroglancer_says_what_to_open(form: str) -> None:
+    sources = [
+        "precomputed://gs://bucket/brain",
+        {"url": "precomputed://https://user:hunter2@host/lab?sig=hunter2"},
+        ["s3://b/a b/|neuroglancer-precomputed:", "zarr://s3://b/c", "precomputed://gs://bucket/brain"],
+    ]
+    state = json.dumps({"layers": [{"name": "a", "source": source} for source in sources]}, separators=(",", ":"))
+    state = state.replace("a b", "a%20b").replace('"', "'") if form == "with single quotes" else state
+    fragment = urllib.parse.quote(state) if form == "percent-encoded" else state
+    with pytest.raises(URLError, match="link to Neuroglancer") as caught:
+        resolve(f"https://neuroglancer-demo.appspot.com/#!{fragment}")
+    assert "source: precomputed://gs://bucket/brain or precomputed://https://host/lab or " in str(caught.value)
+    assert str(caught.value).endswith("b/|neuroglancer-precomputed:")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["/lab/brain#type=mesh", "https://host/brain#!view", "https://host/brain#type", "a#!://b"]
+)
+def test_a_fragment_that_says_nothing_is_none_of_neuroglancers(url: str) -> None:
+    assert len(resolve(url).links) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("{here}/brain/info", "{here}/brain?"),
+        ("{here}/brain/info/", "{here}/brain?"),
+        ("file://{here}/brain/1_1_1", "open_volume('{here}/brain')['1_1_1']?"),
+        ("{here}/brain/1_1_1/0-4_0-4_0-4", "open_volume('{here}/brain')['1_1_1']?"),
+        ("memory://brain/info", "memory://brain?"),
+        ("memory://lab/brain/1mm", "open_volume('memory://lab/brain')['1mm']?"),
+        ("memory://lab/brain/1e+06_1e+06_2.5e+06", "open_volume('memory://lab/brain')['1e+06_1e+06_2.5e+06']?"),
+        ("zip://lab/brain/info::all.zip", "zip://lab/brain::{here}/all.zip?"),
+        ("{server}/brain/info?sig=hunter2", "{server}/brain?"),
+        ("{server}/brain/1_1_1?sig=hunter2", "open_volume('{server}/brain')['1_1_1']?"),
+        ("s3+{server}/bucket/brain/info", "s3://bucket/brain?"),
+        ("s3+{server}/info", None),
+        ("{server}/8_8_8", "open_volume('{server}')['8_8_8']?"),
+        ("memory://8_8_8", None),
+        ("memory://lab/info_of_mine", None),
+    ],
+)
+def test_a_url_of_info_or_of_a_scale_leads_to_the_pyramids(url: str, meant: str | None, folder: Path) -> None:
+    create_volume(folder / "brain", np.zeros((4, 4, 4), np.uint8), resolution=(1, 1, 1))
+    with servers.http_server(folder) as server:
+        places = {"here": str(folder), "server": server.url}
+        with pytest.raises(NotFoundError) as caught:
+            open_volume(url.format(**places), anon=True)
+        assert str(caught.value).endswith((meant or "was all of it uploaded?").format(**places))
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        open_volume,
+        functools.partial(create_volume, source=np.zeros((4, 4, 4), np.uint8), resolution=(1, 1, 1)),
+        lambda url, **options: copy_pyramid("memory://test_urls/brain", url, **options),
+        doctor,
+        serve,
+    ],
+    ids=["open_volume", "create_volume", "copy_pyramid", "doctor", "serve"],
+)
+def test_an_option_of_the_filesystem_is_told_where_to_go(take: Callable[..., Any]) -> None:
+    create_volume("memory://test_urls/brain", np.zeros((4, 4, 4), np.uint8), resolution=(1, 1, 1), overwrite=True)
+    with pytest.raises(TypeError, match=r"^endpoint_url, key: .* go into storage_options=\{"):
+        take("s3://bucket/brain", endpoint_url="http://127.0.0.1:1", key="k")
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/brain", "precomputed://gs://b/p", "file:///lab", "S3://b", "zip://a"])
