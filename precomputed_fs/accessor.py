@@ -646,8 +646,14 @@ class FsspecAccessor(Accessor):
         inside = posixpath.normpath(key)
         levels = inside.split("/").count("..")
         inside = check_relative_path(inside.removeprefix("../" * levels))
-        other = FsspecAccessor(
-            self._location.above(levels) if levels else self._location,
+        other: FsspecAccessor = self.at(self._location.above(levels) if levels else self._location)
+        other._layouts[inside] = self._layout(key)
+        return other, inside
+
+    def at(self, location: Location) -> "FsspecAccessor":
+        """Make an accessor of a place, with the same options as this one and with its own connections."""
+        return FsspecAccessor(
+            location,
             flat=self._flat,
             gzip=self._gzip,
             compresslevel=self._compresslevel,
@@ -656,8 +662,6 @@ class FsspecAccessor(Accessor):
             max_gap=self._max_gap,
             max_range=self._max_range,
         )
-        other._layouts[inside] = self._layout(key)
-        return other, inside
 
     async def fetch_chunk_async(self, key: str, chunk_coords: ChunkCoords) -> bytes:
         """Fetch a chunk: `fetch_chunk`, to be awaited."""

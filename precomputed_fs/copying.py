@@ -49,7 +49,7 @@ from precomputed_fs.grid import (
 from precomputed_fs.info import JSON, check_not_html
 from precomputed_fs.sharding import Sharding, propose_sharding
 from precomputed_fs.urls import SCHEMES, AnyURL, Location, Scheme, store_of
-from precomputed_fs.volume import Progress, Scale, Volume, open_volume, what_is_there
+from precomputed_fs.volume import Progress, Scale, Volume, open_volume, volume_of, what_is_there
 
 if TYPE_CHECKING:
     from precomputed_fs.flights import Job
@@ -212,11 +212,7 @@ def copy_pyramid(
 def _opened(source: AnyURL | FsspecAccessor | Volume) -> Volume:
     if isinstance(source, Volume):
         return source
-    if isinstance(source, FsspecAccessor):
-        from precomputed_fs.models import Info  # noqa: PLC0415 - brings pydantic
-
-        return Volume(source, Info.parse(source.fetch_info(), source.location.display("info")))
-    return open_volume(source)
+    return volume_of(source) if isinstance(source, FsspecAccessor) else open_volume(source)
 
 
 def _row(encoding: str) -> Encoding:

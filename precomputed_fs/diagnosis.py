@@ -45,7 +45,7 @@ from precomputed_fs.readers import (
 )
 from precomputed_fs.sharding import ENTRY_BYTES, Sharding, minishard_index_range, page_of
 from precomputed_fs.urls import AnyURL, Location, Request, join
-from precomputed_fs.volume import Scale, Volume, one_line, open_volume
+from precomputed_fs.volume import Scale, Volume, check_not_redirected, one_line, open_volume
 
 SAMPLES = 8
 """Chunks of a scale that are looked at, unless told otherwise: the first, the last, the one in the middle and others
@@ -65,7 +65,7 @@ _PROGRESSIVE_FRAMES = (0xC2, 0xC6, 0xCA, 0xCE)  # SOF markers (ITU-T T.81, table
 
 
 def doctor(
-    url: AnyURL,
+    url: AnyURL | Volume | FsspecAccessor,
     *,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -76,8 +76,8 @@ def doctor(
 
     Parameters
     ----------
-    url : str, path or UPath
-        See `FsspecAccessor`.
+    url : str, path, UPath, Volume or FsspecAccessor
+        The pyramid.
     samples : int
         Chunks of each scale that are looked at; see `SAMPLES`. For requests, see `MOST_REQUESTS`; besides, `info` is
         read, and over HTTP a byte of it once more, as a web page would.
@@ -86,7 +86,7 @@ def doctor(
     time_limit : float
         Seconds after which the report says what is known by then.
     **accessor_options
-        Options of `FsspecAccessor`. Unless given, ``timeout`` is 10 seconds and ``attempts`` is 2.
+        Options of `FsspecAccessor`, for a URL. Unless given, ``timeout`` is 10 seconds and ``attempts`` is 2.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def doctor(
     Raises
     ------
     URLError
-        If this is no URL: of no known scheme, or without its driver.
+        If this is no URL: of no known scheme, or without its driver; or if this is an accessor, and `info` redirects.
     ValueError, TypeError
         If an argument cannot be. A pyramid that is broken, forbidden or not there is no exception.
 
@@ -114,15 +114,23 @@ def doctor(
     if samples < 1 or not time_limit > 0:
         raise ValueError(f"expected samples >= 1 and time_limit > 0, got {samples!r} and {time_limit!r}")
     options = {"timeout": _TIMEOUT, "attempts": _ATTEMPTS, **accessor_options}
-    accessor = accessor_with(url, options)
+    if isinstance(url, (Volume, FsspecAccessor)):
+        if accessor_options:
+            raise TypeError(f"{', '.join(accessor_options)}: for URLs; what is open already has its options")
+        opened = url.accessor if isinstance(url, Volume) else url
+        accessor, followed = opened.at(opened.location), None
+    else:
+        accessor, followed = accessor_with(url, options), url
     seen = SeenPyramid(accessor.location, time_limit)
-    examination = _Examination(seen, url, accessor, options, samples, seed)
+    examination = _Examination(seen, followed, accessor, options, samples, seed)
     # A server may send a byte now and then for ever: so it is not waited for in this thread.
     thread = threading.Thread(target=examination.run, name="precomputed_fs-doctor", daemon=True)
     thread.start()
     thread.join(time_limit)
     seen.is_late = thread.is_alive()
     examination.is_over = True
+    if examination.refusal is not None:
+        raise examination.refusal
     return Report.of(seen)
 
 
@@ -134,12 +142,16 @@ class _Examination:
     """Looks at a pyramid, and writes down what it sees as it goes."""
 
     seen: SeenPyramid
-    url: AnyURL
+    url: AnyURL | None
+    """None, if an accessor was given."""
+
     accessor: FsspecAccessor
     options: Mapping[str, Any]
     samples: int
     seed: int
     is_over: bool = False
+    refusal: URLError | None = None
+    """What is wrong with how `doctor` was called, and not with the pyramid."""
 
     def run(self) -> None:
         try:
@@ -165,6 +177,8 @@ class _Examination:
             seen.state, seen.said = _state_of(exc), str(exc)
         except (InvalidInfoError, URLError) as exc:
             seen.state, seen.said = "wrong", str(exc)
+            if self.url is None and isinstance(exc, URLError):
+                self.refusal = exc
         else:
             self._parses()
         return bool(seen.scales) or seen.state == "found"
@@ -178,6 +192,9 @@ class _Examination:
         seen.given = parse_info(seen.text, accessor.location.display("info"))
 
     def _follows(self) -> None:
+        if self.url is None:
+            check_not_redirected(self.seen.given, self.accessor.location.display("info"))
+            return
         volume = open_volume(self.url, **self.options)
         self.accessor.close()
         self.accessor = volume.accessor

@@ -51,13 +51,11 @@ from precomputed_fs.errors import (
     InvalidInfoError,
     NotFoundError,
     ReadOnlyError,
-    URLError,
 )
 from precomputed_fs.flights import in_thread
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, chunk_coords, chunk_name
-from precomputed_fs.info import redirect_of
 from precomputed_fs.urls import AnyURL, check_relative_path
-from precomputed_fs.volume import Scale, Volume, open_volume
+from precomputed_fs.volume import Scale, Volume, open_volume, volume_of
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -158,25 +156,13 @@ def serve(
         if accessor_options:
             message = f"{', '.join(accessor_options)}: for URLs; what is open already has its options"
             raise TypeError(message)
-        return Server(source if isinstance(source, Volume) else _volume_of(source), port=port)
+        return Server(source if isinstance(source, Volume) else volume_of(source), port=port)
     volume = open_volume(source, **accessor_options)
     try:
         return Server(volume, port=port, closes_volume=True)
     except BaseException:
         volume.close()
         raise
-
-
-def _volume_of(accessor: FsspecAccessor) -> Volume:
-    given = accessor.fetch_info()
-    where = accessor.location.display("info")
-    target = redirect_of(given, where)
-    if target is not None:
-        message = f"{where} redirects: pass the URL, which is followed, instead of an accessor"
-        raise URLError(message)
-    from precomputed_fs.models import Info  # noqa: PLC0415 - where it is needed
-
-    return Volume(accessor, Info.parse(given, where))
 
 
 # --------------------------------------------------------------------------------------- the pyramid, as it is shown

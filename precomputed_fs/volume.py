@@ -134,6 +134,29 @@ def open_volume(
     raise URLError(message)
 
 
+def volume_of(accessor: FsspecAccessor) -> "Volume":
+    """Open a pyramid by an accessor of it.
+
+    Raises
+    ------
+    URLError
+        If `info` redirects: `open_volume` follows, an accessor stays where it is.
+    NotFoundError, AccessDeniedError, DataAccessError, InvalidInfoError
+        See `open_volume`.
+    """
+    given = accessor.fetch_info()
+    where = accessor.location.display("info")
+    check_not_redirected(given, where)
+    return Volume(accessor, _parse(given, where))
+
+
+def check_not_redirected(given: Mapping[str, Any], where: str) -> None:
+    """Check that an `info` describes a pyramid itself, which an accessor has to go by."""
+    if redirect_of(given, where) is not None:
+        message = f"{where} redirects: pass the URL, which is followed, instead of an accessor"
+        raise URLError(message)
+
+
 def create_volume(
     url: AnyURL,
     source: "Mapping[str, Any] | Info | ArrayLike",

@@ -28,6 +28,7 @@ import numpy as np
 import pytest
 import tensorstore
 from aiohttp import web
+from fsspec.implementations.memory import MemoryFileSystem
 from neuroglancer_scripts.accessor import get_accessor_for_url
 from neuroglancer_scripts.precomputed_io import get_IO_for_existing_dataset
 from PIL import Image
@@ -853,6 +854,28 @@ def test_each_rule_says_all_that_it_is_to_say() -> None:
         assert rule.looks_at in {"pyramid", "scale"}
         assert set(rule.readers) <= set(READERS)
         assert all((rule.readers, rule.message, rule.advice, rule.source)), rule
+
+
+def test_what_is_open_is_looked_at_and_stays_as_it_is(tmp_path: Path) -> None:
+    write(tmp_path, sharding=IDENTITY)
+    told = doctor(tmp_path).to_dict()
+    with open_volume(tmp_path) as volume:
+        volume[0][:1, :1, :1] = volume[0][:1, :1, :1] + 1  # waits for its shard
+        before = (tmp_path / KEY / "0.shard").read_bytes()
+        assert doctor(volume).to_dict() == doctor(volume.accessor).to_dict() == told
+        assert (tmp_path / KEY / "0.shard").read_bytes() == before
+    assert (tmp_path / KEY / "0.shard").read_bytes() != before
+    for opened in (volume, volume.accessor):
+        with pytest.raises(TypeError, match="attempts: for URLs"):
+            doctor(opened, attempts=1)
+
+
+def test_what_is_open_is_looked_at_with_its_options() -> None:
+    fs = MemoryFileSystem()
+    volume = create_volume("/test_doctor/own", np.ones((4, 4, 4), np.uint8), resolution=(1, 1, 1), fs=fs)
+    assert doctor(volume)["precomputed_fs"].ok
+    fs.pipe_file("/test_doctor/own/info", b'{"redirect": 3}')
+    assert "info-wrong" in ids(doctor(volume.accessor))
 
 
 def test_arguments_that_cannot_be(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import pickle
+import re
 import subprocess
 import sys
 import types
@@ -40,6 +42,7 @@ from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.xarray_backend import PrecomputedBackend
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests import servers
@@ -459,6 +462,21 @@ def test_the_ends_of_the_ranges_are_inside(option: str, value: Any) -> None:
 def test_an_url_of_another_type_is_a_type_error(url: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
         FsspecAccessor(url)
+
+
+@pytest.mark.parametrize(
+    "take",
+    [serve, doctor, lambda accessor: copy_pyramid(accessor, "memory://precomputed_fs-public/copy")],
+    ids=["serve", "doctor", "copy_pyramid"],
+)
+def test_an_accessor_whose_info_redirects_is_not_followed(
+    take: Callable[[FsspecAccessor], Any], tmp_path: Path
+) -> None:
+    create_volume(tmp_path / "there", np.zeros((4, 4, 4), np.uint8), resolution=(1, 1, 1))
+    (tmp_path / "info").write_text(json.dumps({"redirect": str(tmp_path / "there")}))
+    message = re.escape(f"{tmp_path}/info redirects: pass the URL, which is followed, instead of an accessor")
+    with FsspecAccessor(tmp_path) as accessor, pytest.raises(URLError, match=message):
+        take(accessor)
 
 
 def test_a_upath_is_taken_everywhere_with_its_options(s3_server: servers.S3Server) -> None:
