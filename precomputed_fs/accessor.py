@@ -341,6 +341,9 @@ class StoredChunk(NamedTuple):
     name: str
     """What messages call it."""
 
+    suffix: str = ""
+    """The compression's, which its name ends in; or nothing."""
+
 
 class FsspecAccessor(Accessor):
     """Access to a pyramid on any protocol that fsspec knows.
@@ -360,8 +363,9 @@ class FsspecAccessor(Accessor):
     flat : bool
         How chunks are named when writing: as the format's specification says, or with False in
         sub-directories as neuroglancer-scripts does. Reading finds either.
-    gzip : bool
-        Whether what is not JSON, JPEG or PNG is compressed when writing.
+    gzip : bool or None
+        Whether what is not JSON, JPEG or PNG is compressed when writing. None: where the protocol can say so in
+        Content-Encoding, which every reader understands, and not where only a suffix of the name would.
     compresslevel : int
         0 (stored) to 9 (smallest).
     attempts : int
@@ -396,7 +400,7 @@ class FsspecAccessor(Accessor):
         fs: Filesystem = None,
         anon: bool | None = None,
         flat: bool = True,
-        gzip: bool = True,
+        gzip: bool | None = True,
         compresslevel: int = 9,
         attempts: int = 5,
         timeout: float = 30.0,
@@ -995,6 +999,11 @@ class FsspecAccessor(Accessor):
         return self._flat
 
     @property
+    def says_encoding(self) -> bool:
+        """Whether Content-Encoding tells of compression, not a suffix, which few readers look for."""
+        return self._store.scheme.write_keywords is not None
+
+    @property
     def is_remote(self) -> bool:
         """Whether reading and writing waits for a server."""
         return self._store.scheme.remote
@@ -1034,15 +1043,14 @@ class FsspecAccessor(Accessor):
         """Tell how a chunk is stored, and undo what is neither gzip nor nothing, or not said to be gzip."""
         if found is None:
             return None
-        data, name = found.body.data, self._location.display(found.name)
+        data = found.body.data
+        chunk = functools.partial(StoredChunk, name=self._location.display(found.name), suffix=found.suffix)
         if not found.needs_decoding:
-            return StoredChunk(data, is_gzip=False, was_compressed=False, decoded=lambda: data, name=name)
+            return chunk(data, is_gzip=False, was_compressed=False, decoded=lambda: data)
         if may_be_gzip(data) and (found.shard_gzip or found.told in _TOLD_GZIP):
-            undo = functools.partial(self.decoded, found)
-            return StoredChunk(data, is_gzip=True, was_compressed=True, decoded=undo, name=name)
+            return chunk(data, is_gzip=True, was_compressed=True, decoded=functools.partial(self.decoded, found))
         decoded = self.decoded(found)
-        was_compressed = decoded is not data
-        return StoredChunk(decoded, is_gzip=False, was_compressed=was_compressed, decoded=lambda: decoded, name=name)
+        return chunk(decoded, is_gzip=False, was_compressed=decoded is not data, decoded=lambda: decoded)
 
     def put_chunk(self, key: str, chunk_coords: ChunkCoords, chunk: StoredChunk, mime_type: str, *, gzip: bool) -> int:
         """Store a chunk of an unsharded scale, whatever there is, as gzip or not.
@@ -1059,9 +1067,8 @@ class FsspecAccessor(Accessor):
             gzip = gzip or is_gzip(data)  # as in `_packed`
             if gzip:
                 data = gzip_compress(data, self._compresslevel)
-        says_encoding = self._store.scheme.write_keywords is not None
-        variant = _Variant(self._flat, GZIP_SUFFIX if gzip and not says_encoding else "")
-        encoding = GZIP_ENCODING if gzip and says_encoding else ""
+        variant = _Variant(self._flat, GZIP_SUFFIX if gzip and not self.says_encoding else "")
+        encoding = GZIP_ENCODING if gzip and self.says_encoding else ""
         name = _object_name(key, coords, variant)
         if not self._store.scheme.can_replace and self._store.exists(name):
             raise self._in_the_way(name, overwrite=True)
@@ -1364,11 +1371,12 @@ class FsspecAccessor(Accessor):
         something that this package compressed. A name with a suffix says what they are.
         """
         is_named = bool(split_suffix(name)[1])
-        wanted = self._gzip and mime_type.partition(";")[0].strip().lower() not in INCOMPRESSIBLE_MIME_TYPES
+        wanted = self.says_encoding if self._gzip is None else self._gzip
+        wanted = wanted and mime_type.partition(";")[0].strip().lower() not in INCOMPRESSIBLE_MIME_TYPES
         if is_named or not (wanted or is_gzip(data)):
             return _Packed(data, "", mime_type, "")
         data = gzip_compress(data, self._compresslevel)
-        if self._store.scheme.write_keywords is not None:
+        if self.says_encoding:
             return _Packed(data, "", mime_type, GZIP_ENCODING)
         return _Packed(data, GZIP_SUFFIX, mime_type, "")
 

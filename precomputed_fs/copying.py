@@ -113,7 +113,9 @@ def copy_pyramid(
         default as each scale has it, and as proposed for a sharded one with another `chunk_size`.
     gzip : bool, optional
         Whether chunks that are no JPEG or PNG are compressed; by default as each one is at the source, with gzip in the
-        place of all compressions. In shards, what `sharding` says counts, if it does.
+        place of all compressions. But where the destination can say that by a suffix only (files, SFTP, memory), which
+        few readers look for, chunks are compressed by default only if they have a suffix at the source, too. In
+        shards, what `sharding` says counts, if it does.
     overwrite : bool
         Whether what is at the destination may be deleted first: a pyramid, part of another copy, chunks of no known
         origin. Only chunks and shards of the scales to be written are, and `info`.
@@ -177,7 +179,7 @@ def copy_pyramid(
             raise TypeError(message)
         accessor = destination
     else:
-        accessor = accessor_with(destination, options)
+        accessor = accessor_with(destination, {"gzip": gzip, **options})
     wish = _Wish(encoding, parameters, None if chunk_size is None else _size(chunk_size), sharding, gzip, verify=verify)
     _check_writable(accessor, wish)
     if client is not None and not accessor.can_read:
@@ -819,7 +821,10 @@ def _made(work: _Work, coords: ChunkCoords, stored: StoredChunk) -> _Made:
             message = f"{stored.name}: {exc}"
             raise CorruptDataError(message) from exc
         return _encoded(work, work.recoding.encoder, coords, voxels)
-    gzip = stored.was_compressed if work.gzip is None else work.gzip and _is_compressible(work)
+    if work.gzip is None:  # never less readable than at the source
+        gzip = stored.was_compressed and (bool(stored.suffix) or work.destination.says_encoding)
+    else:
+        gzip = work.gzip and _is_compressible(work)
     if stored.is_gzip and not work.verify:  # to look into it would take longer than to move it
         return _Made(stored, gzip, b"")
     data = stored.decoded()
@@ -844,7 +849,8 @@ def _encoded(work: _Work, encoder: Codec, coords: ChunkCoords, voxels: NDArray[A
         raise DataAccessError(message) from exc
     chunk = StoredChunk(data, is_gzip=False, was_compressed=False, decoded=lambda: data, name=work.display(coords))
     fingerprint = _voxel_digest(voxels) if work.verify and encoder.lossless else b""
-    return _Made(chunk, work.gzip is not False and _is_compressible(work), fingerprint)
+    gzip = work.destination.says_encoding if work.gzip is None else work.gzip
+    return _Made(chunk, gzip and _is_compressible(work), fingerprint)
 
 
 def _is_compressible(work: _Work) -> bool:

@@ -91,7 +91,7 @@ def open_volume(
         Whether reading and writing show a progress bar; by default if they last, in a notebook or on
         a terminal.
     **accessor_options
-        Options of `FsspecAccessor`.
+        Options of `FsspecAccessor`. `gzip` is None by default, as for `create_volume`.
 
     Raises
     ------
@@ -114,6 +114,7 @@ def open_volume(
     >>> open_volume("memory://docs/open")[0][10:20, :, 5].shape
     (10, 80, 1)
     """
+    accessor_options = {"gzip": None, **accessor_options}
     accessor = accessor_with(url, accessor_options)
     anon = accessor_options.get("anon")
     others = {name: value for name, value in accessor_options.items() if name not in ("storage_options", "anon", "fs")}
@@ -214,7 +215,8 @@ def create_volume(
     missing, progress
         See `open_volume`.
     **options
-        Parameters of `encoding`, and options of `FsspecAccessor`.
+        Parameters of `encoding`, and options of `FsspecAccessor`. `gzip` is None by default: chunks are compressed in
+        buckets and in shards, and not on disk, where few readers look for ``.gz`` files.
 
     Raises
     ------
@@ -267,7 +269,7 @@ def create_volume(
         )
     info = _to_write(info)
     method = _checked_method(downsampling, info)
-    accessor = accessor_with(url, options)
+    accessor = accessor_with(url, {"gzip": None, **options})
     if overwrite and accessor.can_read:
         _check_in_the_way(accessor, info, replaces_data=array is not None)
     if _is_dask(array):

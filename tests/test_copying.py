@@ -264,6 +264,24 @@ def test_other_compressions(tmp_path: Path, asked: bool | None) -> None:
         assert (data if stem == name else gzip.decompress(data)) == bodies[stem]
 
 
+@pytest.mark.parametrize("wish", [{}, {"chunk_size": (80, 50, 40)}], ids=["moved", "cut"])
+@pytest.mark.parametrize("stored", ["s3", "shards"])
+def test_what_every_reader_finds_is_not_hidden_by_a_suffix(
+    make_pyramid: Callable[[str], Pyramid], tmp_path: Path, stored: str, wish: dict[str, Any]
+) -> None:
+    """What is compressed in a bucket or in shards, all read; files named .gz are zeros to tensorstore."""
+    there = make_pyramid("s3")
+    volume = make(there, scales=1, sharding=stored == "shards")
+    options: dict[str, Any] = {"sharding": False, **wish}
+    copied = copy_pyramid(volume, tmp_path / "copy", verify=True, **options)
+    np.testing.assert_array_equal(read(tmp_path / "copy")[..., 0], voxels_of())
+    copied[0][0:3, 10, 110] = 9
+    assert not list(tmp_path.rglob("*.gz"))
+    assert (read(tmp_path / "copy")[5:8, 3, 10] == 9).all()
+    copy_pyramid(volume, tmp_path / "small", gzip=True, **options)[0][0:3, 10, 110] = 9
+    assert len(list(tmp_path.rglob("*.gz"))) == len(list((tmp_path / "small" / KEY).iterdir()))
+
+
 def test_a_raw_chunk_that_looks_like_gzip_is_what_it_was(tmp_path: Path) -> None:
     """Uncompressed, it would be taken for gzip where its length is not looked at."""
     payload = gzip.compress(np.random.default_rng(0).bytes(4096), mtime=0)
@@ -289,9 +307,10 @@ def test_layouts(tmp_path: Path, flat: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Codec, "encode", lambda _, voxels: voxels.tobytes(order="F"))
         patch.setattr(Codec, "decode", lambda _, data, size: np.frombuffer(data, "u1").reshape((*size, 1), order="F"))
-        make(tmp_path / "a", flat=not flat)
+        make(tmp_path / "a", flat=not flat, gzip=True)
     copy_pyramid(tmp_path / "a", tmp_path / "b", flat=flat, verify=True)
     a, b = ({p.relative_to(f).as_posix() for p in f.rglob("*.gz")} for f in (tmp_path / "a", tmp_path / "b"))
+    assert b
     assert all(name.count("/") == (1 if flat else 3) for name in b)
     assert {name.replace("/", "_") for name in a} == {name.replace("/", "_") for name in b}
 
@@ -1217,8 +1236,8 @@ def test_verifying_finds_what_is_not_at_the_source(
     with pytest.raises(DataAccessError, match="the disk is full"):
         copy_pyramid(volume, tmp_path / "b", **wish)
     monkeypatch.undo()
-    name = f"-5-11_7-23_100-{120 if wish else 116}.gz"
-    (tmp_path / "b" / KEY / name).write_bytes(gzip.compress(bytes(16 * 16 * (20 if wish else 16))))
+    name = f"-5-11_7-23_100-{120 if wish else 116}"
+    (tmp_path / "b" / KEY / name).write_bytes(bytes(16 * 16 * (20 if wish else 16)))
     with pytest.raises(CorruptDataError, match=f"{tmp_path}/b/{KEY}/.*is there, and not at the source"):
         copy_pyramid(volume, tmp_path / "b", verify=True, **wish)
 
@@ -1277,7 +1296,7 @@ def test_memory_is_bounded(tmp_path: Path, wish: dict[str, Any]) -> None:
         scale_of(key=key, size=each, chunk_sizes=[small], voxel_offset=(0, 0, 0))
         for key, each in ((KEY, size), ("16_16_16", small))
     ]
-    volume = create_volume(tmp_path / "a", info_of(scales))
+    volume = create_volume(tmp_path / "a", info_of(scales), gzip=True)
     volume[1][...] = 1
     chunk = next((tmp_path / "a" / "16_16_16").iterdir()).read_bytes()
     (tmp_path / "a" / KEY).mkdir()

@@ -760,7 +760,7 @@ def test_the_layout_is_shown_once_it_is_known(tmp_path: Path, flat: bool, layout
 def test_a_scale_that_has_both_layouts_says_so(tmp_path: Path) -> None:
     make(voxels(), str(tmp_path), scales=1)
     other = open_volume(tmp_path, flat=False)[0]
-    (tmp_path / "8_8_8" / "0-16_0-16_0-16.gz").unlink()
+    (tmp_path / "8_8_8" / "0-16_0-16_0-16").unlink()
     other[0:16, 0:16, 0:16] = 1
     scale = open_volume(tmp_path)[0]
     assert scale[...].any()

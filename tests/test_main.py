@@ -214,9 +214,9 @@ def test_cat_writes_a_file(pyramid: str) -> None:
     assert json.loads(output("cat", pyramid, "info")) == json.loads((Path(pyramid) / "info").read_bytes())
 
 
-def test_cat_writes_what_is_stored_under_a_name_with_a_suffix(pyramid: str) -> None:
+def test_cat_writes_what_is_stored_under_a_name_with_a_suffix(tmp_path: Path) -> None:
     name = "8_8_8/-5-11_7-23_100-116.gz"
-    assert run("cat", pyramid, name).stdout == (Path(pyramid) / name).read_bytes()
+    assert run("cat", make(tmp_path, gzip=True), name).stdout == (tmp_path / name).read_bytes()
 
 
 # ---------------------------------------------------------------------------------------------------------------- slice

@@ -624,7 +624,7 @@ def test_what_we_change_of_theirs_is_read(tmp_path: Path, peer: Tool, case: Case
     part = (slice(3, 20), slice(0, 15), slice(10, 29))
     expected = case.voxels.copy()
     expected[part] = expected[part][::-1]
-    changed = open_volume(tmp_path, gzip=peer is not TENSORSTORE)[0]  # which reads no .gz
+    changed = open_volume(tmp_path)[0]
     changed[moved(part, case.shape.voxel_offset)] = expected[part]
     np.testing.assert_array_equal(peer.read(tmp_path, 0)[1], expected)
     np.testing.assert_array_equal(open_volume(tmp_path)[0][...], expected)
@@ -668,9 +668,7 @@ def test_jpeg_of_another_plane_is_read(tmp_path: Path) -> None:
 
 
 def test_tensorstore_takes_what_we_left_out_for_zeros(tmp_path: Path) -> None:
-    create_volume(
-        tmp_path, RAW.voxels, resolution=(8, 8, 8), chunk_size=RAW.shape.chunk_size, skip_empty=True, gzip=False
-    )
+    create_volume(tmp_path, RAW.voxels, resolution=(8, 8, 8), chunk_size=RAW.shape.chunk_size, skip_empty=True)
     assert len(list(tmp_path.glob("8_8_8/*"))) == 17
     np.testing.assert_array_equal(TENSORSTORE.read(tmp_path, 0)[1], RAW.voxels)
 
@@ -753,7 +751,6 @@ def test_each_scale_of_ours_is_read(tmp_path: Path, peer: Tool, pyramid: str, is
         encoding=case.encoding,
         sharding=is_sharded,
         scales=3,
-        gzip=False,
     )
     expected = lower_scales(case.voxels, levels, are_labels=case is SEGMENTS)
     described = json.loads((tmp_path / "info").read_bytes())["scales"]
