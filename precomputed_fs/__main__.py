@@ -50,6 +50,7 @@ _LIMIT = 1000  # names that are listed
 _ACCESSOR_OPTIONS = ("anon", "storage_options", "timeout", "attempts")
 _WRITING_OPTIONS = ("flat", "compresslevel")
 _SIDES = ("source", "destination")
+_PICTURES = {"": display.to_png, ".png": display.to_png, ".jpg": display.to_jpeg, ".jpeg": display.to_jpeg}
 
 _CANNOT_OPEN = 6  # a reader, as `doctor` says
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells have it
@@ -199,11 +200,12 @@ def _slice(args: argparse.Namespace) -> None:
     source = volume if args.scale is None else _scale(volume, args.scale)
     point = (args.x, args.y, args.z)
     limits = tuple(args.limits) if args.limits else None
-    png = display.to_png(display.picture(source, point, size=args.size, channel=args.channel, limits=limits))
+    make_file = _PICTURES[Path(args.out).suffix.lower()]
+    data = make_file(display.picture(source, point, size=args.size, channel=args.channel, limits=limits))
     if args.out == _STDOUT:
-        sys.stdout.buffer.write(png)
+        sys.stdout.buffer.write(data)
     else:
-        Path(args.out).write_bytes(png)
+        Path(args.out).write_bytes(data)
 
 
 def _serve(args: argparse.Namespace) -> None:
@@ -330,7 +332,14 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     slice_ = add("slice", _slice, "make a picture of a slice, or of the three in the middle")
-    slice_.add_argument("--out", metavar="FILE", required=True, help="where to write it, as PNG; - for stdout")
+    slice_.add_argument(
+        "--out",
+        type=_picture,
+        metavar="FILE",
+        required=True,
+        help="where to write it, as PNG; as JPEG if this ends in .jpg or .jpeg, white where PNG is transparent; "
+        "- for stdout",
+    )
     for axis in "xyz":
         text = "where to slice: an absolute coordinate in voxels of the scale that --scale names, or else of the first"
         slice_.add_argument(f"--{axis}", type=int, metavar="VOXEL", help=text)
@@ -478,6 +487,12 @@ def _sharding(text: str) -> bool | dict[str, Any]:
     if not isinstance(sharding, dict):
         raise argparse.ArgumentTypeError("expected auto, none, a JSON object or @FILE")
     return sharding
+
+
+def _picture(name: str) -> str:
+    if Path(name).suffix.lower() not in _PICTURES:
+        raise argparse.ArgumentTypeError(f"expected a name that ends in {', '.join(filter(None, _PICTURES))}")
+    return name
 
 
 def _size(text: str) -> int | None:

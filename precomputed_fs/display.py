@@ -1,8 +1,8 @@
 """What a person sees of a pyramid: slices as pictures and plots, and what a notebook shows of a volume.
 
-`show` and `plot` are the methods of these names of `Volume` and `Scale`, `html` is their ``_repr_html_``; `to_png`
-makes the picture without Pillow. How slices lie, and what colours segments have, is as in Neuroglancer, so that what
-is seen here is found there.
+`show` and `plot` are the methods of these names of `Volume` and `Scale`, `html` is their ``_repr_html_``; `to_png` and
+`to_jpeg` make a picture's file without Pillow. How slices lie, and what colours segments have, is as in Neuroglancer,
+so that what is seen here is found there.
 
 A notebook shows what an `info` says, which may be anybody's: so all of it is escaped. Of a notebook that it does not
 trust, JupyterLab strips scripts, style sheets and inline SVG: so there are none. And a page may be dark: so no colours
@@ -39,6 +39,7 @@ _AXES = "xyz"
 _RGB = 3  # as many channels are red, green and blue
 _DARKEST, _BRIGHTEST = 0.5, 99.5  # percentiles
 _MOST_PIXELS = 1 << 27
+_JPEG_LARGEST, _JPEG_QUALITY = 65535, 90
 _GAP = 8  # pixels between slices
 _WHOLE_BYTES = 32 << 20  # of a scale that may be read whole, if that takes fewer requests than its slices
 _ROUNDING = 1 + 1e-6
@@ -136,7 +137,7 @@ def picture(
     ndarray of uint8
         (row, column) of grey levels; or (row, column, channel) with 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels.
     """
-    limits = _checked_limits(limits)
+    limits = _checked_limits(limits, source)
     slices, shapes = _read(source, point, size=size, channel=channel, progress=progress, in_one=True)
     panels = _panels(slices, shapes, limits)
     return panels[0] if len(panels) == 1 else _side_by_side(panels)
@@ -145,6 +146,16 @@ def picture(
 def to_png(pixels: NDArray[np.uint8]) -> bytes:
     """Make the PNG file of a picture."""
     return bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+
+
+def to_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Make the JPEG file of a picture; what is transparent becomes white."""
+    if max(pixels.shape[:2]) > _JPEG_LARGEST:
+        raise ValueError(f"size: a JPEG has no more than {_JPEG_LARGEST} pixels a side: choose PNG, or fewer")
+    if pixels.ndim > 2 and pixels.shape[2] != _RGB:  # noqa: PLR2004 - with alpha
+        colours, alpha = pixels[..., :-1], pixels[..., -1:] / 255
+        pixels = np.rint(colours * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), level=_JPEG_QUALITY, subsampling="444"))
 
 
 def _panels(
@@ -226,7 +237,7 @@ def plot(
         from matplotlib import pyplot as plt  # noqa: PLC0415 - optional
     except ImportError as exc:
         raise _missing("plots need matplotlib", "matplotlib") from exc
-    limits = _checked_limits(limits)
+    limits = _checked_limits(limits, source)
     slices, _ = _read(source, point, size=size, channel=channel, progress=progress, in_one=False)
     if ax is None:
         _, ax = plt.subplots(1, len(slices), squeeze=False, layout="constrained", figsize=(5 * len(slices), 5))
@@ -483,10 +494,13 @@ def _limits_of(slices: Sequence[Slice]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _checked_limits(limits: Iterable[float] | None) -> tuple[float, float] | None:
+def _checked_limits(limits: Iterable[float] | None, source: Volume | Scale) -> tuple[float, float] | None:
     """Check what is to be black and white; it may come as an array, as percentiles do."""
     if limits is None:
         return None
+    scale = source if isinstance(source, Scale) else source[0]
+    if is_segmentation(scale):
+        raise ValueError(f"limits: {scale.volume.url} is a segmentation, of which each id has its own colour")
     try:
         low, high = map(float, limits)
     except (TypeError, ValueError):

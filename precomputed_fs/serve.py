@@ -679,6 +679,9 @@ def _client_file(name: str) -> _Content:
 
 # ---------------------------------------------------------------------------------------------------------- the views
 
+LAYOUTS = ("4panel", "4panel-alt", "xy", "xz", "yz", "xy-3d", "xz-3d", "yz-3d", "3d")
+"""How the client may lay its panels out."""
+
 _PANELS = {"4panel": 0.4, "4panel-alt": 0.4}  # of the height, that a panel of a layout has
 _WHOLE = 0.85  # that the only one has
 _WINDOW = 900  # pixels that a browser's window is high, about
@@ -723,6 +726,7 @@ class View:
 def view(volume: Volume, *, layout: str | None = None, height: int = 600) -> View:
     """Show a volume in the web client: `Volume.view`. A volume has one server for all its views."""
     _client_folder()
+    _check_layout(layout)
     with _views_lock:
         server = _views.get((os.getpid(), id(volume)))
         if server is None or not server.is_open:
@@ -752,7 +756,7 @@ def _public_source(volume: Volume) -> str:
     scheme = {"s3a": "s3", "gcs": "gs"}.get(scheme, scheme)
     if len(location.links) == 1 and location.fs is None and scheme in ("http", "https", "s3", "gs"):
         endpoint = link.options.get("endpoint_url") or (link.options.get("client_kwargs") or {}).get("endpoint_url")
-        if location.secrets or "?" in path or "@" in f"{path.partition('/')[0]}{endpoint or ''}":
+        if location.has_credentials or "?" in path or "@" in f"{path.partition('/')[0]}{endpoint or ''}":
             message = f"{volume.url} is read with credentials, which no link can carry: {_INSTEAD}"
             raise ValueError(message)
         if scheme == "s3" and endpoint:
@@ -769,6 +773,7 @@ def _fragment(state: Mapping[str, Any]) -> str:
 
 def _state(volume: Volume, source: str, layout: str | None, height: int) -> dict[str, Any]:
     """Describe a view, as the client's URL does, in which all of a volume is seen from its middle."""
+    _check_layout(layout)
     scale = volume[0]
     layout = layout or ("xy" if scale.info.size[2] == 1 else "4panel")
     voxel = min(scale.resolution)  # the client's unit of zoom
@@ -789,6 +794,12 @@ def _state(volume: Volume, source: str, layout: str | None, height: int) -> dict
         "selectedLayer": {"layer": layer["name"]},
         "layout": layout,
     }
+
+
+def _check_layout(layout: str | None) -> None:
+    if layout is not None and layout not in LAYOUTS:
+        message = f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}"
+        raise ValueError(message)
 
 
 def _layer_name(volume: Volume) -> str:

@@ -862,6 +862,11 @@ class Location:
             found |= {*_secrets_in_url(link.url), *_secret_values(link.options, secret=False)}
         return tuple(sorted((text for text in found if len(text) > 5), key=len, reverse=True))  # noqa: PLR2004
 
+    @property
+    def has_credentials(self) -> bool:
+        """Whether the user has given any, however short, or has said that those of the machine are to be used."""
+        return self.anon is False or any(map(_has_credentials, self.links))
+
     def display(self, name: str = "") -> str:
         """Show the URL of the pyramid, or of an object in it, without secrets."""
         shown = [link.display for link in self.links]
@@ -1363,6 +1368,16 @@ def _secret_values(options: object, *, secret: bool) -> Iterable[str]:
         yield from _secrets_in_url(options)
         if secret and options != "anon":
             yield options
+
+
+def _has_credentials(link: Link) -> bool:
+    scheme = SCHEMES.get(link.protocol, Scheme())
+    settled = ((name, link.options.get(name)) for name in scheme.credential_options)
+    return (
+        any(value not in (None, "", scheme.anonymous.get(name)) for name, value in settled)
+        or any(_secret_values(link.options, secret=False))
+        or any(_secrets_in_url(link.url))
+    )
 
 
 def _secrets_in_url(text: str) -> Iterable[str]:

@@ -506,8 +506,8 @@ class Volume:
             Which channel to show; by default three channels are red, green and blue, and of any other
             number the first one is shown.
         limits : two floats, optional
-            The values that are black and white. By default uint8 is shown as it is, and other types between
-            the percentiles 0.5 and 99.5 of what is shown.
+            The values that are black and white, not of a segmentation. By default uint8 is shown as it is, and
+            other types between the percentiles 0.5 and 99.5 of what is shown.
         progress : bool, optional
             See `open_volume`.
 
@@ -524,7 +524,7 @@ class Volume:
         IndexError
             If the slice is outside of the volume, or there is no such channel.
         ValueError
-            If the picture would have more than 2**27 pixels.
+            If the picture would have more than 2**27 pixels, or there are `limits` for a segmentation.
         DataAccessError
             If a chunk cannot be read.
         """
@@ -661,8 +661,8 @@ class Volume:
         Parameters
         ----------
         layout : str, optional
-            "4panel", "xy", "xz", "yz", "3d" or another of Neuroglancer's; by default "4panel", and "xy"
-            of a single slice.
+            "4panel", "4panel-alt", "xy", "xz", "yz", "xy-3d", "xz-3d", "yz-3d" or "3d"; by default "4panel",
+            and "xy" of a single slice.
         height : int
             In a notebook, in pixels.
 
@@ -675,6 +675,8 @@ class Volume:
         ------
         ImportError
             If ``neuroglancer`` is not installed; the message says how to install it.
+        ValueError
+            If there is no such layout.
 
         Notes
         -----
@@ -700,9 +702,9 @@ class Volume:
         Raises
         ------
         ValueError
-            If others cannot read it by that: it is not at http://, https://, s3:// or gs://, is read
-            with credentials, or is of an encoding that Neuroglancer does not decode. Whether it is
-            public is not looked at.
+            If others cannot read it by that: it is not at http://, https://, s3:// or gs://, was opened
+            with credentials or ``anon=False``, or is of an encoding that Neuroglancer does not decode.
+            Whether it is public is not looked at. Or if there is no such layout.
         """
         from precomputed_fs.serve import neuroglancer_url  # noqa: PLC0415
 

@@ -405,6 +405,18 @@ def test_limits_are_two_numbers(limits: Any) -> None:
             picture(z=3, limits=limits)
 
 
+def test_labels_take_no_limits() -> None:
+    volume = Volume(open_accessor(servers.refused_url()), make(voxels(SIZE, "uint32"), type="segmentation").info)
+    for take in (volume.show, volume.plot, volume[0].show, volume[0].plot):
+        with pytest.raises(ValueError, match=r"limits: .* is a segmentation"):
+            take(z=3, limits=(0, 7))
+
+
+def test_a_jpeg_is_not_too_large() -> None:
+    with pytest.raises(ValueError, match="no more than 65535 pixels a side"):
+        display.to_jpeg(np.zeros((1, 65536), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("value", "level"), [(0.0, 0), (7.0, 255), (-7.0, 0), (np.nan, 0), (np.inf, 255), (-np.inf, 0), (3e38, 255)]
 )

@@ -232,6 +232,31 @@ def test_slice_makes_the_picture_that_show_makes(pyramid: str, tmp_path: Path) -
     np.testing.assert_array_equal(pixels(out.read_bytes()), np.asarray(expected))
 
 
+@pytest.mark.parametrize("name", ["x.jpg", "x.JPEG"])
+def test_slice_makes_a_jpeg(pyramid: str, tmp_path: Path, name: str) -> None:
+    assert output("slice", pyramid, "--z", 104, "--size", "full", "--out", tmp_path / name) == ""
+    with Image.open(tmp_path / name) as picture:
+        assert (picture.format, picture.mode) == ("JPEG", "L")
+        assert np.abs(np.asarray(picture).astype(int) - VOXELS[:, :, 4].T).max() < 30
+
+
+def test_what_is_transparent_is_white_in_a_jpeg(pyramid: str, tmp_path: Path) -> None:
+    labels = np.zeros((16, 16, 16), np.uint32)
+    labels[8:] = 7
+    for url, seen in ((pyramid, [255]), (make(tmp_path / "labels", labels), [255, 255, 255])):
+        png, jpeg = tmp_path / "x.png", tmp_path / "x.jpg"
+        for out in (png, jpeg):
+            output("slice", url, "--out", out)
+        with Image.open(png) as with_alpha, Image.open(jpeg) as picture:
+            assert picture.size == with_alpha.size
+            mask = np.asarray(with_alpha)[..., -1] == 0
+            assert mask.any()
+            np.testing.assert_allclose(np.median(np.asarray(picture)[mask].reshape(mask.sum(), -1), axis=0), seen)
+            opaque = np.asarray(with_alpha)[~mask][:, :-1].astype(int)
+            there = np.asarray(picture)[~mask].reshape(opaque.shape).astype(int)
+            assert np.median(np.abs(opaque - there)) <= 3
+
+
 def test_slice_to_stdout(pyramid: str) -> None:
     done = run("slice", pyramid, "--out", "-", "--z", 104, "--size", "full")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -325,6 +350,7 @@ def test_wrong_usage(pyramid: str, arguments: list[str], said: str) -> None:
         ["paint", "{}"],
         ["slice", "{}"],
         ["slice", "{}", "--out", "-", "--z", "1.5"],
+        ["slice", "{}", "--out", "x.tif"],
         ["slice", "{}", "--out", "-", "--size", "large"],
         ["info", "{}", "--no-gzip"],
     ],

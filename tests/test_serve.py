@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import http.client
+import importlib
 import importlib.util
 import json
 import logging
@@ -42,6 +43,7 @@ from precomputed_fs import (
     serve,
 )
 from precomputed_fs.errors import ReadOnlyError
+from precomputed_fs.serve import LAYOUTS
 from tests import browser, servers
 from tests.test_neuroglancer import (
     COLOURS,
@@ -1266,6 +1268,21 @@ def test_a_missing_client_is_named(volume: Volume, monkeypatch: pytest.MonkeyPat
     assert threads() == before
 
 
+def test_an_unknown_layout_is_refused(run: Callable[..., Server], tmp_path: Path) -> None:
+    server = run(put(tmp_path, raw_info(), {}))
+    before = threads()
+    for show in (server.view, server.volume.view, linked("gs://bucket/lab").neuroglancer_url):
+        with pytest.raises(ValueError, match=r"layout: expected one of 4panel, .*, got 'foo'"):
+            show(layout="foo")
+    assert threads() == before
+
+
+def test_layouts_are_those_of_neuroglancer() -> None:
+    known = importlib.import_module("neuroglancer.viewer_state").data_panel_layout_types
+    assert len(LAYOUTS) == len(known)
+    assert set(LAYOUTS) == known
+
+
 # --------------------------------------------------------------------------------------------------------------- links
 
 
@@ -1285,6 +1302,8 @@ def linked(url: Any, info: dict[str, Any] | None = None, **options: Any) -> Volu
         ("gcs://bucket/lab/brain", {}, "gs://bucket/lab/brain"),
         ("s3://bucket/lab/a brain", {"anon": True}, "s3://bucket/lab/a%20brain"),
         ("s3a://bucket/lab", {}, "s3://bucket/lab"),
+        ("s3://bucket/lab", {"storage_options": {"anon": True, "key": None, "token": ""}}, "s3://bucket/lab"),
+        ("gs://bucket/lab", {"storage_options": {"token": "anon", "project": "mine"}}, "gs://bucket/lab"),
         ("s3+https://example.org/bucket/lab", {}, "s3+https://example.org/bucket/lab"),
         (
             "s3://bucket/lab",
@@ -1324,6 +1343,19 @@ def test_a_link_leads_where_one_likes() -> None:
         ("s3://bucket/brain", {"storage_options": {"key": "SECRETSECRET", "secret": "SECRETSECRET"}}),
         ("s3://bucket/brain", {"storage_options": {"endpoint_url": "https://me:pw@example.org"}}),
         ("s3+https://me:pw@example.org/bucket/brain", {}),
+        # however short they are, and whatever they are
+        ("s3://bucket/brain", {"storage_options": {"key": "k", "secret": "s"}}),
+        ("s3://bucket/brain", {"storage_options": {"s3": {"key": "k", "secret": "s"}}}),
+        ("s3://bucket/brain", {"storage_options": {"profile": "lab"}}),
+        ("s3://bucket/brain", {"storage_options": {"session": object()}}),
+        ("s3://bucket/brain", {"storage_options": {"anon": False}}),
+        ("s3://bucket/brain", {"storage_options": {"client_kwargs": {"aws_session_token": "t"}}}),
+        ("s3://bucket/brain", {"anon": False}),
+        ("gs://bucket/brain", {"storage_options": {"token": "cloud"}}),
+        ("gs://bucket/brain", {"storage_options": {"token": object()}}),
+        ("https://example.org/brain", {"storage_options": {"headers": {"Authorization": "a"}}}),
+        ("https://example.org/brain", {"storage_options": {"client_kwargs": {"auth": ("a", "b")}}}),
+        ("https://u:p@example.org/brain", {}),
     ],
 )
 def test_no_link_to_what_others_cannot_read(url: str, options: dict[str, Any]) -> None:
