@@ -1193,7 +1193,9 @@ class FsspecAccessor(Accessor):
         for suffix in suffixes:
             try:
                 body = self._store.read(name + suffix)
-            except NotFoundError:
+            except NotFoundError as exc:
+                if exc.is_of_bucket:
+                    raise
                 continue
             return Found(name + suffix, suffix, body, sniff=not split_suffix(name)[1])
         raise self._not_found(name, len(suffixes))
@@ -1249,7 +1251,7 @@ class FsspecAccessor(Accessor):
         for variant in tried:
             name = _object_name(key, coords, variant)
             try:
-                body = self._store.read(name)
+                body = self._store.read_chunks(name)
             except NotFoundError:
                 continue
             except AccessDeniedError as exc:  # S3 without the right to list says so of absent ones

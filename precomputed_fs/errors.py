@@ -6,7 +6,7 @@ A user can always tell absent, forbidden, broken and unreachable apart::
     ├── DataAccessError        a store could not be read or written; names the URL and what was tried
     │   ├── NotFoundError      (also FileNotFoundError) the store said definitely: not there
     │   ├── AlreadyExistsError (also FileExistsError)   overwrite=False met existing data
-    │   ├── AccessDeniedError  (also PermissionError)   401 or 403
+    │   ├── AccessDeniedError  (also PermissionError)   401, 403, or credentials that are wrong or have expired
     │   ├── CorruptDataError   (also ValueError)        truncated, not decodable, of the wrong length
     │   └── ReadOnlyError      (also NotImplementedError) the protocol cannot do this, see can_write
     ├── InvalidInfoError       (a ValueError) `info` says what cannot be; names the place
@@ -39,13 +39,16 @@ class DataAccessError(Exception):
 class NotFoundError(DataAccessError, FileNotFoundError):
     """The store said definitely that the object is not there."""
 
+    is_of_bucket = False
+    """Whether it is the whole bucket that is not there."""
+
 
 class AlreadyExistsError(DataAccessError, FileExistsError):
     """``overwrite=False`` met an object that exists, under any of its possible names."""
 
 
 class AccessDeniedError(DataAccessError, PermissionError):
-    """The store refused: status 401 or 403, or a file permission."""
+    """The store refused: status 401 or 403, wrong or expired credentials (S3's 400), or a file permission."""
 
 
 class CorruptDataError(DataAccessError, ValueError):

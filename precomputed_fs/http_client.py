@@ -30,7 +30,8 @@ _LARGEST_HEAD = 1 << 16  # bytes
 _LARGEST_LINE = 1 << 12  # bytes, of what is between the chunks of a body
 _PEEKED = 1 << 11  # bytes; a usual head takes 300
 _READ_AT_ONCE = 1 << 26  # bytes that are reserved on a server's word
-_DISCARDED = 1 << 16  # bytes of an unwanted body, that are read to keep the connection
+_UNWANTED = 1 << 16  # bytes of an unwanted body that are read: it may say why, and the connection is kept
+_READ_OF_REST = 1 << 16  # bytes that are read at once, of a body whose length nobody knows
 _RECORD = 1 << 14  # bytes, of which TLS makes one piece
 _MOST_HEADS = 16  # of one answer: all but the last are interim
 _MOST_DIGITS = 16  # of a length
@@ -52,7 +53,7 @@ class Answer(NamedTuple):
     """By their names in lower case."""
 
     body: bytes = b""
-    """As it was sent, not decoded; left out where the status is not the one that was wanted."""
+    """As it was sent, not decoded; where the status is not the one that was wanted, only that of an error, if short."""
 
 
 class HttpClient:
@@ -347,10 +348,11 @@ class _Connection:
         if status == request.wanted:
             body = self._read_framed(length) if has_end else self._read_rest()
             self.is_reusable = has_end and head.is_kept
-        elif has_end and head.is_kept:
+        else:
             with contextlib.suppress(OSError, http.client.HTTPException):  # the status is what counts
-                self._read_framed(length, _DISCARDED)
-                self.is_reusable = True
+                unwanted = self._read_framed(length, _UNWANTED) if has_end else self.reader.peek(_UNWANTED)
+                body = unwanted if status >= http.HTTPStatus.BAD_REQUEST else b""
+                self.is_reusable = has_end and head.is_kept
         return Answer(status, head.reason, head.headers, body)
 
     def _read_framed(self, length: int | None, most: int = sys.maxsize) -> bytes:
@@ -386,7 +388,7 @@ class _Connection:
 
     def _read_rest(self) -> bytes:
         parts = []
-        while part := self.reader.read(_DISCARDED):
+        while part := self.reader.read(_READ_OF_REST):
             parts.append(part)
         return b"".join(parts)
 

@@ -12,6 +12,7 @@ import functools
 import lzma
 import mmap
 import os
+import re
 import socket
 import threading
 import time
@@ -29,6 +30,7 @@ from precomputed_fs.errors import (
     NotFoundError,
     ReadOnlyError,
 )
+from precomputed_fs.explanations import BUSY, DENIED, NO_BUCKET, WRONG_CREDENTIALS
 from precomputed_fs.flights import Flight, Job, More, in_thread, only_waiting
 from precomputed_fs.transports import (
     Body,
@@ -38,6 +40,7 @@ from precomputed_fs.transports import (
     Transport,
     WrongThreadError,
     causes,
+    explanation_of,
     status_of,
 )
 from precomputed_fs.urls import Location, Options, join
@@ -169,6 +172,18 @@ class ObjectStore:
         if start is not None and start == end:
             return Body(b"")
         return self._attempt("read", name, lambda link, path: link.read(path, start, end))
+
+    def read_chunks(self, name: str, start: int | None = None, end: int | None = None) -> Body:
+        """Read an object that holds chunks: `read`, but that there is no bucket is not that the object is absent.
+
+        Absent chunks are zeros to many, which nothing of a misspelt or deleted bucket should be.
+        """
+        try:
+            return self.read(name, start, end)
+        except NotFoundError as exc:
+            if not exc.is_of_bucket:
+                raise
+            raise DataAccessError(str(exc)) from exc
 
     def exists(self, name: str) -> bool:
         """Tell whether there is an object of this name; False is the store's own word for it."""
@@ -324,16 +339,28 @@ class ObjectStore:
         if isinstance(exc, (DataAccessError, MemoryError, WrongThreadError)):
             return exc
         secrets = self._secrets
-        shows_secret = _shows_url(exc) or any(
-            secret in f"{link!r} {link}" for link in causes(exc) for secret in secrets
+        said = explanation_of(exc)
+        texts = [f"{link!r} {link}" for link in causes(exc)]
+        shows_secret = (
+            _shows_url(exc)
+            or any(secret in text for text in texts for secret in secrets)
+            or any(_SIGNED_TEXT.search(text) for text in texts)
         )
         detail = f"{type(exc).__name__}: {exc}" if not isinstance(exc, _OWN) else str(exc)
-        for secret in secrets:
-            detail = detail.replace(secret, "***")
         if _shows_url(exc):
             detail = type(exc).__name__
+        elif any(said) and not isinstance(exc, _OWN):
+            detail = f"{status_of(exc)} {said}"
+        for secret in secrets:
+            detail = detail.replace(secret, "***")
         may_pass = self.scheme.remote or verb == "open"  # an archive is opened over whatever it lies on
-        error = _mapped(verb, exc, f"cannot {verb} {self.location.display(name)}: {detail}", may_pass=may_pass)
+        rule = _rule_for(verb, exc, said.code)
+        message = f"cannot {verb} {self.location.display(name)}: {detail}"
+        if rule.advises_anonymity and verb in _READING and self.location.may_go_without_credentials:
+            message = f"{message.rstrip('.')}; anon=True reads public data without credentials"
+        error = _made(rule, message, exc, may_pass=may_pass)
+        if isinstance(error, NotFoundError):
+            error.is_of_bucket = said.code in NO_BUCKET
         error.__cause__ = None if shows_secret else exc
         return error
 
@@ -417,6 +444,8 @@ def _retry_after(exc: Exception) -> bool | float:
 
 
 _OWN = (StatusError, BrokenAnswerError)
+_READING = frozenset({"open", "read", "probe", "list"})
+_SIGNED_TEXT = re.compile("string ?to ?sign", re.IGNORECASE)  # of a request, with its signature
 _SHOWING_URLS = frozenset({"ClientResponseError", "InvalidURL", "RequestException"})
 
 
@@ -431,8 +460,14 @@ class _Rule:
     names: frozenset[str] = frozenset()
     """Names of drivers' exception classes, so that no driver is imported to ask."""
 
+    codes: frozenset[str] = frozenset()
+    """What the store calls it, which counts more than the status."""
+
     verbs: frozenset[str] = frozenset({"open", "read", "probe", "write", "create", "delete", "list"})
     """What was being done."""
+
+    advises_anonymity: bool = False
+    """Whether the credentials are to blame, which public data do not need."""
 
 
 _UNKNOWN = _Rule(DataAccessError)
@@ -450,17 +485,22 @@ _RULES = (
     _Rule(
         AccessDeniedError,
         statuses=frozenset({401, 403}),
+        codes=DENIED,
         types=(PermissionError,),
+        names=frozenset({"AuthenticationException", "ClientAuthenticationError"}),
+    ),
+    _Rule(
+        AccessDeniedError,
+        codes=WRONG_CREDENTIALS,
         names=frozenset(
             {
-                "AuthenticationException",
-                "ClientAuthenticationError",
                 "DefaultCredentialsError",
                 "NoCredentialsError",
                 "PartialCredentialsError",
                 "RefreshError",
             }
         ),
+        advises_anonymity=True,
     ),
     _Rule(AlreadyExistsError, types=(FileExistsError,), verbs=frozenset({"create"})),
     _Rule(
@@ -482,6 +522,7 @@ _RULES = (
         DataAccessError,
         transient=True,
         statuses=frozenset({408, 409, 425, 429, 500, 502, 503, 504}),
+        codes=BUSY,
         types=(TimeoutError, ConnectionError, EOFError),
         names=frozenset(
             {
@@ -501,16 +542,19 @@ _RULES = (
 )
 
 
-def _mapped(verb: str, exc: Exception, message: str, *, may_pass: bool) -> DataAccessError:
-    """Make the exception of ours for a foreign one: by its status, else by its type."""
-    rule = _rule_for(verb, exc)
+def _made(rule: _Rule, message: str, exc: Exception, *, may_pass: bool) -> DataAccessError:
+    """Make the exception of ours for a foreign one."""
     if rule.transient and may_pass:
         return _TransientError(message, final=rule.error, wait=getattr(exc, "wait", None))
     return rule.error(message)
 
 
-def _rule_for(verb: str, exc: Exception) -> _Rule:
+def _rule_for(verb: str, exc: Exception, code: str) -> _Rule:
+    """Find what a foreign failure is: by the store's own name for it, else by its status, else by its type."""
     rules = [rule for rule in _RULES if verb in rule.verbs]
+    named = next((rule for rule in rules if code in rule.codes), None)
+    if named is not None:
+        return named
     status = None if isinstance(exc, FileExistsError) else status_of(exc)
     if status is not None:
         return next((rule for rule in rules if status in rule.statuses), _UNKNOWN)

@@ -519,7 +519,7 @@ class ShardReader:
 
     def _read(self, name: str, start: int, end: int, what: str) -> Body:
         try:
-            return self._store.read(name, start, end)
+            return self._store.read_chunks(name, start, end)
         except DataAccessError as exc:
             message = f"{what}: {exc}"
             raise type(exc)(message) from exc

@@ -16,6 +16,8 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from precomputed_fs.compression import ACCEPT_ENCODING, decode
+from precomputed_fs.errors import CorruptDataError
+from precomputed_fs.explanations import BUSY, MOST_BYTES, NO_EXPLANATION, WRONG_CREDENTIALS, Explanation, explanation_in
 from precomputed_fs.flights import Crew, ended_by
 from precomputed_fs.urls import Ask, Copies, Filesystem, Location, Options, Publish, Request, Scheme
 
@@ -28,8 +30,9 @@ _T = TypeVar("_T")
 _Session = Any  # an aiohttp.ClientSession; aiohttp is imported when it is first used
 
 _FOLDER_TRIES = 3
-_NO_HEAD = frozenset({405, 501})
+_UNTOLD = frozenset({400, 403, 405, 501})  # to HEAD: no body says why, or HEAD is what is refused
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_FORBIDDEN = "Forbidden: "  # gcsfs gives an OSError without a number
 _CONDITION = re.compile("if-(none-)?match", re.IGNORECASE)
 _REPLACED = "another writer has replaced it meanwhile; nothing was written"
 
@@ -50,9 +53,12 @@ class Body(NamedTuple):
 class StatusError(Exception):
     """An HTTP answer that is not the one asked for."""
 
-    def __init__(self, status: int, reason: str | None, retry_after: str = "") -> None:
-        super().__init__(f"{status} {reason or ''}".strip())
+    def __init__(
+        self, status: int, reason: str | None, retry_after: str = "", explanation: Explanation = NO_EXPLANATION
+    ) -> None:
+        super().__init__(": ".join(filter(None, (f"{status} {reason or ''}".strip(), *explanation))))
         self.status = status
+        self.explanation = explanation
         self.wait = float(retry_after) if retry_after.isdecimal() else None
 
 
@@ -191,11 +197,13 @@ class _AsyncTransport:
         if request is None:
             return self._is_file(path)
         answer = self._ask(request)
+        if request.method == "HEAD" and answer.status in _UNTOLD:
+            request = self._request("GET", path)
+            if request is None:
+                return self._is_file(path)
+            answer = self._ask(request, 0, 1)
         if self._is_referred(answer):
             return self._is_file(path)
-        if answer.status not in _NO_HEAD:
-            return _found(answer)
-        answer = self._ask(request._replace(method="GET"), 0, 1)  # a server without HEAD
         return answer.status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or _found(answer)
 
     def write(self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str) -> None:
@@ -280,7 +288,13 @@ class _AsyncTransport:
             info = self._on_loop(self._fs._info(path))  # noqa: SLF001
         except FileNotFoundError:
             return False
-        return bool(info["type"] == "file")
+        except Exception as exc:
+            if status_of(exc) not in _UNTOLD or any(explanation_of(exc)):
+                raise
+        else:
+            return bool(info["type"] == "file")
+        self._on_loop(self._fs._cat_file(path, start=0, end=1))  # noqa: SLF001
+        return True
 
     def _on_loop(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine of the filesystem's on its event loop, and wait for what it returns."""
@@ -312,12 +326,15 @@ class _AsyncTransport:
         return request if request is None or isinstance(request, Request) else self._on_loop(request)
 
     def _ask(self, request: Request, start: int | None = None, end: int | None = None) -> "Answer":
+        wanted = http.HTTPStatus.OK if start is None else http.HTTPStatus.PARTIAL_CONTENT
+        answer = self._send(request, start, end, wanted)
+        return answer if answer.status == wanted else _safe_to_tell(answer, request)
+
+    def _send(self, request: Request, start: int | None, end: int | None, wanted: int) -> "Answer":
         headers = {"Accept-Encoding": ACCEPT_ENCODING, **request.headers}
-        wanted = http.HTTPStatus.OK
         self._check_thread()
         if start is not None and end is not None:
             headers |= {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
-            wanted = http.HTTPStatus.PARTIAL_CONTENT
         if not request.needs_session and not self._needs_session:
             answer = self._client.ask(request.method, request.url, headers, wanted)
             if answer.status not in _REDIRECTS or self._scheme.refer_statuses:
@@ -343,7 +360,7 @@ class _AsyncTransport:
         )
         async with asked as response:
             lowered = {name.lower(): value for name, value in response.headers.items()}
-            body = await response.read() if response.status == wanted else b""
+            body = await response.read() if response.status == wanted else await _beginning(response)
             return Answer(response.status, response.reason or "", lowered, body)
 
     async def _session(self) -> _Session:
@@ -364,7 +381,7 @@ class _AsyncTransport:
 
     def _is_referred(self, answer: "Answer") -> bool:
         """Whether only the filesystem knows where to ask; it is asked from then on."""
-        if answer.status not in self._scheme.refer_statuses:
+        if answer.status not in self._scheme.refer_statuses or _is_settled(_explained(answer).code):
             return False
         self._referred = True
         return True
@@ -558,7 +575,40 @@ def _found(answer: "Answer") -> bool:
 
 
 def _status_error(answer: "Answer") -> StatusError:
-    return StatusError(answer.status, answer.reason, answer.headers.get("retry-after", ""))
+    return StatusError(answer.status, answer.reason, answer.headers.get("retry-after", ""), _explained(answer))
+
+
+def _explained(answer: "Answer") -> Explanation:
+    return explanation_in(answer.headers, answer.body)
+
+
+def _is_settled(code: str) -> bool:
+    """Whether a store that answers with a code would say the same if the filesystem asked it."""
+    return code in WRONG_CREDENTIALS | BUSY or code.startswith("KMS.")
+
+
+def _safe_to_tell(answer: "Answer", request: Request) -> "Answer":
+    """Decode what explains a failure, without the signatures and tokens of the request, which servers may repeat."""
+    body = answer.body
+    if body:
+        encoding = answer.headers.get("content-encoding", "")
+        try:
+            body = decode(body, content_encoding=encoding, sniff=False, limit=MOST_BYTES)
+        except CorruptDataError:
+            body = b""
+        for secret in request.secrets:
+            body = body.replace(secret.encode(), b"***")
+    return answer._replace(body=body)
+
+
+async def _beginning(response: Any) -> bytes:  # noqa: ANN401 - an aiohttp.ClientResponse
+    """Read of the body of a failure what comes at once, and no more than may explain it."""
+    import aiohttp  # noqa: PLC0415 - only where it is used
+
+    try:
+        return bytes(await response.content.read(MOST_BYTES))
+    except (aiohttp.ClientError, TimeoutError):  # the status is what counts
+        return b""
 
 
 def _is_unmet(exc: Exception) -> bool:
@@ -582,8 +632,8 @@ def status_of(exc: BaseException) -> int | None:
 def _own_status(exc: BaseException) -> int | None:
     if type(exc).__module__ == "aiohttp.http_exceptions":
         return None  # their code tells what a server would answer to such a request
-    if str(exc).startswith("Forbidden: "):
-        return http.HTTPStatus.FORBIDDEN  # gcsfs gives an OSError without a number
+    if str(exc).startswith(_FORBIDDEN):
+        return http.HTTPStatus.FORBIDDEN
     response = getattr(exc, "response", None)
     if isinstance(response, dict):  # botocore
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -593,6 +643,28 @@ def _own_status(exc: BaseException) -> int | None:
         if isinstance(status, int):
             return int(status)
     return None
+
+
+def explanation_of(exc: BaseException) -> Explanation:
+    """Find what a store said, in an exception of any driver."""
+    return next((said for link in causes(exc) if any(said := _own_explanation(link))), NO_EXPLANATION)
+
+
+def _own_explanation(exc: BaseException) -> Explanation:
+    if isinstance(exc, StatusError):
+        return exc.explanation
+    response = getattr(exc, "response", None)
+    if isinstance(response, dict):  # botocore
+        code, message = (response.get("Error", {}).get(name) for name in ("Code", "Message"))
+        return NO_EXPLANATION if str(code).isdecimal() else Explanation.of(code, message)  # of HEAD, it is the status
+    if hasattr(exc, "error_code"):  # azure
+        code = getattr(exc.error_code, "value", exc.error_code)
+        return Explanation.of(code, getattr(exc, "message", ""))
+    if type(exc).__name__ == "HttpError":  # gcsfs
+        return Explanation.of("", str(exc).removesuffix(f", {getattr(exc, 'code', None)}"))
+    if str(exc).startswith(_FORBIDDEN):
+        return Explanation.of("", str(exc).partition("\n")[2])
+    return NO_EXPLANATION
 
 
 def causes(exc: BaseException) -> list[BaseException]:

@@ -4,6 +4,7 @@
 filesystem is our own instance with listing caches off, so that no answer is stale.
 """
 
+import base64
 import contextlib
 import dataclasses
 import errno
@@ -81,6 +82,15 @@ class Request(NamedTuple):
 
     needs_session: bool = False
     """Whether only the filesystem's own aiohttp session will do."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What a server sees and a message must not show: the query, passwords, signatures, keys and tokens."""
+        told = {value for name, value in self.headers.items() if _SECRET_OPTION.search(name)}
+        parts = {part for value in told for part in re.split(r"[\s,=/]", value) if len(part) > _LONGEST_PUBLIC_PART}
+        user = urllib.parse.urlsplit(self.url).netloc.rpartition("@")[0]
+        told.add(base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode())  # of an Authorization header
+        return _longest_first(told | parts | {*_secrets_in_url(self.url)})
 
 
 Ask = Callable[[str, str], Request | Coroutine[Any, Any, Request | None] | None]
@@ -855,12 +865,18 @@ class Location:
         return self.scheme.readable(self.links[0].options)
 
     @property
+    def may_go_without_credentials(self) -> bool:
+        """Whether ``anon=True`` would make a difference."""
+        knows_anonymity = any(SCHEMES.get(link.protocol, Scheme()).anonymous for link in self.links)
+        return knows_anonymity and not self.anon and self.fs is None
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """What must not show in a message: query strings, passwords, keys, tokens."""
         found = set()
         for link in self.links:
             found |= {*_secrets_in_url(link.url), *_secret_values(link.options, secret=False)}
-        return tuple(sorted((text for text in found if len(text) > 5), key=len, reverse=True))  # noqa: PLR2004
+        return _longest_first(found)
 
     @property
     def has_credentials(self) -> bool:
@@ -1334,6 +1350,7 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Options:
     return merged
 
 
+_LONGEST_PUBLIC_PART = 16  # characters of an Authorization header's parts that are no secrets: AWS4-HMAC-SHA256
 _AT_IN_NAMES = ("abfs", "abfss", "az", "github", "git")
 
 
@@ -1378,6 +1395,11 @@ def _has_credentials(link: Link) -> bool:
         or any(_secret_values(link.options, secret=False))
         or any(_secrets_in_url(link.url))
     )
+
+
+def _longest_first(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Sort what is to be replaced in texts, so that no part of a secret is left; without what is too short for one."""
+    return tuple(sorted((text for text in secrets if len(text) > 5), key=len, reverse=True))  # noqa: PLR2004
 
 
 def _secrets_in_url(text: str) -> Iterable[str]:

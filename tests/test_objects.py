@@ -8,15 +8,17 @@ import errno
 import gc
 import gzip
 import os
+import re
 import resource
 import tempfile
 import time
+import traceback
 import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import fsspec
 import fsspec.asyn
@@ -865,6 +867,183 @@ def test_a_bad_request_is_an_error_of_its_own(failing: Failing, scheme: str) -> 
     store = failing.store(scheme, 429)
     failing.status = 400
     assert type(failure(store.read, NAME)) is DataAccessError
+
+
+# ------------------------------------------------------------------------------------------- errors: what a store says
+
+
+class Saying(NamedTuple):
+    """A way in which a store explains a failure."""
+
+    status: int
+    code: str
+    message: str
+    expected: type[DataAccessError]
+    advises_anonymity: bool = False
+
+    def answer(self, request: web.Request) -> web.Response:
+        """Explain it as S3 and Azure do, or as GCS does."""
+        if "storage/v1" not in request.path:
+            more = "<AWSAccessKeyId>SECRETKEY</AWSAccessKeyId><StringToSign>SECRETSIGNED</StringToSign>"
+            body = f"<Error><Code>{self.code}</Code><Message>{self.message}</Message>{more}</Error>"
+            headers = {"Content-Type": "application/xml"}
+            if not request.path.startswith(f"/{BUCKET}"):
+                headers["x-ms-error-code"] = self.code
+            return web.Response(status=self.status, text=body, headers=headers)
+        if request.query.get("alt") == "media":
+            return web.Response(status=self.status, text=self.message, content_type="text/html")
+        reason = {"message": self.message, "reason": self.code}
+        error = {"code": self.status, "message": self.message, "errors": [reason]}
+        return web.json_response({"error": error}, status=self.status)
+
+
+SAYINGS = {
+    "s3": [
+        Saying(403, "AccessDenied", "User: u is not authorized to perform: kms:Decrypt", AccessDeniedError),
+        Saying(403, "InvalidAccessKeyId", "The AWS Access Key Id does not exist", AccessDeniedError, True),
+        Saying(403, "InvalidObjectState", "The operation is not valid for the storage class", AccessDeniedError),
+        Saying(403, "RequestTimeTooSkewed", "The difference between the times is too large", AccessDeniedError),
+        Saying(403, "SignatureDoesNotMatch", "The signatures do not match", AccessDeniedError, True),
+        Saying(400, "ExpiredToken", "The provided token has expired", AccessDeniedError, True),
+        Saying(400, "InvalidToken", "The provided token is malformed", AccessDeniedError, True),
+        Saying(400, "KMS.DisabledException", "The key is disabled", DataAccessError),
+        Saying(404, "NoSuchBucket", "The specified bucket does not exist", NotFoundError),
+        Saying(503, "SlowDown", "Please reduce your request rate", DataAccessError),
+    ],
+    "gs": [
+        Saying(401, "authError", "Invalid Credentials", AccessDeniedError, True),
+        Saying(401, "required", "Anonymous caller does not have access", AccessDeniedError),
+        Saying(403, "forbidden", "u does not have storage.objects.get access", AccessDeniedError),
+        Saying(429, "rateLimitExceeded", "The object exceeded the rate limit", DataAccessError),
+    ],
+    "az": [
+        Saying(403, "AuthenticationFailed", "Server failed to authenticate", AccessDeniedError, True),
+        Saying(403, "AuthorizationPermissionMismatch", "This request is not authorized", AccessDeniedError),
+        Saying(404, "ContainerNotFound", "The specified container does not exist", NotFoundError),
+        Saying(409, "PublicAccessNotPermitted", "Public access is not permitted", AccessDeniedError),
+        Saying(503, "ServerBusy", "The server is busy", DataAccessError),
+    ],
+}
+CASES = [(scheme, saying) for scheme, sayings in SAYINGS.items() for saying in sayings]
+
+
+class Explaining:
+    """Stores whose one server explains the failure of the moment."""
+
+    def __init__(self, server: servers.HttpServer) -> None:
+        self.saying = CASES[0][1]
+        self.log = server.log
+        self.url = server.url
+
+    @cache  # noqa: B019 - of a module's tests
+    def store(self, scheme: str, *, driver: bool = False) -> ObjectStore:
+        """Return the store of a scheme; `driver` leaves all of its requests to the driver."""
+        key = base64.b64encode(b"SECRETKEY" * 8).decode()
+        account = f"DefaultEndpointsProtocol=http;AccountName=a;AccountKey={key};BlobEndpoint={self.url}/a"
+        options = {
+            "s3": s3_options(self.url, **({"requester_pays": True} if driver else {})),
+            "gs": gcs_options(self.url, **({"requester_pays": True} if driver else {})),
+            "az": {"connection_string": account, **({"version_aware": True} if driver else {})},
+        }
+        return store_at(f"{scheme}://{BUCKET}/p", options[scheme])
+
+
+@pytest.fixture(scope="module")
+def explaining() -> Iterator[Explaining]:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return made[0].saying.answer(request)
+
+    made: list[Explaining] = []
+    with servers.fault_server(handler) as server:
+        made.append(Explaining(server))
+        yield made[0]
+
+
+@pytest.mark.parametrize(("scheme", "saying"), CASES, ids=[f"{scheme}-{saying.code}" for scheme, saying in CASES])
+class TestWhatAStoreSays:
+    @pytest.mark.parametrize("verb", ["read", "exists", "list_names"])
+    @pytest.mark.parametrize("driver", [False, True], ids=["ours", "driver"])
+    def test_reading(self, explaining: Explaining, scheme: str, saying: Saying, verb: str, *, driver: bool) -> None:
+        explaining.saying = saying
+        store = explaining.store(scheme, driver=driver)
+        if verb == "exists" and saying.expected is NotFoundError:
+            assert store.exists(NAME) is False
+            return
+        error = failure(getattr(store, verb), NAME, *[3] * (verb == "list_names"))
+        text = str(error)
+        assert type(error) is saying.expected
+        has_body = verb != "exists" or saying.status in {400, 403} or scheme == "gs"
+        assert f"{saying.status} " in text or not has_body
+        assert saying.message in text or not has_body or (driver and scheme == "az")
+        has_code = has_body or scheme == "az"
+        assert saying.code in text or not has_code or scheme == "gs"
+        assert ("anon=True" in text) is saying.advises_anonymity
+        assert "SECRET" not in "".join(traceback.format_exception(error))
+
+    def test_writing(self, explaining: Explaining, scheme: str, saying: Saying) -> None:
+        explaining.saying = saying
+        error = failure(explaining.store(scheme).write, NAME, BODY, content_type="a/b", create=False)
+        assert type(error) is saying.expected
+        assert saying.message in str(error)
+        assert "anon=True" not in str(error)
+        assert "SECRET" not in "".join(traceback.format_exception(error))
+
+
+def test_who_is_anonymous_is_not_told_to_be(explaining: Explaining) -> None:
+    explaining.saying = Saying(403, "InvalidAccessKeyId", "Who is it?", AccessDeniedError)
+    options = {"endpoint_url": explaining.url, "client_kwargs": {"region_name": "us-east-1"}}
+    store = ObjectStore(resolve(f"s3://{BUCKET}/p", storage_options=options, anon=True), attempts=1, timeout=5)
+    assert str(failure(store.read, NAME)).endswith("Who is it?")
+
+
+def test_s3_that_does_not_take_the_credentials_is_not_asked_again_through_the_sdk(explaining: Explaining) -> None:
+    explaining.saying = Saying(400, "ExpiredToken", "The provided token has expired.", AccessDeniedError)
+    store = explaining.store("s3")
+    explaining.log.clear()
+    failure(store.read, NAME)
+    assert explaining.log.methods() == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "status", "code"),
+    [("s3", 400, "RequestTimeout"), ("s3", 400, "ThrottlingException"), ("gs", 403, "rateLimitExceeded")],
+)
+def test_what_may_pass_is_tried_again_whatever_its_status(scheme: str, status: int, code: str) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return Saying(status, code, "later", DataAccessError).answer(request)
+
+    with servers.fault_server(handler) as server:
+        options = s3_options(server.url) if scheme == "s3" else gcs_options(server.url)
+        error = failure(store_at(f"{scheme}://{BUCKET}/p", options, attempts=2).exists, NAME)
+        assert "gave up" in str(error)
+        assert server.log.count() == (4 if scheme == "s3" else 2)  # each HEAD and, for what it means, a GET
+
+
+@pytest.mark.parametrize("where", ["in the environment", "in the options", "in the URL"])
+def test_what_a_server_repeats_of_a_request_is_not_told(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"key": "AKIAIOSFODNN7EXAMPLE", "secret": "wJalrXUtnFEMI/K7MDENG", "token": "FwoGZXIvYXdzEBYaDKb7example"}
+
+    async def echo(request: web.Request) -> web.StreamResponse:
+        sent = " ".join(f"{name}={value}" for name, value in request.headers.items())
+        return Saying(403, "AccessDenied", f"{sent} {request.query_string}", AccessDeniedError).answer(request)
+
+    with servers.fault_server(echo) as server:
+        options = {"endpoint_url": server.url, "client_kwargs": {"region_name": "us-east-1"}}
+        if where == "in the URL":
+            store = store_at(f"{server.url.replace('//', '//user:PASSWORD1@')}/p?sig=FwoGZXIvYXdzEBYaDKb7example")
+        elif where == "in the options":
+            store = store_at(f"s3://{BUCKET}/p", {**options, **secrets})
+        else:
+            names = {"key": "ACCESS_KEY_ID", "secret": "SECRET_ACCESS_KEY", "token": "SESSION_TOKEN"}
+            for name, value in secrets.items():
+                monkeypatch.setenv(f"AWS_{names[name]}", value)
+            store = store_at(f"s3://{BUCKET}/p", options)
+        text = "".join(traceback.format_exception(failure(store.read, NAME)))
+        sent = server.log.entries()[0].headers["Authorization"]
+    assert "Accept-Encoding" in text
+    signed = re.findall("Signature=([0-9a-f]{64})", sent)
+    basic = sent.removeprefix("Basic ") if "Basic" in sent else "PASSWORD1"
+    assert [secret for secret in (*secrets.values(), *signed, basic) if secret in text] == []
 
 
 def refusing_writes(status: int) -> servers.Handler:

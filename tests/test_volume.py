@@ -421,6 +421,29 @@ def test_a_failure_is_never_zeros(tmp_path: Path, status: int) -> None:
     assert not isinstance(caught.value, NotFoundError)
 
 
+@pytest.mark.parametrize("protocol", ["s3", "gcs", "azure"])
+def test_a_bucket_that_is_not_there_is_said_so_and_never_zeros(
+    make_pyramid: Callable[[str], Pyramid], protocol: str
+) -> None:
+    place = make_pyramid(protocol)
+    url = re.sub("bucket-[^/]*", "no-such-bucket", place.url)
+    options: dict[str, Any] = {"storage_options": place.storage_options}
+    told = "(bucket|container) does not exist"
+    with pytest.raises(NotFoundError, match=rf"no-such-bucket/lab/brain/info: .*{told}"):
+        open_volume(url, **options)
+    for sharding in (False, True):
+        info = make("memory://test_volume/gone", sharding=sharding).info
+        with FsspecAccessor(url, **options) as accessor, accessor.expecting_info(info.to_dict()):
+            scale = Volume(accessor, info)[0]
+            for missing in ("zeros", "raise"):
+                with pytest.raises(DataAccessError, match=told) as caught:
+                    scale.read(scale.bounds, missing=missing)
+                assert not isinstance(caught.value, NotFoundError)
+            with pytest.raises(DataAccessError, match=told) as caught:
+                accessor.fetch_chunk("8_8_40", (-5, 11, 7, 15, 100, 109))
+            assert not isinstance(caught.value, NotFoundError)
+
+
 def test_a_pyramid_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=re.escape(f"{tmp_path}/info")):
         open_volume(tmp_path)

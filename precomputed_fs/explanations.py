@@ -1,0 +1,111 @@
+"""How a store explains a failure: the code and the message in the body of its answer, and what these codes mean.
+
+Sources: "Error responses" in the Amazon S3 API reference, "Resumable uploads and error codes" of Google Cloud Storage
+(JSON and XML), "Status and error codes" of Azure Storage.
+"""
+
+import contextlib
+import html
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+MOST_BYTES = 1 << 16
+"""Of the body of an error, that are read at most."""
+
+WRONG_CREDENTIALS = frozenset(
+    {
+        "AuthenticationFailed",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidAuthenticationInfo",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "authError",
+    }
+)
+"""The store does not accept the credentials that it was given; anonymous requests may still be answered."""
+
+DENIED = frozenset({"AccessDenied", "MissingSecurityHeader", "PublicAccessNotPermitted", "RequestTimeTooSkewed"})
+"""The store refuses the request, under whatever status."""
+
+BUSY = frozenset({"RequestTimeout", "ThrottlingException", "rateLimitExceeded", "userRateLimitExceeded"})
+"""The failure may pass, although its status is that of one that does not."""
+
+NO_BUCKET = frozenset({"ContainerNotFound", "NoSuchBucket"})
+
+_MAY_BE_ABSENT = frozenset({"", "AccessDenied", "forbidden"})
+_DENIED_OTHERWISE = re.compile(r"expired|kms:|s3:GetObject\b", re.IGNORECASE)
+_TOLD_BY_MESSAGE = {"The specified bucket does not exist": "NoSuchBucket", "Invalid Credentials": "authError"}
+_LONGEST_LINE = 500  # characters
+
+
+class Explanation(NamedTuple):
+    """What a store says of a failure; both parts are empty if it says nothing."""
+
+    code: str = ""
+    """The store's name for the failure, such as ``NoSuchKey``."""
+
+    message: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, self))
+
+    @classmethod
+    def of(cls, code: object, message: object) -> "Explanation":
+        """Take the first line of what was said; a code that is a status tells nothing new."""
+        code, message = (_first_line(str(said or "")) for said in (code, message))
+        told = (known for text, known in _TOLD_BY_MESSAGE.items() if message.startswith(text))
+        code = next(told, "" if code.isdecimal() else code)
+        return cls(code, message)
+
+    @property
+    def may_mean_absent(self) -> bool:
+        """Whether a 403 with this explanation may be for an object that is not there."""
+        return self.code in _MAY_BE_ABSENT and not _DENIED_OTHERWISE.search(self.message)
+
+
+NO_EXPLANATION = Explanation()
+
+
+def explanation_in(headers: Mapping[str, str], body: bytes) -> Explanation:
+    """Read the body of an error, as S3, GCS or Azure writes it.
+
+    What else is in it may be secret: who has asked, what was signed.
+
+    Parameters
+    ----------
+    headers : mapping
+        By their names in lower case.
+    body : bytes
+        Decoded.
+    """
+    text = body.decode("utf-8-sig", errors="replace").strip()
+    found = _in_json(text) if text.startswith("{") else _in_xml(text)
+    if not any(found) and "<" not in text and headers.get("content-type", "").startswith("text/"):
+        found = Explanation.of("", text)
+    return found if found.code else found._replace(code=headers.get("x-ms-error-code", ""))
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0][:_LONGEST_LINE]
+    return "".join(filter(str.isprintable, line)).strip()
+
+
+def _in_xml(text: str) -> Explanation:
+    code, message = (re.search(rf"<{name}>([^<]*)</{name}>", text) for name in ("Code", "Message"))
+    return Explanation.of(*(html.unescape(match[1]) if match else "" for match in (code, message)))
+
+
+def _in_json(text: str) -> Explanation:
+    error: Any = None
+    with contextlib.suppress(ValueError, RecursionError):
+        error = json.loads(text).get("error")
+    if not isinstance(error, Mapping):
+        return Explanation.of("", error)
+    code = error.get("code")
+    with contextlib.suppress(LookupError, TypeError):
+        code = error["errors"][0]["reason"]  # GCS, whose code is the status
+    return Explanation.of(code, error.get("message"))
