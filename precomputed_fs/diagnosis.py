@@ -109,7 +109,7 @@ def doctor(
     >>> report["precomputed_fs"].ok, report["tensorstore"].ok
     (True, False)
     >>> [finding.rule.id for finding in report["tensorstore"].findings]
-    ['protocol', 'suffix']
+    ['protocol']
     """
     if samples < 1 or not time_limit > 0:
         raise ValueError(f"expected samples >= 1 and time_limit > 0, got {samples!r} and {time_limit!r}")
