@@ -32,8 +32,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _AXES = 4
 _UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
-_RAW = (*_UNSIGNED, "int8", "int16", "int32", "int64", "float32")
-_DATA_TYPES = (*_RAW, "float64")
+_RAW = (*_UNSIGNED, "int8", "int16", "int32", "float32")
+_DATA_TYPES = (*_RAW, "int64", "float64")  # these two are not of the format, but cloud-volume writes them
 _OCTETS = "application/octet-stream"
 
 

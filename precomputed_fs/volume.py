@@ -37,7 +37,7 @@ from precomputed_fs.errors import (
     URLError,
 )
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
-from precomputed_fs.info import HtmlError, redirect_of
+from precomputed_fs.info import HtmlError, redirect_of, shown
 from precomputed_fs.sharding import propose_sharding
 from precomputed_fs.urls import SCHEMES, AnyURL, Location, resolve
 
@@ -56,10 +56,17 @@ _BYTES_OF_SHARDS = 256 << 20  # decoded, of chunks that wait for their shards in
 _CAREFUL_CHUNKS = 1024  # that are collected before they are read, merged and written
 _BLOCK_BYTES = 32 << 20  # of a scale, that the next lower one is computed from at once
 _LABEL_BYTES = 4  # of integers that are rather labels than measured
+_MOST_LABELS = 32  # distinct values, of which integers look like labels; images of 8 bits have more
+_VOXELS_PER_LABEL = 8  # at least, on average
 _MOST_SPANS = 1 << 16  # of chunks along an axis, for which it is remembered where they are in an array
-_STORABLE = {"f": 'array.astype("float32")', "c": 'np.abs(array).astype("float32")'}  # by the kind of a type
+_STORABLE = {  # by the kind of a type
+    "i": 'array.astype("uint64"), or "int32" if some are negative',
+    "f": 'array.astype("float32")',
+    "c": 'np.abs(array).astype("float32")',
+}
 _SEQUENTIAL = (".gz", ".bz2", ".zst", ".mgz")  # files of nibabel's that are read from the start for each part
 _MOST_REDIRECTS = 10
+_TYPES = ("image", "segmentation")
 _MISSING = ("zeros", "raise")
 _PATIENCE = 2.0  # seconds, after which progress is shown
 _PLAIN_TYPES = (bool, int, float)
@@ -197,8 +204,9 @@ def create_volume(
     encoding : str
         See `precomputed_fs.codecs`; by default "raw". Its parameters are further keywords, such as ``jpeg_quality=90``.
     type : {"image", "segmentation"}, optional
-        By default "segmentation" where `encoding` is for labels, or voxels are integers of 32 bits or
-        more, of which no mean is made; else "image".
+        In any case. By default "segmentation" where `encoding` is for labels; what the volume of a `Scale`
+        is; "segmentation" of booleans, and of integers of 32 bits or more, of which no mean is made; else
+        "image".
     sharding : bool or mapping
         True to shard as `propose_sharding` says; or what each scale's ``sharding`` is to be.
     scales : int, optional
@@ -225,6 +233,12 @@ def create_volume(
         in a way that cannot be overwritten.
     InvalidInfoError, ValueError, TypeError
         If the scales cannot be, or the encoding cannot store such voxels; before anything is written.
+
+    Warns
+    -----
+    UserWarning
+        If integers of 8 or 16 bits were averaged, and have so few distinct values that they may be
+        labels, and neither `type` nor `downsampling` was given.
 
     Notes
     -----
@@ -289,7 +303,8 @@ def create_volume(
         try:
             with accessor.replacing_shards(scale.key for scale in info.scales):
                 volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
-                volume.downsample(method, skip_empty=skip_empty)
+                guessed = type is None and downsampling is None and _may_be_labels(array, info)
+                volume._downsample(method, skip_empty=skip_empty, warns_of_labels=guessed)  # noqa: SLF001 - of this module
         except BaseException:
             accessor.take_back_info()  # half of a pyramid is not to look whole
             raise
@@ -635,7 +650,12 @@ class Volume:
         A voxel at ``i`` is made of those from ``2 * i`` up to ``2 * i + 2``. What is in memory at
         once is a block of some chunks, 32 MiB of the finer scale.
         """
-        method = _checked_method(method, self.info)
+        self._downsample(_checked_method(method, self.info), skip_empty=skip_empty, progress=progress)
+
+    def _downsample(
+        self, method: str, *, skip_empty: bool, progress: bool | None = None, warns_of_labels: bool = False
+    ) -> None:
+        watched = _Values(self.dtype) if warns_of_labels and method == "average" else None
         pairs = [(*pair, _factors_between(*pair)) for pair in itertools.pairwise(self.scales)]
         for finer, coarser, factors in pairs:
             blocks = _blocks(coarser, factors)
@@ -644,10 +664,21 @@ class Volume:
                 xs, ys, zs = map(range, blocks.shape)
                 for cell in ((x, y, z) for z in zs for y in ys for x in xs):
                     box = Box.of(blocks.chunk(cell))
-                    voxels = downsample(_block_of(finer, box, factors), factors, method)
+                    block = _block_of(finer, box, factors)
+                    if watched is not None:
+                        watched.add(block)
+                    voxels = downsample(block, factors, method)
                     coarser.write(box, voxels, skip_empty=skip_empty, progress=False, flush=False)
                     bar.relative_update(1)
             self.flush_unless_in_block()
+            if watched is not None and watched.are_few(of=math.prod(finer.shape)):
+                message = (
+                    f"{self.url}: these integers have only {len(watched.found)} distinct values, as labels have, and "
+                    'lower scales are averages, which no label is: pass type="segmentation", or type="image" if that '
+                    "is meant"
+                )
+                warnings.warn(message, UserWarning, _stack_level())
+            watched = None
 
     # -------------------------------------------------------------------------------- showing
 
@@ -1810,13 +1841,18 @@ def _voxel_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the type that voxels of an array are stored as."""
     if dtype == np.bool_:
         return np.dtype(np.uint8)
-    stored = ENCODINGS["raw"].data_types
-    if dtype.name not in stored:
-        message = f"voxels are stored as {' or '.join(stored)}, got {dtype}"
-        if advice := _STORABLE.get(dtype.kind):
-            message += f": pass {advice}"
-        raise TypeError(message)
+    if fault := _unstorable(dtype):
+        raise TypeError(fault)
     return dtype
+
+
+def _unstorable(dtype: np.dtype[Any]) -> str:
+    """Say why voxels of a type are not stored, which no other reader or only cloud-volume would read; else nothing."""
+    stored = ENCODINGS["raw"].data_types
+    if dtype.name in stored:
+        return ""
+    advice = f": pass {_STORABLE[dtype.kind]}" if dtype.kind in _STORABLE else ""
+    return f"voxels are stored as {' or '.join(stored)}, got {dtype}{advice}"
 
 
 def _type_for(array: Any, encoding: str) -> str:  # noqa: ANN401
@@ -1824,8 +1860,34 @@ def _type_for(array: Any, encoding: str) -> str:  # noqa: ANN401
     row, dtype = ENCODINGS.get(encoding.lower()), np.dtype(array.dtype)
     if row is not None and row.layer_type != "image":
         return row.layer_type
+    if isinstance(array, ScaleArray) and (known := array._scale.volume.info.type) in _TYPES:  # noqa: SLF001 - of this module
+        return known
     is_mask = dtype == np.bool_
     return "segmentation" if is_mask or (dtype.kind in "iu" and dtype.itemsize >= _LABEL_BYTES) else "image"
+
+
+def _may_be_labels(array: Any, info: "Info") -> bool:  # noqa: ANN401
+    """Whether an array that was taken for an image may be labels: a channel of integers, whose type nobody chose."""
+    is_known = isinstance(array, ScaleArray)
+    return info.type == "image" and info.num_channels == 1 and np.dtype(info.data_type).kind in "iu" and not is_known
+
+
+class _Values:
+    """The distinct values of voxels, as far as they may be labels."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.found: NDArray[Any] = np.empty(0, dtype)
+
+    def add(self, block: NDArray[Any]) -> None:
+        """Look at all voxels, plane by plane; images soon have many values, and are looked at no longer."""
+        for plane in np.moveaxis(block, 2, 0):
+            if len(self.found) > _MOST_LABELS:
+                return
+            self.found = np.union1d(self.found, plane)
+
+    def are_few(self, of: int) -> bool:
+        """Whether there are some, and as few as only labels have, for that many voxels."""
+        return 1 < len(self.found) <= min(_MOST_LABELS, of // _VOXELS_PER_LABEL)
 
 
 def _halvable(bounds: Box) -> Triple:
@@ -1841,6 +1903,12 @@ def _halved(bounds: Box, factors: Triple) -> Box:
 
 def _to_write(info: "Info") -> "Info":
     """Make an `info` such as every reader accepts: only an encoding's own keys, offsets written out."""
+    if info.type not in _TYPES:
+        message = f"info: type: expected {' or '.join(_TYPES)}, got {shown(info.type)}"
+        raise InvalidInfoError(message)
+    if fault := _unstorable(np.dtype(info.data_type)):
+        message = f"info: data_type: {fault}"
+        raise InvalidInfoError(message)
     given = info.to_dict()
     own = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}
     scales = []

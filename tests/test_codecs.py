@@ -416,12 +416,7 @@ SIZE = (20, 17, 11)
 CHUNK_SIZE = (16, 16, 8)
 
 TENSORSTORE = [
-    *(
-        Case("raw", data_type, count)
-        for data_type in ENCODINGS["raw"].data_types
-        if data_type != "int64"
-        for count in (1, 3)
-    ),
+    *(Case("raw", data_type, count) for data_type in ENCODINGS["raw"].data_types for count in (1, 3)),
     *(case for case in CASES if case.encoding in {"jpeg", "png"}),
     *(Case(SEGMENTATION, data_type, count) for data_type in ("uint32", "uint64") for count in (1, 3)),
 ]

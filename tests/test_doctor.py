@@ -287,7 +287,7 @@ FLAWS = (
     Flaw("type in capitals", spoil=info(type="IMAGE")),
     Flaw("data type in capitals", ["data-type-case"], spoil=info(data_type="UINT8")),
     Flaw("int8", ["data-type", "encoding-unread"], {"data_type": "int8"}),
-    Flaw("int64", ["data-type", "encoding-unread"], {"data_type": "int64"}),
+    Flaw("int64", ["data-type", "encoding-unread"], {"data_type": "uint64"}, info(data_type="int64"), is_less=True),
     Flaw("float64", ["data-type", "encoding-unread"], {"data_type": "uint64"}, info(data_type="float64"), is_less=True),
     Flaw("channels as a float", ["channels-float"], spoil=info(num_channels=1.0)),
     Flaw("sizes as floats", ["floats"], spoil=scale(size=[*map(float, SIZE)])),

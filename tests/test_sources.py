@@ -1,5 +1,6 @@
 """What `create_volume` and writing take for arrays, and what they say of the rest."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import xarray
 from nibabel.arrayproxy import ArrayProxy
 from numpy.typing import NDArray
 
-from precomputed_fs import Volume, create_volume
+from precomputed_fs import Volume, create_volume, open_volume
+from tests.test_codecs import brain
 from tests.test_volume import Counting
 
 SIZE = (21, 17, 10)
@@ -25,7 +27,8 @@ def voxels(shape: tuple[int, ...] = SIZE, dtype: str = "uint16") -> NDArray[Any]
 
 
 def make(source: Any, url: Any = "memory://test_sources/made", **options: Any) -> Volume:
-    return create_volume(url, source, resolution=(8, 8, 8), chunk_size=CHUNK, scales=1, overwrite=True, **options)
+    given = {"resolution": (8, 8, 8), "chunk_size": CHUNK, "scales": 1, "overwrite": True}
+    return create_volume(url, source, **{**given, **options})
 
 
 class Tensor:
@@ -176,3 +179,104 @@ def test_what_cannot_be_stored_is_told_what_can(tmp_path: Path, name: str) -> No
     with pytest.raises((TypeError, ValueError), match=message):
         make(source, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+# ----------------------------------------------------------------------------------------- images and segmentations
+
+LABELS = np.repeat(np.array([10, 200, 10], np.uint8), 7).reshape(-1, 1, 1) * np.ones(SIZE, np.uint8)
+
+
+class CountingVoxels(Counting):
+    def __init__(self, array: NDArray[Any]) -> None:
+        super().__init__(array)
+        self.count = 0
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        part = super().__getitem__(index)
+        self.count += part.size
+        return part
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+@pytest.mark.parametrize("kind", [np.asarray, CountingVoxels, da.from_array])
+def test_labels_that_are_averaged_are_warned_about(dtype: str, kind: Any) -> None:
+    source = kind((LABELS // 2).astype(dtype))
+    with pytest.warns(UserWarning, match=r'only 2 distinct values.* type="segmentation".* type="image"') as warned:
+        volume = make(source, scales=2)
+    assert [warning.filename for warning in warned] == [__file__]
+    assert volume.info.type == "image"
+    if isinstance(source, CountingVoxels):
+        assert source.count == math.prod(SIZE), "it is not read for that"
+    labels = make(source, scales=2, type="segmentation")
+    assert np.unique(labels[1][...]).tolist() == [5, 100]
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        (LABELS, {"type": "image"}),
+        (LABELS, {"type": "Segmentation"}),
+        (LABELS, {"downsampling": "average"}),
+        (LABELS, {"scales": 1}),
+        (LABELS > 10, {}),
+        (LABELS.astype("int32"), {}),
+        (LABELS.astype("float32"), {}),
+        (np.stack([LABELS] * 3, -1), {}),
+        (np.ones(SIZE, np.uint8), {}),
+        (np.zeros(SIZE, np.int16), {}),
+        (voxels(dtype="uint8"), {}),
+        (voxels((3, 3, 3)), {"chunk_size": (2, 2, 2)}),
+        (np.arange(math.prod(SIZE), dtype=np.uint16).reshape(SIZE) // 100, {}),
+    ],
+)  # fmt: skip
+def test_images_are_not_warned_about(source: Any, options: dict[str, Any]) -> None:
+    make(source, **{"scales": 2, **options})
+
+
+def test_a_brain_is_an_image() -> None:
+    volume = make(nibabel.Nifti1Image(brain(), np.eye(4)), scales=None)
+    assert volume.info.type == "image"
+    assert len(volume) > 2
+
+
+@pytest.mark.parametrize("kind", ["image", "segmentation"])
+def test_a_scale_stays_what_its_volume_is(kind: str) -> None:
+    scale = make(LABELS, "memory://test_sources/scale", type=kind)[0]
+    for source in (scale, scale.array):
+        assert make(source, scales=2).info.type == kind
+
+
+@pytest.mark.parametrize("kind", ["seg", "", "images", 5])
+def test_a_type_is_image_or_segmentation(tmp_path: Path, kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"type: expected (image or segmentation|a string), got"):
+        make(LABELS, tmp_path / "none", type=kind)
+    info = {**make(LABELS, type="SEGMENTATION").info.to_dict(), "type": kind}
+    with pytest.raises(ValueError, match=r"type: expected (image or segmentation|a string), got"):
+        create_volume(tmp_path / "none", info)
+    assert not (tmp_path / "none").exists()
+    if isinstance(kind, str):
+        make(LABELS, tmp_path / "read").close()
+        (tmp_path / "read/info").write_text(json.dumps(info))
+        assert open_volume(tmp_path / "read").info.type == kind
+        assert np.array_equal(open_volume(tmp_path / "read")[0][..., 0], LABELS)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, np.ndarray.tolist, Counting, da.from_array])
+def test_what_few_readers_have_is_not_made(tmp_path: Path, kind: Any) -> None:
+    with pytest.raises(TypeError, match=r'got int64: pass array\.astype\("uint64"\)'):
+        make(kind(LABELS.astype(np.int64)), tmp_path / "none")
+    for dtype, instead in (("int64", "uint64"), ("float64", "float32")):
+        info = {**make(voxels()).info.to_dict(), "data_type": dtype}
+        with pytest.raises(ValueError, match=rf'got {dtype}: pass array\.astype\("{instead}"\)'):
+            create_volume(tmp_path / "none", info)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float64"])
+def test_what_few_readers_have_is_read(tmp_path: Path, dtype: str) -> None:
+    make(LABELS.astype(np.uint64), tmp_path, gzip=False).close()
+    info = json.loads((tmp_path / "info").read_text())
+    (tmp_path / "info").write_text(json.dumps({**info, "data_type": dtype}))
+    voxels = open_volume(tmp_path)[0][..., 0]
+    assert voxels.dtype == dtype
+    assert np.array_equal(voxels.view(np.uint64), LABELS)
