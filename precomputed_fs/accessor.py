@@ -8,10 +8,7 @@ import argparse
 import contextlib
 import functools
 import itertools
-import logging
 import posixpath
-import warnings
-import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -101,7 +98,6 @@ MAX_GAP = 1 << 16
 MAX_RANGE = 1 << 22
 """Bytes of a shard that are read at once, at most, where chunks lie together (4 MiB)."""
 
-_log = logging.getLogger("precomputed_fs")
 _OCTET_STREAM = "application/octet-stream"
 _CHUNK_DEPTH = 2  # folders that chunks are in, below that of their scale, in the layout of sub-directories
 _SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
@@ -432,7 +428,7 @@ class FsspecAccessor(Accessor):
         self._layouts: dict[str, ScaleLayout] = {}
         self.can_read = self._location.readable
         self.can_write = self._location.writable
-        self._watch()
+        self._writer.watch(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -460,10 +456,7 @@ class FsspecAccessor(Accessor):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._watch()
-
-    def _watch(self) -> None:
-        weakref.finalize(self, _report_unflushed, repr(self), self._writer)
+        self._writer.watch(self)
 
     def layouts_met(self, key: str) -> frozenset[str]:
         """Return how the chunks of a scale that were met so far are named: "flat", "sub-directories".
@@ -602,7 +595,7 @@ class FsspecAccessor(Accessor):
         """
         writer = ShardWriter(self._store, self._shards, self._compresslevel)
         twin = object.__new__(type(self))
-        twin.__setstate__({**vars(self), "_writer": writer})
+        vars(twin).update({**vars(self), "_writer": writer})  # and nobody watches what waits there
         try:
             yield twin
         finally:
@@ -1604,17 +1597,6 @@ def add_argparse_options(
             help="name chunks as the format's specification says (the default); with --no-flat put "
             "them into sub-directories, which Neuroglancer cannot read without a special web server",
         )
-
-
-def _report_unflushed(shown: str, writer: ShardWriter) -> None:
-    """Say of an accessor that is gone, or was there when the interpreter ended, what it has not written."""
-    waiting = writer.waiting
-    if waiting:
-        lost = ", ".join(f"{count} chunks of {key}" for key, count in waiting.items())
-        writer.drop()
-        message = f"{shown} was left without flush(): {lost} not written"
-        _log.error(message)  # Python hides the warning, unless it is told not to
-        warnings.warn(message, ResourceWarning, 2)
 
 
 def _checked_mime_type(mime_type: str) -> str:

@@ -156,6 +156,23 @@ async def in_thread(function: Callable[[], _T]) -> _T:
     return await asyncio.wrap_future(future)
 
 
+def hand_over(function: Callable[[], None], seconds: float) -> None:
+    """Have some thread call a function, which must not raise, and wait for it for so long at most.
+
+    Where no thread can be started any more, the calling one does it.
+    """
+    bell = _Bell()
+
+    def call() -> None:
+        try:
+            function()
+        finally:
+            bell.ring()
+
+    _doors.call(call)
+    bell.heard(seconds)
+
+
 class only_waiting:  # noqa: N801 - used as a function is
     """Mark what only waits for others and does nothing itself: a flight that is cancelled leaves it behind."""
 

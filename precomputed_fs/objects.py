@@ -152,6 +152,11 @@ class ObjectStore:
         if not connection.is_open:
             self._retried(lambda: self._opened(connection))
 
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether this process writes an archive, which is complete when it is closed."""
+        return not self.location.readable and self.location.fs is None and os.getpid() in self._connections
+
     def close(self) -> None:
         """Let go of the filesystem; a store that is used again makes a new one."""
         connection = self._connections.pop(os.getpid(), None)

@@ -4,21 +4,29 @@ A chunk of a sharded scale cannot be stored by itself, as its shard is one objec
 stored wait, in memory up to a limit and then in a temporary file, until they are flushed: then, shard
 by shard, what the store has is read, merged with what waits, and written in one piece. So a shard is
 complete and readable, or not there. The output is deterministic: minishards in order, ids ascending.
+
+What nobody flushes is written late, as the buffer of a file would be: when the accessor is let go of, or at the end
+of the process that stored it.
 """
 
+import atexit
 import concurrent.futures
 import contextlib
+import logging
 import mmap
 import os
+import sys
 import tempfile
 import threading
+import warnings
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
 from precomputed_fs.compression import gzip_compress
 from precomputed_fs.errors import AlreadyExistsError, DataAccessError
-from precomputed_fs.flights import only_waiting
+from precomputed_fs.flights import hand_over, only_waiting
 from precomputed_fs.objects import ObjectStore
 from precomputed_fs.sharding import (
     ByteRange,
@@ -28,6 +36,7 @@ from precomputed_fs.sharding import (
     pack_shard_index,
 )
 from precomputed_fs.shards import ShardReader, ShardReplacedError, ShardState
+from precomputed_fs.transports import expect_no_threads
 
 BUFFER_BYTES = 64 << 20
 """Memory that waiting chunks may take before they go to a temporary file (64 MiB)."""
@@ -36,8 +45,18 @@ BUFFER_BYTES = 64 << 20
 _MOST_MINISHARD_BITS = 20  # a shard index of 16 MiB; usual are 3 to 11
 
 
+_LATE_SECONDS = 60.0  # that one who lets go of an accessor waits for its shards
+
+_log = logging.getLogger("precomputed_fs")
+
 _inherited: list[IO[bytes] | None] = []
 """Temporary files of parent processes, which are left alone."""
+
+_watched: dict[int, "ShardWriter"] = {}
+"""Writers by their id, whose chunks are written at the end of the process, if not before."""
+
+_ends_in: int | None = None
+"""The process whose end `_write_all` is called at."""
 
 
 class _Place(NamedTuple):
@@ -74,12 +93,14 @@ class ShardWriter:
         self._store = store
         self._reader = reader
         self._compresslevel = compresslevel
+        self._owner = ""
         self._begin()
 
     def _begin(self) -> None:
         self._turns: dict[tuple[str, int], concurrent.futures.Future[None]] = {}
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._late = threading.Lock()
         self._buffer: IO[bytes] | None = None
         self._left_over = 0  # bytes in the buffer, of chunks that wait no more
         self._waiting: dict[tuple[str, int], _Waiting] = {}
@@ -98,6 +119,12 @@ class ShardWriter:
             message = "chunks wait for their shards to be written: flush() before pickling"
             raise TypeError(message)
         return ShardWriter, (self._store, self._reader, self._compresslevel)
+
+    def watch(self, owner: object) -> None:
+        """Have all written when its owner is let go of, at the end of the process at the latest."""
+        self._owner = repr(owner)
+        _watched[id(self)] = self
+        weakref.finalize(owner, _let_go, self).atexit = False  # `_write_all` is for that
 
     @property
     def waiting(self) -> dict[str, int]:
@@ -162,6 +189,7 @@ class ShardWriter:
             if replaced is not None:
                 self._left_over += replaced.size
                 self._compact()
+        _expect_end()
         return len(data)
 
     def _is_stored(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
@@ -228,21 +256,71 @@ class ShardWriter:
             nothing is lost, and flushing again merges with what that writer wrote. The others are
             written all the same.
         """
-        self._leave_parent()
-        failures: list[Exception] = []
-        for key, shard in list(self._waiting):
-            try:
-                self._flush_in_turn(key, shard)
-            except Exception as exc:  # noqa: BLE001 - raised below, once the other shards are written
-                failures.append(exc)
-        with self._lock:
-            if not self._waiting:
-                self._release()
+        failures = [exc for *_, exc in self._failing()]
         if len(failures) > 1:
             message = f"{failures[0]}; and {len(failures) - 1} more shards were not written"
             raise DataAccessError(message) from failures[0]
         if failures:
             raise failures[0]
+
+    def unwritten(self) -> str:
+        """Tell what is still to be written; nothing, if all is."""
+        parts = [f"{count} chunks of {key}" for key, count in self.waiting.items()]
+        if self._store.is_incomplete:
+            parts.append("the end of the archive")
+        return ", ".join(parts)
+
+    def write_late(self) -> str:
+        """Write what is still to be written, as nobody flushes or closes; what fails is logged, and let go.
+
+        Returns
+        -------
+        str
+            What was still to be written.
+        """
+        self._leave_parent()
+        with self._late:
+            late = self.unwritten()
+            try:
+                for place, name, exc in self._failing():
+                    _log.error("%s: chunks that were not flushed are lost: %s", name, exc)
+                    with self._lock:
+                        self._waiting.pop(place, None)
+                if self._store.is_incomplete:
+                    self._complete_archive()
+            except BaseException as exc:
+                names = ", ".join(self._shown(*place) for place in list(self._waiting.items()))
+                _log.error("%s: what was not flushed is lost: %s", names or self._owner, type(exc).__name__)
+                raise
+        return late
+
+    def _complete_archive(self) -> None:
+        try:
+            self._store.close()
+        except Exception as exc:  # noqa: BLE001 - nobody is there any more to catch it
+            _log.error("%s: the archive is not complete: %s", self._store.location.display(), exc)
+
+    def warn(self, late: str) -> None:
+        """Warn of what was written late."""
+        message = f"{self._owner} was left without flush() or close(): {late}: written late"
+        warnings.warn(message, ResourceWarning, 3)
+
+    def _failing(self) -> Iterator[tuple[tuple[str, int], str, Exception]]:
+        """Write all shards that chunks wait for; yields those that fail, what messages call them, and why they do."""
+        self._leave_parent()
+        for place, waiting in list(self._waiting.items()):
+            try:
+                self._flush_in_turn(*place)
+            except Exception as exc:  # noqa: BLE001 - it is up to the caller, while the other shards are written
+                yield place, self._shown(place, waiting), exc
+        with self._lock:
+            if not self._waiting:
+                self._release()
+
+    def _shown(self, place: tuple[str, int], waiting: _Waiting) -> str:
+        """Return what messages call a shard."""
+        key, shard = place
+        return self._store.location.display(f"{key}/{waiting.sharding.shard_name(shard)}.shard")
 
     def _flush_in_turn(self, key: str, shard: int) -> None:
         """Write one shard, after another flush of it has ended, which may have begun too early."""
@@ -389,13 +467,67 @@ class ShardWriter:
 
     def _buffered(self, place: _Place) -> bytes:
         if self._buffer is None:
-            return b""
+            message = "the chunks that waited were dropped meanwhile"
+            raise DataAccessError(message)
         self._buffer.seek(place.start)
         return self._buffer.read(place.size)
 
     def _exists(self, key: str, chunk_id: int) -> AlreadyExistsError:
         shown = self._store.location.display(key)
         return AlreadyExistsError(f"{shown}: chunk {chunk_id} exists; pass overwrite=True to replace it")
+
+
+def _let_go(writer: ShardWriter) -> None:
+    """Write what is still to be written by the writer of an accessor that is gone.
+
+    Garbage may be collected in any line of any thread: in one that holds a lock, or that is itself a connection to
+    the store, as fsspec's event loop is. So another thread does it, and this one waits for a limited time, unless it
+    is a daemon, as the threads of connections are.
+    """
+
+    def write() -> None:
+        try:
+            writer.write_late()
+        finally:
+            _watched.pop(id(writer), None)
+
+    late = writer.unwritten()
+    if not late:
+        _watched.pop(id(writer), None)
+        return
+    hand_over(write, 0 if threading.current_thread().daemon else _LATE_SECONDS)
+    writer.warn(late)
+
+
+def _expect_end() -> None:
+    """Have what waits in this process written at its end, before drivers let go of their connections.
+
+    What is registered last is called first, and when a chunk waits, the driver is there already.
+    """
+    global _ends_in  # noqa: PLW0603 - once in each process
+    if _ends_in == os.getpid():
+        return
+    _ends_in = os.getpid()
+    atexit.register(_write_all)
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:  # such a child ends without `atexit`
+        from multiprocessing.util import Finalize  # noqa: PLC0415 - it is imported already
+
+        Finalize(None, _write_all, exitpriority=0)
+
+
+def _write_all() -> None:
+    """Write what is still to be written in this process, which ends."""
+    expect_no_threads()
+    for writer in list(_watched.values()):
+        if late := writer.write_late():
+            try:
+                writer.warn(late)
+            except ResourceWarning:  # warnings are errors, and others are still to be written
+                sys.excepthook(*sys.exc_info())
+
+
+atexit.register(_write_all)  # after that, for what is stored at the end
 
 
 def _new_buffer() -> IO[bytes]:

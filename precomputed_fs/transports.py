@@ -5,6 +5,7 @@ filesystem does in coroutines runs on its event loop meanwhile.
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import http
 import mmap
@@ -22,8 +23,6 @@ from precomputed_fs.flights import Crew, ended_by
 from precomputed_fs.urls import Ask, Copies, Filesystem, Location, Options, Publish, Request, Scheme
 
 if TYPE_CHECKING:
-    import concurrent.futures
-
     from precomputed_fs.http_client import Answer
 
 _T = TypeVar("_T")
@@ -303,7 +302,10 @@ class _AsyncTransport:
         except WrongThreadError:
             coroutine.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._fs.loop)
+        loop = self._fs.loop
+        if _threadless is not None:
+            loop.set_default_executor(_threadless)
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             with ended_by(future.cancel):
                 return future.result()
@@ -673,6 +675,28 @@ def causes(exc: BaseException) -> list[BaseException]:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)
     return chain
+
+
+class _Threadless(concurrent.futures.ThreadPoolExecutor):
+    """Does at once, in the thread that asks, what an event loop has threads do: above all, look up hosts' names."""
+
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> "concurrent.futures.Future[_T]":  # noqa: ANN401
+        future: concurrent.futures.Future[_T] = concurrent.futures.Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as exc:  # noqa: BLE001 - it is raised where the result is awaited
+            future.set_exception(exc)
+        return future
+
+
+_threadless: _Threadless | None = None
+"""At the end of the process, what takes the place of pools of threads, which are gone before."""
+
+
+def expect_no_threads() -> None:
+    """Go on without pools of threads, as the process ends."""
+    global _threadless  # noqa: PLW0603 - the process ends
+    _threadless = _Threadless()
 
 
 _creating = threading.Lock()

@@ -5,7 +5,6 @@ What it wrote is looked at around our code (`Place.objects`), through our code, 
 the untouched tool writes to disk through its own accessor.
 """
 
-import gc
 import gzip
 import itertools
 import json
@@ -510,12 +509,12 @@ def test_scale_stats_reads_info_over_http(stores: Stores, server_name: str, caps
 # -------------------------------------------------------------------------------------------------------------- shards
 
 
-def sharded_info(stores: Stores, place: Place, run: Callable[..., int], *options: str) -> None:
-    """Let the tools write an `info` of one scale, which is sharded."""
+def sharded_info(stores: Stores, place: Place, run: Callable[..., int], *options: str, scales: int = 1) -> None:
+    """Let the tools write an `info` whose scales are sharded."""
     folder = stores.new("memory")
     image = nifti(stores.folder, SMALL)
     assert stores.run(volume_to_precomputed, "--generate-info", "--sharding", "1,1,1", *options, image, folder.url) == 0
-    stores.generate_scales_info(folder.plain()["info_fullres.json"], place, run, "--max-scales", "1")
+    stores.generate_scales_info(folder.plain()["info_fullres.json"], place, run, "--max-scales", str(scales))
 
 
 @pytest.mark.parametrize("options", [[], ["--no-gzip"]], ids=["gzip", "raw"])
@@ -531,17 +530,25 @@ def test_shards_that_the_untouched_tools_wrote_are_read(stores: Stores, options:
 
 
 @pytest.mark.parametrize("protocol", WRITABLE)
-def test_a_tool_that_does_not_flush_its_shards_is_told_what_is_lost(stores: Stores, protocol: str) -> None:
+def test_the_shards_of_a_tool_that_does_not_flush_are_written(stores: Stores, protocol: str) -> None:
     place = stores.new(protocol)
     sharded_info(stores, place, stores.run)
+    with pytest.warns(ResourceWarning, match=rf"without flush.*chunks of {SMALL}mm: written late"):
+        assert stores.run(volume_to_precomputed, nifti(stores.folder, SMALL), place.url) == 0
+    assert {Path(name).suffix for name in place.objects() if "/" in name} == {".shard"}
+    assert_is_the_source(read_volumes(stores.accessor(place.url)), SMALL)
 
-    def write() -> None:
-        stores.run(volume_to_precomputed, nifti(stores.folder, SMALL), place.url)
-        gc.collect()
 
-    with pytest.warns(ResourceWarning, match=rf"left without flush.*chunks of {SMALL}mm"):
-        write()
-    assert place.objects().keys() == {"info"}
+@pytest.mark.parametrize("protocol", ["s3", "file"])
+def test_the_shards_of_command_lines_are_written(stores: Stores, theirs_small: Place, protocol: str) -> None:
+    place = stores.new(protocol)
+    sharded_info(stores, place, stores.run, scales=2)
+    for tool, arguments in (("volume_to_precomputed", [nifti(stores.folder, SMALL)]), ("compute_scales", [])):
+        ended = command_line(stores, tool, *arguments, place.url)
+        assert ended.returncode == 0, ended.stderr
+        assert "without flush" not in ended.stderr  # a warning that Python hides
+    assert {Path(name).suffix for name in place.objects() if "/" in name} == {".shard"}
+    assert_same_volumes(read_volumes(stores.accessor(place.url)), their_volumes(theirs_small))
 
 
 # ----------------------------------------------------------------------------------------------------- options of tools

@@ -8,7 +8,6 @@ import gc
 import gzip
 import itertools
 import json
-import logging
 import pickle
 import random
 import re
@@ -20,7 +19,6 @@ import tempfile
 import threading
 import time
 import tracemalloc
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -685,76 +683,6 @@ def test_several_scales_wait_together(make_pyramid: Callable[[str], Pyramid]) ->
     fine, coarse = (parse(pyramid.get(f"{key}/0.shard"), ONE_SHARD) for key in ("fine", "coarse"))
     assert {key: unzipped(data) for key, data in fine.items()} == BY_ID
     assert {key: unzipped(data) for key, data in coarse.items()} == {key: bytes(len(BY_ID[key])) for key in BY_ID}
-
-
-def abandon(pyramid: Pyramid, counts: Mapping[str, int]) -> list[str]:
-    """Leave chunks of some scales without a flush; returns the warnings."""
-    accessor = FsspecAccessor(pyramid.url, storage_options=pyramid.storage_options)
-    for key, count in counts.items():
-        for coords in COORDS[:count]:
-            accessor.store_chunk(CHUNKS[coords], key, coords)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        del accessor
-        gc.collect()
-    return [str(warning.message) for warning in caught if warning.category is ResourceWarning]
-
-
-@pytest.mark.parametrize("protocol", ["local", "s3"])
-def test_leaving_without_flush_warns_of_what_was_not_written(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
-) -> None:
-    pyramid = make_pyramid(protocol)
-    pyramid.put("info", info_of(sharding(), keys=("fine", "coarse")))
-    (message,) = abandon(pyramid, {"fine": 5, "coarse": 3})
-    assert "flush" in message
-    assert re.search(r"5 chunks of fine\b", message)
-    assert re.search(r"3 chunks of coarse\b", message)
-    assert Path(pyramid.url).name in message
-    assert pyramid.names() == ["info"]
-
-
-def test_leaving_without_flush_is_also_logged(
-    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Python hides a ResourceWarning, unless it is told not to."""
-    pyramid = make_pyramid("local")
-    pyramid.put("info", info_of(sharding()))
-    (message,) = abandon(pyramid, {KEY: 5})
-    assert caplog.record_tuples == [("precomputed_fs", logging.ERROR, message)]
-
-
-def test_leaving_with_nothing_waiting_is_silent(
-    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
-) -> None:
-    pyramid = make_pyramid("local")
-    pyramid.put("info", info_of(sharding()))
-    assert abandon(pyramid, {}) == []
-    assert caplog.record_tuples == []
-
-
-ENDING = """
-import sys
-from precomputed_fs import FsspecAccessor
-accessor = FsspecAccessor(sys.argv[1])
-accessor.store_chunk(b"chunk", sys.argv[2], {coords})
-"""
-
-
-def test_a_program_that_ends_without_flush_is_warned(make_pyramid: Callable[[str], Pyramid]) -> None:
-    pyramid = make_pyramid("local")
-    pyramid.put("info", info_of(sharding()))
-    said = run(ENDING.format(coords=FIRST), pyramid.url, KEY, options=["-W", "always::ResourceWarning"])
-    assert re.search(rf"ResourceWarning: .*1 chunks? of {KEY}", said)
-
-
-@pytest.mark.parametrize("end", ["", "keep = [accessor]; keep.append(keep)"])
-def test_a_program_that_ends_without_flush_says_so_unasked(make_pyramid: Callable[[str], Pyramid], end: str) -> None:
-    pyramid = make_pyramid("local")
-    pyramid.put("info", info_of(sharding()))
-    said = run(ENDING.format(coords=FIRST) + end, pyramid.url, KEY)
-    assert said.count("\n") == 1
-    assert re.search(rf"{re.escape(pyramid.url)}.*without flush.*1 chunks? of {KEY}", said)
 
 
 # ----------------------------------------------------------------------------------------------------------- pickling

@@ -1,0 +1,409 @@
+"""What waits for shards and nobody flushes is written late: when its accessor is gone, or when the process ends."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import re
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import numpy as np
+import pytest
+
+from precomputed_fs import FsspecAccessor, create_volume, open_volume, shard_writer
+from tests import servers
+from tests.test_shard_writer import (
+    CHUNKS,
+    COORDS,
+    FIRST,
+    KEY,
+    ONE_SHARD,
+    SECOND,
+    HeldFiles,
+    chunk_id,
+    info_of,
+    parse_all,
+    sharding,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tests.conftest import Pyramid
+
+REPO = Path(__file__).parents[1]
+
+
+def ids_of(pyramid: Pyramid, spec: dict[str, Any] = ONE_SHARD) -> set[int]:
+    return set(parse_all(pyramid.contents(), spec))
+
+
+def eventually(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + servers.DEADLINE
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
+def warned() -> Iterator[list[str]]:
+    """Note warnings of resources."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield said
+    said += [str(warning.message) for warning in caught if warning.category is ResourceWarning]
+
+
+# ----------------------------------------------------------------------------------------- when the last reference goes
+
+
+def abandon(pyramid: Pyramid, counts: dict[str, int], *, cyclic: bool = False) -> list[str]:
+    """Leave chunks of some scales without a flush; returns the warnings."""
+    accessor = FsspecAccessor(pyramid.url, storage_options=pyramid.storage_options)
+    for key, count in counts.items():
+        for coords in COORDS[:count]:
+            accessor.store_chunk(CHUNKS[coords], key, coords)
+    with warned() as said:
+        if cyclic:
+            cycle: list[Any] = [accessor]
+            cycle.append(cycle)
+            del cycle
+        del accessor
+        if cyclic or pyramid.protocol == "sftp":  # paramiko leaves the frames that have opened a connection in a cycle
+            gc.collect()
+    return said
+
+
+@pytest.mark.parametrize("cyclic", [False, True])
+def test_what_waits_is_written_when_its_accessor_goes(pyramid: Pyramid, cyclic: bool) -> None:
+    pyramid.put("info", info_of(sharding()))
+    (message,) = abandon(pyramid, {KEY: 40}, cyclic=cyclic)
+    assert parse_all(pyramid.contents(), sharding()) == {chunk_id(coords): CHUNKS[coords] for coords in COORDS[:40]}
+    assert re.search(rf"{Path(pyramid.url).name}.*without flush.*40 chunks of {KEY}: written late", message)
+
+
+def test_what_is_there_is_kept_by_a_late_write(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(ONE_SHARD))
+    with pyramid.accessor() as accessor:
+        accessor.store_chunk(CHUNKS[COORDS[-1]], KEY, COORDS[-1])
+    abandon(pyramid, {KEY: 1})
+    assert ids_of(pyramid) == {chunk_id(COORDS[-1]), chunk_id(FIRST)}
+
+
+def test_a_late_write_is_warned_of_for_each_scale_and_not_logged(
+    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
+) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(sharding(), keys=("fine", "coarse")))
+    (message,) = abandon(pyramid, {"fine": 5, "coarse": 3})
+    assert re.search(r"5 chunks of fine\b", message)
+    assert re.search(r"3 chunks of coarse\b", message)
+    assert caplog.record_tuples == []
+
+
+def test_leaving_with_nothing_waiting_is_silent(
+    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
+) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(sharding()))
+    assert abandon(pyramid, {}) == []
+    assert caplog.record_tuples == []
+    assert pyramid.names() == ["info"]
+
+
+def test_a_shard_that_cannot_be_written_late_is_logged_and_others_are_written(
+    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
+) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(sharding()))
+    pyramid.put(f"{KEY}/0.shard/in-the-way", b"")
+    assert len(abandon(pyramid, {KEY: len(COORDS)})) == 1
+    ((name, level, message),) = caplog.record_tuples
+    assert (name, level) == ("precomputed_fs", logging.ERROR)
+    assert message.startswith(f"{pyramid.url}/{KEY}/0.shard: chunks that were not flushed are lost: ")
+    pyramid.delete(f"{KEY}/0.shard/in-the-way")
+    assert ids_of(pyramid, sharding())
+
+
+def test_garbage_that_is_collected_in_the_thread_of_the_connection(make_pyramid: Callable[[str], Pyramid]) -> None:
+    """The event loop of fsspec must not wait for what it does itself."""
+    pyramid = make_pyramid("s3")
+    pyramid.put("info", info_of(ONE_SHARD))
+    accessor = FsspecAccessor(pyramid.url, storage_options=pyramid.storage_options)
+    accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+    cycle: list[Any] = [accessor]
+    cycle.append(cycle)
+    with warned() as said:
+        del accessor, cycle
+        fsspec.asyn.get_loop().call_soon_threadsafe(gc.collect)
+        eventually(lambda: pyramid.names() != ["info"])
+    assert ids_of(pyramid) == {chunk_id(FIRST)}
+    assert len(said) == 1
+
+
+def test_who_lets_go_does_not_wait_for_ever(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Garbage may be collected while something is held that the write waits for."""
+    monkeypatch.setattr(shard_writer, "_LATE_SECONDS", 0.05)
+    pyramid, files = make_pyramid("local"), HeldFiles()
+    pyramid.put("info", info_of(ONE_SHARD))
+    accessor = FsspecAccessor(pyramid.url, fs=files)
+    accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+    files.holding = True
+    with warned() as said:
+        del accessor
+    assert len(said) == 1
+    assert files.arrived.wait(servers.DEADLINE)
+    assert pyramid.names() == ["info"]
+    files.go.set()
+    eventually(lambda: len(pyramid.names()) > 1)
+    assert ids_of(pyramid) == {chunk_id(FIRST)}
+
+
+def test_a_chunk_that_another_has_stored_meanwhile_is_not_replaced_late(
+    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
+) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(ONE_SHARD))
+    accessor = FsspecAccessor(pyramid.url)
+    for coords in (FIRST, SECOND):
+        accessor.store_chunk(CHUNKS[coords], KEY, coords)
+    with pyramid.accessor() as other:
+        other.store_chunk(b"theirs", KEY, FIRST)
+    with warned() as said:
+        del accessor
+    assert len(said) == 1
+    ((_, level, message),) = caplog.record_tuples
+    assert level == logging.ERROR
+    assert message.startswith(f"{pyramid.url}/{KEY}/0.shard: chunks that were not flushed are lost: ")
+    assert f"chunk {chunk_id(FIRST)} exists" in message
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(FIRST): b"theirs", chunk_id(SECOND): CHUNKS[SECOND]}
+
+
+class Broken:
+    """An array that cannot be read to its end."""
+
+    shape, dtype = (64, 64, 64), np.dtype(np.uint8)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index[2].start > 0:
+            raise KeyError(index)
+        return np.ones(self.shape, self.dtype)[index]
+
+
+def test_what_was_dropped_is_not_written_late(tmp_path: Path) -> None:
+    source: Any = Broken()
+    with warned() as said:
+        with pytest.raises(KeyError):
+            create_volume(tmp_path, source, resolution=(1, 1, 1), chunk_size=(16, 16, 16), sharding=True)
+        before = sorted(tmp_path.rglob("*"))
+        gc.collect()
+        assert sorted(tmp_path.rglob("*")) == before
+    assert said == []
+
+
+def test_an_archive_that_nobody_closes_is_completed(tmp_path: Path) -> None:
+    """A volume goes when garbage is collected, as its scales know of it."""
+    voxels = np.arange(64, dtype=np.uint8).reshape(4, 4, 4)
+    url = f"zip://::{tmp_path}/brain.zip"
+    with warned() as said:
+        create_volume(url, voxels, resolution=(1, 1, 1), scales=1, storage_options={"mode": "w"})
+        gc.collect()
+    assert len([message for message in said if re.search(r"brain\.zip.*without.*close", message)]) == 1
+    np.testing.assert_array_equal(open_volume(url)[0][...][..., 0], voxels)
+
+
+# --------------------------------------------------------------------------------------------- when the process ends
+
+PROGRAM = """
+import atexit, builtins, gc, json, multiprocessing, os, sys, threading, time
+from precomputed_fs import FsspecAccessor
+
+def store(coords=FIRST):
+    accessor.store_chunk(b"chunk", KEY, coords)
+
+url, options = sys.argv[1:]
+accessor = FsspecAccessor(url, storage_options=json.loads(options))
+"""
+
+
+def run(
+    pyramid: Pyramid, code: str, *, returns: int = 0, options: Iterable[str] = (), by_name: bool = False
+) -> tuple[str, str]:
+    """Run a program in a process of its own; returns what it said on its standard output and error."""
+    storage_options = json.dumps(pyramid.storage_options)
+    if by_name:
+        storage_options = storage_options.replace("127.0.0.1", "localhost")
+    names = f"KEY, FIRST, SECOND = {KEY!r}, {FIRST!r}, {SECOND!r}\n"
+    command = [sys.executable, *options, "-c", names + PROGRAM + code, pyramid.url, storage_options]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == returns, result.stderr
+    return result.stdout, result.stderr
+
+
+ENDS = {
+    "the end": ("store()", 0),
+    "exit": ("store(); sys.exit(3)", 3),
+    "an exception": ("store(); raise SystemError", 1),
+    "in a cycle": ("store(); keep = [accessor]; keep.append(keep); del accessor", 0),
+    "at the end": ("atexit.register(store)", 0),
+    "in a thread": ("threading.Thread(target=lambda: (threading.main_thread().join(), store())).start()", 0),
+    "in a daemon": ("thread = threading.Thread(target=store, daemon=True); thread.start(); thread.join()", 0),
+}
+
+REMOTE = ("s3", "gcs", "azure", "sftp")
+
+
+@pytest.mark.parametrize(("code", "returns"), ENDS.values(), ids=ENDS)
+def test_what_waits_is_written_when_the_process_ends(
+    make_pyramid: Callable[[str], Pyramid], code: str, returns: int
+) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(ONE_SHARD))
+    _, said = run(pyramid, code, returns=returns, options=["-W", "always::ResourceWarning"])
+    assert ids_of(pyramid) == {chunk_id(FIRST)}
+    assert len(re.findall(rf"ResourceWarning: .*without flush.*1 chunks of {KEY}: written late", said)) == 1
+
+
+def test_an_archive_is_complete_when_the_process_has_ended(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("zip")
+    code = """
+keep = [accessor]
+keep.append(keep)
+accessor.store_file("info", b"{}")
+sys.exit(3)
+"""
+    pyramid.storage_options["mode"] = "w"
+    _, said = run(pyramid, code, returns=3, options=["-W", "always::ResourceWarning"])
+    assert len(re.findall("ResourceWarning: .*without.*close", said)) == 1
+    assert pyramid.get("info.gz")[:2] == b"\x1f\x8b"
+
+
+def test_it_is_written_silently_unless_warnings_are_shown(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(ONE_SHARD))
+    assert run(pyramid, "store()") == ("", "")
+
+
+@pytest.mark.parametrize(("protocol", "end"), [("s3", "in a thread"), *((name, "the end") for name in REMOTE)])
+def test_it_is_written_to_where_connections_are_made_at_the_end(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, end: str
+) -> None:
+    """Pools of threads, which look up a host's name, are gone then."""
+    pyramid, code = make_pyramid(protocol), ENDS[end][0]
+    pyramid.put("info", info_of(ONE_SHARD))
+    _, said = run(pyramid, f"accessor.file_exists('info'); {code}", by_name=True)
+    assert said == ""
+    assert ids_of(pyramid) == {chunk_id(FIRST)}
+
+
+FORKS = {
+    "that ends": "sys.exit()",
+    "that drops it": "del accessor; gc.collect(); sys.exit()",
+    "that is killed": "os._exit(0)",
+}
+
+
+@pytest.mark.parametrize("child", FORKS.values(), ids=FORKS)
+def test_a_fork_does_not_write_what_waits_in_its_parent(make_pyramid: Callable[[str], Pyramid], child: str) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(ONE_SHARD))
+    code = f"""
+store()
+if os.fork() == 0:
+    {child}
+os.wait()
+print(os.listdir(url))
+"""
+    said, warnings = run(pyramid, code, options=["-W", "always::ResourceWarning"])
+    assert said == "['info']\n"
+    assert warnings.count("without flush") == 1
+    assert ids_of(pyramid) == {chunk_id(FIRST)}
+
+
+def test_a_fork_writes_what_it_has_stored_itself(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(ONE_SHARD))
+    code = """
+store()
+if os.fork() == 0:
+    store(SECOND)
+    sys.exit()
+os.wait()
+print([FsspecAccessor(url).find_chunk(KEY, SECOND) is not None, os.listdir(f"{url}/{KEY}")])
+"""
+    assert run(pyramid, code) == ("[True, ['0.shard']]\n", "")
+    assert ids_of(pyramid) == {chunk_id(FIRST), chunk_id(SECOND)}
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_of_multiprocessing_writes_what_it_has_stored(
+    make_pyramid: Callable[[str], Pyramid], method: str
+) -> None:
+    """It ends without the usual functions of the end."""
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(ONE_SHARD))
+    code = f"""
+child = '''
+import builtins
+from precomputed_fs import FsspecAccessor
+builtins.kept = FsspecAccessor({pyramid.url!r})
+builtins.kept.store_chunk(b"chunk", {KEY!r}, {FIRST!r})
+'''
+process = multiprocessing.get_context("{method}").Process(target=exec, args=(child,))
+process.start()
+process.join()
+print(process.exitcode)
+"""
+    assert run(pyramid, code) == ("0\n", "")
+    assert ids_of(pyramid) == {chunk_id(FIRST)}
+
+
+def test_at_the_end_a_shard_that_cannot_be_written_is_logged_and_others_are_written(
+    make_pyramid: Callable[[str], Pyramid],
+) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(sharding()))
+    pyramid.put(f"{KEY}/0.shard/in-the-way", b"")
+    code = f"for coords in {COORDS!r}: store(coords)"
+    _, said = run(pyramid, code)
+    assert said.count("\n") == 1
+    assert said.startswith(f"{pyramid.url}/{KEY}/0.shard: chunks that were not flushed are lost: ")
+    pyramid.delete(f"{KEY}/0.shard/in-the-way")
+    assert ids_of(pyramid, sharding())
+
+
+def test_at_the_end_each_accessor_is_written_where_warnings_are_errors(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid, other = make_pyramid("local"), make_pyramid("local")
+    for each in (pyramid, other):
+        each.put("info", info_of(ONE_SHARD))
+    code = f"first = accessor; store(); accessor = FsspecAccessor({other.url!r}); store()"
+    _, said = run(pyramid, code, options=["-W", "error::ResourceWarning"])
+    assert len(re.findall("^ResourceWarning: .*without flush", said, re.MULTILINE)) == 2
+    assert ids_of(pyramid) == ids_of(other) == {chunk_id(FIRST)}
+
+
+def test_at_the_end_an_interrupt_says_what_was_not_written(make_pyramid: Callable[[str], Pyramid]) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(ONE_SHARD))
+    code = """
+from precomputed_fs.objects import ObjectStore
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+ObjectStore.write = interrupted
+store()
+"""
+    _, said = run(pyramid, code)
+    assert f"{pyramid.url}/{KEY}/0.shard: what was not flushed is lost: KeyboardInterrupt" in said
+    assert pyramid.names() == ["info"]
