@@ -50,4 +50,4 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .azurite .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build dist demo.png bench.json bench-profiles
+	rm -rf $(VENV) .azurite .neuroglancer-scripts .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build dist demo.png bench.json bench-profiles
