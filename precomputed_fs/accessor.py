@@ -35,6 +35,7 @@ from precomputed_fs.errors import (
     InvalidInfoError,
     NotFoundError,
     ReadOnlyError,
+    ReplacedError,
     URLError,
 )
 from precomputed_fs.flights import in_thread
@@ -48,8 +49,8 @@ from precomputed_fs.grid import (
     size_of,
 )
 from precomputed_fs.info import ScaleLayout, parse_info, scale_layout
-from precomputed_fs.objects import ObjectStore
-from precomputed_fs.shard_writer import ShardWriter
+from precomputed_fs.objects import ObjectStore, conflicts
+from precomputed_fs.shard_writer import ShardWriter, Update
 from precomputed_fs.sharding import Sharding
 from precomputed_fs.shards import ShardReader, Stored
 from precomputed_fs.transports import Body
@@ -83,8 +84,8 @@ Buffer = bytes | bytearray | memoryview
 Decode = Callable[[ChunkCoords, bytes | None], _T]
 """Makes of a chunk's bytes, or of their absence, what a batch yields."""
 
-Encode = Callable[[ChunkCoords, Any], bytes]
-"""Makes of what a batch is given the bytes of a chunk."""
+Encode = Callable[[ChunkCoords, Any], bytes | Update]
+"""Makes of what a batch is given the bytes of a chunk, or a change of it."""
 
 Callback = Any
 """An `fsspec.callbacks.Callback`, such as its ``TqdmCallback``, or None; fsspec ships no types."""
@@ -102,6 +103,8 @@ _OCTET_STREAM = "application/octet-stream"
 _CHUNK_DEPTH = 2  # folders that chunks are in, below that of their scale, in the layout of sub-directories
 _SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
 _SMALL = 1 << 20  # bytes that a chunk may decode to, whatever its scale says
+_LOOKS = 5  # times more that an object is looked for where names are changing
+_USUAL = 4  # of the names of a chunk, or of a file: those that writers use
 _TWIN_ROUNDS = 3  # times that an object is written if another process takes it for a twin of its own
 _TWIN_NAMES = 1000  # the most that one listing request returns
 
@@ -249,10 +252,6 @@ _VARIANTS = tuple(
     )
 )
 """Every name that a chunk may stand under, the most usual first."""
-
-_EVERY_VARIANT = (*_VARIANTS, *reversed(_VARIANTS[:4]))
-"""Where misses are cheap, every name is asked for, and those that writers use twice: an object that is
-replaced under an earlier name while the later ones are asked for is not absent."""
 
 
 @dataclass(slots=True)
@@ -935,7 +934,8 @@ class FsspecAccessor(Accessor):
             return (functools.partial(self._use_alone, key, layout, coords, use) for coords in checked)
 
         def finish(coords: ChunkCoords, stored: Stored | None) -> _T:
-            stored = self._waiting_chunk(key, sharding, grid, coords) or stored
+            there = None if stored is None else stored.data
+            stored = self._waiting_chunk(key, sharding, grid, coords, lambda: there) or stored
             return use(coords, None if stored is None else self._from_shard(layout, coords, stored))
 
         numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in checked)
@@ -1181,9 +1181,7 @@ class FsspecAccessor(Accessor):
         """Find a file under one of the names that it may have: what `fetch_file` decodes."""
         name = self._to_read(relative_path)
         suffixes = _suffixes_of(name)
-        if self._store.scheme.cheap_misses and suffixes == SUFFIXES:
-            suffixes += (GZIP_SUFFIX, "")  # see _EVERY_VARIANT
-        for suffix in suffixes:
+        for suffix in self._again_if_changing(suffixes, lambda suffix: name + suffix):
             try:
                 body = self._store.read(name + suffix)
             except NotFoundError as exc:
@@ -1213,17 +1211,25 @@ class FsspecAccessor(Accessor):
         if sharding is None or grid is None:
             return None
         chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
-        waiting = self._waiting_chunk(key, sharding, grid, coords)
-        if waiting is not None:
-            return self._from_shard(layout, coords, waiting)
-        stored = self._shards.fetch(key, sharding, chunk_id)
-        if stored is None:
-            return None
-        return self._from_shard(layout, coords, stored)
+        fetch = functools.cache(functools.partial(self._shards.fetch, key, sharding, chunk_id))
 
-    def _waiting_chunk(self, key: str, sharding: Sharding, grid: ChunkGrid, coords: ChunkCoords) -> Stored | None:
+        def stored_data() -> bytes | None:
+            stored = fetch()
+            return None if stored is None else stored.data
+
+        stored = self._waiting_chunk(key, sharding, grid, coords, stored_data) or fetch()
+        return None if stored is None else self._from_shard(layout, coords, stored)
+
+    def _waiting_chunk(
+        self,
+        key: str,
+        sharding: Sharding,
+        grid: ChunkGrid,
+        coords: ChunkCoords,
+        stored: Callable[[], bytes | None],
+    ) -> Stored | None:
         """Return a chunk that is stored and not flushed yet."""
-        data = self._writer.find(key, sharding, compressed_morton_code(grid.cell(coords), grid.shape))
+        data = self._writer.find(key, sharding, compressed_morton_code(grid.cell(coords), grid.shape), stored)
         return None if data is None else Stored(f"{key} (not flushed)", data)
 
     def _from_shard(self, layout: ScaleLayout, coords: ChunkCoords, stored: Stored) -> Found:
@@ -1237,14 +1243,14 @@ class FsspecAccessor(Accessor):
             shard_gzip=layout.sharding is not None and layout.sharding.data_encoding == "gzip",
         )
 
-    def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> Found:
+    def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False) -> Found:
         names = self._names_in(key)
         denied = None
         tried = self._variants_to_read(names)
-        for variant in tried:
+        for variant in self._again_if_changing(tried, lambda variant: _object_name(key, coords, variant)):
             name = _object_name(key, coords, variant)
             try:
-                body = self._store.read_chunks(name)
+                body = self._store.read_chunks(name, versioned=versioned)
             except NotFoundError:
                 continue
             except AccessDeniedError as exc:  # S3 without the right to list says so of absent ones
@@ -1256,6 +1262,22 @@ class FsspecAccessor(Accessor):
         if isinstance(self._info_error, AccessDeniedError):
             denied = denied or self._info_error
         raise denied or self._not_found(f"{key}/{chunk_name(coords)}", len(tried))
+
+    def _again_if_changing(self, variants: Collection[_T], name_of: Callable[[_T], str]) -> Iterator[_T]:
+        """Yield what to ask for; those that writers use again, while one may be replacing one by the other.
+
+        Only where misses are cheap: elsewhere, an object keeps its name.
+        """
+        yield from variants
+        if not self._store.scheme.cheap_misses:
+            return
+        usual = list(variants)[:_USUAL]
+        folders = {posixpath.dirname(name_of(variant)) for variant in usual}
+        folders |= {posixpath.dirname(folder) for folder in folders}
+        for _ in range(_LOOKS):
+            if not any(self._store.changed_lately(folder) for folder in folders):
+                return
+            yield from usual
 
     def _layout(self, key: str) -> ScaleLayout:
         """Find out how a scale is stored, from `info`, which is read once; by default without one."""
@@ -1294,9 +1316,7 @@ class FsspecAccessor(Accessor):
         Once one chunk of a scale was found, the others are asked for under the same name; and under
         those that our own writer uses there, since it may have written some of them anew.
         """
-        if self._store.scheme.cheap_misses:
-            return _EVERY_VARIANT
-        if not names.known():
+        if self._store.scheme.cheap_misses or not names.known():
             return _VARIANTS
         return dict.fromkeys((*names.known(), *self._own_variants()))
 
@@ -1401,14 +1421,21 @@ class FsspecAccessor(Accessor):
         return sorted(names)
 
     def _store_one(
-        self, key: str, coords: ChunkCoords, make: Callable[[], bytes], mime_type: str, *, overwrite: bool
+        self, key: str, coords: ChunkCoords, make: Callable[[], bytes | Update], mime_type: str, *, overwrite: bool
     ) -> None:
         layout = self._layout(key)
+        data = make()
         if layout.sharding is not None and layout.grid is not None:
             chunk_id = compressed_morton_code(layout.grid.cell(coords), layout.grid.shape)
-            self._writer.add(key, layout.sharding, chunk_id, make(), overwrite=overwrite)
+            if isinstance(data, Update):
+                self._writer.update(key, layout.sharding, chunk_id, coords, data)
+            else:
+                self._writer.add(key, layout.sharding, chunk_id, data, overwrite=overwrite)
             return
-        packed = self._packed("", make(), mime_type)
+        if isinstance(data, Update):
+            self._update_one(key, layout, coords, data, mime_type)
+            return
+        packed = self._packed("", data, mime_type)
         names = self._names_in(key)
         variant = _Variant(self._flat, packed.suffix)
         twins = self._variants_to_clear(key, names)
@@ -1416,6 +1443,85 @@ class FsspecAccessor(Accessor):
         stem = _object_name(key, coords, _VARIANTS[0])
         self._put(stem, _object_name(key, coords, variant), others, packed, overwrite=overwrite)
         names.note(variant)
+
+    def _update_one(self, key: str, layout: ScaleLayout, coords: ChunkCoords, update: Update, mime_type: str) -> None:
+        """Change a part of a chunk, in the place of just the version that was read, under the name it stands under."""
+        self._to_read(key)
+        stem = _object_name(key, coords, _VARIANTS[0])
+        failure: Exception | None = None
+        with self._store.in_turn(stem):
+            for _ in conflicts():
+                found = None
+                with contextlib.suppress(NotFoundError):
+                    found = self._find_alone(key, layout, coords, versioned=True)
+                data = self._updated(coords, found, update)
+                if data is None:
+                    return
+                try:
+                    self._put_updated(key, coords, found, data, mime_type)
+                except (AlreadyExistsError, ReplacedError) as exc:
+                    failure = exc
+                else:
+                    return
+        message = f"{self._location.display(stem)}: another writer has changed it meanwhile, again and again; try again"
+        raise DataAccessError(message) from failure
+
+    def _updated(self, coords: ChunkCoords, found: Found | None, update: Update) -> bytes | None:
+        if found is None:
+            return update.apply(coords, None, [update.patch])
+        data = self.decoded(found)
+        try:
+            return update.apply(coords, data, [update.patch])
+        except CorruptDataError as exc:
+            raise self._named(exc, found.name) from exc
+
+    def _put_updated(self, key: str, coords: ChunkCoords, found: Found | None, data: bytes, mime_type: str) -> None:
+        """Put a chunk in the place of the one that it was made of, or else where there is none."""
+        if found is None:
+            self._put_first(key, coords, self._packed("", data, mime_type))
+            return
+        if not self._store.scheme.can_replace:
+            raise self._in_the_way(found.name, overwrite=True)
+        packed = self._packed_like(found, data, mime_type)
+        name = found.name.removesuffix(found.suffix) + packed.suffix
+        if name == found.name:
+            self._write(name, packed, create=False, replacing=found.body.version)
+        else:
+            self._write(name, packed, create=True)
+            self._store.delete(found.name)
+
+    def _write(self, name: str, packed: _Packed, *, create: bool, replacing: str = "") -> None:
+        self._store.write(
+            name,
+            packed.data,
+            content_type=packed.content_type,
+            content_encoding=packed.content_encoding,
+            create=create,
+            replacing=replacing,
+        )
+
+    def _put_first(self, key: str, coords: ChunkCoords, packed: _Packed) -> None:
+        """Put a chunk where there is none, also not under another name that a writer may have used meanwhile."""
+        names = self._names_in(key)
+        variant = _Variant(self._flat, packed.suffix)
+        name = _object_name(key, coords, variant)
+        self._write(name, packed, create=True)
+        names.note(variant)
+        usual = set(_VARIANTS[:_USUAL]).intersection(self._variants_to_clear(key, names)) - {variant}
+        if any(self._store.exists(_object_name(key, coords, twin)) for twin in usual):
+            ours = self._store.read(name, versioned=True)
+            if ours.data == packed.data:  # else another writer has gone on from it, which is as good
+                self._store.delete(name, replacing=ours.version)
+                message = f"{self._location.display(name)}: another writer has stored it under another name"
+                raise ReplacedError(message)
+
+    def _packed_like(self, found: Found, data: bytes, mime_type: str) -> _Packed:
+        """Compress a chunk as the one is that it replaces, if we write such."""
+        if found.suffix == GZIP_SUFFIX:
+            return _Packed(gzip_compress(data, self._compresslevel), GZIP_SUFFIX, mime_type, "")
+        if not found.suffix and self._store.scheme.write_keywords is None and not is_gzip(data):
+            return _Packed(data, "", mime_type, "")
+        return self._packed("", data, mime_type)
 
     def _variants_to_clear(self, key: str, names: _ScaleNames) -> Iterable[_Variant]:
         """Choose the names under which a twin of a chunk to be written may stand.
@@ -1457,13 +1563,7 @@ class FsspecAccessor(Accessor):
                         raise self._in_the_way(other, overwrite=overwrite)
             for _ in range(_TWIN_ROUNDS):
                 try:
-                    store.write(
-                        name,
-                        packed.data,
-                        content_type=packed.content_type,
-                        content_encoding=packed.content_encoding,
-                        create=not overwrite,
-                    )
+                    self._write(name, packed, create=not overwrite)
                 except AlreadyExistsError as exc:
                     raise self._in_the_way(name, overwrite=overwrite) from exc
                 if not overwrite or not replaceable:
@@ -1610,9 +1710,9 @@ def _bytes_of(buf: Buffer) -> bytes:
     return buf if isinstance(buf, bytes) else memoryview(buf).tobytes(order="A")
 
 
-def _ready(buf: Buffer) -> Callable[[], bytes]:
+def _ready(buf: Buffer | Update) -> Callable[[], bytes | Update]:
     """Take the bytes now, as the caller may go on to change the buffer."""
-    data = _bytes_of(buf)
+    data = buf if isinstance(buf, Update) else _bytes_of(buf)
     return lambda: data
 
 

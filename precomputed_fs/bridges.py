@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from precomputed_fs.codecs import ENCODINGS
 from precomputed_fs.grid import ChunkCoords, Triple, morton_block
+from precomputed_fs.shard_writer import Update
 from precomputed_fs.urls import Location
 from precomputed_fs.volume import Scale, ScaleArray, Selection
 
@@ -365,12 +366,12 @@ class _Cuts:
 class _Encoded:
     """The encoded chunks of a block, on their way into a shard."""
 
-    def __init__(self, chunks: Iterable[tuple[ChunkCoords, bytes]]) -> None:
+    def __init__(self, chunks: Iterable[tuple[ChunkCoords, bytes | Update]]) -> None:
         self.chunks = list(chunks)
 
     def __sizeof__(self) -> int:
         """Count what dask is to take into account."""
-        return sum(len(data) for _, data in self.chunks)
+        return sum(len(data.patch if isinstance(data, Update) else data) for _, data in self.chunks)
 
 
 def store(scale: Scale, array: Any, selection: Selection, *, skip_empty: bool, compute: bool) -> Any:  # noqa: ANN401
@@ -554,7 +555,8 @@ def _write_shards(blocks: Sequence[_Encoded], is_whole: bool, *, source: Source)
     scale = source.scale
     accessor, key = scale.volume.accessor_for(scale.key)
     chunks = [chunk for block in blocks for chunk in block.chunks]
-    with accessor.apart() as own, own.replacing_shards([key] if is_whole else ()):
+    replaces = is_whole and not any(isinstance(data, Update) for _, data in chunks)
+    with accessor.apart() as own, own.replacing_shards([key] if replaces else ()):
         own.store_chunks(key, chunks, mime_type=scale.codec.mime_type, overwrite=True)
         own.flush()
     return _count(len(chunks))

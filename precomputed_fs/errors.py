@@ -47,6 +47,10 @@ class AlreadyExistsError(DataAccessError, FileExistsError):
     """``overwrite=False`` met an object that exists, under any of its possible names."""
 
 
+class ReplacedError(DataAccessError):
+    """Another writer has replaced what was to be replaced; nothing was written."""
+
+
 class AccessDeniedError(DataAccessError, PermissionError):
     """The store refused: status 401 or 403, wrong or expired credentials (S3's 400), or a file permission."""
 

@@ -12,10 +12,12 @@ import functools
 import lzma
 import mmap
 import os
+import random
 import re
 import socket
 import threading
 import time
+import weakref
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
@@ -29,6 +31,7 @@ from precomputed_fs.errors import (
     DataAccessError,
     NotFoundError,
     ReadOnlyError,
+    ReplacedError,
 )
 from precomputed_fs.explanations import BUSY, DENIED, NO_BUCKET, WRONG_CREDENTIALS
 from precomputed_fs.flights import Flight, Job, More, in_thread, only_waiting
@@ -38,6 +41,7 @@ from precomputed_fs.transports import (
     Connection,
     StatusError,
     Transport,
+    VersionError,
     WrongThreadError,
     causes,
     explanation_of,
@@ -54,6 +58,8 @@ RETRY_SECONDS = 30.0
 """No attempt begins later than this many seconds after the first."""
 
 _WAITS = {"wait_initial": 0.2, "wait_max": 5.0, "wait_jitter": 0.2}  # seconds; each twice the last
+_MOST_CONFLICTS = 30  # times that a change is tried again because another writer came before
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 1.0  # seconds between these
 _LONGEST_WAIT = 10.0  # seconds, of what a server asks for in Retry-After
 
 
@@ -163,8 +169,13 @@ class ObjectStore:
         if connection is not None:
             connection.close()
 
-    def read(self, name: str, start: int | None = None, end: int | None = None) -> Body:
+    def read(self, name: str, start: int | None = None, end: int | None = None, *, versioned: bool = False) -> Body:
         """Read an object, or the bytes from ``start`` up to ``end`` of what is stored.
+
+        Parameters
+        ----------
+        versioned : bool
+            Whether the version is needed, so that `write` can replace just that one. Ranges always have it.
 
         Raises
         ------
@@ -176,15 +187,17 @@ class ObjectStore:
         """
         if start is not None and start == end:
             return Body(b"")
-        return self._attempt("read", name, lambda link, path: link.read(path, start, end))
+        return self._attempt("read", name, lambda link, path: link.read(path, start, end, versioned=versioned))
 
-    def read_chunks(self, name: str, start: int | None = None, end: int | None = None) -> Body:
+    def read_chunks(
+        self, name: str, start: int | None = None, end: int | None = None, *, versioned: bool = False
+    ) -> Body:
         """Read an object that holds chunks: `read`, but that there is no bucket is not that the object is absent.
 
         Absent chunks are zeros to many, which nothing of a misspelt or deleted bucket should be.
         """
         try:
-            return self.read(name, start, end)
+            return self.read(name, start, end, versioned=versioned)
         except NotFoundError as exc:
             if not exc.is_of_bucket:
                 raise
@@ -215,9 +228,9 @@ class ObjectStore:
             Whether an existing object is an AlreadyExistsError. The store itself decides where the
             protocol has a way to ask it; otherwise the name is checked before the write.
         replacing : str
-            The version that is replaced; any other one there is a DataAccessError. Decided by the store
-            itself on S3, checked before the write on files and where S3 takes no conditions, not looked at
-            elsewhere.
+            The version that is replaced; if another one is there, or none, that is a ReplacedError. Decided by
+            the store itself on S3, GCS and Azure, and under a lock on files and SFTP; elsewhere, and where S3
+            takes no conditions, it is checked before the write, which counts for the threads of this process.
         """
         keywords: Options = {}
         if self.scheme.write_keywords is not None:
@@ -236,14 +249,18 @@ class ObjectStore:
             if tries == 1 or self.read(name).data != data[:]:
                 raise
 
-    def delete(self, name: str) -> None:
-        """Delete an object; that there is none is no error."""
+    def delete(self, name: str, *, replacing: str = "") -> None:
+        """Delete an object, or one version of it as `write` replaces it; that there is none is no error."""
         with contextlib.suppress(NotFoundError):
-            self._attempt("delete", name, lambda link, path: link.delete(path))
+            self._attempt("delete", name, lambda link, path: link.delete(path, replacing=replacing))
 
     def list_names(self, prefix: str, limit: int) -> list[str]:
         """List the last parts of up to `limit` names that begin with a prefix, in one request."""
         return self._attempt("list", prefix, lambda link, path: link.list_names(path, limit))
+
+    def changed_lately(self, folder: str) -> bool:
+        """Tell whether names in a folder may have changed in the last second."""
+        return self._attempt("list", folder, lambda link, path: link.changed_lately(path))
 
     # ----------------------------------------------------------------------------- the inside
 
@@ -260,10 +277,9 @@ class ObjectStore:
         return connection
 
     def in_turn(self, name: str) -> contextlib.AbstractContextManager[Any]:
-        """Have threads take turns at one name, where the store itself knows no exclusive write."""
-        if self.scheme.requests is not None:
-            return contextlib.nullcontext()
-        return _turns[hash(self.location.display(name)) % len(_turns)]
+        """Have the threads of this process take turns at one name."""
+        with _turns_lock:
+            return _turns.setdefault(self.location.display(name), threading.RLock())
 
     def load_once(self, key: Hashable, kept: Callable[[], _T | None], load: Callable[[], _T | None]) -> _T | None:
         """Return what is kept, or load it.
@@ -448,7 +464,7 @@ def _retry_after(exc: Exception) -> bool | float:
     return True if exc.wait is None else min(exc.wait, _LONGEST_WAIT)
 
 
-_OWN = (StatusError, BrokenAnswerError)
+_OWN = (StatusError, BrokenAnswerError, VersionError)
 _READING = frozenset({"open", "read", "probe", "list"})
 _SIGNED_TEXT = re.compile("string ?to ?sign", re.IGNORECASE)  # of a request, with its signature
 _SHOWING_URLS = frozenset({"ClientResponseError", "InvalidURL", "RequestException"})
@@ -556,6 +572,8 @@ def _made(rule: _Rule, message: str, exc: Exception, *, may_pass: bool) -> DataA
 
 def _rule_for(verb: str, exc: Exception, code: str) -> _Rule:
     """Find what a foreign failure is: by the store's own name for it, else by its status, else by its type."""
+    if isinstance(exc, VersionError):
+        return _Rule(ReplacedError)
     rules = [rule for rule in _RULES if verb in rule.verbs]
     named = next((rule for rule in rules if code in rule.codes), None)
     if named is not None:
@@ -581,12 +599,23 @@ def _shows_url(exc: BaseException) -> bool:
     return bool(_class_names(exc) & _SHOWING_URLS)
 
 
-_turns = [threading.RLock() for _ in range(64)]
-"""Held while an object and its twins are changed; which one, the object's name tells."""
+def conflicts() -> Iterator[None]:
+    """Yield as often as a change that another writer came before may be tried again, and wait in between."""
+    for tries in range(_MOST_CONFLICTS):
+        if tries:
+            with only_waiting():
+                time.sleep(random.uniform(0, min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2**tries)))  # noqa: S311
+        yield
+
+
+_turns_lock = threading.RLock()  # as collecting garbage may take a turn in any line
+_turns: weakref.WeakValueDictionary[str, contextlib.AbstractContextManager[Any]] = weakref.WeakValueDictionary()
+"""Held while an object and its twins are changed; by what the object is shown as."""
 
 
 def _renew_locks() -> None:
-    _turns[:] = [threading.RLock() for _ in _turns]  # one held by another thread at the fork is held for ever
+    global _turns, _turns_lock  # one held by another thread at the fork is held for ever
+    _turns_lock, _turns = threading.RLock(), weakref.WeakValueDictionary()
 
 
 if hasattr(os, "register_at_fork"):

@@ -20,14 +20,15 @@ import tempfile
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
-from precomputed_fs.compression import gzip_compress
-from precomputed_fs.errors import AlreadyExistsError, DataAccessError
+from precomputed_fs.compression import MAX_DECODED_SIZE, decode_gzip_or_zlib, gzip_compress
+from precomputed_fs.errors import AlreadyExistsError, CorruptDataError, DataAccessError, ReplacedError
 from precomputed_fs.flights import hand_over, only_waiting
-from precomputed_fs.objects import ObjectStore
+from precomputed_fs.grid import ChunkCoords, chunk_name
+from precomputed_fs.objects import ObjectStore, conflicts
 from precomputed_fs.sharding import (
     ByteRange,
     Sharding,
@@ -59,13 +60,58 @@ _ends_in: int | None = None
 """The process whose end `_write_all` is called at."""
 
 
+class Update(NamedTuple):
+    """A change of a part of a chunk. It is made of what is stored when the chunk is written, so no other is lost."""
+
+    patch: bytes
+    """The change, as `apply` understands it."""
+
+    apply: "Apply"
+
+
+Apply = Callable[[ChunkCoords, bytes | None, Sequence[bytes]], bytes | None]
+"""``(coords, chunk, patches)``: the chunk, or None where there is none, changed by one patch after the other; None
+leaves what is there."""
+
+
 class _Place(NamedTuple):
-    """Where a waiting chunk is in the buffer."""
+    """Where bytes are in the buffer."""
 
     start: int
     size: int
-    is_new: bool
-    """Whether it must not replace another one."""
+
+
+class _Pending(NamedTuple):
+    """A chunk that waits: whole, or changes of the one that is stored, or changes of a whole one."""
+
+    whole: _Place | None = None
+    is_new: bool = False
+    """Whether the whole one must not replace another."""
+
+    patches: tuple[_Place, ...] = ()
+    coords: ChunkCoords = (0, 0, 0, 0, 0, 0)
+    apply: Apply | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(place.size for place in (self.whole, *self.patches) if place is not None)
+
+    def without(self, written: "_Pending") -> "_Pending | None":
+        """Return what still waits when an earlier state has been written."""
+        if self == written:
+            return None
+        if self.whole == written.whole and self.patches[: len(written.patches)] == written.patches:
+            return self._replace(whole=None, patches=self.patches[len(written.patches) :])
+        return self  # stored again while it was written
+
+
+class _Parts(NamedTuple):
+    """The bytes of a chunk that waits."""
+
+    whole: bytes | None
+    patches: list[bytes]
+    coords: ChunkCoords
+    apply: Apply | None
 
 
 @dataclass(slots=True)
@@ -73,7 +119,7 @@ class _Waiting:
     """Chunks that wait for one shard."""
 
     sharding: Sharding
-    places: dict[int, _Place] = field(default_factory=dict)
+    chunks: dict[int, _Pending] = field(default_factory=dict)
 
 
 class ShardWriter:
@@ -133,16 +179,26 @@ class ShardWriter:
         counts: dict[str, int] = {}
         with self._lock:
             for (key, _), waiting in self._waiting.items():
-                counts[key] = counts.get(key, 0) + len(waiting.places)
+                counts[key] = counts.get(key, 0) + len(waiting.chunks)
         return counts
 
-    def find(self, key: str, sharding: Sharding, chunk_id: int) -> bytes | None:
-        """Return a waiting chunk, encoded as its shard will have it."""
+    def find(self, key: str, sharding: Sharding, chunk_id: int, stored: Callable[[], bytes | None]) -> bytes | None:
+        """Return a waiting chunk, encoded as its shard will have it; None if the stored one stays as it is.
+
+        Parameters
+        ----------
+        stored : callable
+            Returns the chunk as its shard has it now; called only if changes of it wait.
+        """
         self._leave_parent()
         with self._lock:
             waiting = self._waiting.get((key, sharding.locate(chunk_id)[0]))
-            place = None if waiting is None else waiting.places.get(chunk_id)
-            return None if place is None else self._buffered(place)
+            pending = None if waiting is None else waiting.chunks.get(chunk_id)
+            if pending is None:
+                return None
+            waits = self._parts(pending)  # now, as a flush may come before `stored`
+        there = None if pending.whole is not None else stored()
+        return self._made(key, sharding, waits, there)
 
     def add(
         self, key: str, sharding: Sharding, chunk_id: int, data: bytes, *, overwrite: bool, is_gzip: bool = False
@@ -174,23 +230,57 @@ class ShardWriter:
             raise self._exists(key, chunk_id)
         if sharding.data_encoding == "gzip" and not is_gzip:
             data = gzip_compress(data, self._compresslevel)
-        shard, _ = sharding.locate(chunk_id)
         with self._lock:
-            waiting = self._waiting.get((key, shard), _Waiting(sharding))
-            if not overwrite and chunk_id in waiting.places:
+            waiting = self._waiting_for(key, sharding, chunk_id)
+            replaced = waiting.chunks.get(chunk_id)
+            if not overwrite and replaced is not None:
                 raise self._exists(key, chunk_id)
-            if waiting.sharding != sharding:
-                message = f"{shown}: its sharding has changed while chunks wait for its shards; flush() before that"
-                raise DataAccessError(message)
-            place = _Place(self._keep(data), len(data), is_new=not overwrite)
-            replaced = waiting.places.get(chunk_id)
-            waiting.places[chunk_id] = place
-            self._waiting[key, shard] = waiting
+            waiting.chunks[chunk_id] = _Pending(self._keep(data), is_new=not overwrite)
             if replaced is not None:
                 self._left_over += replaced.size
                 self._compact()
         _expect_end()
         return len(data)
+
+    def update(self, key: str, sharding: Sharding, chunk_id: int, coords: ChunkCoords, update: Update) -> None:
+        """Have a change of a chunk wait for its shard to be written, which is made of the chunk as it is then."""
+        self._leave_parent()
+        with self._lock:
+            waiting = self._waiting_for(key, sharding, chunk_id)
+            pending = waiting.chunks.get(chunk_id, _Pending())
+            patches = (*pending.patches, self._keep(update.patch))
+            waiting.chunks[chunk_id] = pending._replace(patches=patches, coords=coords, apply=update.apply)
+        _expect_end()
+
+    def _waiting_for(self, key: str, sharding: Sharding, chunk_id: int) -> _Waiting:
+        """Return what waits for the shard of a chunk, to which more is about to be added."""
+        shard, _ = sharding.locate(chunk_id)
+        waiting = self._waiting.setdefault((key, shard), _Waiting(sharding))
+        if waiting.sharding != sharding:
+            shown = self._store.location.display(key)
+            message = f"{shown}: its sharding has changed while chunks wait for its shards; flush() before that"
+            raise DataAccessError(message)
+        return waiting
+
+    def _parts(self, pending: _Pending) -> "_Parts":
+        whole = None if pending.whole is None else self._buffered(pending.whole)
+        return _Parts(whole, [self._buffered(place) for place in pending.patches], pending.coords, pending.apply)
+
+    def _made(self, key: str, sharding: Sharding, waits: "_Parts", stored: bytes | None) -> bytes | None:
+        """Return a chunk as its shard will have it, made of what waits and of what the shard has."""
+        data = stored if waits.whole is None else waits.whole
+        if waits.apply is None:
+            return data
+        is_gzip = sharding.data_encoding == "gzip"
+        try:
+            chunk = decode_gzip_or_zlib(data, MAX_DECODED_SIZE) if is_gzip and data is not None else data
+            changed = waits.apply(waits.coords, chunk, waits.patches)
+        except CorruptDataError as exc:
+            message = f"{self._store.location.display(key)}, chunk {chunk_name(waits.coords)}: {exc}"
+            raise CorruptDataError(message) from exc
+        if changed is None:
+            return data
+        return gzip_compress(changed, self._compresslevel) if is_gzip else changed
 
     def _is_stored(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
         """Tell whether a chunk is in its shard.
@@ -205,14 +295,14 @@ class ShardWriter:
             return False
         return self._reader.locate(key, sharding, chunk_id) is not None
 
-    def _keep(self, data: bytes) -> int:
-        """Put a chunk at the end of the buffer; returns where it begins."""
+    def _keep(self, data: bytes) -> _Place:
+        """Put bytes at the end of the buffer."""
         with _disk():
             if self._buffer is None:
                 self._buffer = _new_buffer()
             start = self._buffer.seek(0, os.SEEK_END)
             self._buffer.write(data)
-        return start
+        return _Place(start, len(data))
 
     def _compact(self) -> None:
         """Begin a new buffer, once most of a large one is of chunks that wait no more.
@@ -223,19 +313,28 @@ class ShardWriter:
         if old is None or self._turns or self._left_over < max(BUFFER_BYTES, old.seek(0, os.SEEK_END) // 2):
             return
         new = _new_buffer()
-        moved: dict[tuple[str, int], dict[int, _Place]] = {}
+
+        def move(place: _Place) -> _Place:
+            old.seek(place.start)
+            moved = _Place(new.tell(), place.size)
+            new.write(old.read(place.size))
+            return moved
+
+        chunks: dict[tuple[str, int], dict[int, _Pending]] = {}
         try:
             for shard, waiting in self._waiting.items():
-                moved[shard] = {}
-                for chunk_id, place in waiting.places.items():
-                    old.seek(place.start)
-                    moved[shard][chunk_id] = place._replace(start=new.tell())
-                    new.write(old.read(place.size))
+                chunks[shard] = {
+                    chunk_id: pending._replace(
+                        whole=None if pending.whole is None else move(pending.whole),
+                        patches=tuple(move(place) for place in pending.patches),
+                    )
+                    for chunk_id, pending in waiting.chunks.items()
+                }
         except OSError:
             new.close()
             return
-        for shard, places in moved.items():
-            self._waiting[shard].places.update(places)
+        for shard, moved in chunks.items():
+            self._waiting[shard].chunks.update(moved)
         self._buffer, self._left_over = new, 0
         old.close()
 
@@ -341,16 +440,18 @@ class ShardWriter:
     def _flush_shard(self, key: str, shard: int) -> None:
         with self._lock:
             waiting = self._waiting.get((key, shard))
-            places = {} if waiting is None else dict(waiting.places)
+            chunks = {} if waiting is None else dict(waiting.chunks)
         if waiting is None:
             return
-        refused, was_legacy = self._merge(key, shard, waiting.sharding, dict(places))
+        refused, was_legacy = self._merge(key, shard, waiting.sharding, chunks)
         with self._lock:
-            for chunk_id, place in places.items():
-                if waiting.places.get(chunk_id) == place:  # else stored again while it was written
-                    del waiting.places[chunk_id]
-                    self._left_over += place.size
-            if not waiting.places and self._waiting.get((key, shard)) is waiting:
+            for chunk_id, written in chunks.items():
+                pending = waiting.chunks.pop(chunk_id)
+                left = pending.without(written)
+                if left is not None:
+                    waiting.chunks[chunk_id] = left
+                self._left_over += pending.size - (0 if left is None else left.size)
+            if not waiting.chunks and self._waiting.get((key, shard)) is waiting:
                 del self._waiting[key, shard]
         if was_legacy:
             for suffix in (".index", ".data"):
@@ -369,53 +470,67 @@ class ShardWriter:
             self._buffer.close()
             self._buffer, self._left_over = None, 0
 
-    def _merge(self, key: str, shard: int, sharding: Sharding, places: dict[int, _Place]) -> tuple[list[int], bool]:
-        """Write a shard anew, of what the store has of it and of what waits.
+    def _merge(
+        self, key: str, shard: int, sharding: Sharding, chunks: Mapping[int, _Pending]
+    ) -> tuple[list[int], bool]:
+        """Write a shard anew, of what the store has of it and of what waits; again, if another writer was faster.
 
         Returns the chunks that were not written, as there are others in their place by now, and
         whether an older pair of files is left to be deleted.
         """
         name = f"{key}/{sharding.shard_name(shard)}.shard"
-        try:
-            is_anew = shard not in self._anew.get(key, {shard})
-            existing = None if is_anew else self._reader.inspect(key, sharding, shard)
-            refused = [] if existing is None else self._refused(key, sharding, places)
-            for chunk_id in refused:
-                del places[chunk_id]
-            if not places:
-                return refused, False
-            with _disk(), tempfile.TemporaryFile() as out:
-                self._assemble(out, key, sharding, shard, existing=existing, places=places)
-                with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    self._store.write(
-                        name,
-                        data,
-                        content_type="application/octet-stream",
-                        create=not is_anew and (existing is None or existing.legacy),
-                        replacing="" if existing is None or existing.legacy else existing.version,
-                    )
-            if is_anew:
-                self._anew.get(key, set()).add(shard)
-        except (AlreadyExistsError, ShardReplacedError) as exc:
-            message = f"{self._store.location.display(name)}: another writer has changed it meanwhile; flush again"
-            raise DataAccessError(message) from exc
-        finally:
-            self._reader.forget(key, shard)
-            self._unborn.discard((key, shard))
-        return refused, existing is not None and existing.legacy
+        shown = self._store.location.display(name)
+        failure: Exception | None = None
+        with self._store.in_turn(name):
+            for _ in conflicts():
+                try:
+                    return self._merge_with(key, shard, sharding, name, dict(chunks))
+                except (AlreadyExistsError, ReplacedError, ShardReplacedError) as exc:
+                    failure = exc
+                finally:
+                    self._reader.forget(key, shard)
+                    self._unborn.discard((key, shard))
+        message = f"{shown}: another writer has changed it meanwhile, again and again; flush again"
+        raise DataAccessError(message) from failure
 
-    def _refused(self, key: str, sharding: Sharding, places: dict[int, _Place]) -> list[int]:
+    def _merge_with(
+        self, key: str, shard: int, sharding: Sharding, name: str, chunks: dict[int, _Pending]
+    ) -> tuple[list[int], bool]:
+        """Write a shard in the place of the version that is there, or fail."""
+        is_anew = shard not in self._anew.get(key, {shard})
+        existing = None if is_anew else self._reader.inspect(key, sharding, shard)
+        refused = [] if existing is None else self._refused(key, sharding, chunks)
+        for chunk_id in refused:
+            del chunks[chunk_id]
+        was_legacy = existing is not None and existing.legacy
+        with _disk(), tempfile.TemporaryFile() as out:
+            if not chunks or not self._assemble(out, key, sharding, shard, existing=existing, chunks=chunks):
+                return refused, False
+            with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                self._store.write(
+                    name,
+                    data,
+                    content_type="application/octet-stream",
+                    create=not is_anew and (existing is None or existing.legacy),
+                    replacing="" if existing is None or existing.legacy else existing.version,
+                )
+        if is_anew:
+            self._anew.get(key, set()).add(shard)
+        return refused, was_legacy
+
+    def _refused(self, key: str, sharding: Sharding, chunks: Mapping[int, _Pending]) -> list[int]:
         """Look again, in the shard as it is now: another writer may have stored the same chunk.
 
         The same bytes are our own, of a flush whose answer was lost.
         """
         refused = []
-        for chunk_id, place in places.items():
-            if place.is_new and self._reader.locate(key, sharding, chunk_id) is not None:
+        for chunk_id, pending in chunks.items():
+            if pending.is_new and self._reader.locate(key, sharding, chunk_id) is not None:
                 there = self._reader.fetch(key, sharding, chunk_id)
                 with self._lock:
-                    if there is not None and there.data != self._buffered(place):
-                        refused.append(chunk_id)
+                    waits = self._parts(pending)
+                if there is not None and there.data != self._made(key, sharding, waits, None):
+                    refused.append(chunk_id)
         return refused
 
     def _assemble(
@@ -426,14 +541,16 @@ class ShardWriter:
         shard: int,
         *,
         existing: ShardState | None,
-        places: dict[int, _Place],
-    ) -> None:
+        chunks: Mapping[int, _Pending],
+    ) -> bool:
         """Write a shard file: behind the shard index the data, and then the indexes of all minishards.
 
         So one request reads as many indexes as are wanted. What is kept of one minishard is in memory at once.
+        Returns whether there is anything to write: changes may leave what is there.
         """
         added: dict[int, list[int]] = {}
-        for chunk_id in places:
+        replaced = {chunk_id for chunk_id, pending in chunks.items() if pending.whole is not None}
+        for chunk_id in chunks:
             added.setdefault(sharding.locate(chunk_id)[1], []).append(chunk_id)
         minishards = set(added) | set(existing.minishards if existing is not None else ())
         out.seek(sharding.index_size)
@@ -442,17 +559,22 @@ class ShardWriter:
         for minishard in sorted(minishards):
             kept: dict[int, bytes] = {}
             if existing is not None:
-                kept = self._reader.fetch_minishard(key, sharding, shard, minishard, existing, without=places)
-            chunks = []
-            for chunk_id in sorted([*kept, *added.get(minishard, ())]):
-                with self._lock:
-                    data = kept[chunk_id] if chunk_id in kept else self._buffered(places[chunk_id])
+                kept = self._reader.fetch_minishard(key, sharding, shard, minishard, existing, without=replaced)
+            packed = []
+            for chunk_id in sorted({*kept, *added.get(minishard, ())}):
+                data = kept.pop(chunk_id, None)
+                if chunk_id in chunks:
+                    with self._lock:
+                        waits = self._parts(chunks[chunk_id])
+                    data = self._made(key, sharding, waits, data)
+                if data is None:
+                    continue
                 out.write(data)
-                chunks.append(Wanted(chunk_id, position, position + len(data)))
+                packed.append(Wanted(chunk_id, position, position + len(data)))
                 position += len(data)
-            if not chunks:
+            if not packed:
                 continue
-            index = pack_minishard_index(chunks)
+            index = pack_minishard_index(packed)
             if sharding.minishard_index_encoding == "gzip":
                 index = gzip_compress(index, self._compresslevel)
             indexes[minishard] = index
@@ -464,6 +586,7 @@ class ShardWriter:
         out.seek(0)
         out.write(pack_shard_index(index_places, sharding))
         out.flush()
+        return bool(indexes)
 
     def _buffered(self, place: _Place) -> bytes:
         if self._buffer is None:

@@ -7,12 +7,12 @@ filesystem does in coroutines runs on its event loop meanwhile.
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import http
 import mmap
 import os
 import re
 import threading
-import uuid
 from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from precomputed_fs.compression import ACCEPT_ENCODING, decode
 from precomputed_fs.errors import CorruptDataError
 from precomputed_fs.explanations import BUSY, MOST_BYTES, NO_EXPLANATION, WRONG_CREDENTIALS, Explanation, explanation_in
 from precomputed_fs.flights import Crew, ended_by
-from precomputed_fs.urls import Ask, Copies, Filesystem, Location, Options, Publish, Request, Scheme
+from precomputed_fs.urls import Ask, Copies, Filesystem, Location, Options, Publish, Request, Scheme, temporary_name
 
 if TYPE_CHECKING:
     from precomputed_fs.http_client import Answer
@@ -33,7 +33,6 @@ _UNTOLD = frozenset({400, 403, 405, 501})  # to HEAD: no body says why, or HEAD 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FORBIDDEN = "Forbidden: "  # gcsfs gives an OSError without a number
 _CONDITION = re.compile("if-(none-)?match", re.IGNORECASE)
-_REPLACED = "another writer has replaced it meanwhile; nothing was written"
 
 
 class Body(NamedTuple):
@@ -46,7 +45,7 @@ class Body(NamedTuple):
     """How the served bytes are encoded, where the answer says it."""
 
     version: str = ""
-    """Of a range: what tells one state of the object from another, where the store says it."""
+    """What tells one state of the object from another, where the store says it and it was asked for or is a range."""
 
 
 class StatusError(Exception):
@@ -59,6 +58,13 @@ class StatusError(Exception):
         self.status = status
         self.explanation = explanation
         self.wait = float(retry_after) if retry_after.isdecimal() else None
+
+
+class VersionError(Exception):
+    """The version of an object that was to be replaced is not there any more."""
+
+    def __init__(self) -> None:
+        super().__init__("another writer has replaced it meanwhile; nothing was written")
 
 
 class WrongThreadError(RuntimeError):
@@ -76,8 +82,8 @@ class Transport(Protocol):
 
     """The threads that work for it."""
 
-    def read(self, path: str, start: int | None, end: int | None) -> Body:
-        """Read an object, or a range of what is stored."""
+    def read(self, path: str, start: int | None, end: int | None, *, versioned: bool) -> Body:
+        """Read an object, or a range of what is stored; with its version if that is wanted, or it is a range."""
 
     def exists(self, path: str) -> bool:
         """Tell whether there is an object."""
@@ -85,11 +91,14 @@ class Transport(Protocol):
     def write(self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str) -> None:
         """Write an object: a new one, in the place of a version, or in that of whatever there is."""
 
-    def delete(self, path: str) -> None:
-        """Delete an object."""
+    def delete(self, path: str, *, replacing: str = "") -> None:
+        """Delete an object, or one version of it."""
 
     def list_names(self, prefix: str, limit: int) -> list[str]:
         """List the last parts of some names, in one request."""
+
+    def changed_lately(self, folder: str) -> bool:
+        """Tell whether names in a folder may have changed in the last second."""
 
     def is_alive(self) -> bool:
         """Tell whether the filesystem still has its connection."""
@@ -179,17 +188,26 @@ class _AsyncTransport:
         self._has_own_session = hasattr(fs, "set_session") and hasattr(fs, "get_client")
         self._needs_session = not self._has_own_session and self._proxied
         self._referred = False
-        self._takes_conditions: bool | None = None  # None: not known yet; False: it ignores or refuses them
+        self._takes_conditions: dict[type, bool] = {}  # by the failure; False: it ignores or refuses them
+        if scheme.always_replaces_versions:
+            self._takes_conditions[VersionError] = True
 
-    def read(self, path: str, start: int | None, end: int | None) -> Body:
+    def read(self, path: str, start: int | None, end: int | None, *, versioned: bool) -> Body:
         request = self._request("GET", path)
         if request is not None:
             answer = self._ask(request, start, end)
             if not self._is_referred(answer):
-                return _body_of(answer, start, end)
+                return _body_of(answer, start, end, self._scheme.version_header)
+        version = self._version(path) if versioned else ""
         if start is None:
-            return Body(self._on_loop(self._fs._cat_file(path, **self._scheme.read_keywords)))  # noqa: SLF001
-        return _checked_range(self._on_loop(self._fs._cat_file(path, start=start, end=end)), start, end)  # noqa: SLF001
+            body = Body(self._on_loop(self._fs._cat_file(path, **self._scheme.read_keywords)))  # noqa: SLF001
+        else:
+            body = _checked_range(self._on_loop(self._fs._cat_file(path, start=start, end=end)), start, end)  # noqa: SLF001
+        return body._replace(version=version)
+
+    def _version(self, path: str) -> str:
+        info = self._on_loop(self._fs._info(path))  # noqa: SLF001
+        return " ".join(str(info[name]) for name in self._scheme.version_members if info.get(name))
 
     def exists(self, path: str) -> bool:
         request = self._request("HEAD", path)
@@ -206,19 +224,23 @@ class _AsyncTransport:
         return answer.status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or _found(answer)
 
     def write(self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str) -> None:
+        may_repeat = isinstance(data, bytes)  # a mapped file is large
         body = data if isinstance(data, bytes) else data[:]  # no driver sends a mapped file as it is
 
-        def pipe(mode: str, **condition: Any) -> None:  # noqa: ANN401 - as the driver has them
-            self._on_loop(self._fs._pipe_file(path, body, mode=mode, **keywords, **condition))  # noqa: SLF001
+        def pipe(mode: str) -> None:
+            self._on_loop(self._fs._pipe_file(path, body, mode=mode, **keywords))  # noqa: SLF001
 
         if create:
-            self._create(path, pipe, may_repeat=isinstance(data, bytes))  # a mapped file is large
-        elif replacing and self._scheme.replace_keywords is not None:
-            self._replace(path, pipe, replacing, self._scheme.replace_keywords(replacing))
+            self._create(path, pipe, may_repeat=may_repeat)
+        elif replacing and self._scheme.replace is not None:
+            replace = functools.partial(self._scheme.replace, self._fs, path, body, keywords, replacing)
+            self._replace(path, lambda: self._on_loop(replace()), replacing, pipe, may_repeat=may_repeat)
         else:
             pipe("overwrite")
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str, *, replacing: str = "") -> None:
+        if replacing and self._version(path) != replacing:
+            raise VersionError
         self._on_loop(self._fs._rm_file(path))  # noqa: SLF001
 
     def list_names(self, prefix: str, limit: int) -> list[str]:
@@ -238,49 +260,76 @@ class _AsyncTransport:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the session with it
                 asyncio.run_coroutine_threadsafe(session.close(), self._fs.loop)
 
-    def _create(self, path: str, pipe: Callable[..., None], *, may_repeat: bool) -> None:
+    def changed_lately(self, folder: str) -> bool:
+        return self._scheme.changed_lately(self._fs, folder)
+
+    def _create(self, path: str, pipe: Callable[[str], None], *, may_repeat: bool) -> None:
         """Write a new object: by the store's own exclusive write, or by a check before the write."""
-        if self._takes_conditions is None:
-            self._check_absent(path)
-        if not self._conditional(lambda: pipe("create"), FileExistsError(path)):
-            self._check_absent(path)
-            pipe("overwrite")
-        elif self._takes_conditions is None and may_repeat:
-            self._takes_conditions = self._refuses_second(pipe)
 
-    def _replace(self, path: str, pipe: Callable[..., None], version: str, condition: Options) -> None:
+        def check() -> None:
+            if self.exists(path):
+                raise FileExistsError(path)
+
+        self._write_if(lambda: pipe("create"), check, pipe, FileExistsError(path), may_repeat=may_repeat)
+
+    def _replace(
+        self, path: str, replace: Callable[[], None], version: str, pipe: Callable[[str], None], *, may_repeat: bool
+    ) -> None:
         """Replace one version of an object: by the store's own condition, or by a check before the write."""
-        if not self._conditional(lambda: pipe("overwrite", **condition), OSError(_REPLACED)):
-            if self.read(path, 0, 1).version != version:
-                raise OSError(_REPLACED)
+
+        def check() -> None:
+            try:
+                if self._version(path) == version:
+                    return
+            except Exception as exc:
+                if not _is_gone(exc):
+                    raise
+            raise VersionError
+
+        self._write_if(replace, check, pipe, VersionError(), may_repeat=may_repeat)
+
+    def _write_if(
+        self,
+        write: Callable[[], None],
+        check: Callable[[], None],
+        pipe: Callable[[str], None],
+        failure: Exception,
+        *,
+        may_repeat: bool,
+    ) -> None:
+        """Write on a condition, which the store looks at, or where it does not a check before the write.
+
+        Some stores refuse conditions, and some ignore them: what was just written is written once more, on the
+        condition that does not hold any more.
+        """
+        kind = type(failure)
+        trusted = self._takes_conditions.get(kind)
+        if not trusted:
+            check()
+        if trusted is False or not self._conditional(write, failure):
+            self._takes_conditions[kind] = False
             pipe("overwrite")
+        elif trusted is None and may_repeat:
+            with contextlib.suppress(Exception):  # the write itself is done; the next one will tell
+                self._takes_conditions[kind] = not self._is_ignored(write, failure)
 
-    def _check_absent(self, path: str) -> None:
-        if self.exists(path):
-            raise FileExistsError(path)
-
-    def _conditional(self, write: Callable[[], None], failure: OSError) -> bool:
+    def _conditional(self, write: Callable[[], None], failure: Exception) -> bool:
         """Write on a condition; return False, with nothing written, if the store does not take conditions."""
-        if self._takes_conditions is False:
-            return False
         try:
             write()
         except Exception as exc:
-            if _is_unmet(exc):
+            if _is_unmet(exc) or (isinstance(failure, VersionError) and _is_gone(exc)):
                 raise failure from exc
             if not _refuses_conditions(exc):
                 raise
-            self._takes_conditions = False
             return False
         return True
 
-    def _refuses_second(self, pipe: Callable[..., None]) -> bool | None:
-        """Create once more what was just created: some servers ignore that it should fail."""
+    def _is_ignored(self, write: Callable[[], None], failure: Exception) -> bool:
         try:
-            pipe("create")
-        except Exception as exc:  # noqa: BLE001 - the write itself is done; the next one will tell
-            return True if _is_unmet(exc) else None
-        return False
+            return self._conditional(write, failure)
+        except type(failure):
+            return False
 
     def _is_file(self, path: str) -> bool:
         try:
@@ -399,7 +448,7 @@ class _SyncTransport:
         self._turn = threading.RLock() if scheme.one_at_a_time else contextlib.nullcontext()
         self._behind = behind
 
-    def read(self, path: str, start: int | None, end: int | None) -> Body:
+    def read(self, path: str, start: int | None, end: int | None, *, versioned: bool) -> Body:
         if self._behind is not None and self._scheme.copies is not None:
             return self._read_through(self._behind.transport, self._scheme.copies, path, start, end)
         with self._turn:
@@ -412,9 +461,10 @@ class _SyncTransport:
                 # Replaced meanwhile: of no version that an index could be of
                 version = before if before == self._version(path)[0] else f"{before} and later"
                 return body._replace(version=version)
+            version = self._version(path)[0] if versioned else ""
             if self._scheme.read is not None:
-                return Body(self._scheme.read(self._fs, path))
-            return Body(self._fs.cat_file(path, **self._scheme.read_keywords))
+                return Body(self._scheme.read(self._fs, path), version=version)
+            return Body(self._fs.cat_file(path, **self._scheme.read_keywords), version=version)
 
     def _read_through(self, behind: Transport, copies: Copies, path: str, start: int | None, end: int | None) -> Body:
         """Read from a cache's copy, or with our own checks what it is in front of, and keep a copy.
@@ -429,7 +479,7 @@ class _SyncTransport:
                     file.seek(start or 0)
                     data = file.read() if start is None or end is None else file.read(end - start)
                 return Body(data) if start is None else _checked_range(data, start, end)
-        body = behind.read(path, start, end)
+        body = behind.read(path, start, end, versioned=False)
         if start is None:
             body = Body(decode(body.data, content_encoding=body.content_encoding, sniff=False))
             with self._turn:
@@ -439,11 +489,17 @@ class _SyncTransport:
     def _version(self, path: str) -> tuple[str, int | None]:
         """Tell the states of a file apart by what its filesystem knows of it; and its size."""
         info = self._fs.info(path)
-        return " ".join(str(info.get(name)) for name in ("ino", "size", "mtime", "created", "etag")), info.get("size")
+        if self._scheme.version is not None:
+            return self._scheme.version(self._fs, path), info.get("size")
+        return " ".join(str(info.get(name)) for name in self._scheme.version_members), info.get("size")
 
     def _check_version(self, path: str, replacing: str) -> None:
-        if replacing and self._version(path)[0] != replacing:
-            raise OSError(_REPLACED)
+        try:
+            if not replacing or self._version(path)[0] == replacing:
+                return
+        except FileNotFoundError:
+            pass
+        raise VersionError
 
     def exists(self, path: str) -> bool:
         if self._behind is not None:
@@ -458,14 +514,24 @@ class _SyncTransport:
         if self._scheme.publish is not None:
             self._write_sibling(path, data, self._scheme.publish, create=create, replacing=replacing)
             return
-        with self._turn, _creating if create else contextlib.nullcontext():
+        with self._turn, _creating if create or replacing else contextlib.nullcontext():
             if create and self.exists(path):
                 raise FileExistsError(path)
+            self._check_version(path, replacing)
             self._fs.pipe_file(path, data if isinstance(data, bytes) else data[:], **keywords)
 
-    def delete(self, path: str) -> None:
-        with self._turn:
+    def delete(self, path: str, *, replacing: str = "") -> None:
+        with self._turn, self._locked(path):
+            self._check_version(path, replacing)
             self._fs.rm_file(path)
+
+    def _locked(self, path: str) -> contextlib.AbstractContextManager[Any]:
+        """Keep others from replacing an object between a check of it and what follows from that."""
+        return contextlib.nullcontext() if self._scheme.lock is None else self._scheme.lock(self._fs, path)
+
+    def changed_lately(self, folder: str) -> bool:
+        with self._turn:
+            return self._scheme.changed_lately(self._fs, folder)
 
     def list_names(self, prefix: str, limit: int) -> list[str]:
         if self._scheme.list_names is None:
@@ -488,14 +554,15 @@ class _SyncTransport:
     ) -> None:
         """Write a temporary file beside the object and put it in place in one step."""
         parent = path.rpartition("/")[0]
-        temporary = f"{parent}/.{uuid.uuid4().hex}.tmp"
+        temporary = temporary_name(parent)
         with self._turn:
+            self._scheme.sweep(self._fs, parent)
             try:
                 self._fill(temporary, data)
             except FileNotFoundError:
                 self._fill_in_new_folder(parent, temporary, data)
             try:
-                with _creating if create or replacing else contextlib.nullcontext():
+                with _creating if create else self._locked(path):
                     self._check_version(path, replacing)
                     publish(self._fs, temporary, path, create)
             except BaseException:
@@ -538,13 +605,14 @@ class _SyncTransport:
 # --------------------------------------------------------------------------------- answers
 
 
-def _body_of(answer: "Answer", start: int | None, end: int | None) -> Body:
+def _body_of(answer: "Answer", start: int | None, end: int | None, version_header: str) -> Body:
     """Take the body of an HTTP answer that is just what was asked for."""
     encoding = answer.headers.get("content-encoding", "")
+    version = answer.headers.get(version_header, "")
     if start is None or end is None:
         if answer.status != http.HTTPStatus.OK:
             raise _status_error(answer)
-        return Body(answer.body, encoding)
+        return Body(answer.body, encoding, version)
     if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
         if answer.status == http.HTTPStatus.OK:
             message = f"the server ignores Range: asked for bytes {start}-{end - 1}, it sends all"
@@ -556,8 +624,7 @@ def _body_of(answer: "Answer", start: int | None, end: int | None) -> Body:
         raise BrokenAnswerError(message)
     body = _checked_range(answer.body, start, end)
     modified = answer.headers.get("last-modified", "")
-    version = answer.headers.get("etag") or f"{modified} {sent.rpartition('/')[2]}"
-    return body._replace(version=version)
+    return body._replace(version=version or f"{modified} {sent.rpartition('/')[2]}")
 
 
 def _checked_range(data: bytes, start: int, end: int | None) -> Body:
@@ -616,6 +683,10 @@ async def _beginning(response: Any) -> bytes:  # noqa: ANN401 - an aiohttp.Clien
 def _is_unmet(exc: Exception) -> bool:
     """Tell whether a store has looked at a write's condition, and refused the write."""
     return isinstance(exc, FileExistsError) or status_of(exc) == http.HTTPStatus.PRECONDITION_FAILED
+
+
+def _is_gone(exc: Exception) -> bool:
+    return isinstance(exc, FileNotFoundError) or status_of(exc) == http.HTTPStatus.NOT_FOUND
 
 
 def _refuses_conditions(exc: Exception) -> bool:

@@ -18,7 +18,7 @@ import time
 import urllib.parse
 import uuid
 import warnings
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -26,6 +26,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from precomputed_fs.errors import URLError
 from precomputed_fs.grid import layout_of
 from precomputed_fs.signing import Signer
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PRECOMPUTED_PREFIX = "precomputed://"
 _PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
@@ -38,6 +43,9 @@ _TELLING_APART = ("endpoint_url", "account_name", "connection_string", "host", "
 _ANY_KEY = "any-key"
 _CREDENTIALS_SECONDS = 60.0  # that credentials are used for before they are asked for again, as they may change
 _PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout"})  # settings of a client that ours has, too
+_LATELY = 1.0  # seconds, in which file systems may give two changes of a folder one time
+_LOCK_SECONDS = 30.0  # after which a lock file that nobody has touched is left over
+_LOCK_PAUSE = 0.02  # seconds
 _METADATA_TIMEOUT = 0.25  # seconds; a cloud's own metadata service answers in a few milliseconds
 
 Options = dict[str, Any]
@@ -69,6 +77,9 @@ AnyURL = str | os.PathLike[str] | URLPath
 
 Publish = Callable[[Filesystem, str, str, bool], None]
 """``(fs, temporary, path, create)``"""
+
+Replace = Callable[[Filesystem, str, bytes, Options, str], Coroutine[Any, Any, Any]]
+"""``(fs, path, data, keywords, version)``, with the keywords of ``pipe_file``"""
 
 
 class Request(NamedTuple):
@@ -108,6 +119,20 @@ class Copies(NamedTuple):
     """``(fs, path, data)``: keep a copy, complete from its first moment on."""
 
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp|\..*\.lock")  # see temporary_name and _lock_sftp
+_LEFT_OVER = 86400.0  # seconds, after which such a file is of a writer that was killed
+_MOST_SWEPT = 100_000  # entries of a folder that are looked at for such files
+_MOST_REMEMBERED = 4096
+
+_swept: set[str] = set()
+"""Folders in which this process has looked for such files."""
+
+
+def temporary_name(folder: str) -> str:
+    """Return the path of a new file that is written before it takes its place in a folder."""
+    return f"{folder}/.{uuid.uuid4().hex}.tmp"
+
+
 def _list_any(fs: Filesystem, prefix: str, limit: int) -> list[str]:
     """List as any filesystem can: a whole folder at once."""
     try:
@@ -115,7 +140,24 @@ def _list_any(fs: Filesystem, prefix: str, limit: int) -> list[str]:
     except FileNotFoundError:
         return []
     start = prefix.rpartition("/")[2]
-    return [name for name in _last_parts(listed) if name.startswith(start)][:limit]
+    return [name for name in _last_parts(listed) if _is_listed(name, start)][:limit]
+
+
+def _is_listed(name: str, start: str) -> bool:
+    return name.startswith(start) and not _TEMPORARY.fullmatch(name)
+
+
+def _is_left_over(name: str, mtime: float) -> bool:
+    return bool(_TEMPORARY.fullmatch(name)) and mtime < time.time() - _LEFT_OVER
+
+
+def _is_first_write(folder: str) -> bool:
+    if folder in _swept:
+        return False
+    if len(_swept) >= _MOST_REMEMBERED:
+        _swept.clear()
+    _swept.add(folder)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +207,29 @@ class Scheme:
     """``(content_type, content_encoding)`` to the keywords of ``pipe_file``; None where a write
     cannot say them, and compression is told by the name's suffix."""
 
-    replace_keywords: Callable[[str], Options] | None = None
-    """``(version)``: the keywords of ``pipe_file`` that have the store itself refuse to replace any
-    other version of the object."""
+    replace: Replace | None = None
+    """Replace one version of an object; the store itself refuses if another one is there."""
+
+    always_replaces_versions: bool = False
+    """Whether no server of this protocol is known to ignore which version is to be replaced."""
+
+    version_header: str = "etag"
+    """The header of an answer that holds the version of an object."""
+
+    version: Callable[[Filesystem, str], str] | None = None
+    """``(fs, path)``: tells the states of an object apart, better than the filesystem's ``info`` does."""
+
+    version_members: tuple[str, ...] = ("ino", "size", "mtime", "created", "etag")
+    """The members of the filesystem's ``info`` that tell the states of an object apart, where they exist."""
+
+    lock: Callable[[Filesystem, str], contextlib.AbstractContextManager[Any]] | None = None
+    """Keep other processes from replacing or deleting an object that exists. It ends with its holder."""
+
+    sweep: Callable[[Filesystem, str], None] = lambda _fs, _folder: None
+    """Remove what writers that were killed long ago have left in a folder, before the first write into it."""
+
+    changed_lately: Callable[[Filesystem, str], bool] = lambda _fs, _path: True
+    """Whether names in a folder may have changed in the last second."""
 
     create: bool = False
     """Whether ``pipe_file(mode="create")`` asks the store itself for an exclusive write."""
@@ -219,15 +281,25 @@ def _list_local(_fs: Filesystem, prefix: str, limit: int) -> list[str]:
     parent, _, start = prefix.rpartition("/")
     try:
         with os.scandir(parent or "/") as entries:
-            return list(itertools.islice((entry.name for entry in entries if entry.name.startswith(start)), limit))
+            return list(itertools.islice((entry.name for entry in entries if _is_listed(entry.name, start)), limit))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _sweep_local(_fs: Filesystem, folder: str) -> None:
+    if _is_first_write(folder):
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in itertools.islice(entries, _MOST_SWEPT):
+                if _is_left_over(entry.name, entry.stat(follow_symlinks=False).st_mtime):
+                    os.unlink(entry.path)  # noqa: PTH108
 
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def _publish_local(_fs: Filesystem, temporary: str, path: str, create: bool) -> None:
+    now = time.time_ns()
+    os.utime(temporary, ns=(now, now))  # file systems count in milliseconds, and use inodes again: see _version_local
     if not create:
         os.replace(temporary, path)  # noqa: PTH105
         return
@@ -243,6 +315,53 @@ def _publish_local(_fs: Filesystem, temporary: str, path: str, create: bool) -> 
         os.unlink(temporary)  # noqa: PTH108
 
 
+def _version_local(_fs: Filesystem, path: str) -> str:
+    state = os.stat(path)  # noqa: PTH116
+    return f"{state.st_ino} {state.st_size} {state.st_mtime_ns}"
+
+
+@contextlib.contextmanager
+def _lock_local(_fs: Filesystem, path: str) -> Iterator[None]:
+    """Hold flock's lock of the file that stands at a path, if there is one.
+
+    It needs no file beside it. Who waited for it looks again, as another file may stand there by then. On file
+    systems without such locks, and on Windows, there is none.
+    """
+    if fcntl is None:
+        yield
+        return
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # NFS locks what may be written
+        except OSError:  # there is nothing to replace, or it may not be written to
+            yield
+            return
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _stands_at(file, path):
+                yield
+                return
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing does not unlock what a forked child has inherited
+            os.close(file)
+
+
+def _stands_at(file: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))  # noqa: PTH116
+    except FileNotFoundError:
+        return False
+
+
+def _changed_lately_local(_fs: Filesystem, path: str) -> bool:
+    try:
+        return os.stat(path).st_mtime > time.time() - _LATELY  # noqa: PTH116
+    except OSError:  # its absence is a state of the folder above
+        return False
+
+
 def _read_sftp(fs: Filesystem, path: str) -> bytes:
     buffer = io.BytesIO()
     try:
@@ -256,6 +375,7 @@ def _read_sftp(fs: Filesystem, path: str) -> bytes:
 
 def _publish_sftp(fs: Filesystem, temporary: str, path: str, create: bool) -> None:
     if not create:
+        _date_after(fs.ftp, temporary, path)
         fs.ftp.posix_rename(temporary, path)
         return
     try:
@@ -264,6 +384,59 @@ def _publish_sftp(fs: Filesystem, temporary: str, path: str, create: bool) -> No
         if fs.exists(path):
             raise FileExistsError(path) from exc
         raise
+
+
+def _mtime_sftp(ftp: Any, path: str) -> int | None:  # noqa: ANN401 - a paramiko.SFTPClient
+    try:
+        mtime: int | None = ftp.stat(path).st_mtime
+    except FileNotFoundError:
+        return None
+    return mtime
+
+
+def _date_after(ftp: Any, temporary: str, path: str) -> None:  # noqa: ANN401 - a paramiko.SFTPClient
+    """Date a file later than the one it will replace: SFTP tells versions apart by seconds."""
+    before, now = _mtime_sftp(ftp, path), _mtime_sftp(ftp, temporary)
+    if before is not None and now is not None and now <= before:
+        ftp.utime(temporary, (before + 1, before + 1))
+
+
+@contextlib.contextmanager
+def _lock_sftp(fs: Filesystem, path: str) -> Iterator[None]:
+    """Hold a lock file beside the object at a path, if there is one; who died with it holds it for 30 seconds more."""
+    if _mtime_sftp(fs.ftp, path) is None:
+        yield
+        return
+    parent, _, name = path.rpartition("/")
+    lock = f"{parent}/.{name}.lock"
+    mine = _take_sftp(fs.ftp, lock)
+    try:
+        yield
+    finally:
+        if _mtime_sftp(fs.ftp, lock) == mine:
+            with contextlib.suppress(OSError):
+                fs.ftp.remove(lock)
+
+
+def _take_sftp(ftp: Any, lock: str) -> int:  # noqa: ANN401 - a paramiko.SFTPClient
+    """Make a lock file, once there is none, or one that nobody has touched for long; returns its time."""
+    began = since = time.monotonic()
+    seen: int | None = None
+    while True:
+        try:
+            with ftp.open(lock, "wx") as file:
+                return int(file.stat().st_mtime)
+        except OSError as exc:  # SFTP tells no reason
+            now = time.monotonic()
+            if isinstance(exc, (FileNotFoundError, PermissionError)) or now > began + 2 * _LOCK_SECONDS:
+                raise
+        there = _mtime_sftp(ftp, lock)
+        if there != seen:
+            seen, since = there, now
+        elif seen is not None and now > since + _LOCK_SECONDS:
+            with contextlib.suppress(OSError):  # its holder has died
+                ftp.remove(lock)
+        time.sleep(_LOCK_PAUSE)
 
 
 def _is_alive_sftp(fs: Filesystem) -> bool:
@@ -275,9 +448,18 @@ def _list_sftp(fs: Filesystem, prefix: str, limit: int) -> list[str]:
     parent, _, start = prefix.rpartition("/")
     try:
         entries = itertools.islice(fs.ftp.listdir_iter(parent), limit)
-        return [entry.filename for entry in entries if entry.filename.startswith(start)]
+        return [entry.filename for entry in entries if _is_listed(entry.filename, start)]
     except FileNotFoundError:
         return []
+
+
+def _sweep_sftp(fs: Filesystem, folder: str) -> None:
+    if _is_first_write(f"{fs.host}:{folder}"):
+        with contextlib.suppress(OSError):
+            entries = list(itertools.islice(fs.ftp.listdir_iter(folder), _MOST_SWEPT // 10))
+            for entry in entries:  # only now: a request within the listing would never be answered
+                if _is_left_over(entry.filename, entry.st_mtime):
+                    fs.ftp.remove(f"{folder}/{entry.filename}")
 
 
 # ------------------------------------------------------------------------------------ caches
@@ -448,8 +630,9 @@ def _write_keywords_s3(content_type: str, content_encoding: str) -> Options:
     return keywords
 
 
-def _replace_keywords_s3(version: str) -> Options:
-    return {"IfMatch": version, "chunksize": _LARGEST_PUT // 2 + 1}  # a condition holds for one PUT only
+async def _replace_s3(fs: Filesystem, path: str, data: bytes, keywords: Options, version: str) -> None:
+    one_request = _LARGEST_PUT // 2 + 1  # a condition holds for one PUT only
+    await fs._pipe_file(path, data, IfMatch=version, chunksize=one_request, **keywords)  # noqa: SLF001
 
 
 async def _list_s3(fs: Filesystem, prefix: str, limit: int) -> list[str]:
@@ -533,6 +716,25 @@ def _write_keywords_gcs(content_type: str, content_encoding: str) -> Options:
     return keywords
 
 
+class _MatchingGeneration:
+    """A `gcsfs.GCSFileSystem` whose uploads replace one generation of an object only: gcsfs has no keyword for it."""
+
+    def __init__(self, fs: Filesystem, generation: str) -> None:
+        self._fs = fs
+        self._generation = generation
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._fs, name)
+
+    async def _call(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        begins = {"ifGenerationMatch": self._generation} if "uploadType" in options else {}
+        return await self._fs._call(*args, **options, **begins)  # noqa: SLF001
+
+
+async def _replace_gcs(fs: Filesystem, path: str, data: bytes, keywords: Options, version: str) -> None:
+    await type(fs)._pipe_file(_MatchingGeneration(fs, version), path, data, **keywords)  # noqa: SLF001
+
+
 async def _list_gcs(fs: Filesystem, prefix: str, limit: int) -> list[str]:
     bucket, key, _ = fs.split_path(prefix)
     page = await fs._call(  # noqa: SLF001 - public listings fetch every page
@@ -585,6 +787,14 @@ def _write_keywords_azure(content_type: str, content_encoding: str) -> Options:
     if content_encoding:
         settings["content_encoding"] = content_encoding
     return {"content_settings": settings}
+
+
+async def _replace_azure(fs: Filesystem, path: str, data: bytes, keywords: Options, version: str) -> None:
+    from azure.core import MatchConditions  # noqa: PLC0415 - only where Azure is used
+
+    await fs._pipe_file(  # noqa: SLF001
+        path, data, etag=version, match_condition=MatchConditions.IfNotModified, **keywords
+    )
 
 
 async def _list_azure(fs: Filesystem, prefix: str, limit: int) -> list[str]:
@@ -677,7 +887,8 @@ _S3 = Scheme(
     refer_statuses=frozenset({301, 307, 400}),  # another region's bucket
     read_keywords={"max_concurrency": 1},  # otherwise a HEAD goes before every GET
     write_keywords=_write_keywords_s3,
-    replace_keywords=_replace_keywords_s3,
+    replace=_replace_s3,
+    version_members=("ETag",),
     create=True,
     list_names=_list_s3,
     cheap_misses=False,
@@ -692,6 +903,10 @@ _GCS = Scheme(
     prepare=_prepare_gcs,
     requests=_requests_gcs,
     write_keywords=_write_keywords_gcs,
+    replace=_replace_gcs,
+    always_replaces_versions=True,
+    version_header="x-goog-generation",
+    version_members=("generation",),
     create=True,
     list_names=_list_gcs,
     cheap_misses=False,
@@ -706,16 +921,29 @@ _AZURE = Scheme(
     find_credentials=_has_azure_credentials,
     requests=_requests_azure,
     write_keywords=_write_keywords_azure,
+    replace=_replace_azure,
+    always_replaces_versions=True,
+    version_members=("etag",),
     create=True,
     list_names=_list_azure,
     cheap_misses=False,
     remote=True,
 )
-_LOCAL = Scheme(read=_read_local, publish=_publish_local, list_names=_list_local)
+_LOCAL = Scheme(
+    read=_read_local,
+    publish=_publish_local,
+    version=_version_local,
+    lock=_lock_local,
+    sweep=_sweep_local,
+    changed_lately=_changed_lately_local,
+    list_names=_list_local,
+)
 _SFTP = Scheme(
     package="paramiko",
     read=_read_sftp,
     publish=_publish_sftp,
+    lock=_lock_sftp,
+    sweep=_sweep_sftp,
     list_names=_list_sftp,
     is_alive=_is_alive_sftp,
     close=lambda fs: fs.client.close(),

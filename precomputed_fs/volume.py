@@ -13,13 +13,14 @@ import itertools
 import math
 import operator
 import posixpath
+import struct
 import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -38,6 +39,7 @@ from precomputed_fs.errors import (
 )
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
 from precomputed_fs.info import HtmlError, redirect_of, shown
+from precomputed_fs.shard_writer import Update
 from precomputed_fs.sharding import propose_sharding
 from precomputed_fs.urls import SCHEMES, AnyURL, Location, resolve
 
@@ -53,7 +55,8 @@ _DIMENSIONS = 4
 _BYTES_IN_FLIGHT = 64 << 20  # decoded, of chunks that are under way
 _LEAST_IN_FLIGHT = 2
 _BYTES_OF_SHARDS = 256 << 20  # decoded, of chunks that wait for their shards in a large write
-_CAREFUL_CHUNKS = 1024  # that are collected before they are read, merged and written
+_PATCH_HEAD = struct.Struct("<8q?")  # of a change of a chunk: where x, y, z and channels begin and end, and whether
+# it is left out where there is no chunk
 _BLOCK_BYTES = 32 << 20  # of a scale, that the next lower one is computed from at once
 _LABEL_BYTES = 4  # of integers that are rather labels than measured
 _MOST_LABELS = 32  # distinct values, of which integers look like labels; images of 8 bits have more
@@ -1160,8 +1163,9 @@ class Scale:
         """Write a box, as ``scale[box] = value`` does, with options.
 
         Chunks that the box covers are replaced. Of others the rest is kept: they are read, changed
-        and written, so two such writes into one chunk must not happen at once. In an encoding that
-        is not lossless, such as jpeg, the rest is encoded once more, too.
+        and written. Several such writes into one chunk may happen at once: each changes what the last
+        one has stored, in this process and, where the store can tell versions apart, in others. In an
+        encoding that is not lossless, such as jpeg, the rest is encoded once more, too.
 
         Parameters
         ----------
@@ -1198,7 +1202,6 @@ class Scale:
             return
         selection = self._to_write(box)
         piece = _pieces(value, selection, self.dtype)
-        codec = self.codec
         accessor, key = self._place
         count = math.prod(map(len, self._cells(selection.ranges)))
         waiting = 0
@@ -1206,9 +1209,9 @@ class Scale:
             for coords, chunks in self._by_shard(selection.ranges):
                 accessor.store_chunks(
                     key,
-                    self._chunks_to_write(coords, selection, piece, skip_empty=skip_empty),
-                    encode=lambda _, voxels: codec.encode(voxels),
-                    mime_type=codec.mime_type,
+                    self._given(coords, selection, piece),
+                    encode=functools.partial(self._encoded, skip_empty=skip_empty),
+                    mime_type=self.codec.mime_type,
                     overwrite=True,
                     in_flight=self._in_flight,
                     callback=bar,
@@ -1220,13 +1223,15 @@ class Scale:
         if flush:
             self.volume.flush_unless_in_block()
 
-    def encoded(self, box: Index, value: ArrayLike, *, skip_empty: bool = False) -> Iterator[tuple[ChunkCoords, bytes]]:
-        """Yield the chunks that `write` would store, as coordinates and bytes, in any order; nothing is written."""
+    def encoded(
+        self, box: Index, value: ArrayLike, *, skip_empty: bool = False
+    ) -> Iterator[tuple[ChunkCoords, bytes | Update]]:
+        """Yield what `write` would store, as coordinates and chunks or changes of chunks; nothing is written."""
         selection = self._to_write(box)
         piece = _pieces(value, selection, self.dtype)
         coords, _ = self._touched(selection.ranges)
-        for chunk, voxels in self._chunks_to_write(coords, selection, piece, skip_empty=skip_empty):
-            yield chunk, self.codec.encode(voxels)
+        for chunk, given in self._given(coords, selection, piece):
+            yield chunk, self._encoded(chunk, given, skip_empty=skip_empty)
 
     def _to_write(self, box: Index) -> "Selection":
         """Check that a box can be written, of this scale."""
@@ -1244,59 +1249,43 @@ class Scale:
         self.codec.check()
         return selection
 
-    def _chunks_to_write(
+    def _given(
         self,
         wanted: Iterable[ChunkCoords],
         selection: "Selection",
         piece: "Callable[[tuple[slice, ...]], NDArray[Any]]",
-        *,
-        skip_empty: bool,
-    ) -> Iterator[tuple[ChunkCoords, NDArray[Any]]]:
-        """Yield whole chunks: as they are given, or merged with what is there.
-
-        Some at a time, those that must be read first are put off to be read together.
-        """
-        put_off: dict[ChunkCoords, NDArray[Any]] = {}
+    ) -> Iterator[tuple[ChunkCoords, "_Given"]]:
+        """Yield what is given of each chunk."""
         overlaps = _overlaps_with(selection.ranges)
         for coords in wanted:
-            out_of, _ = overlaps(coords)
-            given = piece((*out_of, slice(None)))
-            if self._is_whole(given, coords) and not (skip_empty and _is_empty(given)):
-                yield coords, given
-                continue
-            put_off[coords] = given
-            if len(put_off) * given.nbytes > _BYTES_IN_FLIGHT or len(put_off) == _CAREFUL_CHUNKS:
-                yield from self._merged(put_off, selection, skip_empty=skip_empty)
-                put_off = {}
-        if put_off:
-            yield from self._merged(put_off, selection, skip_empty=skip_empty)
+            out_of, into = overlaps(coords)
+            yield coords, _Given(piece((*out_of, slice(None))), (*into, selection.channels))
 
-    def _merged(
-        self, pieces: Mapping[ChunkCoords, NDArray[Any]], selection: "Selection", *, skip_empty: bool
-    ) -> Iterator[tuple[ChunkCoords, NDArray[Any]]]:
-        """Yield whole chunks, made of pieces and of what is there; threads only decode."""
+    def _encoded(self, coords: ChunkCoords, given: "_Given", *, skip_empty: bool) -> bytes | Update:
+        """Encode a chunk that is given whole; or say what is to be changed of the one that is there."""
+        is_left_out = skip_empty and _is_empty(given.voxels)
+        if self._is_whole(given.voxels, coords) and not is_left_out:
+            return self.codec.encode(given.voxels)
+        bounds = [bound for part in given.into for bound in (part.start, part.stop)]
+        head = _PATCH_HEAD.pack(*bounds, is_left_out)
+        return Update(head + given.voxels.tobytes(order="F"), self.patched)
 
-        def decode(coords: ChunkCoords, data: bytes | None) -> NDArray[Any] | None:
-            if data is None:
-                return None
-            given = pieces[coords]
-            return given if self._is_whole(given, coords) else self.codec.decode(data, size_of(coords))
-
-        accessor, key = self._place
-        overlaps = _overlaps_with(selection.ranges)
-        for coords, there in accessor.fetch_chunks(key, pieces, decode=decode, in_flight=self._in_flight):
-            given = pieces[coords]
-            if there is None and skip_empty and _is_empty(given):
+    def patched(self, coords: ChunkCoords, chunk: bytes | None, patches: Sequence[bytes]) -> bytes | None:
+        """Make a chunk anew of the one that is there and of changes that `encoded` has given; see `Update`."""
+        shape = (*size_of(coords), self.shape[3])
+        voxels: NDArray[Any] | None = None
+        for patch in patches:
+            *bounds, is_left_out = _PATCH_HEAD.unpack_from(patch)
+            if voxels is None and chunk is None and is_left_out:
                 continue
-            if self._is_whole(given, coords):
-                yield coords, given
-                continue
-            _, into = overlaps(coords)
-            merged = np.zeros((*size_of(coords), self.shape[3]), self.dtype, order="F")
-            if there is not None:
-                merged[...] = there
-            merged[(*into, selection.channels)] = given
-            yield coords, merged
+            into = tuple(map(slice, bounds[::2], bounds[1::2]))
+            size = [part.stop - part.start for part in into]
+            if voxels is None:
+                voxels = np.zeros(shape, self.dtype, order="F")
+                if chunk is not None and size != [*shape]:
+                    voxels[...] = self.codec.decode(chunk, size_of(coords))
+            voxels[into] = np.frombuffer(patch, self.dtype, offset=_PATCH_HEAD.size).reshape(size, order="F")
+        return None if voxels is None else self.codec.encode(voxels)
 
     def _is_whole(self, voxels: NDArray[Any], coords: ChunkCoords) -> bool:
         return voxels.shape == (*size_of(coords), self.shape[3])
@@ -1537,6 +1526,14 @@ def _runs(cells: Collection[int], length: int) -> Iterator[range]:
 
 
 _Slices = tuple[slice, slice, slice]
+
+
+class _Given(NamedTuple):
+    """What is given of a chunk to be written."""
+
+    voxels: NDArray[Any]
+    into: tuple[slice, slice, slice, slice]
+    """Which voxels and channels of the chunk these are."""
 
 
 def _overlaps_with(ranges: tuple[range, range, range]) -> "Callable[[ChunkCoords], tuple[_Slices, _Slices]]":

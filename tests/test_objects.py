@@ -675,7 +675,7 @@ def test_a_failure_that_stays_is_not_tried_again(status: int) -> None:
 def failing_with(store: ObjectStore, failures: list[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     """Have reads fail, in this order."""
 
-    def read(*_: object) -> None:
+    def read(*_: object, **__: object) -> None:
         raise failures.pop(0)
 
     monkeypatch.setattr(store._connection.transport, "read", read)

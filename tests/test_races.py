@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import multiprocessing
 import os
@@ -29,9 +30,11 @@ from precomputed_fs import (
     DataAccessError,
     FsspecAccessor,
     NotFoundError,
+    Volume,
     copy_pyramid,
     create_volume,
     open_volume,
+    urls,
 )
 from precomputed_fs.objects import ObjectStore
 from tests import servers
@@ -417,9 +420,7 @@ def test_a_shard_is_replaced_only_in_the_version_that_was_read_where_conditions_
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ObjectStore, "write", write_after_another)
-        with pytest.raises(DataAccessError, match="another writer has"):
-            other.flush()
-    other.flush()
+        other.flush()
     one.close()
     other.close()
     found = open_volume(url, **options)[0][:, 0, 0, 0]
@@ -518,6 +519,232 @@ def test_an_overwrite_whose_answer_was_lost_is_a_success(lossy: Lossy, tmp_path:
     lossy.proxy.lose = 1
     lossy.accessor.store_file("mesh/1", b"mine", overwrite=True)
     assert gzip.decompress(lossy.server.get(BUCKET, f"{tmp_path.name}/mesh/1")[0]) == b"mine"
+
+
+# ------------------------------------------------------------------------------------------------ parts of one chunk
+
+SLICES = 16
+BETWEEN_PROCESSES = [place for place in PLACES if place != "memory"]
+
+
+def made_of_one_chunk(pyramid: Pyramid, *, sharded: bool, **options: Any) -> Volume:
+    shards = {"preshift_bits": 0, "minishard_bits": 0, "shard_bits": 0}
+    sharding = {"@type": "neuroglancer_uint64_sharded_v1", "hash": "identity", **shards} if sharded else None
+    scale = {"key": KEY, "size": [16, 16, SLICES], "chunk_sizes": [[16, 16, SLICES]], "resolution": [8, 8, 8]}
+    scales = [scale | {"encoding": "raw", "sharding": sharding}]
+    info = {"data_type": "uint8", "num_channels": 1, "type": "image", "scales": scales}
+    return create_volume(pyramid.url, info, storage_options=pyramid.options, **options)
+
+
+def write_slices(volume: Volume, first: int, step: int) -> None:
+    for z in range(first, SLICES, step):
+        volume[0][:, :, z : z + 1] = z + 1
+
+
+def assert_whole(pyramid: Pyramid) -> None:
+    voxels = open_volume(pyramid.url, storage_options=pyramid.options)[0][...]
+    np.testing.assert_array_equal(voxels[..., 0], np.broadcast_to(np.arange(1, SLICES + 1), (16, 16, SLICES)))
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["unsharded", "sharded"])
+@pytest.mark.parametrize("pyramid", PLACES, indirect=True)
+def test_threads_that_write_parts_of_one_chunk_lose_nothing(pyramid: Pyramid, sharded: bool) -> None:
+    made = made_of_one_chunk(pyramid, sharded=sharded)
+    other = open_volume(pyramid.url, storage_options=pyramid.options)
+    with ThreadPoolExecutor(4) as pool:
+        for written in [pool.submit(write_slices, (made, other)[i % 2], i, 4) for i in range(4)]:
+            written.result(60)
+    assert_whole(pyramid)
+
+
+def run_processes(target: Callable[..., None], arguments: list[tuple[Any, ...]]) -> None:
+    """Run a function in processes at once; each must end well."""
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=target, args=each) for each in arguments]
+    for child in children:
+        child.start()
+    try:
+        for child in children:
+            child.join(60)
+            assert child.exitcode == 0
+    finally:
+        for child in children:
+            child.kill()
+            child.join()
+
+
+@forking
+@pytest.mark.parametrize("sharded", [False, True], ids=["unsharded", "sharded"])
+@pytest.mark.parametrize("pyramid", BETWEEN_PROCESSES, indirect=True)
+def test_processes_that_write_parts_of_one_chunk_lose_nothing(pyramid: Pyramid, sharded: bool) -> None:
+    made = made_of_one_chunk(pyramid, sharded=sharded)
+    run_processes(write_slices, [(made, i, 2) for i in range(2)])
+    assert_whole(pyramid)
+
+
+@forking
+def test_processes_that_compress_and_that_do_not_lose_no_part_of_a_chunk(on_local: Pyramid) -> None:
+    made_of_one_chunk(on_local, sharded=False)
+    run_processes(write_slices, [(open_volume(on_local.url, gzip=i > 0), i, 2) for i in range(2)])
+    assert_whole(on_local)
+    assert len(os.listdir(f"{on_local.url}/{KEY}")) == 1  # noqa: PTH208
+
+
+@pytest.mark.parametrize("pyramid", PLACES, indirect=True)
+def test_a_part_is_written_into_what_another_has_stored_since_it_was_read(
+    pyramid: Pyramid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = made_of_one_chunk(pyramid, sharded=False)
+    coords = (0, 16, 0, 16, 0, SLICES)
+    others = [bytes([i]) * 256 * SLICES for i in range(3)]
+    volume[0][...] = 9
+    write = ObjectStore.write
+
+    def write_late(store: ObjectStore, *args: Any, **kwargs: Any) -> None:
+        if others:
+            with monkeypatch.context() as patch, pyramid.accessor() as accessor:
+                patch.setattr(ObjectStore, "write", write)
+                accessor.store_chunk(others.pop(0), KEY, coords, overwrite=True)
+        write(store, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "write", write_late)
+        volume[0][:, :, 3:4] = 7
+    voxels = open_volume(pyramid.url, storage_options=pyramid.options)[0][0, 0, :, 0]
+    assert voxels.tolist() == [2, 2, 2, 7, *[2] * (SLICES - 4)]
+
+
+def test_a_part_that_others_always_come_before_is_an_error(on_local: Pyramid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("precomputed_fs.objects._MOST_CONFLICTS", 3)
+    volume = made_of_one_chunk(on_local, sharded=False)
+    write, coords = ObjectStore.write, (0, 16, 0, 16, 0, SLICES)
+
+    def write_late(store: ObjectStore, *args: Any, **kwargs: Any) -> None:
+        with monkeypatch.context() as patch, on_local.accessor() as accessor:
+            patch.setattr(ObjectStore, "write", write)
+            accessor.store_chunk(b"\1" * 256 * SLICES, KEY, coords, overwrite=True)
+        write(store, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "write", write_late)
+        with pytest.raises(DataAccessError, match=rf"{KEY}/0-16_0-16_0-{SLICES}: another writer has .*try again"):
+            volume[0][:, :, 3:4] = 7
+    assert set(volume[0][...].ravel()) == {1}
+
+
+@pytest.mark.parametrize("pyramid", ["local", "memory", pytest.param("sftp", marks=needs_sshd)], indirect=True)
+def test_a_part_of_a_chunk_that_another_stores_first_under_another_name_is_written_into_that(
+    pyramid: Pyramid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = made_of_one_chunk(pyramid, sharded=False, gzip=False)
+    others = [b"\1" * 256 * SLICES]
+    write = ObjectStore.write
+
+    def write_late(store: ObjectStore, *args: Any, **kwargs: Any) -> None:
+        if others:
+            with monkeypatch.context() as patch, pyramid.accessor(gzip=True) as accessor:
+                patch.setattr(ObjectStore, "write", write)
+                accessor.store_chunk(others.pop(), KEY, (0, 16, 0, 16, 0, SLICES))
+        write(store, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "write", write_late)
+        volume[0][:, :, 3:4] = 7
+    voxels = open_volume(pyramid.url, storage_options=pyramid.options)[0][0, 0, :, 0]
+    assert voxels.tolist() == [1, 1, 1, 7, *[1] * (SLICES - 4)]
+
+
+def test_files_that_follow_each_other_within_a_tick_have_versions_of_their_own(on_local: Pyramid) -> None:
+    """File systems date files by the millisecond, and give the inode of a file that was just deleted to the next."""
+    versions = set()
+    with on_local.accessor(gzip=False) as accessor:
+        for i in range(200):
+            accessor.store_chunk(bytes([i]), KEY, COORDS, overwrite=True)
+            versions.add(accessor._store.read(f"{KEY}/{NAME}", versioned=True).version)
+    assert len(versions) == 200
+
+
+def test_a_file_is_replaced_once_nobody_holds_its_lock(on_local: Pyramid) -> None:
+    with on_local.accessor(gzip=False) as accessor, ThreadPoolExecutor(1) as pool:
+        accessor.store_chunk(b"old", KEY, COORDS)
+        with open(f"{on_local.url}/{KEY}/{NAME}", "rb") as held:  # noqa: PTH123
+            fcntl.flock(held, fcntl.LOCK_EX)
+            written = pool.submit(accessor.store_chunk, b"new", KEY, COORDS, overwrite=True)
+            with pytest.raises(TimeoutError):
+                written.result(0.05)
+            assert accessor.fetch_chunk(KEY, COORDS) == b"old"
+        written.result(20)
+        assert accessor.fetch_chunk(KEY, COORDS) == b"new"
+
+
+def test_files_are_replaced_where_there_are_no_locks(on_local: Pyramid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urls, "fcntl", None)
+    made_of_one_chunk(on_local, sharded=False)
+    volumes = [open_volume(on_local.url) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write_slices, volumes, range(2), [2, 2]))
+    assert_whole(on_local)
+
+
+@needs_sshd
+def test_a_lock_that_a_killed_writer_left_on_a_server_is_broken(
+    on_sftp: Pyramid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(urls, "_LOCK_SECONDS", 0.1)
+    with on_sftp.accessor(gzip=False) as accessor:
+        accessor.store_chunk(b"old", KEY, COORDS)
+        [chunk] = tmp_path.rglob(NAME)
+        (chunk.parent / f".{NAME}.lock").write_bytes(b"")
+        accessor.store_chunk(b"new", KEY, COORDS, overwrite=True)
+        assert accessor.fetch_chunk(KEY, COORDS) == b"new"
+    assert os.listdir(chunk.parent) == [NAME]  # noqa: PTH208
+
+
+# -------------------------------------------------------------------------------------- names that change meanwhile
+
+
+@pytest.mark.parametrize("pyramid", ["local", "memory"], indirect=True)
+@pytest.mark.parametrize("what", ["chunk", "file"])
+def test_an_object_that_is_moved_from_name_to_name_is_not_absent(pyramid: Pyramid, what: str) -> None:
+    name = f"{KEY}/{NAME}" if what == "chunk" else "mesh/1"
+    with pyramid.accessor(gzip=False) as accessor:
+        accessor.store_file(name, b"x")
+        files, root = fsspec.core.url_to_fs(pyramid.url)
+        read, moves = accessor._store.read, iter(range(9))
+
+        def read_late(asked: str, *args: Any, **kwargs: Any) -> Any:
+            """Move the object to another name just before it is asked for under this one."""
+            twin = f"{name}.gz" if asked == name else name
+            if asked in {name, f"{name}.gz"} and files.exists(f"{root}/{asked}") and next(moves, None) is not None:
+                files.mv(f"{root}/{asked}", f"{root}/{twin}")
+            return read(asked, *args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(accessor._store, "read", read_late)
+            if what == "chunk":
+                accessor.find_chunk(KEY, COORDS)
+            else:
+                accessor.find_file(name)
+
+
+def test_an_absent_chunk_is_asked_for_once_where_nothing_has_changed_lately(on_local: Pyramid) -> None:
+    with on_local.accessor() as accessor:
+        accessor.store_chunk(b"x", KEY, (64, 128, 0, 64, 0, 64))
+        asked: list[str] = []
+        read = accessor._store.read
+
+        def note(name: str, *args: Any, **kwargs: Any) -> Any:
+            asked.append(name)
+            return read(name, *args, **kwargs)
+
+        for folder in (on_local.url, f"{on_local.url}/{KEY}"):
+            os.utime(folder, (1, 1))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(accessor._store, "read", note)
+            with pytest.raises(NotFoundError):
+                accessor.fetch_chunk(KEY, COORDS)
+        chunks = [name for name in asked if name.startswith(KEY)]
+        assert len(chunks) == len(set(chunks)) == 12
 
 
 # ----------------------------------------------------------------------------------------------------- killed writers
@@ -621,6 +848,17 @@ def test_what_a_killed_writer_left_is_in_nobodys_way(on_litter: Pyramid) -> None
         accessor.store_file("info", b"{}", mime_type="application/json")
         assert accessor.fetch_chunk(KEY, COORDS) == b"two"
         assert accessor.fetch_file("info") == b"{}"
+
+
+def test_what_was_left_long_ago_is_removed_by_the_next_writer(on_litter: Pyramid, littered: Path) -> None:
+    left = next((littered / KEY).iterdir())
+    recent = littered / KEY / f".{'0' * 32}.tmp"
+    recent.write_bytes(b"of a writer that is at work")
+    os.utime(left, (time.time() - 2 * 86400,) * 2)
+    with on_litter.accessor(gzip=False) as accessor:
+        accessor.store_chunk(b"one", KEY, COORDS)
+        assert accessor._store.list_names(f"{KEY}/", 1) == [NAME]
+    assert {path.name for path in (littered / KEY).iterdir()} == {NAME, recent.name}
 
 
 def test_what_a_killed_writer_leaves_is_hidden(littered: Path) -> None:
