@@ -327,18 +327,8 @@ def _lock_local(_fs: Filesystem, path: str) -> Iterator[None]:
     It needs no file beside it. Who waited for it looks again, as another file may stand there by then. On file
     systems without such locks, and on Windows, there is none.
     """
-    if fcntl is None:
-        yield
-        return
-    while True:
+    while (file := _locked_file(path)) is not None:
         try:
-            file = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # NFS locks what may be written
-        except OSError:  # there is nothing to replace, or it may not be written to
-            yield
-            return
-        try:
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
             if _stands_at(file, path):
                 yield
                 return
@@ -346,6 +336,27 @@ def _lock_local(_fs: Filesystem, path: str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_UN)  # closing does not unlock what a forked child has inherited
             os.close(file)
+    yield
+
+
+def _locked_file(path: str) -> int | None:
+    """Open a file and wait for its lock; None if there is no file, or no such lock."""
+    if fcntl is None:
+        return None
+    for mode in (os.O_RDONLY, os.O_RDWR):  # NFS locks only what is open for writing
+        try:
+            file = os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except BaseException as exc:
+            os.close(file)
+            if not isinstance(exc, OSError):
+                raise
+        else:
+            return file
+    return None
 
 
 def _stands_at(file: int, path: str) -> bool:

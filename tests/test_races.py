@@ -677,8 +677,22 @@ def test_a_file_is_replaced_once_nobody_holds_its_lock(on_local: Pyramid) -> Non
         assert accessor.fetch_chunk(KEY, COORDS) == b"new"
 
 
-def test_files_are_replaced_where_there_are_no_locks(on_local: Pyramid, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(urls, "fcntl", None)
+@pytest.mark.parametrize("there_are", ["none", "those of NFS", "none here"])
+def test_files_are_replaced_whatever_locks_there_are(
+    on_local: Pyramid, monkeypatch: pytest.MonkeyPatch, there_are: str
+) -> None:
+    flock = fcntl.flock
+
+    def limited(file: int, operation: int) -> None:
+        is_writable = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_RDWR
+        if operation == fcntl.LOCK_EX and not (is_writable and there_are == "those of NFS"):
+            raise OSError(errno.EBADF if there_are == "those of NFS" else errno.ENOLCK, "no lock")
+        flock(file, operation)
+
+    if there_are == "none":
+        monkeypatch.setattr(urls, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", limited)
     made_of_one_chunk(on_local, sharded=False)
     volumes = [open_volume(on_local.url) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
