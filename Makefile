@@ -6,15 +6,19 @@
 # make bench ARGS=...  what `python -m benchmarks --help` says, such as ARGS="--only 'http 0, raw'"
 # make bench PROFILE=1 with a profile of each workload that runs
 #
-# Each target works alone on a machine that has make and Python >= 3.11 with
-# venv and pip; it makes .venv the first time, and again when pyproject.toml changes.
+# Each target works alone on a machine that has make and Python >= 3.11 with venv
+# and pip: it installs what it needs into .venv the first time, and when
+# pyproject.toml changes.
 
 PYTHON ?= python3
 PYTEST_ARGS ?= -n auto --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+
+# Empty files; each says that the extra of its name is installed.
+FOR_DEMO := $(VENV)/.demo
+FOR_TEST := $(VENV)/.test
 
 # The raw text of URL: a `$` in it is the URL's own, and the shell sees it only quoted.
 export DEMO_URL := $(value URL)
@@ -22,31 +26,31 @@ export DEMO_URL := $(value URL)
 .DELETE_ON_ERROR:
 .PHONY: demo test lint types check bench clean
 
-demo: $(INSTALLED)
+demo: $(FOR_DEMO)
 	@$(BIN)/python -m tests.demo $${DEMO_URL:+"$$DEMO_URL"}
 
-test: $(INSTALLED)
+test: $(FOR_TEST)
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
-lint: $(INSTALLED)
+lint: $(FOR_TEST)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(INSTALLED)
+types: $(FOR_TEST)
 	$(BIN)/mypy
 
 check: lint types test
 
-bench: $(INSTALLED)
+bench: $(FOR_TEST)
 	@$(BIN)/python -m benchmarks $(if $(PROFILE),--profile) $(ARGS)
 
-$(INSTALLED): pyproject.toml
+$(FOR_DEMO) $(FOR_TEST): $(VENV)/.%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "precomputed_fs needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1)." >&2; \
 	  echo "Name another with: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "installing into $(VENV) (minutes the first time) ..."
+	@echo "installing what 'make $*' needs into $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --editable '.[test]'
+	@$(BIN)/python -m tests.install $*
 	@touch $@
 
 clean:

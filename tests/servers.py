@@ -46,7 +46,6 @@ import google_crc32c
 import psutil
 import requests
 from aiohttp import web
-from azure.storage.blob import BlobServiceClient, ContentSettings
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from multidict import CIMultiDict
 from werkzeug.datastructures import EnvironHeaders
@@ -1193,6 +1192,8 @@ class AzureServer:
     """A running azurite; `storage_options` are adlfs's."""
 
     def __init__(self, endpoint: str) -> None:
+        from azure.storage.blob import BlobServiceClient  # the demo goes without
+
         self.endpoint = endpoint
         fields = {
             "DefaultEndpointsProtocol": "http",
@@ -1218,6 +1219,8 @@ class AzureServer:
         content_type: str | None = None,
     ) -> None:
         """Store `body` as it is."""
+        from azure.storage.blob import ContentSettings
+
         settings = ContentSettings(content_type=content_type, content_encoding=content_encoding)
         blob = self._client.get_blob_client(container, key)
         blob.upload_blob(body, overwrite=True, content_settings=settings)
