@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import precomputed_fs
 from precomputed_fs import (
@@ -84,7 +84,16 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
-    args = _parser().parse_args(argv)
+    if sys.stderr is None:  # argparse would print usage to stdout instead, into the data
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the end
+    try:
+        return _exit_code(argv)
+    finally:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            _discard_unwritable(stream)
+
+
+def _exit_code(argv: Sequence[str] | None) -> int:
     if sys.stdout is None:
         _say("error: stdout is closed")
         return 1
@@ -93,24 +102,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            code: int | None = args.command(args)
+            code = _run(argv)
             sys.stdout.flush()
         except KeyboardInterrupt:
             return _INTERRUPTED
         except BrokenPipeError:
-            # What is left in its buffer is flushed once more when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _BROKEN_PIPE
         except tuple(_EXIT_CODES) as exc:
             _say(f"error: {exc}")
             return next(code for kind, code in _EXIT_CODES.items() if isinstance(exc, kind))
-    return code or 0
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = _parser().parse_args(argv)
+    except SystemExit as exc:  # argparse has printed help, the version, or what is wrong
+        return int(exc.code or 0)
+    return args.command(args) or 0
+
+
+def _discard_unwritable(stream: TextIO) -> None:
+    """Discard what a stream cannot write: the interpreter flushes it again at exit, and would exit with 120."""
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _say(message: str) -> None:
-    if sys.stderr is not None:  # else it would be printed to stdout, into the data
-        with contextlib.suppress(OSError):  # who reads it has left
-            print(f"{_PROGRAM}: {one_line(' '.join(message.split()))}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # who reads it has left
+        print(f"{_PROGRAM}: {one_line(' '.join(message.split()))}", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:  # noqa: ANN401 - as `warnings` calls it

@@ -445,25 +445,49 @@ def test_a_reader_that_leaves(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (141, b"")
 
 
-def closing(descriptors: str) -> list[str]:
-    """Return how a shell runs a command with some of its streams redirected."""
-    return ["sh", "-c", f'exec "$@" {descriptors}', "sh", *COMMAND]
+def redirected(to: str, *arguments: Any, unbuffered: bool = False) -> subprocess.CompletedProcess[bytes]:
+    """Run a command as a shell does with some of its streams redirected.
+
+    What Python cannot write to a buffered stream, as streams are by default, it tries to write once more at exit.
+    """
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {to}', "sh", *COMMAND, *map(str, arguments)],
+        env={**os.environ, "PYTHONUNBUFFERED": "1" if unbuffered else ""},
+        capture_output=True,
+        check=False,
+        timeout=DEADLINE,
+    )
 
 
 def test_a_stdout_that_is_closed(pyramid: str) -> None:
-    for arguments in (["info", pyramid], ["cat", pyramid, "info"]):
-        done = subprocess.run([*closing(">&-"), *arguments], stderr=subprocess.PIPE, check=False, timeout=DEADLINE)
+    for arguments in (["info", pyramid], ["--version"]):
+        done = redirected(">&-", *arguments)
         assert (done.returncode, done.stderr) == (1, b"precomputed-fs: error: stdout is closed\n")
+
+
+@needs_dev_full
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_a_stdout_that_is_full(pyramid: str, unbuffered: bool) -> None:
+    done = redirected(">/dev/full", "info", pyramid, unbuffered=unbuffered)
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert b"No space left on device" in done.stderr
 
 
 @pytest.mark.parametrize("to", ["2>&-", pytest.param("2>/dev/full", marks=needs_dev_full)])
 def test_a_stderr_that_nobody_reads(pyramid: str, tmp_path: Path, to: str) -> None:
-    missing = subprocess.run([*closing(to), "info", tmp_path], stdout=subprocess.PIPE, check=False, timeout=DEADLINE)
-    assert (missing.returncode, missing.stdout) == (3, b"")
-    listed = subprocess.run(
-        [*closing(to), "ls", pyramid, "8_8_8", "--limit", "1"], stdout=subprocess.PIPE, check=False, timeout=DEADLINE
-    )
-    assert (listed.returncode, listed.stdout.count(b"\n")) == (0, 1)
+    for arguments, code, printed in (
+        (["info", tmp_path], 3, 0),
+        (["ls", pyramid, "8_8_8", "--limit", "1"], 0, 1),  # says that there are more
+        (["paint"], 2, 0),
+    ):
+        done = redirected(to, *arguments)
+        assert (done.returncode, done.stdout.count(b"\n")) == (code, printed)
+    assert redirected(to, "info", tmp_path, unbuffered=True).returncode == 3
+
+
+@pytest.mark.parametrize("to", [pytest.param(">/dev/full 2>/dev/full", marks=needs_dev_full), ">&- 2>&-"])
+def test_streams_that_both_fail(pyramid: str, to: str) -> None:
+    assert redirected(to, "info", pyramid).returncode == 1
 
 
 @pytest.fixture
