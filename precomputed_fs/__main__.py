@@ -47,7 +47,7 @@ from precomputed_fs.volume import one_line
 _PROGRAM = "precomputed-fs"
 _STDOUT = "-"
 _LIMIT = 1000  # names that are listed
-_ACCESSOR_OPTIONS = ("anon", "storage_options", "timeout", "attempts")
+_ACCESSOR_OPTIONS = ("anon", "storage_options", "timeout", "attempts", "max_info_bytes", "max_file_bytes")
 _WRITING_OPTIONS = ("flat", "compresslevel")
 _SIDES = ("source", "destination")
 _PICTURES = {"": display.to_png, ".png": display.to_png, ".jpg": display.to_jpeg, ".jpeg": display.to_jpeg}
@@ -443,6 +443,10 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{option}", **settings)
     group.add_argument("--timeout", type=float, metavar="SECONDS", help="after which a request has failed (default 30)")
     group.add_argument("--attempts", type=int, metavar="N", help="how often a request is sent at most (default 5)")
+    group.add_argument("--max-info-bytes", type=int, metavar="N", help="bytes that info may have (default 1 MiB)")
+    group.add_argument(
+        "--max-file-bytes", type=int, metavar="N", help="bytes that other files may have (default 1 GiB)"
+    )
 
 
 class _Merge(argparse.Action):

@@ -14,18 +14,21 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
 
+from precomputed_fs.chunk_limits import Chunk, largest_chunk
 from precomputed_fs.compression import (
     GZIP_ENCODING,
     GZIP_SUFFIX,
     INCOMPRESSIBLE_MIME_TYPES,
     MAX_DECODED_SIZE,
     SUFFIXES,
+    TooLargeError,
     decode,
     decode_gzip_or_zlib,
     gzip_compress,
     is_gzip,
     may_be_gzip,
     split_suffix,
+    stored_limit,
 )
 from precomputed_fs.errors import (
     AccessDeniedError,
@@ -42,13 +45,14 @@ from precomputed_fs.flights import in_thread
 from precomputed_fs.grid import (
     ChunkCoords,
     ChunkGrid,
+    Triple,
     chunk_coords,
     chunk_name,
     compressed_morton_code,
     layout_of,
     size_of,
 )
-from precomputed_fs.info import ScaleLayout, parse_info, scale_layout
+from precomputed_fs.info import MAX_INFO_BYTES, ScaleLayout, parse_info, scale_layout
 from precomputed_fs.objects import ObjectStore, conflicts
 from precomputed_fs.shard_writer import ShardWriter, Update
 from precomputed_fs.sharding import Sharding
@@ -99,10 +103,12 @@ MAX_GAP = 1 << 16
 MAX_RANGE = 1 << 22
 """Bytes of a shard that are read at once, at most, where chunks lie together (4 MiB)."""
 
+MAX_FILE_BYTES = MAX_DECODED_SIZE
+"""Bytes of a file, or of a chunk of which `info` does not say how large it can be, unless told otherwise (1 GiB)."""
+
 _OCTET_STREAM = "application/octet-stream"
 _CHUNK_DEPTH = 2  # folders that chunks are in, below that of their scale, in the layout of sub-directories
 _SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
-_SMALL = 1 << 20  # bytes that a chunk may decode to, whatever its scale says
 _LOOKS = 5  # times more that an object is looked for where names are changing
 _USUAL = 4  # of the names of a chunk, or of a file: those that writers use
 _TWIN_ROUNDS = 3  # times that an object is written if another process takes it for a twin of its own
@@ -274,6 +280,14 @@ class _ScaleNames:
         return self.seen
 
 
+class Limit(NamedTuple):
+    """How many bytes an object may have without compression."""
+
+    size: int
+    reason: str
+    """Where that comes from, for messages."""
+
+
 class Found(NamedTuple):
     """An object, or a chunk in a shard, as it was found: how it stands, and its bytes as they are stored."""
 
@@ -284,6 +298,7 @@ class Found(NamedTuple):
     """The compression's, which the name ends in; or nothing."""
 
     body: Body
+    limit: Limit
     raw_length: int | None = None
     """How long it is without compression, if that is known."""
 
@@ -373,6 +388,11 @@ class FsspecAccessor(Accessor):
         Bytes between two wanted chunks of a shard that are read in vain to save a request.
     max_range : int
         Bytes beyond which no range of a shard grows by joining chunks that lie together.
+    max_info_bytes : int
+        Bytes that `info` may have without compression.
+    max_file_bytes : int
+        Bytes that any other file may have without compression. For a chunk, this holds only where `info` does
+        not say how large it can be.
 
     Raises
     ------
@@ -401,6 +421,8 @@ class FsspecAccessor(Accessor):
         timeout: float = 30.0,
         max_gap: int = MAX_GAP,
         max_range: int = MAX_RANGE,
+        max_info_bytes: int = MAX_INFO_BYTES,
+        max_file_bytes: int = MAX_FILE_BYTES,
     ) -> None:
         if compresslevel not in range(10):
             message = f"compresslevel: expected 0 to 9, got {compresslevel!r}"
@@ -411,6 +433,10 @@ class FsspecAccessor(Accessor):
         if max_gap < 0 or max_range < 1:
             message = f"expected max_gap >= 0 and max_range >= 1, got {max_gap!r} and {max_range!r}"
             raise ValueError(message)
+        if max_info_bytes < 1 or max_file_bytes < 1:
+            given = f"{max_info_bytes!r} and {max_file_bytes!r}"
+            message = f"expected max_info_bytes >= 1 and max_file_bytes >= 1, got {given}"
+            raise ValueError(message)
         self._location = resolve(url, storage_options=storage_options, fs=fs, anon=anon)
         self._store = ObjectStore(self._location, attempts=attempts, timeout=timeout)
         self._flat = flat
@@ -418,6 +444,8 @@ class FsspecAccessor(Accessor):
         self._compresslevel = compresslevel
         self._max_gap = max_gap
         self._max_range = max_range
+        self._max_info_bytes = max_info_bytes
+        self._max_file_bytes = max_file_bytes
         self._shards = ShardReader(self._store)
         self._writer = ShardWriter(self._store, self._shards, compresslevel)
         self._scales: dict[str, _ScaleNames] = {}
@@ -557,6 +585,11 @@ class FsspecAccessor(Accessor):
         """
         return self.decoded(self.find_chunk(key, chunk_coords))
 
+    @property
+    def max_info_bytes(self) -> int:
+        """How many bytes `info` may have."""
+        return self._max_info_bytes
+
     def fetch_info(self) -> Mapping[str, Any]:
         """Fetch `info` as it is, parsed; once, and shared with what the other verbs need of it.
 
@@ -657,6 +690,8 @@ class FsspecAccessor(Accessor):
             timeout=self._store.timeout,
             max_gap=self._max_gap,
             max_range=self._max_range,
+            max_info_bytes=self._max_info_bytes,
+            max_file_bytes=self._max_file_bytes,
         )
 
     async def fetch_chunk_async(self, key: str, chunk_coords: ChunkCoords) -> bytes:
@@ -1181,15 +1216,31 @@ class FsspecAccessor(Accessor):
         """Find a file under one of the names that it may have: what `fetch_file` decodes."""
         name = self._to_read(relative_path)
         suffixes = _suffixes_of(name)
+        limit = self._file_limit(name)
         for suffix in self._again_if_changing(suffixes, lambda suffix: name + suffix):
             try:
-                body = self._store.read(name + suffix)
+                body = self._read_whole(self._store.read, name + suffix, limit)
             except NotFoundError as exc:
                 if exc.is_of_bucket:
                     raise
                 continue
-            return Found(name + suffix, suffix, body, sniff=not split_suffix(name)[1])
+            return Found(name + suffix, suffix, body, limit, sniff=not split_suffix(name)[1])
         raise self._not_found(name, len(suffixes))
+
+    def _read_whole(self, read: Callable[..., Body], name: str, limit: Limit, **options: bool) -> Body:
+        try:
+            return read(name, None, None, stored_limit(limit.size), **options)
+        except TooLargeError as exc:
+            message = f"{exc}; {limit.reason}"
+            raise CorruptDataError(message) from exc
+
+    def _file_limit(self, name: str) -> Limit:
+        if split_suffix(name)[0] == "info":
+            return Limit(self._max_info_bytes, "the option max_info_bytes allows more")
+        return Limit(self._max_file_bytes, "the option max_file_bytes allows more")
+
+    def _chunk_limit(self, layout: ScaleLayout, size: Triple) -> Limit:
+        return _chunk_limit(layout.encoding, layout.voxel, size) or self._file_limit("")
 
     def find_chunk(self, key: str, chunk_coords: ChunkCoords) -> Found:
         """Find a chunk under one of the names that it may have, or in its shard: what `fetch_chunk` decodes."""
@@ -1204,7 +1255,11 @@ class FsspecAccessor(Accessor):
 
     def fetch_range(self, relative_path: str, start: int, end: int) -> bytes:
         """Fetch some bytes of a file, such as a shard, as they are stored under just this name."""
-        return self._store.read(self._to_read(relative_path), start, end).data
+        name, limit = self._to_read(relative_path), self._file_limit("")
+        if end - start > limit.size:
+            message = f"{self._location.display(name)}: asked for {end - start} bytes, of at most {limit.size}"
+            raise CorruptDataError(f"{message}; {limit.reason}")
+        return self._store.read(name, start, end).data
 
     def _find_in_shard(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> Found | None:
         sharding, grid = layout.sharding, layout.grid
@@ -1237,6 +1292,7 @@ class FsspecAccessor(Accessor):
             f"{stored.name}, chunk {chunk_name(coords)}",
             "",
             Body(stored.data),
+            self._chunk_limit(layout, size_of(coords)),
             _raw_length(layout, coords),
             sniff=False,
             in_shard=True,
@@ -1245,19 +1301,20 @@ class FsspecAccessor(Accessor):
 
     def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False) -> Found:
         names = self._names_in(key)
+        limit = self._chunk_limit(layout, size_of(coords))
         denied = None
         tried = self._variants_to_read(names)
         for variant in self._again_if_changing(tried, lambda variant: _object_name(key, coords, variant)):
             name = _object_name(key, coords, variant)
             try:
-                body = self._store.read_chunks(name, versioned=versioned)
+                body = self._read_whole(self._store.read_chunks, name, limit, versioned=versioned)
             except NotFoundError:
                 continue
             except AccessDeniedError as exc:  # S3 without the right to list says so of absent ones
                 denied = denied or exc
                 continue
             names.note(variant)
-            return Found(name, variant.suffix, body, _raw_length(layout, coords))
+            return Found(name, variant.suffix, body, limit, _raw_length(layout, coords))
         # Without `info`, the chunk may be in a shard: who may not read that does not know.
         if isinstance(self._info_error, AccessDeniedError):
             denied = denied or self._info_error
@@ -1291,6 +1348,9 @@ class FsspecAccessor(Accessor):
         if layout is None:
             generation = self._info_generation
             layout = scale_layout(self._read_info(), key.removesuffix("/"), self._location.display("info"))
+            if layout.sharding is not None and layout.grid is not None:
+                most = self._chunk_limit(layout, layout.grid.chunk_size).size
+                layout = layout.with_largest_chunk(stored_limit(most))
             if generation == self._info_generation:
                 self._layouts[key] = layout
         return layout
@@ -1300,7 +1360,7 @@ class FsspecAccessor(Accessor):
             generation = self._info_generation
             try:
                 text = self.decoded(self.find_file("info"))
-                self._info = parse_info(text, self._location.display("info"))
+                self._info = parse_info(text, self._location.display("info"), self._max_info_bytes)
             except (NotFoundError, AccessDeniedError) as exc:  # S3 says so of absent ones to who may not list
                 self._info, self._info_error = {}, exc
             info = self._info
@@ -1337,21 +1397,22 @@ class FsspecAccessor(Accessor):
         CorruptDataError
             If that cannot be done; the message names it.
         """
-        if not found.needs_decoding:
+        if not found.needs_decoding and len(found.body.data) <= found.limit.size:
             return found.body.data
-        # Chunks are bytes here, and may be other than `info` says; a bomb is still none.
-        limit = MAX_DECODED_SIZE if found.raw_length is None else max(found.raw_length, _SMALL)
         try:
             if found.in_shard:
-                return self._decoded_from_shard(found, limit)
+                return self._decoded_from_shard(found)
             return decode(
                 found.body.data,
                 suffix=found.suffix,
                 content_encoding=found.body.content_encoding,
                 raw_length=found.raw_length,
-                limit=limit,
+                limit=found.limit.size,
                 sniff=found.sniff,
             )
+        except TooLargeError as exc:
+            message = f"{self._location.display(found.name)}: {exc}; {found.limit.reason}"
+            raise CorruptDataError(message) from exc
         except CorruptDataError as exc:
             raise self._named(exc, found.name) from exc
 
@@ -1359,9 +1420,9 @@ class FsspecAccessor(Accessor):
         """Say of which object a finding is."""
         return CorruptDataError(f"{self._location.display(name)}: {exc}")
 
-    def _decoded_from_shard(self, found: Found, limit: int) -> bytes:
+    def _decoded_from_shard(self, found: Found) -> bytes:
         """Undo a shard's encoding; the wrong length would be an index that points to other bytes."""
-        data = decode_gzip_or_zlib(found.body.data, limit) if found.shard_gzip else found.body.data
+        data = decode_gzip_or_zlib(found.body.data, found.limit.size) if found.shard_gzip else found.body.data
         if found.raw_length is not None and len(data) != found.raw_length:
             message = f"a raw chunk of {found.raw_length} bytes is {len(data)} bytes long"
             raise CorruptDataError(message)
@@ -1737,6 +1798,15 @@ def _tell(callback: Callback) -> None:
 
 def _object_name(key: str, coords: ChunkCoords, variant: _Variant) -> str:
     return f"{key}/{chunk_name(coords, flat=variant.flat)}{variant.suffix}"
+
+
+@functools.lru_cache
+def _chunk_limit(encoding: str, voxel: Chunk | None, size: Triple) -> Limit | None:
+    """Return how many bytes a chunk of a size can have, if that is known; there are few sizes in a scale."""
+    most = None if voxel is None else largest_chunk(encoding, voxel._replace(size=size))
+    if most is None:
+        return None
+    return Limit(most, f"no {encoding} chunk of {' x '.join(map(str, size))} voxels has more")
 
 
 def _suffixes_of(name: str) -> tuple[str, ...]:

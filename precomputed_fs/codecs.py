@@ -684,6 +684,7 @@ def _encode_jxl(codec: Codec, array: Array) -> bytes:
 
 _BLOCK_SIZE = "compressed_segmentation_block_size"
 _BLOCK_VOXELS = 1 << 16  # in a larger block, there may be more labels than the library can count
+_VOXELS_AT_ONCE = 1 << 20
 _WORD_BITS = 32
 _IS_READ = np.isin(np.arange(256), [0, 1, 2, 4, 8, 16])  # by bits of a voxel; on 32, allowed too, the library is wrong
 
@@ -743,10 +744,14 @@ def _check_channel(words: Array, blocks: int, block_voxels: int, label_words: in
 def _last_labels(words: Array, values: Array, bits: int, block_voxels: int) -> Array:
     """Return the largest index into its table of labels that each of some blocks has."""
     length = -(-bits * block_voxels // _WORD_BITS)
-    rows = words[values.astype(np.int64)[:, np.newaxis] + np.arange(length)]
     shifts = np.arange(0, _WORD_BITS, bits, dtype=np.uint32)
-    indices = (rows[:, :, np.newaxis] >> shifts) & np.uint32((1 << bits) - 1)
-    largest: Array = indices.reshape(len(rows), -1)[:, :block_voxels].max(axis=1).astype(np.int64)
+    largest = np.empty(len(values), np.int64)
+    step = max(1, _VOXELS_AT_ONCE // block_voxels)  # a thin chunk may have many large blocks
+    for begin in range(0, len(values), step):
+        part = slice(begin, begin + step)
+        rows = words[values[part].astype(np.int64)[:, np.newaxis] + np.arange(length)]
+        indices = (rows[:, :, np.newaxis] >> shifts) & np.uint32((1 << bits) - 1)
+        largest[part] = indices.reshape(len(rows), -1)[:, :block_voxels].max(axis=1)
     return largest
 
 
@@ -778,6 +783,7 @@ def _too_large_blocks(parameters: Mapping[str, Any]) -> str:
 _COMPRESSO_HEADER = struct.Struct("<4sBB3H3BQIQB")
 _COMPRESSO_LARGEST = 65534  # voxels of a side: one less than in the format, as decoding adds a slice
 _COMPRESSO_WINDOW = 64  # voxels
+_COMPRESSO_DEEP = 8  # slices of a window; usual is one, and as many are decoded even of a chunk that has fewer
 _COMPRESSO_CONNECTIVITY = 4  # components are of one slice, and connected through the sides of voxels
 _COMPRESSO_LABEL = 7  # what is added to the labels in locations
 
@@ -853,6 +859,8 @@ def _read_compresso(codec: Codec, data: bytes, size: Triple) -> _Compresso:
     window = math.prod(steps)
     if (x, y, z) != size or f"uint{8 * width}" != codec.data_type:
         _damaged(f"its header says {x} x {y} x {z} voxels of {width} bytes")
+    if steps[2] > max(_COMPRESSO_DEEP, z):
+        _damaged(f"its windows are {steps[2]} slices deep, and it has {z}")
     if version > 1 or connectivity != _COMPRESSO_CONNECTIVITY or not 0 < window <= _COMPRESSO_WINDOW:
         _damaged(f"its header says version {version}, connectivity {connectivity}, windows of {window} voxels")
     value_width = _byte_width((1 << window) - 1)
@@ -1218,6 +1226,7 @@ def _write_fpzip(codec: Codec, values: Array, precision: int) -> bytes:
 
 _ZFPC_HEADER = struct.Struct("<4sBB4IB")
 _ZFPC_FLOAT32 = 3
+_ZFP_LARGEST_RATE = 64  # bits a value
 _ZFPC_LIMITS = ("zfpc_rate", "zfpc_precision", "zfpc_tolerance")
 _ZFPC_CORRELATED = "zfpc_correlated_dims"
 
@@ -1234,7 +1243,10 @@ def _decode_zfpc(codec: Codec, data: bytes, size: Triple) -> Array:
         sides = tuple(side for side in (header["nw"], header["nz"], header["ny"], header["nx"]) if side)
         if sides != stream_shape or header["type"] != np.float32:
             _damaged(f"a stream's header says {' x '.join(map(str, sides))} values")
-        padded.append(stream + bytes(_zfp_room(stream_shape, header["config"]["expert"]["minbits"])))
+        least = header["config"]["expert"]["minbits"]
+        if least > _ZFP_LARGEST_RATE << 2 * len(stream_shape):
+            _damaged(f"a stream's header says that its blocks take {least} bits")
+        padded.append(stream + bytes(_zfp_room(stream_shape, least)))
     begin = _ZFPC_HEADER.size + 8 * (1 + len(padded))
     index = np.array([begin, *map(len, padded)], "<u8")
     with _library_reads():

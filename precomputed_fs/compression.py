@@ -22,37 +22,60 @@ INCOMPRESSIBLE_MIME_TYPES = frozenset({"application/json", "image/jpeg", "image/
 
 _LARGEST_CHECKED = 1 << 26  # bytes that are decoded to know whether something is gzip
 _GZIP_MAGIC = b"\x1f\x8b\x08"
-_XZ_MEMORY = 1 << 30  # bytes that a stream may ask its reader for; xz -9 asks for 65 MiB
+_XZ_MEMORY = 1 << 27  # bytes that a stream may ask its reader for; xz -9 asks for 65 MiB
 _DEFLATE_MAX_RATIO = 1032  # bytes out per byte in; the format cannot do better
-MAX_DECODED_SIZE = 1 << 32
-"""Bytes that one object may decode to where its size is not known (4 GiB)."""
+_INPUT = 1 << 16  # bytes that a decoder is given at once
+_OUTPUT = 1 << 20  # bytes that it returns at once
+MAX_DECODED_SIZE = 1 << 30
+"""Bytes that one object may decode to where its size is not known (1 GiB)."""
 
 
-class _TooLargeError(ValueError):
+class TooLargeError(CorruptDataError):
+    """An object has more bytes than it can have."""
+
+
+class _OverLimitError(ValueError):
     """The decoded bytes exceed the limit."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"more than {limit} bytes when decoded")
+
+def too_large(limit: int, size: int | None = None) -> TooLargeError:
+    """Make an error of an object that has more bytes than a limit; how many, if that is known."""
+    return TooLargeError(f"more than {limit} bytes" if size is None else f"{size} bytes, which is more than {limit}")
+
+
+def stored_limit(limit: int) -> int:
+    """Return how many bytes an object that decodes to at most `limit` bytes may take when it is stored.
+
+    Compression makes what cannot be made smaller larger: by 1 % and a header, at most.
+    """
+    return limit + limit // 16 + (1 << 16)
 
 
 def _decode_members(new: Callable[[], Any], data: bytes, limit: int, *, padded: bool = False) -> bytes:
-    """Decode concatenated streams, with zeros behind them if so, by the standard library."""
+    """Decode concatenated streams, with zeros behind them if so, by the standard library.
+
+    Bit by bit: nothing is put together before it is known to be within the limit.
+    """
+    whole = rest = memoryview(data)
     parts: list[bytes] = []
     size = 0
-    rest = data
     while rest or not parts:
         member = new()
-        part = member.decompress(rest, limit - size + 1)
-        size += len(part)
-        if size > limit:
-            raise _TooLargeError(limit)
-        if not member.eof:
-            message = "the stream ends too early"
-            raise ValueError(message)
-        parts.append(part)
-        rest = member.unused_data
-        if padded:
-            rest = rest.lstrip(b"\0")
+        while not member.eof:
+            given = getattr(member, "unconsumed_tail", b"")  # zlib returns what others keep
+            if getattr(member, "needs_input", not given):
+                given, rest = rest[:_INPUT], rest[_INPUT:]
+            part = member.decompress(given, min(_OUTPUT, limit - size + 1))
+            if not (given or part or member.eof):
+                message = "the stream ends too early"
+                raise ValueError(message)
+            size += len(part)
+            if size > limit:
+                raise _OverLimitError
+            parts.append(part)
+        rest = whole[len(whole) - len(rest) - len(member.unused_data) :]
+        if padded and rest and not rest[0]:
+            rest = rest[len(rest) - len(bytes(rest).lstrip(b"\0")) :]
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -98,16 +121,17 @@ def _decode_brotli(data: bytes, limit: int) -> bytes:
 
 
 def _decode_brotli_stream(decoder: Any, data: bytes, limit: int) -> bytes:  # noqa: ANN401 - brotli ships no types
-    parts = [decoder.process(data, output_buffer_limit=limit + 1)]
+    most = min(limit + 1, _OUTPUT)
+    parts = [decoder.process(data, output_buffer_limit=most)]
     size = len(parts[0])
     while size <= limit and not decoder.is_finished():
         if not parts[-1] and decoder.can_accept_more_data():
             message = "the stream ends too early"
             raise ValueError(message)
-        parts.append(decoder.process(b"", output_buffer_limit=limit + 1))
+        parts.append(decoder.process(b"", output_buffer_limit=most))
         size += len(parts[-1])
     if size > limit:
-        raise _TooLargeError(limit)
+        raise _OverLimitError
     return b"".join(parts)
 
 
@@ -126,11 +150,11 @@ def _decode_zstd(data: bytes, limit: int) -> bytes:
             if "too small" not in str(exc):
                 raise
             if size == limit:
-                raise _TooLargeError(limit) from exc
+                raise _OverLimitError from exc
             size = min(limit, 8 * size)
         else:
             if len(decoded) > limit:
-                raise _TooLargeError(limit)
+                raise _OverLimitError
             return decoded
 
 
@@ -140,6 +164,10 @@ def _decode_xz(data: bytes, limit: int) -> bytes:
 
 def _decode_bz2(data: bytes, limit: int) -> bytes:
     return _decode_members(bz2.BZ2Decompressor, data, limit)
+
+
+def _decode_lzma(data: bytes, limit: int) -> bytes:
+    return _decode_members(lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_XZ_MEMORY), data, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +193,13 @@ _TABLE = (
     Compression("", ("deflate",), _decode_deflate),
 )
 _ZLIB = Compression("", (), _decode_zlib)
-_BY_SUFFIX = {row.suffix: row for row in _TABLE if row.suffix}
 _BY_ENCODING = {name: row for row in _TABLE for name in row.encodings}
+_ZIP_LZMA = 14
+_BY_ZIP_METHOD = {12: _BY_ENCODING["bz2"], 93: _BY_ENCODING["zstd"], _ZIP_LZMA: Compression("", (), _decode_lzma)}
+_BY_SUFFIX = {row.suffix: row for row in _TABLE if row.suffix}
+
+ZIP_METHODS = frozenset(_BY_ZIP_METHOD)
+"""The methods of a ZIP archive's members that `decode_zip_member` undoes: bz2, LZMA and zstd."""
 
 SUFFIXES = ("", *_BY_SUFFIX)
 """What may follow an object's name, uncompressed first, then the most usual first."""
@@ -251,6 +284,8 @@ def decode(
 
     Raises
     ------
+    TooLargeError
+        If the object has more bytes than the limit.
     CorruptDataError
         If the bytes are not what the suffix or the header says. The message does not name the
         object: the caller does.
@@ -261,27 +296,35 @@ def decode(
     if suffix:
         told.append((_BY_SUFFIX[suffix], f"suffix {suffix}"))
     if not told:
-        return _sniffed(data, limit, raw_length) if sniff else data
+        return _sniffed(data, limit, raw_length) if sniff else _checked(data, limit)
     for row, told_by in told[:-1]:
-        data = _decode_row(row, data, MAX_DECODED_SIZE, told_by)
+        data = _decode_row(row, data, stored_limit(limit), told_by)
     row, told_by = told[-1]
     try:
         return _decode_row(row, data, limit, told_by)
-    except CorruptDataError as exc:
+    except TooLargeError:
+        raise
+    except CorruptDataError:
         # Web servers often serve x.gz with Content-Encoding: gzip for the one compression there is.
         # The header has told the same as the suffix, and there is nothing left to undo.
         told_twice = suffix and any(row is header_row for header_row, _ in told[:-1])
-        if told_twice and len(data) <= limit and not isinstance(exc.__cause__, _TooLargeError):
+        if told_twice and len(data) <= limit:
             return data
         raise
 
 
 def _sniffed(data: bytes, limit: int, raw_length: int | None) -> bytes:
     """Decode what nobody says is compressed, if it is gzip to the last byte."""
-    if not may_be_gzip(data) or len(data) == raw_length:
+    if len(data) == raw_length:
         return data
     decoded = _try_gzip(data, limit)
-    return data if decoded is None else decoded
+    return _checked(data, limit) if decoded is None else decoded
+
+
+def _checked(data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise too_large(limit, len(data))
+    return data
 
 
 def decode_gzip_or_zlib(data: bytes, limit: int = MAX_DECODED_SIZE) -> bytes:
@@ -294,6 +337,30 @@ def decode_gzip_or_zlib(data: bytes, limit: int = MAX_DECODED_SIZE) -> bytes:
     """
     row = _BY_ENCODING[GZIP_ENCODING] if may_be_gzip(data) else _ZLIB
     return _decode_row(row, data, limit, "shard's encoding gzip")
+
+
+def decode_zip_member(data: bytes, method: int, size: int, *, has_end_mark: bool) -> bytes:
+    """Decode a member of a ZIP archive.
+
+    Parameters
+    ----------
+    method : int
+        One of `ZIP_METHODS`.
+    size : int
+        How many bytes the archive says that the member has.
+    has_end_mark : bool
+        Whether an LZMA stream says where it ends.
+
+    Raises
+    ------
+    CorruptDataError
+        If it does not decode, or to more bytes.
+    """
+    if method == _ZIP_LZMA:  # to the header of an .lzma file
+        begin = 4 + int.from_bytes(data[2:4], "little")
+        length = b"\xff" * 8 if has_end_mark else size.to_bytes(8, "little")
+        data = b"".join((data[4:begin], length, data[begin:]))
+    return _decode_row(_BY_ZIP_METHOD[method], data, size, "archive")
 
 
 def _header_rows(content_encoding: str) -> Iterator[Compression]:
@@ -311,6 +378,9 @@ def _header_rows(content_encoding: str) -> Iterator[Compression]:
 def _decode_row(row: Compression, data: bytes, limit: int, told_by: str) -> bytes:
     try:
         return row.decode(data, limit)
+    except _OverLimitError:
+        message = f"{len(data)} bytes decode to more than {limit}, as the {told_by} says"
+        raise TooLargeError(message) from None
     except (RuntimeError, ValueError, EOFError, OSError, zlib.error, lzma.LZMAError) as exc:
         message = f"{len(data)} bytes do not decode as the {told_by} says: {exc}"
         raise CorruptDataError(message) from exc
@@ -321,8 +391,8 @@ def _try_gzip(data: bytes, limit: int) -> bytes | None:
         return None
     try:
         return _decode_gzip(data, limit)
-    except _TooLargeError:
+    except _OverLimitError:
         message = f"a gzip stream of {len(data)} bytes decodes to more than the {limit} expected"
-        raise CorruptDataError(message) from None
+        raise TooLargeError(message) from None
     except (ValueError, zlib.error):
         return None

@@ -189,7 +189,7 @@ class _Examination:
         seen.info_suffix = found.suffix
         seen.text = accessor.decoded(found)
         seen.is_hidden_gzip = _is_hidden_gzip(found.suffix, found.body.content_encoding, found.body.data, seen.text)
-        seen.given = parse_info(seen.text, accessor.location.display("info"))
+        seen.given = parse_info(seen.text, accessor.location.display("info"), accessor.max_info_bytes)
 
     def _follows(self) -> None:
         if self.url is None:
@@ -213,7 +213,7 @@ class _Examination:
             if isinstance(scale, Mapping)
         ]
         try:
-            info = Info.parse(seen.text, seen.location.display("info"))
+            info = Info.parse(seen.text, seen.location.display("info"), self.accessor.max_info_bytes)
         except InvalidInfoError as exc:
             seen.state, seen.said = "wrong", str(exc)
         else:
@@ -231,7 +231,7 @@ class _Examination:
             return
         from precomputed_fs.models import Info  # noqa: PLC0415
 
-        volume = Volume(self.accessor, Info.parse(self.seen.text))
+        volume = Volume(self.accessor, Info.parse(self.seen.text, most=self.accessor.max_info_bytes))
         try:
             for scale in self.seen.scales:
                 if not self.is_over:

@@ -56,7 +56,7 @@ class AccessDeniedError(DataAccessError, PermissionError):
 
 
 class CorruptDataError(DataAccessError, ValueError):
-    """The bytes that came back cannot be what was stored: truncated, or not decodable."""
+    """The bytes that came back cannot be what was stored: truncated, not decodable, or more than there can be."""
 
 
 class ReadOnlyError(DataAccessError, NotImplementedError):

@@ -23,6 +23,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
+from precomputed_fs.compression import TooLargeError, too_large
 from precomputed_fs.flights import ended_by, only_waiting
 
 _MOST_KEPT = 256  # connections to one host that wait for their next request
@@ -72,7 +73,14 @@ class HttpClient:
         self._lock = threading.Lock()
         weakref.finalize(self, _close_all, self._kept)
 
-    def ask(self, method: str, url: str, headers: Mapping[str, str], wanted: int = http.HTTPStatus.OK) -> Answer:
+    def ask(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        wanted: int = http.HTTPStatus.OK,
+        most: int = sys.maxsize,
+    ) -> Answer:
         """Send a request and wait for its answer.
 
         Parameters
@@ -85,9 +93,13 @@ class HttpClient:
             Besides Host.
         wanted : int
             The status of an answer whose body is wanted.
+        most : int
+            How many bytes that may have.
 
         Raises
         ------
+        TooLargeError
+            If the body has, or would have, more bytes.
         TimeoutError, ConnectionError, OSError
             If the server cannot be reached, falls silent or closes the connection.
         http.client.IncompleteRead
@@ -99,7 +111,7 @@ class HttpClient:
         if parts is None:
             raise http.client.InvalidURL(_NOT_QUOTED)
         origin, target = parts.groups()
-        request = _Request(method, _encoded(method, origin, target, headers), wanted)
+        request = _Request(method, _encoded(method, origin, target, headers), wanted, most)
         kept = self._kept.get(origin) or self._kept.setdefault(origin, collections.deque())
         connection = _idle_one(kept)
         if connection is not None:
@@ -164,6 +176,7 @@ class _Request(NamedTuple):
     method: str
     encoded: bytes
     wanted: int
+    most: int
 
 
 class _ClosedError(ConnectionResetError):
@@ -346,28 +359,31 @@ class _Connection:
         has_end = length is not None or head.is_chunked
         body = b""
         if status == request.wanted:
-            body = self._read_framed(length) if has_end else self._read_rest()
+            body = self._read_framed(length, request.most) if has_end else self._read_rest(request.most)
             self.is_reusable = has_end and head.is_kept
         else:
-            with contextlib.suppress(OSError, http.client.HTTPException):  # the status is what counts
+            with contextlib.suppress(OSError, http.client.HTTPException, TooLargeError):  # the status is what counts
                 unwanted = self._read_framed(length, _UNWANTED) if has_end else self.reader.peek(_UNWANTED)
                 body = unwanted if status >= http.HTTPStatus.BAD_REQUEST else b""
                 self.is_reusable = has_end and head.is_kept
         return Answer(status, head.reason, head.headers, body)
 
-    def _read_framed(self, length: int | None, most: int = sys.maxsize) -> bytes:
+    def _read_framed(self, length: int | None, most: int) -> bytes:
         """Read a body that is in chunks unless its length is known; one of more bytes is an error."""
         if length is None:
             return b"".join(self._read_chunks(most))
         if length > most:
-            raise _malformed(f"more than {most} bytes")
+            raise too_large(most, length)
         return self._read_exactly(length)
 
     def _read_chunks(self, most: int) -> list[bytes]:
         chunks = []
+        left = most
         while size := _chunk_size(self._read_until(b"\r\n", _LARGEST_LINE)):
-            chunks.append(self._read_framed(size, most))
-            most -= size
+            left -= size
+            if left < 0:
+                raise too_large(most)
+            chunks.append(self._read_exactly(size))
             if self._read_until(b"\r\n", 0):
                 raise _malformed("a chunk longer than it says")
         left = _LARGEST_HEAD  # for more headers, which may follow the last chunk
@@ -386,10 +402,14 @@ class _Connection:
             left -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _read_rest(self) -> bytes:
+    def _read_rest(self, most: int) -> bytes:
         parts = []
+        left = most
         while part := self.reader.read(_READ_OF_REST):
             parts.append(part)
+            left -= len(part)
+            if left < 0:
+                raise too_large(most)
         return b"".join(parts)
 
     def _read_until(self, mark: bytes, limit: int, *, first: bool = False) -> bytes:

@@ -3,13 +3,15 @@
 Nothing else is looked at here. What shows arrays needs all of it to be right, and asks the `models`.
 """
 
+import dataclasses
 import json
 import re
 import reprlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from precomputed_fs.chunk_limits import Chunk
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.grid import ChunkGrid
 from precomputed_fs.sharding import Sharding
@@ -47,7 +49,7 @@ class HtmlError(InvalidInfoError):
 # ----------------------------------------------------------------------------------------- parsing
 
 
-def parse_info(text: bytes, where: str = "info") -> Mapping[str, Any]:
+def parse_info(text: bytes, where: str = "info", most: int = MAX_INFO_BYTES) -> Mapping[str, Any]:
     """Parse an `info` without looking at what it says.
 
     Parameters
@@ -56,13 +58,15 @@ def parse_info(text: bytes, where: str = "info") -> Mapping[str, Any]:
         The contents of `info`.
     where : str
         What messages call it.
+    most : int
+        How many bytes it may have.
 
     Raises
     ------
     InvalidInfoError
-        If it is not a JSON object, or has more than `MAX_INFO_BYTES`; an HtmlError if it is HTML.
+        If it is not a JSON object, or has more bytes; an HtmlError if it is HTML.
     """
-    return parse_json(text, where, dict)
+    return parse_json(text, where, dict, most)
 
 
 def redirect_of(info: Mapping[str, Any], where: str = "info") -> str | None:
@@ -88,11 +92,14 @@ def redirect_of(info: Mapping[str, Any], where: str = "info") -> str | None:
 
 
 def parse_json(
-    text: bytes | str, where: str, make_object: Callable[[list[tuple[str, JSON]]], dict[str, JSON]]
+    text: bytes | str,
+    where: str,
+    make_object: Callable[[list[tuple[str, JSON]]], dict[str, JSON]],
+    most: int = MAX_INFO_BYTES,
 ) -> dict[str, JSON]:
     """Parse JSON that is an object; all objects in it are made as told, of their members."""
     check_not_html(text, where)
-    check_length(len(text), where)
+    check_length(len(text), where, most)
     try:
         if not isinstance(text, str):
             text = text.decode("utf-8")
@@ -125,10 +132,10 @@ def check_not_html(text: bytes | str, where: str) -> None:
         raise HtmlError(message)
 
 
-def check_length(length: int, where: str) -> None:
-    """Check that an `info` has no more than `MAX_INFO_BYTES`."""
-    if length > MAX_INFO_BYTES:
-        message = f"{where}: expected at most {MAX_INFO_BYTES} bytes, got {length}"
+def check_length(length: int, where: str, most: int = MAX_INFO_BYTES) -> None:
+    """Check that an `info` has no more bytes than it may have."""
+    if length > most:
+        message = f"{where}: expected at most {most} bytes, got {length}"
         raise InvalidInfoError(message)
 
 
@@ -147,6 +154,18 @@ class ScaleLayout:
 
     grid: ChunkGrid | None = None
     """How a sharded scale is cut into chunks."""
+
+    encoding: str = field(default="", compare=False)
+    """As `info` has it, in lower case."""
+
+    voxel: Chunk | None = field(default=None, compare=False)
+    """One voxel of the scale; None if `info` does not say what it is."""
+
+    def with_largest_chunk(self, size: int) -> "ScaleLayout":
+        """Have shards tell that a chunk takes at most so many bytes in them."""
+        if self.sharding is None:
+            return self
+        return dataclasses.replace(self, sharding=dataclasses.replace(self.sharding, largest_chunk=size))
 
 
 def scale_layout(info: Mapping[str, Any], key: str, where: str = "info") -> ScaleLayout:
@@ -171,12 +190,15 @@ def scale_layout(info: Mapping[str, Any], key: str, where: str = "info") -> Scal
         return ScaleLayout()
     for i, scale in enumerate(scales):
         if isinstance(scale, Mapping) and _names_scale(scale.get("key"), key):
-            raw_voxel_bytes = _raw_voxel_bytes(info, scale)
-            if scale.get("sharding") is None:
-                return ScaleLayout(raw_voxel_bytes)
-            from precomputed_fs.models import sharded_grid  # noqa: PLC0415 - brings pydantic, only where there are shards
+            sharding = grid = None
+            if scale.get("sharding") is not None:
+                from precomputed_fs.models import sharded_grid  # noqa: PLC0415 - brings pydantic, only for shards
 
-            return ScaleLayout(raw_voxel_bytes, *sharded_grid(scale, where, ("scales", i)))
+                sharding, grid = sharded_grid(scale, where, ("scales", i))
+            encoding = lowercase(scale.get("encoding"))
+            voxel = _voxel(info, scale, encoding)
+            raw_voxel_bytes = voxel.raw_bytes if voxel is not None and encoding == "raw" else None
+            return ScaleLayout(raw_voxel_bytes, sharding, grid, encoding, voxel)
     return ScaleLayout()
 
 
@@ -195,12 +217,22 @@ def lowercase(given: JSON) -> str:
     return given.lower() if isinstance(given, str) else ""
 
 
-def _raw_voxel_bytes(info: Mapping[str, Any], scale: Mapping[str, Any]) -> int | None:
-    channels = info.get("num_channels")
-    if lowercase(scale.get("encoding")) != "raw" or not isinstance(channels, int):
+def _voxel(info: Mapping[str, Any], scale: Mapping[str, Any], encoding: str) -> Chunk | None:
+    channels, value_bytes = _positive(info.get("num_channels")), DATA_TYPE_BYTES.get(lowercase(info.get("data_type")))
+    if channels is None or value_bytes is None:
         return None
-    voxel_bytes = DATA_TYPE_BYTES.get(lowercase(info.get("data_type")))
-    return None if voxel_bytes is None else voxel_bytes * channels
+    voxel = Chunk((1, 1, 1), channels, value_bytes)
+    if encoding != "compressed_segmentation":
+        return voxel
+    given = scale.get("compressed_segmentation_block_size")
+    sides = [side for side in map(_positive, given if isinstance(given, list) else ()) if side is not None]
+    return voxel._replace(block_size=(sides[0], sides[1], sides[2])) if len(sides) == len(voxel.size) else None
+
+
+def _positive(value: object) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and value > 0 else None
 
 
 # ---------------------------------------------------------------------------------------- messages

@@ -33,6 +33,7 @@ from precomputed_fs.grid import ChunkGrid, Triple, compressed_morton_code
 from precomputed_fs.info import (
     DATA_TYPE_BYTES,
     JSON,
+    MAX_INFO_BYTES,
     check_length,
     lowercase,
     parse_json,
@@ -76,7 +77,7 @@ def _unique(members: list[tuple[str, JSON]]) -> dict[str, JSON]:
     return made
 
 
-def _dump_json(given: Mapping[str, Any], where: str) -> str:
+def _dump_json(given: Mapping[str, Any], where: str, most: int) -> str:
     """Write a mapping as JSON, part by part: one that is too long is not written to its end."""
     parts = []
     length = 0
@@ -84,7 +85,7 @@ def _dump_json(given: Mapping[str, Any], where: str) -> str:
         for part in json.JSONEncoder(default=_native).iterencode(dict(given)):
             parts.append(part)
             length += len(part)
-            check_length(length, where)
+            check_length(length, where, most)
     except InvalidInfoError:
         raise
     except (TypeError, ValueError, RecursionError) as exc:
@@ -417,7 +418,7 @@ class Info(_Object):
         return sorted(range(len(self.scales)), key=lambda i: math.prod(map(float, self.scales[i].resolution)))
 
     @classmethod
-    def parse(cls, given: bytes | str | Mapping[str, Any], where: str = "info") -> Self:
+    def parse(cls, given: bytes | str | Mapping[str, Any], where: str = "info", most: int = MAX_INFO_BYTES) -> Self:
         """Read an `info`.
 
         Parameters
@@ -426,6 +427,8 @@ class Info(_Object):
             JSON, or what it says; NumPy's numbers and arrays are taken for numbers and lists.
         where : str
             What messages call it.
+        most : int
+            How many bytes it may have.
 
         Raises
         ------
@@ -441,11 +444,11 @@ class Info(_Object):
         precomputed_fs.errors.InvalidInfoError: info: scales: expected at least 1, got []
         """
         if isinstance(given, Mapping):
-            given = _dump_json(given, where)
+            given = _dump_json(given, where, most)
         elif not isinstance(given, bytes | bytearray | str):
             message = f"{where}: expected JSON or a mapping, got {type(given).__name__}"
             raise InvalidInfoError(message)
-        parsed = parse_json(given, where, _unique)
+        parsed = parse_json(given, where, _unique, most)
         _check_depth(parsed, where)
         try:
             return cls.model_validate(parsed)

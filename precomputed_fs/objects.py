@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterato
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from precomputed_fs.compression import MAX_DECODED_SIZE, TooLargeError, stored_limit
 from precomputed_fs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -169,17 +170,29 @@ class ObjectStore:
         if connection is not None:
             connection.close()
 
-    def read(self, name: str, start: int | None = None, end: int | None = None, *, versioned: bool = False) -> Body:
+    def read(
+        self,
+        name: str,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = MAX_DECODED_SIZE,
+        *,
+        versioned: bool = False,
+    ) -> Body:
         """Read an object, or the bytes from ``start`` up to ``end`` of what is stored.
 
         Parameters
         ----------
+        limit : int
+            How many bytes an object may have that is read as a whole.
         versioned : bool
             Whether the version is needed, so that `write` can replace just that one. Ranges always have it.
 
         Raises
         ------
         NotFoundError, AccessDeniedError
+        TooLargeError
+            If there are more bytes.
         CorruptDataError
             If the body is shorter than announced, or not the range that was asked for.
         DataAccessError
@@ -187,17 +200,24 @@ class ObjectStore:
         """
         if start is not None and start == end:
             return Body(b"")
-        return self._attempt("read", name, lambda link, path: link.read(path, start, end, versioned=versioned))
+        most = limit if start is None or end is None else end - start
+        return self._attempt("read", name, lambda link, path: link.read(path, start, end, most, versioned=versioned))
 
     def read_chunks(
-        self, name: str, start: int | None = None, end: int | None = None, *, versioned: bool = False
+        self,
+        name: str,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = MAX_DECODED_SIZE,
+        *,
+        versioned: bool = False,
     ) -> Body:
         """Read an object that holds chunks: `read`, but that there is no bucket is not that the object is absent.
 
         Absent chunks are zeros to many, which nothing of a misspelt or deleted bucket should be.
         """
         try:
-            return self.read(name, start, end, versioned=versioned)
+            return self.read(name, start, end, limit, versioned=versioned)
         except NotFoundError as exc:
             if not exc.is_of_bucket:
                 raise
@@ -246,7 +266,7 @@ class ObjectStore:
             self._attempt("create" if create else "write", name, put)
         except AlreadyExistsError:
             # A try whose answer was lost may have written just what the next one met.
-            if tries == 1 or self.read(name).data != data[:]:
+            if tries == 1 or self.read(name, limit=stored_limit(len(data))).data != data[:]:
                 raise
 
     def delete(self, name: str, *, replacing: str = "") -> None:
@@ -357,6 +377,8 @@ class ObjectStore:
 
     def _error(self, verb: str, name: str, exc: Exception) -> Exception:
         """Map a foreign exception; the cause goes along unless it shows a secret."""
+        if isinstance(exc, TooLargeError):
+            return TooLargeError(f"{self.location.display(name)}: {exc}")
         if isinstance(exc, (DataAccessError, MemoryError, WrongThreadError)):
             return exc
         secrets = self._secrets

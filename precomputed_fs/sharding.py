@@ -9,16 +9,17 @@ This module is pure: it reads and writes bytes in memory, and plans; others do t
 """
 
 import bisect
+import heapq
 import operator
 import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
-from precomputed_fs.compression import decode_gzip_or_zlib
+from precomputed_fs.compression import MAX_DECODED_SIZE, decode_gzip_or_zlib, stored_limit
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError
 
 SHARDING_TYPE = "neuroglancer_uint64_sharded_v1"
@@ -30,14 +31,15 @@ _PAIR = struct.Struct("<QQ")
 _ROW_BYTES = 24  # of one chunk in a minishard index: id, offset, size
 _HASHES = ("identity", "murmurhash3_x86_128")
 _ENCODINGS = ("raw", "gzip")
+_RUN = 1 << 15  # ids that are sorted at once
 _MOST_BITS = 64
 _MOST_MINISHARD_BITS = 32
 _PROPOSED_PRESHIFT = 9
 ENTRY_BYTES = _PAIR.size
 """Of a minishard in the shard index."""
 
-MAX_INDEX_BYTES = 64 << 20
-"""Bytes that a minishard index may take: 2.8 million chunks, a thousand times what is usual."""
+MAX_INDEX_BYTES = 16 << 20
+"""Bytes that a minishard index may take (16 MiB): 700,000 chunks, where 512 are usual."""
 
 PAGE_ENTRIES = 4096
 """Entries of the shard index that are read at once (64 KiB): nearly always all there are."""
@@ -63,6 +65,9 @@ class Sharding:
 
     scale_chunks: int = field(default=1 << _MOST_BITS, compare=False)
     """How many chunk ids the scale has, which no index can have more of; not a member of ``sharding``."""
+
+    largest_chunk: int = field(default=MAX_DECODED_SIZE, compare=False)
+    """How many bytes a chunk of the scale can take in a shard; not a member of ``sharding``."""
 
     @classmethod
     def from_info(cls, given: Mapping[str, Any], place: str = "sharding") -> "Sharding":
@@ -116,8 +121,15 @@ class Sharding:
 
     @property
     def largest_index(self) -> int:
-        """Bytes that a minishard index may take when decoded."""
-        return min(MAX_INDEX_BYTES, _ROW_BYTES * self.scale_chunks)
+        """Bytes that a minishard index may take when decoded.
+
+        The ids of a scale spread over its minishards in groups that the shift makes, by a hash at random: eight
+        times the average, and 128 groups, is more than that ever gives one.
+        """
+        groups = -(-self.scale_chunks >> self.preshift_bits)
+        average = groups >> (self.minishard_bits + self.shard_bits)
+        chunks = min(self.scale_chunks, (8 * average + 128) << self.preshift_bits)
+        return min(MAX_INDEX_BYTES, _ROW_BYTES * chunks)
 
     def locate(self, chunk_id: int) -> tuple[int, int]:
         """Return the shard and, within it, the minishard that a chunk belongs to."""
@@ -276,7 +288,9 @@ def minishard_index_range(page: bytes, minishard: int, sharding: Sharding) -> By
     if start > end or end > _LARGEST_OFFSET:
         message = f"the shard index places the index of minishard {minishard} at {start} to {end}"
         raise CorruptDataError(message)
-    largest = MAX_INDEX_BYTES if sharding.minishard_index_encoding == "gzip" else sharding.largest_index
+    largest = sharding.largest_index
+    if sharding.minishard_index_encoding == "gzip":
+        largest = stored_limit(largest)
     if end - start > largest:
         message = f"the index of minishard {minishard} would take {end - start} bytes"
         raise CorruptDataError(message)
@@ -313,25 +327,22 @@ class MinishardIndex:
             message = f"a minishard index of {len(data)} bytes is not a multiple of {_ROW_BYTES}"
             raise CorruptDataError(message)
         count = len(data) // _ROW_BYTES
-        numbers = array("Q")
-        numbers.frombytes(data)
-        if sys.byteorder == "big":
-            numbers.byteswap()
+        numbers = memoryview(_native(data)).cast("Q")
         deltas, gaps, sizes = numbers[:count], numbers[count : 2 * count], numbers[2 * count :]
         # Deltas are modulo 2**64: neither ids nor offsets need ascend.
-        ids = [total & _UINT64 for total in accumulate(deltas)]
-        ends = [total & _UINT64 for total in accumulate(map(operator.add, gaps, sizes))]
-        starts = [end - size for end, size in zip(ends, sizes, strict=True)]
-        if count and (min(starts) < 0 or max(ends) > _LARGEST_OFFSET):
+        ids = array("Q", [total & _UINT64 for total in accumulate(deltas)])
+        ends = array("Q", [total & _UINT64 for total in accumulate(map(operator.add, gaps, sizes))])
+        if any(map(operator.lt, ends, sizes)) or max(ends, default=0) > _LARGEST_OFFSET:
             message = "a minishard index places a chunk where no file can be"
             raise CorruptDataError(message)
-        if any(map(operator.ge, ids, ids[1:])):
-            order = sorted(range(count), key=ids.__getitem__)
-            ids, starts, ends = ([column[i] for i in order] for column in (ids, starts, ends))
-            if any(map(operator.eq, ids, ids[1:])):
+        starts = array("Q", list(map(operator.sub, ends, sizes)))
+        if any(map(operator.ge, ids, islice(ids, 1, None))):
+            order = _order(ids)
+            ids, starts, ends = (array("Q", map(column.__getitem__, order)) for column in (ids, starts, ends))
+            if any(map(operator.eq, ids, islice(ids, 1, None))):
                 message = "a minishard index has the same chunk twice"
                 raise CorruptDataError(message)
-        return cls(array("Q", ids), array("Q", starts), array("Q", ends))
+        return cls(ids, starts, ends)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -352,6 +363,22 @@ class MinishardIndex:
         if i == len(self._ids) or self._ids[i] != chunk_id or self._starts[i] == self._ends[i]:
             return None
         return ByteRange(self._starts[i], self._ends[i])
+
+
+def _native(data: bytes) -> bytes:
+    """Return little-endian 64-bit integers in this machine's byte order."""
+    if sys.byteorder == "little":
+        return data
+    numbers = array("Q", data)
+    numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _order(ids: "array[int]") -> "array[int]":
+    """Return the places of ids in ascending order; sorted in runs, as Python's integers take five times the memory."""
+    runs = (range(begin, min(begin + _RUN, len(ids))) for begin in range(0, len(ids), _RUN))
+    key = ids.__getitem__
+    return array("Q", heapq.merge(*(array("Q", sorted(run, key=key)) for run in runs), key=key))
 
 
 # ---------------------------------------------------------------------------------- packing

@@ -222,6 +222,8 @@ class ShardReader:
         place = None if found is None else found.index.find(chunk_id)
         if found is None or place is None:
             return None
+        with self._naming(found.name, f"chunk {chunk_id}"):
+            _check_chunk(place.end - place.start, sharding)
         return Located(found.name, found.base + place.start, found.base + place.end, found.version)
 
     def _is_current(self, key: str, sharding: Sharding, chunk_id: int, since: float) -> bool:
@@ -300,6 +302,9 @@ class ShardReader:
             for chunk_id, start, end in found.index
             if chunk_id not in without
         ]
+        for chunk_id, start, end in wanted:
+            with self._naming(found.name, f"chunk {chunk_id}"):
+                _check_chunk(end - start, sharding)
         chunks: dict[int, bytes] = {}
         for read in plan_reads(wanted, gap=_COPY_GAP, size=_COPY_SIZE):
             began = time.monotonic()
@@ -536,3 +541,9 @@ class ShardReader:
     def _unsettled(self, key: str, sharding: Sharding, shard: int) -> DataAccessError:
         shown = self._store.location.display(f"{key}/{sharding.shard_name(shard)}.shard")
         return DataAccessError(f"{shown} was replaced {_TRIES} times while it was read; is it being written?")
+
+
+def _check_chunk(size: int, sharding: Sharding) -> None:
+    if size > sharding.largest_chunk:
+        message = f"its index gives it {size} bytes, and a chunk of this scale has at most {sharding.largest_chunk}"
+        raise CorruptDataError(message)

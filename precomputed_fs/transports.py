@@ -16,11 +16,22 @@ import threading
 from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from precomputed_fs.compression import ACCEPT_ENCODING, decode
+from precomputed_fs.compression import ACCEPT_ENCODING, TooLargeError, decode, too_large
 from precomputed_fs.errors import CorruptDataError
 from precomputed_fs.explanations import BUSY, MOST_BYTES, NO_EXPLANATION, WRONG_CREDENTIALS, Explanation, explanation_in
 from precomputed_fs.flights import Crew, ended_by
-from precomputed_fs.urls import Ask, Copies, Filesystem, Location, Options, Publish, Request, Scheme, temporary_name
+from precomputed_fs.urls import (
+    Ask,
+    Copies,
+    Filesystem,
+    Location,
+    Options,
+    Publish,
+    Request,
+    Scheme,
+    read_file,
+    temporary_name,
+)
 
 if TYPE_CHECKING:
     from precomputed_fs.http_client import Answer
@@ -29,6 +40,7 @@ _T = TypeVar("_T")
 _Session = Any  # an aiohttp.ClientSession; aiohttp is imported when it is first used
 
 _FOLDER_TRIES = 3
+_LARGEST_PROBE = 1 << 20  # bytes of an answer that only tells whether there is an object
 _UNTOLD = frozenset({400, 403, 405, 501})  # to HEAD: no body says why, or HEAD is what is refused
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FORBIDDEN = "Forbidden: "  # gcsfs gives an OSError without a number
@@ -82,8 +94,11 @@ class Transport(Protocol):
 
     """The threads that work for it."""
 
-    def read(self, path: str, start: int | None, end: int | None, *, versioned: bool) -> Body:
-        """Read an object, or a range of what is stored; with its version if that is wanted, or it is a range."""
+    def read(self, path: str, start: int | None, end: int | None, limit: int, *, versioned: bool) -> Body:
+        """Read an object, or a range of what is stored; more than `limit` bytes are a TooLargeError.
+
+        With its version, if that is wanted or it is a range.
+        """
 
     def exists(self, path: str) -> bool:
         """Tell whether there is an object."""
@@ -192,15 +207,24 @@ class _AsyncTransport:
         if scheme.always_replaces_versions:
             self._takes_conditions[VersionError] = True
 
-    def read(self, path: str, start: int | None, end: int | None, *, versioned: bool) -> Body:
+    def read(self, path: str, start: int | None, end: int | None, limit: int, *, versioned: bool) -> Body:
         request = self._request("GET", path)
         if request is not None:
-            answer = self._ask(request, start, end)
+            try:
+                answer = self._ask(request, start, end, limit)
+            except TooLargeError as exc:
+                if start is None or end is None:
+                    raise
+                message = f"asked for bytes {start}-{end - 1}, got {exc}"
+                raise BrokenAnswerError(message) from exc
             if not self._is_referred(answer):
                 return _body_of(answer, start, end, self._scheme.version_header)
         version = self._version(path) if versioned else ""
         if start is None:
-            body = Body(self._on_loop(self._fs._cat_file(path, **self._scheme.read_keywords)))  # noqa: SLF001
+            data = self._on_loop(self._fs._cat_file(path, **self._scheme.read_keywords))  # noqa: SLF001
+            if len(data) > limit:
+                raise too_large(limit, len(data))
+            body = Body(data)
         else:
             body = _checked_range(self._on_loop(self._fs._cat_file(path, start=start, end=end)), start, end)  # noqa: SLF001
         return body._replace(version=version)
@@ -376,24 +400,27 @@ class _AsyncTransport:
         request = self._make_request(method, path)
         return request if request is None or isinstance(request, Request) else self._on_loop(request)
 
-    def _ask(self, request: Request, start: int | None = None, end: int | None = None) -> "Answer":
+    def _ask(
+        self, request: Request, start: int | None = None, end: int | None = None, limit: int = _LARGEST_PROBE
+    ) -> "Answer":
         wanted = http.HTTPStatus.OK if start is None else http.HTTPStatus.PARTIAL_CONTENT
-        answer = self._send(request, start, end, wanted)
+        answer = self._send(request, (start, end), wanted, limit)
         return answer if answer.status == wanted else _safe_to_tell(answer, request)
 
-    def _send(self, request: Request, start: int | None, end: int | None, wanted: int) -> "Answer":
+    def _send(self, request: Request, span: tuple[int | None, int | None], wanted: int, limit: int) -> "Answer":
+        start, end = span
         headers = {"Accept-Encoding": ACCEPT_ENCODING, **request.headers}
         self._check_thread()
         if start is not None and end is not None:
             headers |= {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
         if not request.needs_session and not self._needs_session:
-            answer = self._client.ask(request.method, request.url, headers, wanted)
+            answer = self._client.ask(request.method, request.url, headers, wanted, limit)
             if answer.status not in _REDIRECTS or self._scheme.refer_statuses:
                 return answer
             self._needs_session = True  # from now on: it would be asked twice for every object
-        return self._on_loop(self._ask_in_session(request, headers, wanted))
+        return self._on_loop(self._ask_in_session(request, headers, wanted, limit))
 
-    async def _ask_in_session(self, request: Request, headers: Options, wanted: int) -> "Answer":
+    async def _ask_in_session(self, request: Request, headers: Options, wanted: int, limit: int) -> "Answer":
         import aiohttp  # noqa: PLC0415 - only where it is used
         import yarl  # noqa: PLC0415
 
@@ -411,7 +438,7 @@ class _AsyncTransport:
         )
         async with asked as response:
             lowered = {name.lower(): value for name, value in response.headers.items()}
-            body = await response.read() if response.status == wanted else await _beginning(response)
+            body = await (_whole(response, limit) if response.status == wanted else _beginning(response))
             return Answer(response.status, response.reason or "", lowered, body)
 
     async def _session(self) -> _Session:
@@ -448,40 +475,41 @@ class _SyncTransport:
         self._turn = threading.RLock() if scheme.one_at_a_time else contextlib.nullcontext()
         self._behind = behind
 
-    def read(self, path: str, start: int | None, end: int | None, *, versioned: bool) -> Body:
+    def read(self, path: str, start: int | None, end: int | None, limit: int, *, versioned: bool) -> Body:
         if self._behind is not None and self._scheme.copies is not None:
-            return self._read_through(self._behind.transport, self._scheme.copies, path, start, end)
+            return self._read_through(self._behind.transport, self._scheme.copies, path, (start, end), limit)
         with self._turn:
             if start is not None:
                 before, size = self._version(path)
                 if end is not None and size is not None and end > size:
                     message = f"asked for bytes {start}-{end - 1} of {size}"
                     raise BrokenAnswerError(message)
-                body = _checked_range(self._fs.cat_file(path, start=start, end=end), start, end)
+                body = _checked_range(self._scheme.read_range(self._fs, path, start, end), start, end)
                 # Replaced meanwhile: of no version that an index could be of
                 version = before if before == self._version(path)[0] else f"{before} and later"
                 return body._replace(version=version)
             version = self._version(path)[0] if versioned else ""
-            if self._scheme.read is not None:
-                return Body(self._scheme.read(self._fs, path), version=version)
-            return Body(self._fs.cat_file(path, **self._scheme.read_keywords), version=version)
+            return Body(self._scheme.read(self._fs, path, limit), version=version)
 
-    def _read_through(self, behind: Transport, copies: Copies, path: str, start: int | None, end: int | None) -> Body:
+    def _read_through(
+        self, behind: Transport, copies: Copies, path: str, span: tuple[int | None, int | None], limit: int
+    ) -> Body:
         """Read from a cache's copy, or with our own checks what it is in front of, and keep a copy.
 
         fsspec's caches keep a truncated download for good, let a thread read what another is still
         downloading, and call any failure "not found". Ranges are passed on and not kept.
         """
+        start, end = span
         with self._turn:
             copy = copies.find(self._fs, path)
             if copy is not None:
                 with open(copy, "rb") as file:  # noqa: PTH123 - fsspec's name for it
                     file.seek(start or 0)
-                    data = file.read() if start is None or end is None else file.read(end - start)
+                    data = read_file(file, limit) if start is None or end is None else file.read(end - start)
                 return Body(data) if start is None else _checked_range(data, start, end)
-        body = behind.read(path, start, end, versioned=False)
+        body = behind.read(path, start, end, limit, versioned=False)
         if start is None:
-            body = Body(decode(body.data, content_encoding=body.content_encoding, sniff=False))
+            body = Body(decode(body.data, content_encoding=body.content_encoding, limit=limit, sniff=False))
             with self._turn:
                 copies.keep(self._fs, path, body.data)
         return body
@@ -668,6 +696,18 @@ def _safe_to_tell(answer: "Answer", request: Request) -> "Answer":
         for secret in request.secrets:
             body = body.replace(secret.encode(), b"***")
     return answer._replace(body=body)
+
+
+async def _whole(response: Any, limit: int) -> bytes:  # noqa: ANN401 - an aiohttp.ClientResponse
+    """Read a body, of at most so many bytes."""
+    parts: list[bytes] = []
+    left = limit
+    async for part in response.content.iter_any():
+        parts.append(part)
+        left -= len(part)
+        if left < 0:
+            raise too_large(limit)
+    return b"".join(parts)
 
 
 async def _beginning(response: Any) -> bytes:  # noqa: ANN401 - an aiohttp.ClientResponse

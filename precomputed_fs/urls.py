@@ -6,6 +6,7 @@ filesystem is our own instance with listing caches off, so that no answer is sta
 
 import base64
 import contextlib
+import copy
 import dataclasses
 import errno
 import functools
@@ -14,15 +15,18 @@ import io
 import itertools
 import os
 import re
+import stat
 import time
 import urllib.parse
 import uuid
 import warnings
+import zlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from precomputed_fs.compression import ZIP_METHODS, TooLargeError, decode_zip_member, stored_limit, too_large
 from precomputed_fs.errors import URLError
 from precomputed_fs.grid import layout_of
 from precomputed_fs.signing import Signer
@@ -37,10 +41,13 @@ _PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
 _SCALE_KEY = r"[\d.e+-]+(?:_[\d.e+-]+){2}|[\d.]+(?:nm|um|mm)"  # of cloud-volume and tensorstore, neuroglancer-scripts
 _SHOWN_SOURCES = 3  # of a link to Neuroglancer
 _CHAIN = "::"
+_PIECE = 1 << 20  # bytes that are read at once of what does not say how long it is
 _LARGEST_PUT = 5 << 30  # bytes that S3 takes in one request
 _LOCAL_NAMES = ("file", "local")
 _TELLING_APART = ("endpoint_url", "account_name", "connection_string", "host", "port", "path")  # options
 _ANY_KEY = "any-key"
+_LARGEST_SOLID = 1 << 26  # bytes of what is decoded as a whole for a part of it
+_LZMA_END_MARK = 2  # in the flags of a ZIP archive's member
 _CREDENTIALS_SECONDS = 60.0  # that credentials are used for before they are asked for again, as they may change
 _PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout"})  # settings of a client that ours has, too
 _LATELY = 1.0  # seconds, in which file systems may give two changes of a folder one time
@@ -131,6 +138,72 @@ _swept: set[str] = set()
 def temporary_name(folder: str) -> str:
     """Return the path of a new file that is written before it takes its place in a folder."""
     return f"{folder}/.{uuid.uuid4().hex}.tmp"
+
+
+def read_file(file: Any, limit: int, size: int | None = None) -> bytes:  # noqa: ANN401 - whatever has a `read`
+    """Read a file to its end, of at most so many bytes.
+
+    Parameters
+    ----------
+    size : int, optional
+        How many bytes it says that it has, which need not be true.
+
+    Raises
+    ------
+    TooLargeError
+        If there are more bytes than the limit.
+    """
+    if size is not None and size > limit:
+        raise too_large(limit, size)
+    parts: list[bytes] = []
+    left = limit + 1
+    wanted = _PIECE if size is None else size + 1  # one more shows that there is no more
+    while part := file.read(min(wanted, left)):
+        parts.append(part)
+        left -= len(part)
+        if not left:
+            raise too_large(limit)
+        if len(part) == size:
+            break
+        wanted = _PIECE
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _read_any(fs: Filesystem, path: str, limit: int) -> bytes:
+    """Read as any filesystem can: some open an object by reading all of it, so its size is asked for first."""
+    from fsspec import AbstractFileSystem  # noqa: PLC0415
+
+    info = fs.info(path)
+    _check_kind(info["type"], path)
+    size = info.get("size")
+    if type(fs).cat_file is AbstractFileSystem.cat_file:
+        with fs.open(path, "rb") as file:
+            return read_file(file, limit, size)
+    if size is not None and size > limit:
+        raise too_large(limit, size)
+    data: bytes = fs.cat_file(path)
+    if len(data) > limit:
+        raise too_large(limit, len(data))
+    return data
+
+
+def _read_range_any(fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
+    data: bytes = fs.cat_file(path, start=start, end=end)
+    return data
+
+
+def _check_kind(kind: str, path: str) -> None:
+    if kind == "directory":
+        raise IsADirectoryError(path)
+    if kind == "other":
+        message = "it is a device, a pipe or a socket, and only regular files are read"
+        raise OSError(message)
+
+
+def _read_opened(fs: Filesystem, path: str, limit: int) -> bytes:
+    """Read a file that is opened without reading it, and tells its size by itself."""
+    with fs.open(path, "rb") as file:
+        return read_file(file, limit, getattr(file, "size", None))
 
 
 def _list_any(fs: Filesystem, prefix: str, limit: int) -> list[str]:
@@ -237,8 +310,11 @@ class Scheme:
     publish: Publish | None = None
     """Put a finished temporary sibling in place, atomically."""
 
-    read: Callable[[Filesystem, str], bytes] | None = None
-    """A better way than ``cat_file`` to read a whole object."""
+    read: Callable[[Filesystem, str, int], bytes] = _read_any
+    """``(fs, path, limit)``: read a whole object of at most so many bytes, or raise a TooLargeError."""
+
+    read_range: Callable[[Filesystem, str, int, int | None], bytes] = _read_range_any
+    """``(fs, path, start, end)``: read a part of an object."""
 
     list_names: Callable[[Filesystem, str, int], Any] | None = _list_any
     """``(fs, prefix, limit)``: the last parts of some names that begin with the prefix, down to the
@@ -272,9 +348,24 @@ class Scheme:
 # ---------------------------------------------------------------------- local files and SFTP
 
 
-def _read_local(_fs: Filesystem, path: str) -> bytes:
+def _read_local(_fs: Filesystem, path: str, limit: int) -> bytes:
+    _check_kind(_kind_of(os.stat(path)), path)  # noqa: PTH116 - before it is opened: a pipe would wait
     with io.FileIO(path) as file:  # the fastest way: no buffer to be made
-        return file.readall()
+        return read_file(file, limit, os.fstat(file.fileno()).st_size)
+
+
+def _read_range_local(_fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
+    _check_kind(_kind_of(os.stat(path)), path)  # noqa: PTH116
+    with open(path, "rb") as file:  # noqa: PTH123
+        file.seek(start)
+        return file.read(-1 if end is None else end - start)
+
+
+def _kind_of(state: Any) -> str:  # noqa: ANN401 - an os.stat_result, or paramiko's
+    """Return what `info` calls the type of a file."""
+    if stat.S_ISREG(state.st_mode):
+        return "file"
+    return "directory" if stat.S_ISDIR(state.st_mode) else "other"
 
 
 def _list_local(_fs: Filesystem, prefix: str, limit: int) -> list[str]:
@@ -373,15 +464,13 @@ def _changed_lately_local(_fs: Filesystem, path: str) -> bool:
         return False
 
 
-def _read_sftp(fs: Filesystem, path: str) -> bytes:
-    buffer = io.BytesIO()
-    try:
-        fs.ftp.getfo(path, buffer)  # asks for all blocks at once; open().read() waits for each
-    except OSError as exc:
-        if exc.errno is None and fs.isdir(path):
-            raise IsADirectoryError(path) from exc
-        raise
-    return buffer.getvalue()
+def _read_sftp(fs: Filesystem, path: str, limit: int) -> bytes:
+    state = fs.ftp.stat(path)
+    _check_kind(_kind_of(state), path)
+    with fs.ftp.open(path) as file:
+        if state.st_size <= limit:
+            file.prefetch(state.st_size)  # asks for all blocks at once; else `read` waits for each
+        return read_file(file, limit, state.st_size)
 
 
 def _publish_sftp(fs: Filesystem, temporary: str, path: str, create: bool) -> None:
@@ -471,6 +560,45 @@ def _sweep_sftp(fs: Filesystem, folder: str) -> None:
             for entry in entries:  # only now: a request within the listing would never be answered
                 if _is_left_over(entry.filename, entry.st_mtime):
                     fs.ftp.remove(f"{folder}/{entry.filename}")
+
+
+# ---------------------------------------------------------------------------------- archives
+
+
+def _read_zip(fs: Filesystem, path: str, limit: int) -> bytes:
+    """Read a member. Of bz2, LZMA and zstd, zipfile decodes more than it is asked for, however much that is."""
+    import zipfile  # noqa: PLC0415 - only where it is used
+
+    try:
+        member = fs.zip.getinfo(fs._strip_protocol(path))  # noqa: SLF001
+    except KeyError as exc:
+        raise FileNotFoundError(path) from exc
+    if member.compress_type not in ZIP_METHODS:
+        with fs.zip.open(member) as file:
+            return read_file(file, limit, member.file_size)
+    if member.file_size > limit:
+        raise too_large(limit, member.file_size)
+    stored = copy.copy(member)
+    stored.compress_type, stored.file_size, stored.CRC = zipfile.ZIP_STORED, member.compress_size, None
+    with fs.zip.open(stored) as file:
+        packed = read_file(file, stored_limit(limit), stored.file_size)
+    has_end_mark = bool(member.flag_bits & _LZMA_END_MARK)
+    data = decode_zip_member(packed, member.compress_type, member.file_size, has_end_mark=has_end_mark)
+    if zlib.crc32(data) != member.CRC:
+        message = f"the checksum of {path} does not match"
+        raise zipfile.BadZipFile(message)
+    return data
+
+
+def _read_range_zip(fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
+    """Read a part of a member, of a small one by way of all of it where zipfile would set no limit: see `_read_zip`."""
+    member = fs.zip.getinfo(fs._strip_protocol(path))  # noqa: SLF001
+    if member.compress_type not in ZIP_METHODS:
+        return _read_range_any(fs, path, start, end)
+    if member.file_size > _LARGEST_SOLID:
+        message = f"{member.file_size} bytes that can only be decoded as a whole; store it in the archive as it is"
+        raise TooLargeError(message)
+    return _read_zip(fs, path, _LARGEST_SOLID)[start:end]
 
 
 # ------------------------------------------------------------------------------------ caches
@@ -872,6 +1000,7 @@ def _archive_is_read(options: Options) -> bool:
 
 _READ_ONLY = Scheme(writable=_never, has_host=False)
 _SIMPLE_CACHE = Scheme(
+    read=_read_opened,
     writable=_never,
     cheap_misses=False,
     one_at_a_time=True,
@@ -942,6 +1071,7 @@ _AZURE = Scheme(
 )
 _LOCAL = Scheme(
     read=_read_local,
+    read_range=_read_range_local,
     publish=_publish_local,
     version=_version_local,
     lock=_lock_local,
@@ -963,6 +1093,8 @@ _SFTP = Scheme(
     remote=True,
 )
 _ZIP = Scheme(
+    read=_read_zip,
+    read_range=_read_range_zip,
     has_host=False,
     writable=_archive_is_written,
     readable=_archive_is_read,
@@ -988,7 +1120,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "zip": _ZIP,
     "tar": _READ_ONLY,
     "libarchive": _READ_ONLY,
-    "github": Scheme(package="requests", writable=_never, cheap_misses=False, remote=True),
+    "github": Scheme(package="requests", read=_read_opened, writable=_never, cheap_misses=False, remote=True),
     "git": _READ_ONLY,
     "reference": Scheme(writable=_never, remote=True),
     "data": _READ_ONLY,

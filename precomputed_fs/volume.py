@@ -38,7 +38,7 @@ from precomputed_fs.errors import (
     URLError,
 )
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
-from precomputed_fs.info import HtmlError, redirect_of, shown
+from precomputed_fs.info import MAX_INFO_BYTES, HtmlError, redirect_of, shown
 from precomputed_fs.shard_writer import Update
 from precomputed_fs.sharding import propose_sharding
 from precomputed_fs.urls import SCHEMES, AnyURL, Location, resolve
@@ -139,7 +139,8 @@ def open_volume(
         where = accessor.location.display("info")
         target = redirect_of(given, where)
         if target is None:
-            return Volume(accessor, _parse(given, where), missing=missing, progress=progress)
+            info = _parse(given, where, accessor.max_info_bytes)
+            return Volume(accessor, info, missing=missing, progress=progress)
         accessor = FsspecAccessor(_redirected(accessor.location, target, anon), **others)
     message = f"{accessor.url}: redirected {_MOST_REDIRECTS} times"
     raise URLError(message)
@@ -158,7 +159,7 @@ def volume_of(accessor: FsspecAccessor) -> "Volume":
     given = accessor.fetch_info()
     where = accessor.location.display("info")
     check_not_redirected(given, where)
-    return Volume(accessor, _parse(given, where))
+    return Volume(accessor, _parse(given, where, accessor.max_info_bytes))
 
 
 def check_not_redirected(given: Mapping[str, Any], where: str) -> None:
@@ -347,7 +348,7 @@ def _check_for_info(source: "Mapping[str, Any] | Info", for_arrays: Mapping[str,
 def _check_in_the_way(accessor: FsspecAccessor, info: "Info", *, replaces_data: bool) -> None:
     """Check that what is stored already cannot be taken for a part of a new pyramid."""
     try:
-        there = _parse(accessor.fetch_info())
+        there = _parse(accessor.fetch_info(), most=accessor.max_info_bytes)
     except (NotFoundError, InvalidInfoError) as exc:
         if isinstance(exc, HtmlError) and accessor.is_remote:  # this is no store, whatever it answers to a write
             raise
@@ -1921,11 +1922,11 @@ def _to_write(info: "Info") -> "Info":
     return _parse({"@type": "neuroglancer_multiscale_volume", **given, "type": info.type, "scales": scales})
 
 
-def _parse(given: Mapping[str, Any], where: str = "info") -> "Info":
+def _parse(given: Mapping[str, Any], where: str = "info", most: int = MAX_INFO_BYTES) -> "Info":
     """Read all that an `info` says; the first time imports what it takes."""
     from precomputed_fs.models import Info  # noqa: PLC0415 - brings pydantic, which takes longer than NumPy
 
-    return Info.parse(given, where)
+    return Info.parse(given, where, most)
 
 
 def _parameter_names(encoding: str) -> set[str]:

@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import posixpath
+import random
 import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ from precomputed_fs import (
     NotFoundError,
     get_accessor_for_url,
 )
+from precomputed_fs.chunk_limits import ROOM
+from precomputed_fs.info import MAX_INFO_BYTES
 from tests.conftest import READ_ONLY, WRITABLE, Pyramid
 
 if TYPE_CHECKING:
@@ -419,6 +422,122 @@ def test_a_name_with_a_suffix_names_the_compressed_bytes(readable_pyramid: Pyram
     assert {name: accessor.fetch_file(name) for name in packed} == packed
     assert all(accessor.file_exists(name) for name in packed)
     assert not accessor.file_exists("file.gz.gz")
+
+
+# ------------------------------------------------------------------------------------------------- what is too large
+
+SMALL = (0, 8, 0, 8, 0, 8)
+SMALL_NAME = f"{KEY}/0-8_0-8_0-8"
+SMALL_LIMIT = 8**3 + ROOM
+INFO = json.dumps({"data_type": "uint8", "num_channels": 1, "scales": [{"key": KEY, "encoding": "raw"}]}).encode()
+
+
+def test_as_much_as_there_can_be_is_read(readable_pyramid: Pyramid) -> None:
+    info = INFO.ljust(MAX_INFO_BYTES)
+    readable_pyramid.put("info", info)
+    readable_pyramid.put("mesh/1", bytes(1000))
+    readable_pyramid.put(SMALL_NAME, bytes(SMALL_LIMIT))
+    accessor = readable_pyramid.accessor(max_file_bytes=1000)
+    assert accessor.fetch_file("info") == info
+    assert accessor.fetch_file("mesh/1") == bytes(1000)
+    assert accessor.fetch_chunk(KEY, SMALL) == bytes(SMALL_LIMIT)
+
+
+@pytest.mark.parametrize("more", [1, 1 << 20])
+def test_more_than_there_can_be_is_corrupt(readable_pyramid: Pyramid, more: int) -> None:
+    readable_pyramid.put("info", INFO)
+    readable_pyramid.put("mesh/1", bytes(1000 + more))
+    readable_pyramid.put(SMALL_NAME, bytes(SMALL_LIMIT + more))
+    accessor = readable_pyramid.accessor(max_file_bytes=1000)
+    with pytest.raises(CorruptDataError, match=r"mesh/1:.* more than .*; the option max_file_bytes allows more"):
+        accessor.fetch_file("mesh/1")
+    assert readable_pyramid.accessor(max_file_bytes=1000 + more).fetch_file("mesh/1") == bytes(1000 + more)
+    for fetch in (accessor.fetch_chunk, lambda key, coords: dict(accessor.fetch_chunks(key, [coords]))):
+        with pytest.raises(CorruptDataError, match=r"0-8:.* more than .*; no raw chunk of 8 x 8 x 8 voxels has more"):
+            fetch(KEY, SMALL)
+
+
+@pytest.mark.parametrize("more", [1, 1 << 20])
+def test_an_info_of_more_than_it_can_have_is_corrupt(readable_pyramid: Pyramid, more: int) -> None:
+    readable_pyramid.put("info", INFO.ljust(MAX_INFO_BYTES + more))
+    readable_pyramid.put(SMALL_NAME, BODY)
+    accessor = readable_pyramid.accessor()
+    for read in (accessor.fetch_info, lambda: accessor.fetch_file("info"), lambda: accessor.fetch_chunk(KEY, SMALL)):
+        with pytest.raises(CorruptDataError, match=r"info:.* more than .*; the option max_info_bytes allows more"):
+            read()
+    raised = readable_pyramid.accessor(max_info_bytes=MAX_INFO_BYTES + more)
+    assert raised.fetch_info() == json.loads(INFO)
+    assert raised.fetch_chunk(KEY, SMALL) == BODY
+
+
+def test_without_info_a_chunk_may_be_as_large_as_a_file(readable_pyramid: Pyramid) -> None:
+    readable_pyramid.put(SMALL_NAME, bytes(SMALL_LIMIT + 1))
+    limit = SMALL_LIMIT + 1
+    assert readable_pyramid.accessor(max_file_bytes=limit).fetch_chunk(KEY, SMALL) == bytes(limit)
+    with pytest.raises(CorruptDataError, match="max_file_bytes"):
+        readable_pyramid.accessor(max_file_bytes=SMALL_LIMIT).fetch_chunk(KEY, SMALL)
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_what_decodes_to_more_than_there_can_be_is_corrupt(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "mesh").mkdir()
+    (tmp_path / KEY).mkdir()
+    (tmp_path / "info").write_bytes(INFO)
+    for name, size in (("mesh/1", 1000), ("mesh/2", 1001), (f"{KEY}/0-8_0-8_0-8", SMALL_LIMIT)):
+        (tmp_path / f"{name}{suffix}").write_bytes(COMPRESS[suffix](bytes(size)))
+    (tmp_path / f"{KEY}/8-16_0-8_0-8{suffix}").write_bytes(COMPRESS[suffix](bytes(SMALL_LIMIT + 1)))
+    accessor = FsspecAccessor(tmp_path, max_file_bytes=1000)
+    assert (accessor.fetch_file("mesh/1"), accessor.fetch_chunk(KEY, SMALL)) == (bytes(1000), bytes(SMALL_LIMIT))
+    with pytest.raises(CorruptDataError, match="max_file_bytes"):
+        accessor.fetch_file("mesh/2")
+    with pytest.raises(CorruptDataError, match="no raw chunk"):
+        accessor.fetch_chunk(KEY, (8, 16, 0, 8, 0, 8))
+
+
+@pytest.mark.parametrize("codings", [["gzip"], ["br"], ["zstd"], ["gzip", "br"], ["br", "gzip"], ["gzip"] * 3])
+def test_what_codings_make_more_of_than_there_can_be_is_corrupt(
+    make_pyramid: Callable[[str], Pyramid], codings: list[str]
+) -> None:
+    pyramid = make_pyramid("s3")
+    pyramid.put("info", INFO)
+    suffixes = {"gzip": ".gz", "br": ".br", "zstd": ".zstd"}
+    for x, size in ((0, SMALL_LIMIT), (8, SMALL_LIMIT + 1)):
+        body = random.Random(0).randbytes(size)
+        for coding in codings:
+            body = COMPRESS[suffixes[coding]](body)
+        pyramid.put(f"{KEY}/{x}-{x + 8}_0-8_0-8", body, ", ".join(codings))
+    accessor = pyramid.accessor()
+    assert len(accessor.fetch_chunk(KEY, SMALL)) == SMALL_LIMIT
+    with pytest.raises(CorruptDataError, match="no raw chunk"):
+        accessor.fetch_chunk(KEY, (8, 16, 0, 8, 0, 8))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_of_an_archive_is_read_however_it_is_compressed(tmp_path: Path, method: int) -> None:
+    body = random.Random(0).randbytes(1000) + bytes(1000)
+    with zipfile.ZipFile(tmp_path / "brain.zip", "w", method) as archive:
+        archive.writestr("mesh/1", body)
+        archive.writestr("empty", b"")
+    with FsspecAccessor(f"zip://::{tmp_path}/brain.zip", max_file_bytes=2000) as accessor:
+        assert accessor.fetch_file("mesh/1") == body
+        assert accessor.fetch_file("empty") == b""
+        assert accessor.fetch_range("mesh/1", 990, 1010) == body[990:1010]
+    with FsspecAccessor(f"zip://::{tmp_path}/brain.zip", max_file_bytes=1999) as accessor:
+        with pytest.raises(CorruptDataError, match="max_file_bytes"):
+            accessor.fetch_file("mesh/1")
+        with pytest.raises(NotFoundError):
+            accessor.fetch_file("mesh/2")
+    packed = (tmp_path / "brain.zip").read_bytes()
+    start = packed.index(b"mesh/1") + 50
+    (tmp_path / "brain.zip").write_bytes(packed[:start] + bytes(9) + packed[start + 9 :])
+    with FsspecAccessor(f"zip://::{tmp_path}/brain.zip") as accessor, pytest.raises(CorruptDataError):
+        accessor.fetch_file("mesh/1")
+
+
+@pytest.mark.parametrize("options", [{"max_info_bytes": 0}, {"max_file_bytes": 0}])
+def test_a_limit_of_nothing_is_an_error(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected max_info_bytes >= 1"):
+        FsspecAccessor("memory://lab", **options)
 
 
 # ------------------------------------------------------------------------------------------------------ storing, twins

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -1313,6 +1314,45 @@ def test_bombs_are_refused_quickly_and_without_memory(encoding: str) -> None:
             assert tracemalloc.get_traced_memory()[1] < 10**6 + 4 * len(bomb)
         finally:
             tracemalloc.stop()
+
+
+def fat_blocks() -> tuple[Codec, bytes, Triple]:
+    """Make a chunk of which each voxel has a block of its own, whose table of labels lies at the end of the data."""
+    count, block, at = 256, (256, 256, 1), 1 + 2 * 256
+    labels = at + math.prod(block) // 32
+    header = [1 << 24 | labels - 1, at - 1]
+    words = [1, *header * count, *[0] * (labels - at), 7]
+    parameters = {"compressed_segmentation_block_size": list(block)}
+    return codec_of(SEGMENTATION, "uint32", 1, **parameters), struct.pack(f"<{len(words)}I", *words), (1, 1, count)
+
+
+def deep_windows() -> tuple[Codec, bytes, Triple]:
+    """Make a chunk of one slice, of which one window for each voxel reaches over 64 slices."""
+    header = struct.pack("<4sBB3H3BQIQB", b"cpso", 0, 1, 256, 256, 1, 1, 1, 64, 1, 1, 0, 4)
+    return codec_of("compresso", "uint8"), header + bytes(9) + struct.pack("<Q", 1 << 17 | 1), (256, 256, 1)
+
+
+def wasteful_blocks() -> tuple[Codec, bytes, Triple]:
+    """Make a chunk of 4096 zfp streams, whose header says that each block of 4 values takes 4 KiB."""
+    stream = importlib.import_module("zfpy").compress_numpy(np.zeros(64, np.float32), tolerance=0.1)
+    mode = 0xFFF | 0x7FFF << 12 | 0x7FFF << 27 | 31 << 42 | 15421 << 49  # the longest blocks
+    stream = (int.from_bytes(stream, "little") & (1 << 84) - 1 | mode << 84).to_bytes(32, "little")
+    header = struct.pack("<4sBB4IB", b"zfpc", 0, 3 | 5 << 3, 64, 64, 64, 1, 0b0001)
+    index = struct.pack("<4097Q", len(header) + 8 * 4097, *[len(stream)] * 4096)
+    return codec_of("zfpc", "float32"), header + index + stream * 4096, (64, 64, 64)
+
+
+@pytest.mark.parametrize("make", [fat_blocks, deep_windows, wasteful_blocks])
+def test_what_data_ask_for_beyond_their_voxels_takes_no_memory(make: Callable[[], tuple[Codec, bytes, Triple]]) -> None:
+    codec, data, size = make()
+    codec.decode(codec.encode(np.zeros((4, 4, 4, 1), codec.dtype)), (4, 4, 4))  # the library is there now
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(CorruptDataError):
+            codec.decode(data, size)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 10**6 + 4 * math.prod(size) * codec.dtype.itemsize
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -1008,9 +1008,9 @@ def test_to_where_nothing_may_be_listed(
             return listing(self, name, *args)
         raise AccessDeniedError(name)
 
-    def denying(self: ObjectStore, name: str, *args: Any) -> Any:
+    def denying(self: ObjectStore, name: str, *args: Any, **options: Any) -> Any:
         try:
-            return reading(self, name, *args)
+            return reading(self, name, *args, **options)
         except NotFoundError as exc:
             if self.location.links[0].protocol == "file":
                 raise

@@ -882,10 +882,9 @@ def test_a_synchronous_filesystem_is_read_in_many_threads(
     put(tmp_path, raw_info(size=[8, 8, 4 * count]), {f"{KEY}/0-8_0-8_{4 * i}-{4 * i + 4}": BODY for i in range(count)})
     server = run(tmp_path)
     read = server.volume.accessor.location.scheme.read
-    assert read is not None
 
-    def together(fs: Any, path: str) -> bytes:
-        body = read(fs, path)
+    def together(fs: Any, path: str, limit: int) -> bytes:
+        body = read(fs, path, limit)
         barrier.wait()
         return body
 

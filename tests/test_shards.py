@@ -31,6 +31,8 @@ from neuroglancer_scripts.sharded_file_accessor import ShardedFileAccessor
 from PIL import Image
 
 from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError, shards
+from precomputed_fs.chunk_limits import ROOM
+from precomputed_fs.compression import stored_limit
 from precomputed_fs.errors import InvalidInfoError
 from tests import servers
 from tests.test_foreign import VOLUMES
@@ -1121,6 +1123,22 @@ def test_a_chunk_outside_of_its_file_is_corrupt(readable_pyramid: Pyramid, place
             fetch(accessor, [first])
         assert re.search(named(written, first), str(caught.value))
         assert fetch(accessor, [second]) == {second: data}
+
+
+def test_a_chunk_of_more_bytes_than_it_can_have_is_not_read(make_pyramid: Callable[[str], Pyramid]) -> None:
+    written = synthesize(1, 0)
+    first, second = written.coords[0], written.coords[2]  # of minishard 0
+    most = stored_limit(64 + ROOM)
+    for size in (most, most + 1):
+        pyramid = written.put(make_pyramid("http"))
+        pyramid.put(SHARD, broken({0: [(0, 0, size), (2, 0, 64)]}, bytes(size)))
+        counted = Counted(pyramid)
+        for fetch in FETCH:
+            with pytest.raises(CorruptDataError, match=re.escape(SHARD)) as caught:
+                counted.requests(fetch, [first])
+            assert ("its index gives it" in str(caught.value)) == (size > most)
+            assert any(range_length(entry) == size for entry in shard_requests(pyramid)) == (size <= most)
+        assert fetch_singly(counted.accessor, [second]) == {second: bytes(64)}
 
 
 @pytest.mark.parametrize("protocol", ["memory", "local", "http", "s3"])
