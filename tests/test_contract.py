@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -80,3 +81,13 @@ def test_an_accessor_by_its_urls(options: dict[str, object], folder: Path, monke
     for url, said in (("weird://", "scheme"), ("file:///%ff", "decod")):
         with pytest.raises(URLError, match=said):
             get_accessor_for_url(url, options)
+
+
+def test_a_relative_path_may_be_a_path(tmp_path: Path) -> None:
+    """As theirs take it, and tools that build on it give it."""
+    name: Any = PurePosixPath("mesh/1:0")
+    accessor = get_accessor_for_url(str(tmp_path))
+    assert not accessor.file_exists(name)
+    accessor.store_file(name, b"{}", mime_type="application/json")
+    assert accessor.file_exists(name)
+    assert accessor.fetch_file(name) == b"{}"
