@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
 
+from precomputed_fs import claims
 from precomputed_fs.chunk_limits import Chunk, largest_chunk
 from precomputed_fs.compression import (
     GZIP_ENCODING,
@@ -596,13 +597,15 @@ class FsspecAccessor(Accessor):
         Raises
         ------
         NotFoundError, AccessDeniedError, DataAccessError
-            If it cannot be read.
+            If it cannot be read; where a pyramid is being made, or was not completed, the message says so.
         InvalidInfoError
             If it is no JSON object.
         """
         self._to_read("info")
         info = self._read_info()
         if self._info_error is not None:
+            if isinstance(self._info_error, NotFoundError) and (unfinished := claims.unfinished(self)):
+                raise NotFoundError(unfinished) from self._info_error
             raise self._info_error
         return info
 
@@ -610,11 +613,15 @@ class FsspecAccessor(Accessor):
     def replacing_shards(self, keys: Iterable[str]) -> Iterator[None]:
         """Write the shards of some scales anew, whatever there is: each is merged from its second time on.
 
-        Afterwards all are merged, as always: what is there then may be another writer's.
+        Afterwards all are merged, as always: what is there then may be another writer's. If the block fails, chunks
+        that wait are discarded.
         """
         self._writer.replace_shards(key.removesuffix("/") for key in keys)
         try:
             yield
+        except BaseException:
+            self._writer.drop()
+            raise
         finally:
             self._writer.replace_shards(())
 
@@ -633,12 +640,10 @@ class FsspecAccessor(Accessor):
         finally:
             writer.drop()
 
-    def take_back_info(self) -> None:
-        """Delete an `info` that was just stored, and let go of chunks that wait for shards."""
-        self._writer.drop()
-        with contextlib.suppress(DataAccessError, NotImplementedError):  # a failure has brought us here
-            self._store.delete("info")
-        self._go_by_info(None)
+    def store_info(self, text: bytes, *, overwrite: bool, listed: Collection[str] | None) -> None:
+        """Store `info` where the names that it stands under are known: `store_file` without the request for them."""
+        packed = self._packed(self._to_write("info"), text, "application/json")
+        self._store_file("info", packed, overwrite=overwrite, listed=listed)
 
     @contextlib.contextmanager
     def expecting_info(self, info: Mapping[str, Any]) -> Iterator[None]:
@@ -1020,6 +1025,11 @@ class FsspecAccessor(Accessor):
     # ------------------------------------------------------------------------- whole pyramids
 
     # For copies: chunks as they are stored, in places where there are no others, and which only one task writes.
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The objects that are there, each under just its name."""
+        return self._store
 
     @property
     def flat(self) -> bool:
@@ -1456,10 +1466,12 @@ class FsspecAccessor(Accessor):
             return _Packed(data, "", mime_type, GZIP_ENCODING)
         return _Packed(data, GZIP_SUFFIX, mime_type, "")
 
-    def _store_file(self, name: str, packed: _Packed, *, overwrite: bool) -> None:
+    def _store_file(
+        self, name: str, packed: _Packed, *, overwrite: bool, listed: Collection[str] | None = None
+    ) -> None:
         if name == "info" and self._writer.waiting:
             self._writer.flush()  # as the `info` says that they were stored under
-        others = self._other_names(name, packed.suffix)
+        others = self._other_names(name, packed.suffix) if listed is None else sorted({*listed} - {name})
         self._put(name, name + packed.suffix, others, packed, overwrite=overwrite)
         if name == "info":
             self._info_generation += 1

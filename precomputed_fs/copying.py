@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from precomputed_fs import claims
 from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor, StoredChunk, accessor_with
+from precomputed_fs.claims import Claimed
 from precomputed_fs.codecs import ENCODINGS, Codec, Encoding, codec_for
 from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.errors import (
@@ -32,7 +34,6 @@ from precomputed_fs.errors import (
     CorruptDataError,
     DataAccessError,
     InvalidInfoError,
-    NotFoundError,
     ReadOnlyError,
 )
 from precomputed_fs.flights import More
@@ -46,7 +47,7 @@ from precomputed_fs.grid import (
     morton_block,
     size_of,
 )
-from precomputed_fs.info import JSON, check_not_html
+from precomputed_fs.info import JSON
 from precomputed_fs.sharding import Sharding, propose_sharding
 from precomputed_fs.urls import SCHEMES, AnyURL, Location, Scheme, store_of
 from precomputed_fs.volume import Progress, Scale, Volume, open_volume, volume_of, what_is_there
@@ -54,9 +55,6 @@ from precomputed_fs.volume import Progress, Scale, Volume, open_volume, volume_o
 if TYPE_CHECKING:
     from precomputed_fs.flights import Job
     from precomputed_fs.models import Info, ScaleInfo
-
-PARTIAL = "info.partial"
-"""The file that is there while a copy is not complete."""
 
 _AXES = 3
 _GROUP = 512  # chunks that are looked for at once in an unsharded destination, and copied by one task
@@ -117,8 +115,9 @@ def copy_pyramid(
         few readers look for, chunks are compressed by default only if they have a suffix at the source, too. In
         shards, what `sharding` says counts, if it does.
     overwrite : bool
-        Whether what is at the destination may be deleted first: a pyramid, part of another copy, chunks of no known
-        origin. Only chunks and shards of the scales to be written are, and `info`.
+        Whether what is at the destination may be deleted first: a pyramid, part of another one, chunks of no known
+        origin. Only chunks and shards of the scales to be written are, and `info`. What a process of this machine is
+        still at stays.
     verify : bool
         Whether everything is read back before `info` is stored, and compared: bytes where they were moved, voxels where
         they were encoded anew without loss; where with loss, that they can be decoded. This includes what an earlier
@@ -196,6 +195,7 @@ def copy_pyramid(
         if not accessor.can_read:
             stack.callback(accessor.close)  # completes the archive
         place = _Destination(accessor, info, volume.url, gzip)
+        stack.push(place.stop_if_failed)
         state = place.begin(volume, overwrite=overwrite)
         if state == "whole" and not verify:
             place.forget()
@@ -506,7 +506,7 @@ class _Destination:
         self.accessor = accessor
         self.info = info
         record = {"source": source, "gzip": gzip, "flat": accessor.flat, "info": info.to_dict()}
-        self._record = json.loads(json.dumps(record))
+        self._claim = claims.Claim(accessor, record)
         self._keys = list(dict.fromkeys(scale.key.removesuffix("/") for scale in info.scales))
 
     def begin(self, volume: Volume, *, overwrite: bool) -> str:
@@ -520,19 +520,24 @@ class _Destination:
         accessor = self.accessor
         if not accessor.can_read:  # an archive, which cannot be looked into, nor anything in it be replaced
             return "new"
-        there = self._found()
-        if there == self._record:
-            return "whole" if self._has_info() else "begun"
-        in_the_way = self._in_the_way(there)
+        infos, there = claims.look(accessor)
+        if there is not None and self._claim.is_same(there):
+            return "whole" if infos else "begun"
+        advice = "overwrite=True deletes that first"
+        if there is not None and (overwrite or not infos):
+            claims.check_free(accessor, there, overwrite=overwrite, advice=advice)
+        in_the_way = (there is not None and not infos) or self._in_the_way(has_info=bool(infos))
         if in_the_way and not overwrite:
-            message = f"{accessor.url}: {in_the_way}; overwrite=True deletes that first"
+            message = f"{accessor.url}: {in_the_way}; {advice}"
             raise AlreadyExistsError(message)
         if in_the_way:
-            self._clear(volume)
+            self._clear(volume, there)
+            return "new"
         try:
-            self._say({}, overwrite=overwrite)
+            self._claim.take(None)
         except AlreadyExistsError:  # another run has begun at the same moment
-            if self._found() != self._record:
+            there = claims.find(accessor)
+            if there is None or not self._claim.is_same(there):
                 raise
             return "begun"
         return "new"
@@ -546,49 +551,25 @@ class _Destination:
             If another copy to the same place has begun, or ended, meanwhile; not if it is of the same to the same.
         """
         accessor = self.accessor
-        there = self._found() if accessor.can_read else None
-        if there not in (None, self._record):
-            message = f"{accessor.url}: meanwhile a copy of {there.get('source', 'something')} to here was begun"
-            raise AlreadyExistsError(message)
+        self._claim.check_held(shared=True)
         try:
             accessor.store_file("info", self.info.to_json(), mime_type=_JSON_TYPE)
         except AlreadyExistsError:
-            if not accessor.can_read or json.loads(accessor.fetch_file("info")) != self._record["info"]:
+            if not accessor.can_read or json.loads(accessor.fetch_file("info")) != self.info.to_dict():
                 raise
         self.forget()
 
     def forget(self) -> None:
         """Delete what was said of a copy that is complete."""
-        if self.accessor.can_read:
-            self.accessor.delete_file(PARTIAL)
+        self._claim.release()
 
-    def _say(self, more: Mapping[str, Any], *, overwrite: bool) -> None:
-        text = json.dumps({**self._record, **more}, indent=2).encode()
-        self.accessor.store_file(PARTIAL, text, mime_type=_JSON_TYPE, overwrite=overwrite)
+    def stop_if_failed(self, error: type[BaseException] | None, *_: object) -> None:
+        """Say of a copy that has failed that nobody is at it."""
+        if error is not None:
+            self._claim.stop()
 
-    def _found(self) -> Mapping[str, Any] | None:
-        """Return what an earlier run has said."""
-        try:
-            text = self.accessor.fetch_file(PARTIAL)
-        except (NotFoundError, AccessDeniedError):  # S3 says so of absent ones to who may not list
-            return None
-        check_not_html(text, self.accessor.location.display(PARTIAL))
-        try:
-            found = json.loads(text)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def _has_info(self) -> bool:
-        with contextlib.suppress(AccessDeniedError):
-            return self.accessor.file_exists("info")
-        return False
-
-    def _in_the_way(self, there: Mapping[str, Any] | None) -> str:
-        if there is not None:
-            source = there.get("source", "something")
-            return f"a copy of {source} to here was begun, which is not this one, and is not complete"
-        if self._has_info():
+    def _in_the_way(self, *, has_info: bool) -> str:
+        if has_info:
             return what_is_there(self.accessor)
         with contextlib.suppress(AccessDeniedError):
             for key in self._keys:
@@ -596,18 +577,20 @@ class _Destination:
                     return f"there are chunks in {key}, and nothing says what of"
         return ""
 
-    def _clear(self, volume: Volume) -> None:
+    def _clear(self, volume: Volume, there: Claimed | None) -> None:
         """Delete what is in the way; a run that ends meanwhile leaves a word that this was not done."""
         accessor = self.accessor
-        self._say({"clearing": True}, overwrite=True)
+        self._claim.take(there, clearing=True)
         with contextlib.suppress(DataAccessError):
-            if json.loads(volume.accessor.fetch_file(PARTIAL)) == {**self._record, "clearing": True}:
-                accessor.delete_file(PARTIAL)
+            seen = claims.find(volume.accessor)
+            if seen is not None and self._claim.is_mine(seen):
+                self._claim.release()
                 message = f"{volume.url} and {accessor.url} are the same place: copy to somewhere else"
                 raise ValueError(message)
         accessor.delete_file("info")
         for key in self._keys:
             accessor.delete_data(key)
+        self._claim.take(Claimed({}))
 
 
 # ---------------------------------------------------------------------------------- the chunks

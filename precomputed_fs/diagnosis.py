@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from precomputed_fs import claims
 from precomputed_fs.accessor import FsspecAccessor, accessor_with
 from precomputed_fs.codecs import jpeg_segments
 from precomputed_fs.errors import (
@@ -174,7 +175,8 @@ class _Examination:
             if "redirect" in seen.given:
                 self._follows()
         except DataAccessError as exc:
-            seen.state, seen.said = _state_of(exc), str(exc)
+            seen.state = _state_of(exc)
+            seen.said = (seen.state == "absent" and claims.unfinished(self.accessor)) or str(exc)
         except (InvalidInfoError, URLError) as exc:
             seen.state, seen.said = "wrong", str(exc)
             if self.url is None and isinstance(exc, URLError):

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from precomputed_fs import claims
 from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor, accessor_with
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
@@ -35,6 +36,7 @@ from precomputed_fs.errors import (
     DataAccessError,
     InvalidInfoError,
     NotFoundError,
+    ReadOnlyError,
     URLError,
 )
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
@@ -61,6 +63,7 @@ _BLOCK_BYTES = 32 << 20  # of a scale, that the next lower one is computed from 
 _LABEL_BYTES = 4  # of integers that are rather labels than measured
 _MOST_LABELS = 32  # distinct values, of which integers look like labels; images of 8 bits have more
 _VOXELS_PER_LABEL = 8  # at least, on average
+_REPLACE = "overwrite=True replaces it"
 _MOST_SPANS = 1 << 16  # of chunks along an axis, for which it is remembered where they are in an array
 _STORABLE = {  # by the kind of a type
     "i": 'array.astype("uint64"), or "int32" if some are negative',
@@ -196,9 +199,8 @@ def create_volume(
     source : mapping or array
         An `info`; chunks that are there already stay. Or an array (x, y, z) or (x, y, z, channel),
         which may be anything that has a ``shape`` and a ``dtype`` and can be sliced, such as an open
-        HDF5 data set: it is read chunk by chunk. A dask array is stored as `Scale.store` does it. If
-        that fails, `info`, which is stored first, is taken back, so that half of a pyramid does not
-        look whole. All that follows up to `downsampling` is for arrays.
+        HDF5 data set: it is read chunk by chunk. A dask array is stored as `Scale.store` does it. All
+        that follows up to `downsampling` is for arrays.
     resolution : sequence of 3 float
         Voxel size in nanometres, xyz.
     voxel_offset : sequence of 3 int
@@ -222,8 +224,8 @@ def create_volume(
     skip_empty : bool
         Whether chunks of nothing but zeros are left out.
     overwrite : bool
-        Whether an existing `info` is replaced, and chunks of the same names. What else is there stays:
-        where it would be taken for a part of the new pyramid, that is refused.
+        Whether an existing `info` is replaced, and chunks of the same names; or what another process has
+        begun. What else is there stays: where it would be taken for a part of the new pyramid, that is refused.
     missing, progress
         See `open_volume`.
     **options
@@ -233,8 +235,8 @@ def create_volume(
     Raises
     ------
     AlreadyExistsError
-        If there is an `info` already, and ``overwrite=False``; or if it stores scales of the same keys
-        in a way that cannot be overwritten.
+        If there is an `info` already, or another pyramid was begun, and ``overwrite=False``; if it stores scales
+        of the same keys in a way that cannot be overwritten; or if another process makes a pyramid there.
     InvalidInfoError, ValueError, TypeError
         If the scales cannot be, or the encoding cannot store such voxels; before anything is written.
 
@@ -246,6 +248,12 @@ def create_volume(
 
     Notes
     -----
+    `info` is stored when all chunks are there, and an old one is deleted before any chunk is replaced: half of a
+    pyramid never opens. Until then, ``info.partial`` says what is being made, since when and by which process. If that
+    fails or is killed, what it has stored stays, and the same call begins anew; from another machine, where nobody
+    knows whether the process is gone, with ``overwrite=True``. Archives, which nobody reads before they are complete,
+    have no ``info.partial``.
+
     Booleans are stored as a uint8 segmentation of 0 and 1, the fields of a structured type (RGB) as
     channels. An image of nibabel stands for its voxels, scaled; where nibabel makes them float64, they
     are stored as float32. Tensors (PyTorch's, say) stand for the NumPy arrays that they convert to.
@@ -288,8 +296,9 @@ def create_volume(
     info = _to_write(info)
     method = _checked_method(downsampling, info)
     accessor = accessor_with(url, {"gzip": None, **options})
-    if overwrite and accessor.can_read:
-        _check_in_the_way(accessor, info, replaces_data=array is not None)
+    if not accessor.can_write:
+        message = f"{accessor.url}: this cannot be written to; create it where the data is to be stored"
+        raise ReadOnlyError(message)
     if _is_dask(array):
         from precomputed_fs import bridges  # noqa: PLC0415 - it is made of scales
 
@@ -297,22 +306,100 @@ def create_volume(
     if array is not None and len(info.scales) > 1 and not accessor.can_read:
         message = f"{accessor.url}: an archive that is being written cannot be read, as lower scales need: scales=1"
         raise ValueError(message)
-    try:
-        accessor.store_file("info", info.to_json(), mime_type="application/json", overwrite=overwrite)
-    except AlreadyExistsError as exc:
-        message = f"{accessor.url}: {what_is_there(accessor)}; pass overwrite=True to replace it"
-        raise AlreadyExistsError(message) from exc
     volume = Volume(accessor, info, missing=missing, progress=progress)
-    if array is not None:
-        try:
-            with accessor.replacing_shards(scale.key for scale in info.scales):
-                volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
-                guessed = type is None and downsampling is None and _may_be_labels(array, info)
-                volume._downsample(method, skip_empty=skip_empty, warns_of_labels=guessed)  # noqa: SLF001 - of this module
-        except BaseException:
-            accessor.take_back_info()  # half of a pyramid is not to look whole
-            raise
+    if array is None:
+        with _closing_archive(accessor):
+            _store_info(accessor, info, overwrite=overwrite)
+        return volume
+    how = {"array": [*array.shape, str(array.dtype)], "gzip": options.get("gzip"), "flat": accessor.flat}
+    with _closing_archive(accessor), _making(accessor, info, how, overwrite=overwrite):
+        volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
+        guessed = type is None and downsampling is None and _may_be_labels(array, info)
+        volume._downsample(method, skip_empty=skip_empty, warns_of_labels=guessed)  # noqa: SLF001 - of this module
     return volume
+
+
+@contextlib.contextmanager
+def _closing_archive(accessor: FsspecAccessor) -> Iterator[None]:
+    """Complete an archive whose writing fails in a block: nobody else has its accessor."""
+    try:
+        yield
+    except BaseException:
+        if not accessor.can_read:
+            accessor.close()
+        raise
+
+
+def _store_info(accessor: FsspecAccessor, info: "Info", *, overwrite: bool) -> None:
+    """Store an `info`, and nothing else, unless another pyramid is there or is being made."""
+    infos, there = claims.look(accessor, reads_first=False)
+    if there is not None and (overwrite or not infos):
+        claims.check_free(accessor, there, overwrite=overwrite, advice=_REPLACE)
+    if overwrite and accessor.can_read:
+        _check_in_the_way(accessor, info, there, replaces_data=False)
+    try:
+        accessor.store_info(info.to_json(), overwrite=overwrite, listed=infos)
+    except AlreadyExistsError as exc:
+        message = f"{accessor.url}: {what_is_there(accessor)}; {_REPLACE}"
+        raise AlreadyExistsError(message) from exc
+    if there is not None:
+        accessor.objects.delete(claims.PARTIAL)
+
+
+@contextlib.contextmanager
+def _making(accessor: FsspecAccessor, info: "Info", how: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
+    """Have all chunks of a pyramid stored in a block, and then its `info`: so half of a pyramid never opens.
+
+    Meanwhile `info.partial` says what is being made. What a block that fails has stored stays, and so does that.
+    """
+    claim = claims.Claim(accessor, {**how, "info": info.to_dict()})
+    keys = [scale.key for scale in info.scales]
+    try:
+        _take_place(accessor, info, claim, overwrite=overwrite)
+        with accessor.expecting_info(info.to_dict()), accessor.replacing_shards(keys):
+            yield
+        claim.check_held()
+        try:
+            accessor.store_info(info.to_json(), overwrite=False, listed=())
+        except AlreadyExistsError as exc:
+            message = f"{accessor.url}: meanwhile {what_is_there(accessor)}; chunks of both may be there: make it again"
+            raise AlreadyExistsError(message) from exc
+    except BaseException:
+        claim.stop()
+        raise
+    claim.release()
+
+
+def _take_place(accessor: FsspecAccessor, info: "Info", claim: claims.Claim, *, overwrite: bool) -> None:
+    """Claim a place for a new pyramid, and delete the `info` that is there: its chunks will be replaced."""
+    infos, there = claims.look(accessor, reads_first=accessor.can_read)
+    if infos and not (overwrite and accessor.can_read):
+        advice = _REPLACE if accessor.can_read else "this kind of archive cannot replace it"
+        message = f"{accessor.url}: {what_is_there(accessor)}; {advice}"
+        raise AlreadyExistsError(message)
+    if there is not None:
+        is_left = claim.is_same(there) and there.is_running() is False
+        claims.check_free(accessor, there, overwrite=overwrite or is_left, advice=_REPLACE)
+    if not accessor.can_read:
+        return
+    if overwrite:
+        _check_in_the_way(accessor, info, there, replaces_data=True)
+    try:
+        claim.take(there)
+    except AlreadyExistsError as exc:
+        message = f"{exc}: {what_is_there(accessor)}"
+        raise AlreadyExistsError(message) from exc
+    infos, there = claims.look(accessor)  # another may have completed one meanwhile
+    claim.check_held(there)
+    if overwrite:
+        for name in ["info"] if infos is None else infos:
+            accessor.objects.delete(name)
+    elif infos is None:
+        claims.find(accessor)  # fails, if nothing can be read here, and nothing tells whether there is an `info`
+    elif infos:
+        claim.release()
+        message = f"{accessor.url}: meanwhile {what_is_there(accessor)}; {_REPLACE}"
+        raise AlreadyExistsError(message)
 
 
 def what_is_there(accessor: FsspecAccessor) -> str:
@@ -329,6 +416,8 @@ def what_is_there(accessor: FsspecAccessor) -> str:
         if isinstance(exc, HtmlError) and accessor.is_remote:
             raise
         return f"there is an `info` already, but not of a pyramid ({exc})"
+    except NotFoundError as exc:
+        return str(exc)
     except DataAccessError:
         return "there is an `info` already"
     return "there is a pyramid already"
@@ -345,14 +434,27 @@ def _check_for_info(source: "Mapping[str, Any] | Info", for_arrays: Mapping[str,
         raise TypeError(message)
 
 
-def _check_in_the_way(accessor: FsspecAccessor, info: "Info", *, replaces_data: bool) -> None:
+def _check_in_the_way(
+    accessor: FsspecAccessor,
+    info: "Info",
+    claimed: claims.Claimed | None,
+    *,
+    replaces_data: bool,
+) -> None:
     """Check that what is stored already cannot be taken for a part of a new pyramid."""
     try:
         there = _parse(accessor.fetch_info(), most=accessor.max_info_bytes)
+        _check_not_mixed(accessor, info, there, replaces_data=replaces_data)
     except (NotFoundError, InvalidInfoError) as exc:
         if isinstance(exc, HtmlError) and accessor.is_remote:  # this is no store, whatever it answers to a write
             raise
-        return
+    with contextlib.suppress(InvalidInfoError):
+        if claimed is not None:
+            begun = _parse(claimed.what.get("info", {}), most=accessor.max_info_bytes)
+            _check_not_mixed(accessor, info, begun, replaces_data=replaces_data)
+
+
+def _check_not_mixed(accessor: FsspecAccessor, info: "Info", there: "Info", *, replaces_data: bool) -> None:
     kind = (info.data_type, info.num_channels) == (there.data_type, there.num_channels)
     before = {posixpath.normpath(scale.key): scale for scale in there.scales}
     for scale in info.scales:

@@ -8,6 +8,8 @@ import importlib
 import itertools
 import json
 import lzma
+import os
+import re
 import resource
 import signal
 import subprocess
@@ -34,14 +36,15 @@ from precomputed_fs import (
     NotFoundError,
     Volume,
     __main__,
+    claims,
     copy_pyramid,
     copying,
     create_volume,
     open_volume,
 )
 from precomputed_fs import accessor as accessor_module
+from precomputed_fs.claims import PARTIAL, Claim
 from precomputed_fs.codecs import Codec
-from precomputed_fs.copying import PARTIAL
 from precomputed_fs.objects import ObjectStore
 from precomputed_fs.sharding import propose_sharding
 from tests import servers
@@ -866,11 +869,11 @@ def test_a_second_run_cuts_what_is_missing(tmp_path: Path, monkeypatch: pytest.M
 def test_what_was_only_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that ends between storing `info` and deleting what it said before it leaves nothing to be copied."""
     volume = make(tmp_path / "a")
-    delete = FsspecAccessor.delete_file
-    monkeypatch.setattr(FsspecAccessor, "delete_file", lambda *_: pytest.fail("killed"))
+    delete = ObjectStore.delete
+    monkeypatch.setattr(ObjectStore, "delete", lambda *_: pytest.fail("killed"))
     with pytest.raises(pytest.fail.Exception, match="killed"):
         copy_pyramid(volume, tmp_path / "b")
-    monkeypatch.setattr(FsspecAccessor, "delete_file", delete)
+    monkeypatch.setattr(ObjectStore, "delete", delete)
     assert (tmp_path / "b" / PARTIAL).exists()
     monkeypatch.setattr(FsspecAccessor, "put_chunk", None)
     copied = copy_pyramid(volume, tmp_path / "b")
@@ -907,7 +910,7 @@ def test_what_is_there_already_is_verified_if_asked(tmp_path: Path) -> None:
     """Also where nothing but a word is left to be deleted."""
     volume = make(tmp_path / "a", scales=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FsspecAccessor, "delete_file", lambda *_: pytest.fail("killed"))
+        patch.setattr(ObjectStore, "delete", lambda *_: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception, match="killed"):
             copy_pyramid(volume, tmp_path / "b")
     path = next((tmp_path / "b" / KEY).iterdir())
@@ -957,10 +960,16 @@ def broken_copy(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("is_through", [True, False])
 def test_two_copies_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_through: bool) -> None:
-    """What another one has taken the place of is not called whole."""
+    """What another one has taken the place of, from another machine, is not called whole."""
     volume = make(tmp_path / "a", scales=1)
     source = str(make(tmp_path / "other", scales=2).url if is_through else broken_copy(tmp_path))
-    others = meanwhile(monkeypatch, copying, "_copied", lambda: copy_pyramid(source, tmp_path / "b", overwrite=True))
+
+    def elsewhere() -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(claims, "_machine", lambda: "another one")
+            return copy_pyramid(source, tmp_path / "b", overwrite=True)
+
+    others = meanwhile(monkeypatch, copying, "_copied", elsewhere)
     with pytest.raises(AlreadyExistsError, match=f"{tmp_path}/b"):
         copy_pyramid(volume, tmp_path / "b")
     assert isinstance(others[0], Volume if is_through else CorruptDataError)
@@ -971,13 +980,25 @@ def test_two_copies_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_
         assert json.loads((tmp_path / "b" / PARTIAL).read_text())["source"] == source
 
 
+def test_a_copy_that_is_under_way_on_this_machine_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its chunks would go among those of the other one."""
+    volume, source = make(tmp_path / "a", scales=1), make(tmp_path / "other", voxels_of() + 1, scales=1)
+    others = meanwhile(monkeypatch, copying, "_copied", lambda: copy_pyramid(source, tmp_path / "b", overwrite=True))
+    np.testing.assert_array_equal(copy_pyramid(volume, tmp_path / "b")[0][..., 0], voxels_of())
+    assert isinstance(others[0], AlreadyExistsError)
+    assert re.search(rf"/b: a copy of {volume.url} .* by process {os.getpid()} .* still at it", str(others[0]))
+    np.testing.assert_array_equal(copy_pyramid(source, tmp_path / "b", overwrite=True)[0][..., 0], voxels_of() + 1)
+
+
 def test_two_copies_that_begin_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both find nothing there; one is the first to say what will be."""
     volume, source = make(tmp_path / "a", scales=1), broken_copy(tmp_path)
     for place, mine in (("b", volume), ("c", open_volume(source))):
         with monkeypatch.context() as patch:
             other = functools.partial(copy_pyramid, source, tmp_path / place)
-            others = meanwhile(patch, copying._Destination, "_say", other)
+            others = meanwhile(patch, Claim, "take", other)
             with pytest.raises(AlreadyExistsError if place == "b" else CorruptDataError):
                 copy_pyramid(mine, tmp_path / place)
             assert isinstance(others[0], CorruptDataError)
