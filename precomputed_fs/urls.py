@@ -41,6 +41,8 @@ _PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
 _SCALE_KEY = r"[\d.e+-]+(?:_[\d.e+-]+){2}|[\d.]+(?:nm|um|mm)"  # of cloud-volume and tensorstore, neuroglancer-scripts
 _SHOWN_SOURCES = 3  # of a link to Neuroglancer
 _CHAIN = "::"
+_IN_FRONT = ("zip", "tar", "libarchive", "reference", "dir", "simplecache", "filecache", "blockcache", "cached")
+_PASTED_ALONG = " \t\r\n'\"<>"
 _PIECE = 1 << 20  # bytes that are read at once of what does not say how long it is
 _LARGEST_PUT = 5 << 30  # bytes that S3 takes in one request
 _LOCAL_NAMES = ("file", "local")
@@ -1382,9 +1384,9 @@ def resolve(
     if isinstance(url, URLPath) and url.protocol not in ("", *_LOCAL_NAMES):
         given = _merged(url.storage_options, given)
         url = str(url)
-    text = _strip_precomputed(url) if isinstance(url, str) else _path_of(url)
     options = dict(given)
     if fs is not None:
+        text = _unwrapped(url) if isinstance(url, str) else _path_of(url)
         if options or anon is not None:
             message = "fs is a finished filesystem: storage_options and anon do not apply to it"
             raise ValueError(message)
@@ -1394,7 +1396,7 @@ def resolve(
             raise ValueError(message)
         link = Link(protocol, text, _without_secrets(text), dict(fs.storage_options), has_path=True)
         return Location((link,), fs=fs)
-    links = _chain(text, options) if isinstance(url, str) else [_path_link(text, options)]
+    links = _chain(_strip_precomputed(url), options) if isinstance(url, str) else [_path_link(_path_of(url), options)]
     # What is nested under a protocol that this URL does not use is for another URL's accessor.
     own = {key: value for key, value in options.items() if not (key in SCHEMES and isinstance(value, Mapping))}
     for link in links[:-1]:
@@ -1402,6 +1404,7 @@ def resolve(
         link.options.update((key, value) for key, value in own.items() if key not in ("fo", "target_protocol"))
         own = dict(behind)
     links[-1].options.update(own)
+    _check_behind(links[-1])
     return Location(tuple(links), anon=anon, given=given)
 
 
@@ -1511,17 +1514,35 @@ def convert_file_url_to_pathname(url: str) -> str:
 
 
 def _strip_precomputed(url: str) -> str:
+    _check_pasted(url)
     _check_fragment(url)
-    text = url.removesuffix(_PRECOMPUTED_ADAPTER).removeprefix(PRECOMPUTED_PREFIX)
-    adapter = re.search(r"\|([a-z][a-z0-9+.-]*):", text)
+    text = _unwrapped(url)
+    adapter = re.search(r"\|([a-z][a-z0-9+.-]*):([^|]*)", text)
     if adapter:
         unknown = f"is not known; only a closing {_PRECOMPUTED_ADAPTER!r} is"
+        if adapter[1] == "zip":
+            unknown = f"is written zip://{adapter[2]}::{_without_secrets(text[: adapter.start()])}"
+        elif _scheme_of(text) is None:
+            unknown += "; for a local file of this name pass a pathlib.Path"
         message = f"{_without_secrets(text)}: the adapter {adapter[1]!r} {FOREIGN.get(adapter[1], unknown)}"
         raise URLError(message)
     if url and not text.strip(":"):  # an empty path is the current directory, as in neuroglancer-scripts
         message = f"{url!r} names no pyramid"
         raise URLError(message)
     return text
+
+
+def _unwrapped(url: str) -> str:
+    """Take off what says that this is a precomputed pyramid."""
+    return re.sub(f"^{PRECOMPUTED_PREFIX}", "", url, flags=re.IGNORECASE).removesuffix(_PRECOMPUTED_ADAPTER)
+
+
+def _check_pasted(text: str) -> None:
+    """Refuse a URL with something around it, which would be taken for a path, or for a part of a name."""
+    url = text.strip(_PASTED_ALONG)
+    if url != text and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
+        message = f"{_without_secrets(url)}: there are spaces or quotes around this URL: write it without"
+        raise URLError(message)
 
 
 def _path_of(path: object) -> str:
@@ -1579,6 +1600,16 @@ def _split_chain(text: str) -> list[str]:
     return [text]
 
 
+def _check_behind(last: Link) -> None:
+    """Refuse an archive or a cache that is in front of nothing: it would be the current directory."""
+    if last.protocol in _IN_FRONT and last.options.keys().isdisjoint(("fo", "fs", "target_protocol")):
+        message = (
+            f"{last.display}: {last.protocol}:// is in front of another place: write {last.protocol}://folder::URL, "
+            f"or {last.protocol}::URL"
+        )
+        raise URLError(message)
+
+
 def _takes_target(protocol: str) -> bool:
     """Whether a filesystem is in front of another one, such as a cache or an archive."""
     import fsspec  # noqa: PLC0415
@@ -1627,7 +1658,7 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
     _require_driver(scheme, text)
     if scheme in ("http", "https"):
         text = _quoted_base(text)
-    if scheme in ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss") and not text.partition("://")[2].strip("/"):
+    if scheme in ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss") and re.search("://(/|$)", text):
         message = f"{_without_secrets(text)}: the URL names no bucket"
         raise URLError(message)
     own = _merged(extra, _take_options(scheme, options))
@@ -1665,7 +1696,7 @@ def _quoted_base(text: str) -> str:
     """Quote what a person types into an HTTP URL and leave what is quoted alone; no fragment."""
     try:
         parts = urllib.parse.urlsplit(text)
-        host = parts.hostname
+        host, _ = parts.hostname, parts.port
     except ValueError as exc:
         message = f"{_without_secrets(text)}: {exc}"
         raise URLError(message) from exc

@@ -134,6 +134,7 @@ OPENED = [
     Case("precomputed://gs://bucket/lab/brain", "gs", "bucket/lab/brain", "gs://bucket/lab/brain/info"),
     Case("gs://bucket/brain/|neuroglancer-precomputed:", "gs", "bucket/brain", "gs://bucket/brain/info"),
     Case("precomputed://s3://bucket/brain|neuroglancer-precomputed:", "s3", "bucket/brain", "s3://bucket/brain/info"),
+    Case("Precomputed://S3://bucket/brain", "s3", "bucket/brain", "s3://bucket/brain/info"),
     Case("s3+https://end.org:9000/bucket/a%20brain", "s3", "bucket/a brain", "s3://bucket/a brain/info"),
     Case("s3+http://end.org/bucket/brain/", "s3", "bucket/brain", "s3://bucket/brain/info"),
     Case("precomputed://s3+http://end.org/bucket", "s3", "bucket", "s3://bucket/info"),
@@ -313,6 +314,13 @@ def test_a_finished_filesystem_is_used_as_it_is() -> None:
     assert resolve("/lab/brain", fs=LocalFileSystem()).open(TIMEOUT)[1] == "/lab/brain"
 
 
+@pytest.mark.parametrize("path", ["/lab/a::b", "/lab/a|zarr:b", "/lab/a|b:c", "/lab/ a "])
+def test_a_path_in_a_finished_filesystem_may_have_any_name(path: str) -> None:
+    fs = MemoryFileSystem()
+    FsspecAccessor(path, fs=fs, gzip=False).store_file("info", b"{}")
+    assert fs.cat_file(f"{path}/info") == b"{}"
+
+
 @pytest.mark.parametrize("others", [{"anon": True}, {"anon": False}, {"storage_options": {"key": "k"}}], ids=str)
 def test_a_finished_filesystem_takes_no_options(others: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="fs is a finished filesystem"):
@@ -392,7 +400,22 @@ def test_options_of_a_chain_may_be_nested_as_those_of_filesystems_are() -> None:
         ("http://[/lab", "http"),
         ("s3+https://host", "endpoint/bucket"),
         ("s3+https:///bucket/brain", "endpoint/bucket"),
-        ("/lab/all.zip|zip:brain/|neuroglancer-precomputed:", "'zip'"),
+        ("precomputed://http://", "no host"),
+        ("http://host:http/brain", "http://host:http/brain: Port"),
+        ("https://host:99999/brain", "Port"),
+        ("s3:///bucket/brain", "no bucket"),
+        ("gs:///bucket", "no bucket"),
+        (" s3://bucket/brain", "^s3://bucket/brain: there are spaces or quotes around"),
+        ("s3://bucket/brain\n", "spaces or quotes"),
+        ("'precomputed://https://host/brain'", "spaces or quotes"),
+        ("<https://host/brain?sig=hunter2>", r"^https://host/brain: .*quotes(?!.*hunter2)"),
+        ("zip://all.zip", r"^zip://all\.zip: .* write zip://folder::URL, or zip::URL"),
+        ("simplecache://", "in front of another place"),
+        ("reference://refs.json", "in front of another place"),
+        ("zip://lab::simplecache://", "in front of another place"),
+        ("brain|zarr:x", "'zarr'"),
+        ("brain|v2:x", r"'v2' is not known.* pathlib\.Path"),
+        ("/lab/all.zip|zip:brain/|neuroglancer-precomputed:", "'zip' is written zip://brain/::/lab/all.zip"),
         ("gs://bucket/info.gz|gzip:", "'gzip'"),
         ("s3://lab/a::b/v", "nothing can be chained to s3://"),
         ("s3::lab/a", "no bucket"),
