@@ -66,10 +66,11 @@ _VOXELS_PER_LABEL = 8  # at least, on average
 _REPLACE = "overwrite=True replaces it"
 _MOST_SPANS = 1 << 16  # of chunks along an axis, for which it is remembered where they are in an array
 _STORABLE = {  # by the kind of a type
-    "i": 'array.astype("uint64"), or "int32" if some are negative',
-    "f": 'array.astype("float32")',
-    "c": 'np.abs(array).astype("float32")',
+    "i": '{array}.astype("uint64"), or "int32" if some are negative',
+    "f": '{array}.astype("float32")',
+    "c": 'np.abs({array}).astype("float32")',
 }
+_STORED_TYPES = f"voxels are stored as {', '.join(ENCODINGS['raw'].data_types)}"
 _SEQUENTIAL = (".gz", ".bz2", ".zst", ".mgz")  # files of nibabel's that are read from the start for each part
 _MOST_REDIRECTS = 10
 _TYPES = ("image", "segmentation")
@@ -282,6 +283,7 @@ def create_volume(
             raise TypeError(message)
         encoding = encoding or "raw"
         parameters = {name: options.pop(name) for name in _parameter_names(encoding) & options.keys()}
+        _check_voxels(array, source)
         info = _info_for(
             array,
             resolution=_triple_of("resolution", resolution),
@@ -575,7 +577,7 @@ class Volume:
 
         def __getattr__(self, name: str) -> NoReturn:
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            for kind, shown in ((ScaleArray, "vol[0].array"), (Scale, "vol[0]")):
+            for kind, shown in ((np.ndarray, "np.asarray(vol[0])"), (ScaleArray, "vol[0].array"), (Scale, "vol[0]")):
                 if hasattr(kind, name) and not name.startswith("_"):
                     message = f"each scale has its own {name}: {shown}.{name} is that of the finest one"
             raise AttributeError(message, name=name, obj=self)
@@ -1251,7 +1253,7 @@ class Scale:
         bridges.check_dask(array)
         array = _with_channels(array)
         selection = self._to_write(box)
-        _check_cast(np.dtype(array.dtype), self.dtype)
+        _check_cast(np.dtype(array.dtype), self.dtype, array)
         return bridges.store(self, array, selection, skip_empty=skip_empty, compute=compute)
 
     def write(
@@ -1754,7 +1756,7 @@ def _from_nibabel(source: Any) -> Any:  # noqa: ANN401
 def _with_channels(source: Any) -> Any:  # noqa: ANN401
     """Make channels of the fields of a structured type, such as NIfTI's RGB."""
     dtype = np.dtype(source.dtype)
-    if dtype.names is None:
+    if not dtype.names:
         return source
     kind = dtype[0]
     if any(dtype[name] != kind for name in dtype.names) or kind.shape or kind.names:
@@ -1774,13 +1776,24 @@ def _with_channels(source: Any) -> Any:  # noqa: ANN401
 
 
 def _unlabelled(value: Any) -> Any:  # noqa: ANN401
-    """Take what dask holds out of xarray's arrays; their dimensions x, y and z come first, in this order."""
-    xarray_module = sys.modules.get("xarray")
-    if xarray_module is None or not isinstance(value, xarray_module.DataArray):
+    """Take what dask holds out of xarray's arrays; dimensions named x, y and z come first, in this order."""
+    if not _is_labelled(value):
         return value
-    if set(_AXES) <= set(value.dims):
-        value = value.transpose(*_AXES, ...)
+    order = _axes_first(value)
+    if order != [*value.dims]:
+        value = value.transpose(*order)
     return value if value.chunks is None else value.data
+
+
+def _is_labelled(value: object) -> bool:
+    """Whether a value is an array of xarray's; without xarray, nothing is."""
+    kinds = (getattr(sys.modules.get("xarray"), name, ()) for name in ("DataArray", "Variable"))
+    return isinstance(value, tuple(kinds))
+
+
+def _axes_first(labelled: Any) -> list[Any]:  # noqa: ANN401 - xarray's DataArray or Variable
+    """Return an array's dimensions in the order that it is stored in."""
+    return sorted(labelled.dims, key=lambda name: (*_AXES, str(name).lower()).index(str(name).lower()))
 
 
 def _is_dask(value: object) -> bool:
@@ -1809,7 +1822,7 @@ def _pieces(
     if isinstance(value, _PLAIN_TYPES):
         value = _cast_scalar(value, dtype)
     source = _as_source(value)
-    _check_cast(np.dtype(source.dtype), dtype)
+    _check_cast(np.dtype(source.dtype), dtype, value)
     dropped = tuple(axis for axis, item in enumerate(selection.final) if item == 0)
     if isinstance(source, np.ndarray) or len(source.shape) < len(_AXES):
         given = np.asarray(source)
@@ -1836,7 +1849,7 @@ def _pieces(
         if given.shape != sizes[:axes]:
             message = f"expected a part of shape {sizes[:axes]} of the array, got {given.shape}"
             raise ValueError(message)
-        _check_cast(given.dtype, dtype)
+        _check_cast(given.dtype, dtype, value)
         return given.reshape(sizes).astype(dtype, copy=False)
 
     return piece
@@ -1847,10 +1860,22 @@ def _is_empty(voxels: NDArray[Any]) -> bool:
     return not voxels.any() and not (voxels.dtype.kind == "f" and np.signbit(voxels).any())
 
 
-def _check_cast(given: np.dtype[Any], dtype: np.dtype[Any]) -> None:
+def _check_cast(given: np.dtype[Any], dtype: np.dtype[Any], source: object) -> None:
     if not np.can_cast(given, dtype, "safe"):
-        message = f"{given} cannot be cast to {dtype} without loss; if that is meant, pass array.astype({str(dtype)!r})"
+        call = f"{_spelt(source, 'astype')}.astype({str(dtype)!r})"
+        message = f"{given} cannot be cast to {dtype} without loss; if that is meant, pass {call}"
         raise TypeError(message)
+
+
+def _spelt(source: object, method: str) -> str:
+    """Return what to write for a source, called ``array``, to get an array that has a method such as ``reshape``."""
+    if hasattr(source, method):
+        return "array"
+    if _is_labelled(source):
+        return f"array.transpose{tuple(_axes_first(source))}.values"
+    if _is_sliceable(source) and not hasattr(source, "__array__"):
+        return "array[...]"
+    return "np.asarray(array.dataobj)" if hasattr(source, "dataobj") else "np.asarray(array)"
 
 
 def _cast_scalar(value: float, dtype: np.dtype[Any]) -> np.generic:
@@ -1867,6 +1892,25 @@ def _cast_scalar(value: float, dtype: np.dtype[Any]) -> np.generic:
 # ------------------------------------------------------------------------------- new pyramids
 
 
+def _check_voxels(array: Any, source: object) -> None:  # noqa: ANN401
+    """Check that a pyramid can be made of an array; if not, say what to make of the source that it was taken from."""
+    shape, dtype = tuple(array.shape), np.dtype(array.dtype)
+    if len(shape) not in (len(_AXES), _DIMENSIONS):
+        message = f"expected an array (x, y, z) or (x, y, z, channel), got shape {shape}"
+        if shape:
+            wanted = (*shape, 1, 1)[:3] if len(shape) < len(_AXES) else (*shape[:3], math.prod(shape[3:]))
+            message += f": pass {_spelt(source, 'reshape')}.reshape{wanted}"
+        raise ValueError(message)
+    if any(map(math.isnan, shape)):
+        message = f"expected an array of known shape, got {shape}: call array.compute_chunk_sizes() first"
+        raise ValueError(message)
+    if dtype != np.bool_ and dtype.name not in ENCODINGS["raw"].data_types:
+        message = f"{_STORED_TYPES}, got {dtype}"
+        if dtype.kind in _STORABLE:
+            message += f": pass {_STORABLE[dtype.kind].format(array=_spelt(source, 'astype'))}"
+        raise TypeError(message)
+
+
 def _info_for(
     array: Any,  # noqa: ANN401 - an array, or what can be sliced like one
     *,
@@ -1879,21 +1923,12 @@ def _info_for(
     scales: int | None,
     parameters: Mapping[str, Any],
 ) -> "Info":
-    """Plan a pyramid for an array."""
+    """Plan a pyramid for an array that `_check_voxels` has checked."""
     shape = tuple(array.shape)
-    if len(shape) not in (len(_AXES), _DIMENSIONS):
-        message = f"expected an array (x, y, z) or (x, y, z, channel), got shape {shape}"
-        if shape:
-            wanted = (*shape, 1, 1)[:3] if len(shape) < len(_AXES) else (*shape[:3], math.prod(shape[3:]))
-            message += f": pass np.asarray(array).reshape{wanted}"
-        raise ValueError(message)
-    if any(map(math.isnan, shape)):
-        message = f"expected an array of known shape, got {shape}: call array.compute_chunk_sizes() first"
-        raise ValueError(message)
     if scales is not None and scales < 1:
         message = f"scales: expected at least 1, got {scales}"
         raise ValueError(message)
-    dtype = _voxel_type(np.dtype(array.dtype))
+    dtype = np.dtype(np.uint8 if array.dtype == np.bool_ else array.dtype)
     planned: list[dict[str, Any]] = []
     bounds = Box(voxel_offset, _triple(map(operator.add, voxel_offset, shape[:3])))
     while True:
@@ -1935,24 +1970,6 @@ def _info_for(
             "scales": planned,
         }
     )
-
-
-def _voxel_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type that voxels of an array are stored as."""
-    if dtype == np.bool_:
-        return np.dtype(np.uint8)
-    if fault := _unstorable(dtype):
-        raise TypeError(fault)
-    return dtype
-
-
-def _unstorable(dtype: np.dtype[Any]) -> str:
-    """Say why voxels of a type are not stored, which no other reader or only cloud-volume would read; else nothing."""
-    stored = ENCODINGS["raw"].data_types
-    if dtype.name in stored:
-        return ""
-    advice = f": pass {_STORABLE[dtype.kind]}" if dtype.kind in _STORABLE else ""
-    return f"voxels are stored as {' or '.join(stored)}, got {dtype}{advice}"
 
 
 def _type_for(array: Any, encoding: str) -> str:  # noqa: ANN401
@@ -2006,8 +2023,8 @@ def _to_write(info: "Info") -> "Info":
     if info.type not in _TYPES:
         message = f"info: type: expected {' or '.join(_TYPES)}, got {shown(info.type)}"
         raise InvalidInfoError(message)
-    if fault := _unstorable(np.dtype(info.data_type)):
-        message = f"info: data_type: {fault}"
+    if info.data_type not in ENCODINGS["raw"].data_types:  # no other reader, or only cloud-volume, has it
+        message = f"info: data_type: {_STORED_TYPES}, got {info.data_type}"
         raise InvalidInfoError(message)
     given = info.to_dict()
     own = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}

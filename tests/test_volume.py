@@ -150,6 +150,8 @@ def test_what_a_volume_has_not_its_scales_have(scale: Scale) -> None:
     for name in of_scale:
         with pytest.raises(AttributeError, match=rf"vol\[0\]\.{name} "):
             getattr(volume, name)
+    with pytest.raises(AttributeError, match=r"np\.asarray\(vol\[0\]\)\.mean"):
+        _ = volume.mean
     with pytest.raises(AttributeError, match=r"vol\[0\]\.array\.nbytes"):
         _ = volume.nbytes
     with pytest.raises(AttributeError, match="'Volume' object has no attribute 'shap'"):
