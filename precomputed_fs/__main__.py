@@ -47,7 +47,15 @@ from precomputed_fs.volume import one_line
 _PROGRAM = "precomputed-fs"
 _STDOUT = "-"
 _LIMIT = 1000  # names that are listed
-_ACCESSOR_OPTIONS = ("anon", "storage_options", "timeout", "attempts", "max_info_bytes", "max_file_bytes")
+_ACCESSOR_OPTIONS = (
+    "anon",
+    "storage_options",
+    "timeout",
+    "attempts",
+    "denied_is_missing",
+    "max_info_bytes",
+    "max_file_bytes",
+)
 _WRITING_OPTIONS = ("flat", "compresslevel")
 _SIDES = ("source", "destination")
 _PICTURES = {"": display.to_png, ".png": display.to_png, ".jpg": display.to_jpeg, ".jpeg": display.to_jpeg}
@@ -254,7 +262,9 @@ def _copy(args: argparse.Namespace) -> None:
         client = None if args.dask is None else stack.enter_context(_dask_client(args.dask, args.timeout))
         copy_pyramid(
             volume,
-            FsspecAccessor(args.destination, **_accessor_options(args, "destination"), **writing),
+            FsspecAccessor(
+                args.destination, **{**_accessor_options(args, "destination"), **writing, "denied_is_missing": False}
+            ),
             scales=args.scale,
             encoding=args.encoding,
             chunk_size=args.chunk_size,
@@ -446,6 +456,12 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-info-bytes", type=int, metavar="N", help="bytes that info may have (default 1 MiB)")
     group.add_argument(
         "--max-file-bytes", type=int, metavar="N", help="bytes that other files may have (default 1 GiB)"
+    )
+    group.add_argument(
+        "--denied-is-missing",
+        action="store_true",
+        default=None,
+        help="take a chunk that may not be read (403) for absent, as in buckets that may be read but not listed",
     )
 
 

@@ -384,6 +384,11 @@ class FsspecAccessor(Accessor):
     timeout : float
         Seconds after which a request without an answer, or without a byte of it, has failed. No
         request is repeated later than 30 seconds after it was first sent.
+    denied_is_missing : bool
+        Whether a chunk or shard for which the store answers 403 is absent, once `info` was read. So S3 answers for
+        what is not there in buckets that may be read but not listed, as public ones often are. A 401, credentials
+        that are wrong or have expired, and reasons of another kind stay errors; so does a 403 for any other file, and
+        for `file_exists`.
 
     max_gap : int
         Bytes between two wanted chunks of a shard that are read in vain to save a request.
@@ -420,6 +425,7 @@ class FsspecAccessor(Accessor):
         compresslevel: int = 9,
         attempts: int = 5,
         timeout: float = 30.0,
+        denied_is_missing: bool = False,
         max_gap: int = MAX_GAP,
         max_range: int = MAX_RANGE,
         max_info_bytes: int = MAX_INFO_BYTES,
@@ -439,7 +445,9 @@ class FsspecAccessor(Accessor):
             message = f"expected max_info_bytes >= 1 and max_file_bytes >= 1, got {given}"
             raise ValueError(message)
         self._location = resolve(url, storage_options=storage_options, fs=fs, anon=anon)
-        self._store = ObjectStore(self._location, attempts=attempts, timeout=timeout)
+        self._store = ObjectStore(
+            self._location, attempts=attempts, timeout=timeout, denied_is_missing=denied_is_missing
+        )
         self._flat = flat
         self._gzip = gzip
         self._compresslevel = compresslevel
@@ -465,6 +473,11 @@ class FsspecAccessor(Accessor):
     def location(self) -> Location:
         """Where the pyramid is, and how it is reached."""
         return self._location
+
+    @property
+    def denied_is_missing(self) -> bool:
+        """Whether a 403 for a chunk means that it is absent."""
+        return self._store.denied_is_missing
 
     @property
     def url(self) -> str:
@@ -684,8 +697,8 @@ class FsspecAccessor(Accessor):
         other._layouts[inside] = self._layout(key)
         return other, inside
 
-    def at(self, location: Location) -> "FsspecAccessor":
-        """Make an accessor of a place, with the same options as this one and with its own connections."""
+    def at(self, location: Location, *, denied_is_missing: bool | None = None) -> "FsspecAccessor":
+        """Make an accessor of a place, with the same options as this one unless told, and with its own connections."""
         return FsspecAccessor(
             location,
             flat=self._flat,
@@ -693,6 +706,7 @@ class FsspecAccessor(Accessor):
             compresslevel=self._compresslevel,
             attempts=self._store.attempts,
             timeout=self._store.timeout,
+            denied_is_missing=self.denied_is_missing if denied_is_missing is None else denied_is_missing,
             max_gap=self._max_gap,
             max_range=self._max_range,
             max_info_bytes=self._max_info_bytes,
@@ -1317,7 +1331,10 @@ class FsspecAccessor(Accessor):
         for variant in self._again_if_changing(tried, lambda variant: _object_name(key, coords, variant)):
             name = _object_name(key, coords, variant)
             try:
-                body = self._read_whole(self._store.read_chunks, name, limit, versioned=versioned)
+                knows_info = self._info_error is None
+                body = self._read_whole(
+                    self._store.read_chunks, name, limit, versioned=versioned, knows_info=knows_info
+                )
             except NotFoundError:
                 continue
             except AccessDeniedError as exc:  # S3 without the right to list says so of absent ones

@@ -83,6 +83,7 @@ def copy_pyramid(
     overwrite: bool = False,
     verify: bool = False,
     progress: bool | None = None,
+    denied_is_missing: bool | None = None,
     client: Any = None,  # noqa: ANN401 - a distributed.Client; dask ships no types
     **options: Any,  # noqa: ANN401 - an encoding's parameters, and as FsspecAccessor has them
 ) -> Volume:
@@ -124,6 +125,8 @@ def copy_pyramid(
         run has copied.
     progress : bool, optional
         Whether to show a progress bar; by default if it lasts, in a notebook or on a terminal.
+    denied_is_missing : bool, optional
+        As `FsspecAccessor` has it, for a source that is a URL; by default False. A Volume or an accessor has its own.
     client : distributed.Client, optional
         A dask cluster to copy on: one task for each shard, or for some hundred chunks. Its workers have to reach both
         places. By default, threads of this process do it.
@@ -169,7 +172,7 @@ def copy_pyramid(
     if client is not None and not hasattr(client, "submit"):
         message = f"client: expected a distributed.Client, got {type(client).__name__}"
         raise TypeError(message)
-    volume = _opened(source)
+    volume = _opened(source, denied_is_missing)
     names = {parameter.key for parameter in _row(encoding).parameters} if encoding is not None else set()
     parameters = {name: options.pop(name) for name in names & options.keys()}
     if isinstance(destination, FsspecAccessor):
@@ -211,10 +214,13 @@ def copy_pyramid(
     return Volume(accessor, info, missing=volume.missing, progress=volume.progress)
 
 
-def _opened(source: AnyURL | FsspecAccessor | Volume) -> Volume:
-    if isinstance(source, Volume):
-        return source
-    return volume_of(source) if isinstance(source, FsspecAccessor) else open_volume(source)
+def _opened(source: AnyURL | FsspecAccessor | Volume, denied_is_missing: bool | None) -> Volume:
+    if not isinstance(source, (Volume, FsspecAccessor)):
+        return open_volume(source, denied_is_missing=bool(denied_is_missing))
+    if denied_is_missing is not None:
+        message = "denied_is_missing: for a URL as the source; what is open already has its options"
+        raise TypeError(message)
+    return source if isinstance(source, Volume) else volume_of(source)
 
 
 def _row(encoding: str) -> Encoding:

@@ -119,10 +119,12 @@ def doctor(
         if accessor_options:
             raise TypeError(f"{', '.join(accessor_options)}: for URLs; what is open already has its options")
         opened = url.accessor if isinstance(url, Volume) else url
-        accessor, followed = opened.at(opened.location), None
+        denied_is_missing = opened.denied_is_missing
+        accessor, followed = opened.at(opened.location, denied_is_missing=False), None
     else:
+        denied_is_missing = options.pop("denied_is_missing", False)  # what a store denies, others may not take so
         accessor, followed = accessor_with(url, options), url
-    seen = SeenPyramid(accessor.location, time_limit)
+    seen = SeenPyramid(accessor.location, time_limit, denied_is_missing)
     examination = _Examination(seen, followed, accessor, options, samples, seed)
     # A server may send a byte now and then for ever: so it is not waited for in this thread.
     thread = threading.Thread(target=examination.run, name="precomputed_fs-doctor", daemon=True)
@@ -287,7 +289,8 @@ def _looked(
         data = accessor.decoded(found)
         decode(data)
     except (DataAccessError, ValueError) as exc:
-        return Sample(coords, _state_of(exc), one_line(str(exc)), name)
+        is_unlisted = isinstance(exc, AccessDeniedError) and exc.may_mean_absent
+        return Sample(coords, "unlisted" if is_unlisted else _state_of(exc), one_line(str(exc)), name)
     except ImportError as exc:
         return Sample(coords, "undecodable", str(exc), name)
     stored, said = found.body.data, found.body.content_encoding

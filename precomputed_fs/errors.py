@@ -54,6 +54,9 @@ class ReplacedError(DataAccessError):
 class AccessDeniedError(DataAccessError, PermissionError):
     """The store refused: status 401 or 403, wrong or expired credentials (S3's 400), or a file permission."""
 
+    may_mean_absent = False
+    """Whether the store says the same of what is not there, as S3 does to who may read a bucket but not list it."""
+
 
 class CorruptDataError(DataAccessError, ValueError):
     """The bytes that came back cannot be what was stored: truncated, not decodable, or more than there can be."""

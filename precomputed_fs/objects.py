@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import errno
 import functools
+import http
 import lzma
 import mmap
 import os
@@ -92,10 +93,13 @@ class ObjectStore:
         How often a request is sent at most, if its failures are transient.
     timeout : float
         Seconds without an answer, or without a byte of it, after which a request has failed.
+    denied_is_missing : bool
+        Whether `read_chunks` takes a 403 for absence, where it may mean that.
     """
 
-    def __init__(self, location: Location, *, attempts: int, timeout: float) -> None:
+    def __init__(self, location: Location, *, attempts: int, timeout: float, denied_is_missing: bool = False) -> None:
         self.location = location
+        self.denied_is_missing = denied_is_missing
         self.scheme = location.scheme
         self.attempts = attempts
         self.timeout = timeout
@@ -107,7 +111,9 @@ class ObjectStore:
         if not self.location.readable:
             message = f"{self.location.display()} is being written: one process can"
             raise TypeError(message)
-        rebuild = functools.partial(ObjectStore, attempts=self.attempts, timeout=self.timeout)
+        rebuild = functools.partial(
+            ObjectStore, attempts=self.attempts, timeout=self.timeout, denied_is_missing=self.denied_is_missing
+        )
         return rebuild, (self.location,)
 
     # ------------------------------------------------------------------------------- batches
@@ -211,10 +217,20 @@ class ObjectStore:
         limit: int = MAX_DECODED_SIZE,
         *,
         versioned: bool = False,
+        knows_info: bool = True,
     ) -> Body:
-        """Read an object that holds chunks: `read`, but that there is no bucket is not that the object is absent.
+        """Read an object that holds chunks: `read`, but for what tells that it is absent.
 
-        Absent chunks are zeros to many, which nothing of a misspelt or deleted bucket should be.
+        Absent chunks are zeros to many, which nothing of a misspelt or deleted bucket should be: that is a
+        DataAccessError. A 403 that may mean absence is a NotFoundError if `denied_is_missing`; if not, the
+        AccessDeniedError names that option.
+
+        Parameters
+        ----------
+        limit, versioned
+            See `read`.
+        knows_info : bool
+            Whether the pyramid's `info` was read; where even that was refused, a 403 is what it says.
         """
         try:
             return self.read(name, start, end, limit, versioned=versioned)
@@ -222,6 +238,17 @@ class ObjectStore:
             if not exc.is_of_bucket:
                 raise
             raise DataAccessError(str(exc)) from exc
+        except AccessDeniedError as exc:
+            if not (exc.may_mean_absent and knows_info):
+                raise
+            if self.denied_is_missing:
+                raise NotFoundError(str(exc)) from exc
+            error = AccessDeniedError(
+                f"{exc}; a bucket that may be read but not listed says so of absent chunks, too: "
+                "denied_is_missing=True takes it for that"
+            )
+            error.may_mean_absent = True
+            raise error from exc
 
     def exists(self, name: str) -> bool:
         """Tell whether there is an object of this name; False is the store's own word for it."""
@@ -404,6 +431,8 @@ class ObjectStore:
         error = _made(rule, message, exc, may_pass=may_pass)
         if isinstance(error, NotFoundError):
             error.is_of_bucket = said.code in NO_BUCKET
+        if isinstance(error, AccessDeniedError):
+            error.may_mean_absent = status_of(exc) == http.HTTPStatus.FORBIDDEN and said.may_mean_absent
         error.__cause__ = None if shows_secret else exc
         return error
 

@@ -48,7 +48,8 @@ class Sample:
 
     coords: ChunkCoords
     state: str
-    """"found", "absent", "denied", "damaged", "failed", or "undecodable" for want of a library."""
+    """"found", "absent", "unlisted" (403, which may be for what is absent), "denied", "damaged", "failed", or
+    "undecodable" for want of a library."""
 
     said: str = ""
     """The error's message."""
@@ -131,6 +132,9 @@ class SeenPyramid:
 
     location: Location
     time_limit: float
+    denied_is_missing: bool = False
+    """Whether this package was told to take a 403 for absence."""
+
     text: bytes = b""
     info_suffix: str = ""
     is_hidden_gzip: bool = False
@@ -222,6 +226,8 @@ _ALL_MEASURED = "measured with tensorstore 0.1.86, cloud-volume 12.15.2 and neur
 _SERVE = "show it with precomputed_fs.serve"
 _REWRITE = "store it anew: create_volume(url, scale, ...) of this package with flat=True, gzip=False"
 _WRITE_INFO = "write it so into `info`"
+
+_UNLISTED = "denied, as a bucket that may be read but not listed answers for absent chunks"
 
 _KINDS = ("image", "segmentation", "unknown")
 _UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
@@ -334,6 +340,13 @@ def _chunks(*states: str) -> Callable[[SeenScale], str | None]:
         found = scale.having(lambda sample: sample.state in states)
         said = next((sample.said for sample in scale.samples if sample.state in states), "")
         return found and f"{found}: {said}"
+
+    return finds
+
+
+def _unlisted(is_so: Callable[[SeenPyramid], bool] = lambda _: True) -> Callable[[SeenScale], str | None]:
+    def finds(scale: SeenScale) -> str | None:
+        return scale.having(lambda sample: sample.state == "unlisted" and is_so(scale.pyramid))
 
     return finds
 
@@ -912,13 +925,32 @@ RULES: tuple[Rule, ...] = (
         f"{_SPECIFICATION}, unsharded chunk storage",
     ),
     _rule(
-        "chunks-denied", "error", READERS, "scale", _chunks("denied"),
-        "may not be read, or (on S3) are absent and may not be listed: {}", "let readers read, and list, all objects",
+        "chunks-denied", "error", (TS, NGS), "scale", _unlisted(),
+        f"{_UNLISTED}, which is an error here: {{}}", "let readers list the bucket, or store all chunks", _ALL_MEASURED,
+    ),
+    _rule(
+        "chunks-denied", "error", CV, "scale", _unlisted(),
+        f"{_UNLISTED}, and these raise: {{}}", "open it over https:// with fill_missing=True, if absent means zeros",
+        f"{_CV_MEASURED}; cloud-files, interfaces.py",
+    ),
+    _rule(
+        "chunks-denied", "error", OURS, "scale", _unlisted(lambda pyramid: not pyramid.denied_is_missing),
+        f"{_UNLISTED}: {{}}", "open it with denied_is_missing=True, if absent means zeros",
         "Amazon S3 API, GetObject, permissions",
     ),
     _rule(
-        "chunks-failed", "error", READERS, "scale", _chunks("failed"),
-        "cannot be read: {}", "try again; look at what the server says", "RFC 9110, section 15",
+        "chunks-denied", "note", OURS, "scale", _unlisted(lambda pyramid: pyramid.denied_is_missing),
+        f"{_UNLISTED}, and taken for absent: {{}}", "check that all was written that is to be there",
+        "Amazon S3 API, GetObject, permissions",
+    ),
+    _rule(
+        "chunks-denied", "note", NG, "scale", _unlisted(),
+        f"{_UNLISTED}, and taken for absent: {{}}", "check that all was written that is to be there",
+        f"{_NG_SOURCE}util/http_request.ts, isNotFoundError",
+    ),
+    _rule(
+        "chunks-failed", "error", READERS, "scale", _chunks("failed", "denied"),
+        "cannot be read: {}", "look at what the server says, and try again", "RFC 9110, section 15",
     ),
     _rule(
         "chunks-damaged", "error", READERS, "scale", _chunks("damaged"),

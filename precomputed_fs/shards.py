@@ -526,8 +526,9 @@ class ShardReader:
         try:
             return self._store.read_chunks(name, start, end)
         except DataAccessError as exc:
-            message = f"{what}: {exc}"
-            raise type(exc)(message) from exc
+            error = type(exc)(f"{what}: {exc}")
+            vars(error).update(vars(exc))  # what else is known of it
+            raise error from exc
 
     @contextlib.contextmanager
     def _naming(self, name: str, what: str) -> Iterator[None]:
