@@ -1,7 +1,7 @@
 """How a store explains a failure: the code and the message in the body of its answer, and what these codes mean.
 
-Sources: "Error responses" in the Amazon S3 API reference, "Resumable uploads and error codes" of Google Cloud Storage
-(JSON and XML), "Status and error codes" of Azure Storage.
+Sources: "Error responses" in the Amazon S3 API reference; "HTTP status and error codes" of Google Cloud Storage, for
+JSON and for XML; "Status and error codes" of Azure Storage.
 """
 
 import contextlib

@@ -989,6 +989,25 @@ class TestWhatAStoreSays:
         assert "SECRET" not in "".join(traceback.format_exception(error))
 
 
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+@pytest.mark.parametrize("options", [{}, {"client_kwargs": {"trust_env": True}}], ids=["ours", "in a session"])
+def test_what_any_server_says_is_told(options: dict[str, Any], coding: str) -> None:
+    body = b"This folder is for members of the lab."
+    headers = {"Content-Type": "text/plain", "Content-Encoding": coding}
+    answer = servers.respond(403, gzip.compress(body) if coding == "gzip" else body, headers)
+    with servers.fault_server(answer) as server:
+        assert body.decode() in str(failure(store_at(server.url, options).read, NAME))
+
+
+@pytest.mark.parametrize("body", [b"x" * 1_000_000, gzip.compress(bytes(1 << 26))], ids=["large", "a bomb"])
+def test_what_is_too_long_to_be_told_is_not(body: bytes) -> None:
+    coding = {"Content-Encoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}
+    with servers.fault_server(servers.respond(403, body, {"Content-Type": "text/plain", **coding})) as server:
+        error = failure(store_at(server.url).read, NAME)
+    assert type(error) is AccessDeniedError
+    assert str(error).endswith("403 Forbidden")
+
+
 def test_who_is_anonymous_is_not_told_to_be(explaining: Explaining) -> None:
     explaining.saying = Saying(403, "InvalidAccessKeyId", "Who is it?", AccessDeniedError)
     options = {"endpoint_url": explaining.url, "client_kwargs": {"region_name": "us-east-1"}}
