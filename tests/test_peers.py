@@ -411,7 +411,7 @@ class Limit:
 READS, WRITES, BOTH = ("reads",), ("writes",), ("reads", "writes")
 LIMITS = (
     Limit(OURS, WRITES, "these are not of the format", lambda case: case.data_type in {"int64", "float64"}),
-    Limit(TENSORSTORE, BOTH, "knows no such data type", lambda case: case.data_type in {"int64", "float64"}),
+    Limit(TENSORSTORE, WRITES, "knows no such data type", lambda case: case.data_type in {"int64", "float64"}),
     Limit(
         TENSORSTORE,
         BOTH,
