@@ -63,6 +63,9 @@ _BLOCK_BYTES = 32 << 20  # of a scale, that the next lower one is computed from 
 _LABEL_BYTES = 4  # of integers that are rather labels than measured
 _MOST_LABELS = 32  # distinct values, of which integers look like labels; images of 8 bits have more
 _VOXELS_PER_LABEL = 8  # at least, on average
+_EQUAL_NEIGHBOURS = 0.65  # of the voxels of labels, at least; of images 0.02 to 0.25, twice enlarged 0.6
+_LEAST_NEIGHBOURS = 256
+_PLANES_OF_BLOCK = 8  # in which neighbours are looked at
 _REPLACE = "overwrite=True replaces it"
 _MOST_SPANS = 1 << 16  # of chunks along an axis, for which it is remembered where they are in an array
 _STORABLE = {  # by the kind of a type
@@ -244,8 +247,8 @@ def create_volume(
     Warns
     -----
     UserWarning
-        If integers of 8 or 16 bits were averaged, and have so few distinct values that they may be
-        labels, and neither `type` nor `downsampling` was given.
+        If integers of 8 or 16 bits were averaged that may be labels, as they have few distinct values
+        or mostly equal their neighbours, and neither `type` nor `downsampling` was given.
 
     Notes
     -----
@@ -779,11 +782,10 @@ class Volume:
                     coarser.write(box, voxels, skip_empty=skip_empty, progress=False, flush=False)
                     bar.relative_update(1)
             self.flush_unless_in_block()
-            if watched is not None and watched.are_few(of=math.prod(finer.shape)):
+            if watched is not None and (likeness := watched.likeness_to_labels(of=math.prod(finer.shape))):
                 message = (
-                    f"{self.url}: these integers have only {len(watched.found)} distinct values, as labels have, and "
-                    'lower scales are averages, which no label is: pass type="segmentation", or type="image" if that '
-                    "is meant"
+                    f"{self.url}: these integers {likeness}, and lower scales are averages, which no label is: pass "
+                    'type="segmentation", or type="image" if that is meant'
                 )
                 warnings.warn(message, UserWarning, _stack_level())
             watched = None
@@ -1990,21 +1992,35 @@ def _may_be_labels(array: Any, info: "Info") -> bool:  # noqa: ANN401
 
 
 class _Values:
-    """The distinct values of voxels, as far as they may be labels."""
+    """What tells labels from an image of 8 or 16 bits: how many values there are, and how neighbours differ."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.found: NDArray[Any] = np.empty(0, dtype)
+        self._found: NDArray[Any] = np.empty(0, dtype)
+        self._neighbours = np.zeros((2, 2, 1 << 8 * dtype.itemsize), np.int64)
+        """Along x and y, for each value: how many neighbours that are not 0, and how many equal ones."""
 
     def add(self, block: NDArray[Any]) -> None:
-        """Look at all voxels, plane by plane; images soon have many values, and are looked at no longer."""
+        """Look at the values of all voxels, until they are too many, and at the neighbours in some planes."""
         for plane in np.moveaxis(block, 2, 0):
-            if len(self.found) > _MOST_LABELS:
-                return
-            self.found = np.union1d(self.found, plane)
+            if len(self._found) > _MOST_LABELS:
+                break
+            self._found = np.union1d(self._found, plane)
+        planes = block[:, :, :: max(1, block.shape[2] // _PLANES_OF_BLOCK), 0].view(f"u{block.itemsize}")
+        count = self._neighbours.shape[2]
+        for axis, along in enumerate((planes, planes.swapaxes(0, 1))):
+            first, second = along[:-1], along[1:]
+            for which, chosen in enumerate((second != 0, second == first)):
+                self._neighbours[axis, which] += np.bincount(first[chosen], minlength=count)
 
-    def are_few(self, of: int) -> bool:
-        """Whether there are some, and as few as only labels have, for that many voxels."""
-        return 1 < len(self.found) <= min(_MOST_LABELS, of // _VOXELS_PER_LABEL)
+    def likeness_to_labels(self, of: int) -> str:
+        """Say what that many voxels have in common with labels; nothing, if they are an image."""
+        if 1 < len(self._found) <= min(_MOST_LABELS, of // _VOXELS_PER_LABEL):
+            return f"have only {len(self._found)} distinct values, as labels have"
+        most_frequent = 1 + int(self._neighbours[0, 1, 1:].argmax())  # may be padding, or saturated
+        some, equal = np.delete(self._neighbours, [0, most_frequent], axis=2).sum(axis=2).T
+        if (some >= _LEAST_NEIGHBOURS).all() and (equal >= _EQUAL_NEIGHBOURS * some).all():
+            return "mostly equal their neighbours, as labels do"
+        return ""
 
 
 def _halvable(bounds: Box) -> Triple:

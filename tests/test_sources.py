@@ -259,9 +259,33 @@ def test_labels_that_are_averaged_are_warned_about(dtype: str, kind: Any) -> Non
     assert np.unique(labels[1][...]).tolist() == [5, 100]
 
 
+def parcels(count: int, dtype: str) -> NDArray[Any]:
+    """Make an atlas: each voxel has the number of the nearest of some points, or 0 outside of a ball."""
+    x, y, z = np.indices((40, 40, 20))
+    points = np.random.default_rng(0).random((count, 3)) * x.shape
+    distances = np.stack([(x - px) ** 2 + (y - py) ** 2 + (z - pz) ** 2 for px, py, pz in points])
+    inside = (x - 20) ** 2 + (y - 20) ** 2 + (2 * z - 20) ** 2 < 20**2
+    return np.where(inside, distances.argmin(0) + 1, 0).astype(dtype)
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(100, "uint8"), (100, "int8"), (60, "uint16"), (60, "int16")])
+def test_an_atlas_of_many_labels_is_warned_about(count: int, dtype: str) -> None:
+    with pytest.warns(UserWarning, match=r'mostly equal their neighbours.* type="segmentation"'):
+        make(parcels(count, dtype), scales=2)
+
+
+def padded(image: NDArray[Any], value: int) -> NDArray[Any]:
+    return np.pad(image, 12, constant_values=value)
+
+
 @pytest.mark.parametrize(
     ("source", "options"),
     [
+        (padded(voxels(dtype="uint8"), 255), {}),
+        (padded(voxels(dtype="int16"), -1000), {}),
+        (np.maximum(voxels(dtype="uint8"), 150), {}),
+        (voxels(dtype="uint16").repeat(2, 0).repeat(2, 1).repeat(2, 2), {}),
+        (np.add.outer(np.add.outer(np.arange(60), np.arange(50)), np.arange(9)).astype("uint8"), {}),
         (LABELS, {"type": "image"}),
         (LABELS, {"type": "Segmentation"}),
         (LABELS, {"downsampling": "average"}),
