@@ -37,7 +37,9 @@ DATA_TYPE_BYTES = {
 }
 """Bytes of a value, for each data type that a volume may have."""
 
-_HTML = re.compile(r"\s*(<(\?xml|!--)[^>]*>\s*)*<(!doctype\s+html|html)\b", re.IGNORECASE)
+_HTML = re.compile(
+    r"\s*((<\?xml[^>]*>|<!--(?:(?!-->).)*-->)\s*)*<(!doctype\s+html|html|head|body|script)\b", re.IGNORECASE | re.DOTALL
+)
 _HTML_START = 1024  # bytes that are enough to tell HTML by
 _SHOWN = 80  # characters of a value in a message
 

@@ -80,6 +80,9 @@ HTML = {
     "of capitals": b"<HTML><HEAD><TITLE>Login</TITLE></HEAD></HTML>",
     "behind a mark and blank lines": b'\xef\xbb\xbf\r\n\n<html lang="en">',
     "XHTML": b'<?xml version="1.0"?>\n<!-- console -->\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN">',
+    "behind a comment": b"<!-- a > b --><html>",
+    "without its outer element": b"<head><title>Blocked</title></head>",
+    "a script": b"<script>location = 'https://login'</script>",
     "larger than any info": b"<!doctype html>" + b" " * MAX_INFO_BYTES,
     "not UTF-8": "<!doctype html><title>Anmeldung für".encode("latin-1"),
 }
