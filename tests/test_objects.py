@@ -1195,7 +1195,7 @@ def test_a_damaged_member_is_corrupt(tmp_path: Path, compression: int) -> None:
     store = store_at(f"zip://::{path}")
     error = failure(store.read, "x")
     store.close()
-    assert type(error) is CorruptDataError
+    assert isinstance(error, CorruptDataError)  # damage may also decode to more than the archive says
 
 
 def test_an_archive_is_written_when_it_is_closed(tmp_path: Path) -> None:
