@@ -4,6 +4,8 @@
 a cache that is bounded in bytes, and threads that need the same one share a request. Each remembers
 which version of the file it is from (ETag, or modification time), and an answer from another version
 sends the reader back to the indexes: a shard that was replaced never yields another chunk's bytes.
+Where a version counts seconds, a file that was written in the last two may be replaced once more by
+one of the same version: then the indexes are read again after the chunk, and have to say the same.
 """
 
 import contextlib
@@ -13,7 +15,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
@@ -45,8 +47,8 @@ _LARGEST_WINDOW = 4096  # chunks of a batch whose reading is planned at once
 _TRIES = 3  # times that a shard may be replaced while it is read
 
 
-class ShardReplacedError(Exception):
-    """A shard is not the one any more that its indexes were read from."""
+class ShardReplacedError(DataAccessError):
+    """A shard is not the one any more that its indexes were read from; who merges it begins again."""
 
 
 class ShardState(NamedTuple):
@@ -85,6 +87,7 @@ class _Page:
     name: str
     base: int
     version: str
+    is_settled: bool
     read_at: float
 
     @property
@@ -100,10 +103,15 @@ class _Minishard:
     name: str
     base: int
     version: str
+    is_settled: bool
 
     @property
     def nbytes(self) -> int:
         return self.index.nbytes + 256
+
+    def locate(self, chunk_id: int) -> Located | None:
+        place = self.index.find(chunk_id)
+        return place and Located(self.name, self.base + place.start, self.base + place.end, self.version)
 
 
 class _IndexCache:
@@ -145,6 +153,7 @@ class _IndexKey(NamedTuple):
 
 
 _Index = TypeVar("_Index", _Page, _Minishard)
+_Found = Mapping[int, _Minishard | None]
 _Tag = TypeVar("_Tag")
 _Result = TypeVar("_Result")
 
@@ -165,6 +174,9 @@ class _Group(Generic[_Tag, _Result]):
 
     minishards: set[int] = field(default_factory=set)
     began: float = field(default_factory=time.monotonic)
+
+    def minishard(self, chunk_id: int) -> int:
+        return self.sharding.locate(chunk_id)[1]
 
 
 class ShardReader:
@@ -194,22 +206,26 @@ class ShardReader:
             If the store fails, or the shard is replaced again and again.
         """
         began = time.monotonic()
+        shard, minishard = sharding.locate(chunk_id)
         for _ in range(_TRIES):
-            located = self.locate(key, sharding, chunk_id)
-            if located is None:
-                if self._is_current(key, sharding, chunk_id, began):
-                    return None
-                continue
+            found = self._minishard(key, sharding, shard, minishard)
+            located = self._located(found, sharding, chunk_id)
+            body: Body | None = None
             try:
-                body = self._read(located.name, located.start, located.end, f"chunk {chunk_id}")
+                if located is not None:
+                    body = self._read(located.name, located.start, located.end, f"chunk {chunk_id}")
             except CorruptDataError:  # or beyond the end of a smaller shard that took its place
-                if self._is_current(key, sharding, chunk_id, began):
+                if self._holds(key, sharding, found, [chunk_id], began):
                     raise
                 continue
-            if body.version == located.version:
+            if located is None or body is None:
+                if self._holds(key, sharding, found, [chunk_id], began):
+                    return None
+            elif body.version != located.version:
+                self._cache.forget(key, shard)
+            elif found is None or found.is_settled or self._holds(key, sharding, found, [chunk_id], began):
                 return Stored(located.name, body.data)
-            self._cache.forget(key, sharding.locate(chunk_id)[0])
-        raise self._unsettled(key, sharding, sharding.locate(chunk_id)[0])
+        raise self._replaced(key, sharding, shard)
 
     def has_shard(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
         """Tell whether the shard of a chunk exists: without a request, if its index is known."""
@@ -217,17 +233,70 @@ class ShardReader:
 
     def locate(self, key: str, sharding: Sharding, chunk_id: int) -> Located | None:
         """Find a chunk through the indexes: without a request, if they are known."""
-        shard, minishard = sharding.locate(chunk_id)
-        found = self._minishard(key, sharding, shard, minishard)
-        place = None if found is None else found.index.find(chunk_id)
-        if found is None or place is None:
-            return None
-        with self._naming(found.name, f"chunk {chunk_id}"):
-            _check_chunk(place.end - place.start, sharding)
-        return Located(found.name, found.base + place.start, found.base + place.end, found.version)
+        return self._located(self._minishard(key, sharding, *sharding.locate(chunk_id)), sharding, chunk_id)
 
-    def _is_current(self, key: str, sharding: Sharding, chunk_id: int, since: float) -> bool:
-        return self._is_current_for(key, sharding, *sharding.locate(chunk_id), since)
+    def _located(self, found: _Minishard | None, sharding: Sharding, chunk_id: int) -> Located | None:
+        located = None if found is None else found.locate(chunk_id)
+        if located is not None:
+            with self._naming(located.name, f"chunk {chunk_id}"):
+                _check_chunk(located.end - located.start, sharding)
+        return located
+
+    def _holds(
+        self,
+        key: str,
+        sharding: Sharding,
+        found: _Minishard | None,
+        ids: Sequence[int],
+        since: float,
+        *,
+        now: float | None = None,
+    ) -> bool:
+        """Tell whether an index, by which chunks of one minishard were looked up and read, still holds.
+
+        Where its version is too young to tell, the indexes are read once more: if these have the chunks in the same
+        place, what was read there is theirs, whichever of two states of the shard it is from. (Of a third state, that
+        was there just while the chunks were read, nothing would tell.)
+
+        Parameters
+        ----------
+        since : float
+            When the chunks were first looked up; what was read of the shard index after that is known to hold.
+        now : float, optional
+            When the chunks had been read; what is read of the shard index after that need not be read again.
+        """
+        shard, minishard = sharding.locate(ids[0])
+        if found is None or found.is_settled:
+            return self._is_current_for(key, sharding, shard, minishard, since)
+        known = self._cache.get(_IndexKey(key, shard, "minishard", minishard))
+        if not (isinstance(known, _Minishard) and known.is_settled):
+            try:
+                known = self._read_anew(key, sharding, shard, minishard, time.monotonic() if now is None else now)
+            except ShardReplacedError:
+                return False
+        return all(found.locate(one) == (known and known.locate(one)) for one in ids)
+
+    def _read_anew(self, key: str, sharding: Sharding, shard: int, minishard: int, now: float) -> _Minishard | None:
+        """Read the indexes of a minishard, but for what was read since, and remember them.
+
+        Raises
+        ------
+        ShardReplacedError
+            If the shard is replaced meanwhile.
+        """
+        place = page_of(minishard, sharding)
+        page_key = _IndexKey(key, shard, "page", place.start)
+        page = self._cache.get(page_key)
+        if not isinstance(page, _Page) or page.read_at < now:
+            self._cache.forget(key, shard)
+            page = self._load_page(f"{key}/{sharding.shard_name(shard)}", sharding, place)
+            if page is None:
+                return None
+            self._cache.put(page_key, page)
+        found = self._read_minishard(page, sharding, minishard)
+        if found is not None:
+            self._cache.put(_IndexKey(key, shard, "minishard", minishard), found)
+        return found
 
     def _is_current_for(self, key: str, sharding: Sharding, shard: int, minishard: int, since: float) -> bool:
         """Tell whether what is remembered of a shard still holds; if it does not, it is forgotten.
@@ -237,7 +306,7 @@ class ShardReader:
         """
         place = page_of(minishard, sharding)
         page = self._cache.get(_IndexKey(key, shard, "page", place.start))
-        if not isinstance(page, _Page) or page.read_at >= since:
+        if not isinstance(page, _Page) or (page.read_at >= since and page.is_settled):
             return True  # it was asked for just now
         start = minishard * ENTRY_BYTES
         try:
@@ -403,23 +472,24 @@ class ShardReader:
                     for minishard, start, end in read.chunks:
                         index = self._parse(body.data[start - read.start : end - read.start], group.sharding)
                         key = _IndexKey(group.key, group.shard, "minishard", minishard)
-                        self._cache.put(key, _Minishard(index, page.name, page.base, body.version))
+                        self._cache.put(key, self._made(index, page, body))
                     return
         for minishard, _, _ in read.chunks:
             self._minishard(group.key, group.sharding, group.shard, minishard)
 
     def _plan(self, group: "_Group[_Tag, _Result]") -> More:
         """Plan what to read of a shard whose indexes are known."""
-        places = self._locate_all(group)
-        missing = [one for one, located in places.items() if located is None]
-        if missing and not self._is_current(group.key, group.sharding, missing[0], group.began):
-            places = self._locate_all(group)  # one that is absent tells of the whole shard
-        absent = []
+        for _ in range(_TRIES):
+            found = {one: self._minishard(group.key, group.sharding, group.shard, one) for one in group.minishards}
+            places = {one: self._located(found[group.minishard(one)], group.sharding, one) for one in group.tags}
+            absent = [one for one, located in places.items() if located is None]
+            if self._all_hold(group, found, absent, absent=True):
+                break
+        else:
+            raise self._replaced(group.key, group.sharding, group.shard)
         files: dict[Located, list[Wanted]] = {}
         for wanted_id, located in places.items():
-            if located is None:
-                absent.append(wanted_id)
-            else:
+            if located is not None:
                 file = located._replace(start=0, end=0)
                 files.setdefault(file, []).append(Wanted(wanted_id, located.start, located.end))
         jobs: list[Job] = []
@@ -427,22 +497,45 @@ class ShardReader:
             jobs.append(functools.partial(self._finish, group, dict.fromkeys(absent).items()))
         for file, chunks in files.items():
             reads = plan_reads(chunks, gap=group.gap, size=group.size)
-            jobs += [functools.partial(self._fetch_read, group, file, read) for read in reads]
+            jobs += [functools.partial(self._fetch_read, group, found, file, read) for read in reads]
         return More(jobs)
 
-    def _locate_all(self, group: "_Group[_Tag, _Result]") -> dict[int, Located | None]:
-        return {chunk_id: self.locate(group.key, group.sharding, chunk_id) for chunk_id in group.tags}
+    def _all_hold(
+        self, group: "_Group[_Tag, _Result]", found: "_Found", ids: Iterable[int], *, absent: bool = False
+    ) -> bool:
+        """Tell whether indexes still hold that are too young to tell, and, of absent chunks, one of the others.
 
-    def _fetch_read(self, group: "_Group[_Tag, _Result]", file: Located, read: Read) -> list[_Result]:
+        A version tells of the whole shard, so one of these is enough.
+        """
+        now = time.monotonic()
+        is_told = not absent
+        by_minishard: dict[int, list[int]] = {}
+        for one in ids:
+            by_minishard.setdefault(group.minishard(one), []).append(one)
+        for minishard, some in by_minishard.items():
+            index: _Page | _Minishard | None = found[minishard]
+            if index is None:
+                place = page_of(minishard, group.sharding)
+                index = self._cache.get(_IndexKey(group.key, group.shard, "page", place.start))
+            if index is None or index.is_settled:
+                if is_told:
+                    continue
+                is_told = True
+            if not self._holds(group.key, group.sharding, found[minishard], some, group.began, now=now):
+                return False
+        return True
+
+    def _fetch_read(self, group: "_Group[_Tag, _Result]", found: "_Found", file: Located, read: Read) -> list[_Result]:
         """Fetch the chunks of one range; one by one, where that fails or the shard was replaced."""
         ids = [chunk.chunk_id for chunk in read.chunks]
         body = Body(b"")
         try:
             body = self._read(file.name, read.start, read.end, f"chunk {ids[0]}")
         except CorruptDataError:  # of several, the one that fails by itself tells which it is
-            if len(ids) == 1 and self._is_current(group.key, group.sharding, ids[0], group.began):
+            index = found[group.minishard(ids[0])]
+            if len(ids) == 1 and self._holds(group.key, group.sharding, index, ids, group.began):
                 raise
-        if not body.data or body.version != file.version:
+        if not body.data or body.version != file.version or not self._all_hold(group, found, ids):
             return self._finish(group, ((one, self.fetch(group.key, group.sharding, one)) for one in ids))
         cut = ((chunk_id, body.data[start - read.start : end - read.start]) for chunk_id, start, end in read.chunks)
         return self._finish(group, ((chunk_id, Stored(file.name, data)) for chunk_id, data in cut))
@@ -477,25 +570,36 @@ class ShardReader:
         for _ in range(_TRIES):
             began = time.monotonic()
             page = self._page(key, sharding, shard, minishard)
-            if page is None:
-                return None
-            where = f"index of minishard {minishard}"
-            with self._naming(page.index_name, where):
-                place = minishard_index_range(page.data, minishard, sharding)
-            if place is None:
-                return None
             try:
-                body = self._read(page.name, page.base + place.start, page.base + place.end, where)
+                return None if page is None else self._read_minishard(page, sharding, minishard)
+            except ShardReplacedError:
+                self._cache.forget(key, shard)
             except CorruptDataError:
                 if self._is_current_for(key, sharding, shard, minishard, began):
                     raise
-                continue
-            if page.name != page.index_name or body.version == page.version:
-                with self._naming(page.name, where):
-                    index = self._parse(body.data, sharding)
-                return _Minishard(index, page.name, page.base, body.version)
-            self._cache.forget(key, shard)
-        raise self._unsettled(key, sharding, shard)
+        raise self._replaced(key, sharding, shard)
+
+    def _read_minishard(self, page: _Page, sharding: Sharding, minishard: int) -> _Minishard | None:
+        """Read the index that a page of the shard index has of a minishard.
+
+        Raises
+        ------
+        ShardReplacedError
+            If the shard is another one meanwhile.
+        """
+        where = f"index of minishard {minishard}"
+        with self._naming(page.index_name, where):
+            place = minishard_index_range(page.data, minishard, sharding)
+        if place is None:
+            return None
+        body = self._read(page.name, page.base + place.start, page.base + place.end, where)
+        if page.name == page.index_name and body.version != page.version:
+            raise ShardReplacedError
+        with self._naming(page.name, where):
+            return self._made(self._parse(body.data, sharding), page, body)
+
+    def _made(self, index: MinishardIndex, page: _Page, body: Body) -> _Minishard:
+        return _Minishard(index, page.name, page.base, body.version, page.is_settled and body.is_settled)
 
     def _parse(self, stored: bytes, sharding: Sharding) -> MinishardIndex:
         encoding, limit = sharding.minishard_index_encoding, sharding.largest_index
@@ -519,7 +623,7 @@ class ShardReader:
             except NotFoundError:
                 continue
             name, base = (f"{stem}.data", 0) if legacy else (index_name, sharding.index_size)
-            return _Page(body.data, index_name, name, base, body.version, began)
+            return _Page(body.data, index_name, name, base, body.version, body.is_settled, began)
         return None
 
     def _read(self, name: str, start: int, end: int, what: str) -> Body:
@@ -539,9 +643,9 @@ class ShardReader:
             message = f"{self._store.location.display(name)}, {what}: {exc}"
             raise CorruptDataError(message) from exc
 
-    def _unsettled(self, key: str, sharding: Sharding, shard: int) -> DataAccessError:
+    def _replaced(self, key: str, sharding: Sharding, shard: int) -> ShardReplacedError:
         shown = self._store.location.display(f"{key}/{sharding.shard_name(shard)}.shard")
-        return DataAccessError(f"{shown} was replaced {_TRIES} times while it was read; is it being written?")
+        return ShardReplacedError(f"{shown} was replaced {_TRIES} times while it was read; is it being written?")
 
 
 def _check_chunk(size: int, sharding: Sharding) -> None:

@@ -7,12 +7,14 @@ filesystem does in coroutines runs on its event loop meanwhile.
 import asyncio
 import concurrent.futures
 import contextlib
+import datetime as dt
 import functools
 import http
 import mmap
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -58,6 +60,16 @@ class Body(NamedTuple):
 
     version: str = ""
     """What tells one state of the object from another, where the store says it and it was asked for or is a range."""
+
+    is_settled: bool = True
+    """Of a range: whether no other state can get this version any more; False also where there is no version."""
+
+
+_UNIQUE_VERSION = re.compile(r'"([0-9a-f]{32,}(-[0-9]+)?|0x[0-9a-f]{15})"', re.IGNORECASE)
+"""An ETag that no other state of an object gets: a hash of the content, or Azure's."""
+
+_YOUNG = 2.0  # seconds: some servers and file systems count in these
+_LARGEST_SKEW = 86400.0  # seconds: what is dated later was not dated by a clock
 
 
 class StatusError(Exception):
@@ -227,7 +239,7 @@ class _AsyncTransport:
             body = Body(data)
         else:
             body = _checked_range(self._on_loop(self._fs._cat_file(path, start=start, end=end)), start, end)  # noqa: SLF001
-        return body._replace(version=version)
+        return body._replace(version=version, is_settled=bool(version))
 
     def _version(self, path: str) -> str:
         info = self._on_loop(self._fs._info(path))  # noqa: SLF001
@@ -480,14 +492,15 @@ class _SyncTransport:
             return self._read_through(self._behind.transport, self._scheme.copies, path, (start, end), limit)
         with self._turn:
             if start is not None:
-                before, size = self._version(path)
+                before, size, modified = self._version(path)
                 if end is not None and size is not None and end > size:
                     message = f"asked for bytes {start}-{end - 1} of {size}"
                     raise BrokenAnswerError(message)
                 body = _checked_range(self._scheme.read_range(self._fs, path, start, end), start, end)
                 # Replaced meanwhile: of no version that an index could be of
                 version = before if before == self._version(path)[0] else f"{before} and later"
-                return body._replace(version=version)
+                is_settled = modified is None or not _is_young(modified, time.time())
+                return body._replace(version=version, is_settled=is_settled)
             version = self._version(path)[0] if versioned else ""
             return Body(self._scheme.read(self._fs, path, limit), version=version)
 
@@ -514,12 +527,17 @@ class _SyncTransport:
                 copies.keep(self._fs, path, body.data)
         return body
 
-    def _version(self, path: str) -> tuple[str, int | None]:
-        """Tell the states of a file apart by what its filesystem knows of it; and its size."""
+    def _version(self, path: str) -> tuple[str, int | None, float | None]:
+        """Tell the states of a file apart by what its filesystem knows of it; and its size, and when it was written."""
         info = self._fs.info(path)
         if self._scheme.version is not None:
-            return self._scheme.version(self._fs, path), info.get("size")
-        return " ".join(str(info.get(name)) for name in self._scheme.version_members), info.get("size")
+            version = self._scheme.version(self._fs, path)
+        else:
+            version = " ".join(str(info.get(name)) for name in self._scheme.version_members)
+        modified = info.get("mtime")
+        if isinstance(modified, dt.datetime):
+            modified = modified.timestamp()
+        return version, info.get("size"), modified if isinstance(modified, (int, float)) else None
 
     def _check_version(self, path: str, replacing: str) -> None:
         try:
@@ -651,8 +669,36 @@ def _body_of(answer: "Answer", start: int | None, end: int | None, version_heade
         message = f"asked for bytes {start}-{end - 1}, got Content-Range {sent!r}, Content-Encoding {encoding!r}"
         raise BrokenAnswerError(message)
     body = _checked_range(answer.body, start, end)
-    modified = answer.headers.get("last-modified", "")
-    return body._replace(version=version or f"{modified} {sent.rpartition('/')[2]}")
+    is_settled = version_header != "etag" or _is_for_good(answer, version)
+    version = version or f"{answer.headers.get('last-modified', '')} {sent.rpartition('/')[2]}"
+    return body._replace(version=version, is_settled=is_settled)
+
+
+def _is_for_good(answer: "Answer", version: str) -> bool:
+    """Tell whether no other state of an object can get an answer's version any more.
+
+    Many servers make it of the time of the last change, in seconds, and of the size.
+    """
+    headers = answer.headers
+    if "x-goog-generation" in headers or _UNIQUE_VERSION.fullmatch(version):
+        return True
+    modified, now = (_seconds(headers.get(name, "")) for name in ("last-modified", "date"))
+    return modified is None or not _is_young(modified, time.time() if now is None else now)
+
+
+def _is_young(modified: float, now: float) -> bool:
+    return -_LARGEST_SKEW < now - modified < _YOUNG
+
+
+@functools.lru_cache
+def _seconds(date: str) -> float | None:
+    """Read the date of a header, as seconds since 1970."""
+    import email.utils  # noqa: PLC0415 - only where it is used
+
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _checked_range(data: bytes, start: int, end: int | None) -> Body:

@@ -356,11 +356,9 @@ def _read_local(_fs: Filesystem, path: str, limit: int) -> bytes:
         return read_file(file, limit, os.fstat(file.fileno()).st_size)
 
 
-def _read_range_local(_fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
+def _read_range_local(fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
     _check_kind(_kind_of(os.stat(path)), path)  # noqa: PTH116
-    with open(path, "rb") as file:  # noqa: PTH123
-        file.seek(start)
-        return file.read(-1 if end is None else end - start)
+    return _read_range_any(fs, path, start, end)
 
 
 def _kind_of(state: Any) -> str:  # noqa: ANN401 - an os.stat_result, or paramiko's

@@ -7,15 +7,18 @@ import gzip
 import io
 import itertools
 import json
+import os
 import pickle
 import random
 import re
 import struct
 import threading
+import time
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -643,10 +646,18 @@ def range_length(entry: servers.Request) -> int:
     return last - first + 1
 
 
+def date(pyramid: Pyramid, seconds: float) -> None:
+    """Say of all files of a pyramid that they were written at a time."""
+    for name in pyramid.names():
+        os.utime(pyramid.objects.folder / name, (seconds, seconds))  # type: ignore[attr-defined]
+
+
 class Counted:
     """A pyramid on a server that counts, with one accessor."""
 
     def __init__(self, pyramid: Pyramid, **options: Any) -> None:
+        if pyramid.protocol == "nginx":
+            date(pyramid, time.time() - 60)  # so that its versions are none that another state may get
         self.pyramid = pyramid
         self.accessor = pyramid.accessor(**options)
 
@@ -814,7 +825,8 @@ class Shards:
     def __init__(self, files: Mapping[str, bytes], seconds: float = 0) -> None:
         self.files = dict(files)
         self.etag = '"1"'
-        self.fields = ("ETag",)
+        self.fields: tuple[str, ...] = ("ETag",)
+        self.dates: dict[str, str] = {}
         self.seconds = seconds
         self.before: Callable[[int, web.Request], web.StreamResponse | None] = lambda _number, _request: None
         """Called with the number of each request for a shard, from 1; may answer in place of the server."""
@@ -831,7 +843,11 @@ class Shards:
         body = self.files.get(name)
         if body is None:
             return web.Response(status=404)
-        return servers._partial(request, body, dict.fromkeys(self.fields, self.etag))
+        return servers._partial(request, body, {**dict.fromkeys(self.fields, self.etag), **self.dates})
+
+    def put(self, written: Written) -> None:
+        """Serve other files, of the same version."""
+        self.files = dict(written.files)
 
     def replace(self, written: Written) -> None:
         self.files = dict(written.files)
@@ -1329,6 +1345,110 @@ def test_a_shard_that_is_replaced_between_two_requests_yields_chunks_of_one_vers
         assert chunk in (OLD.chunks[coords], NEW.chunks[coords])
     if after < 3:  # before the first chunk was read
         assert found == {coords: NEW.chunks[coords] for coords in OLD.coords[:4]}
+
+
+ALIKE = synthesize(1, 0, seed=2, descending=True), synthesize(1, 0, seed=3)
+"""Shards of the same size, in which chunks are elsewhere."""
+
+NOW = 1_000_000_000
+
+
+def dated(age: int) -> dict[str, str]:
+    return {"Last-Modified": formatdate(NOW - age, usegmt=True), "Date": formatdate(NOW, usegmt=True)}
+
+
+def is_of_one_version(found: Mapping[ChunkCoords, bytes | None], versions: Iterable[Written]) -> bool:
+    return all(chunk in [written.chunks.get(coords) for written in versions] for coords, chunk in found.items())
+
+
+@pytest.mark.parametrize("protocol", ["local", "sftp", "nginx"])
+@each_fetch
+def test_a_shard_replaced_by_one_of_the_same_size_and_time_is_not_mixed_with_it(
+    make_pyramid: Callable[[str], Pyramid], protocol: str, fetch: Any
+) -> None:
+    old, new = ALIKE
+    assert len(old.files[SHARD]) == len(new.files[SHARD])
+    pyramid = old.put(make_pyramid(protocol))
+    now = int(time.time())
+    date(pyramid, now)
+    accessor = pyramid.accessor()
+    assert fetch(accessor, old.coords[:8]) == {coords: old.chunks[coords] for coords in old.coords[:8]}
+    new.put(pyramid)  # into the same file
+    date(pyramid, now)
+    assert fetch(accessor, new.coords) == new.chunks
+
+
+@pytest.mark.parametrize("etag", ['"3b9aca00-880"', 'W/"3b9aca00-880"', "12345", None])
+@pytest.mark.parametrize("after", range(1, 9))
+@each_fetch
+def test_a_shard_that_is_replaced_by_one_of_its_version_between_two_requests_is_not_mixed_with_it(
+    etag: str | None, after: int, fetch: Any
+) -> None:
+    old, new = ALIKE
+    serving = Shards(old.files)
+    serving.dates = dated(1)
+    serving.etag, serving.fields = str(etag), ("ETag",) if etag else ()
+    serving.before = lambda number, _: serving.put(new) if number == after + 1 else None
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url) as accessor:
+        assert is_of_one_version(fetch(accessor, old.coords[:4]), ALIKE)
+        serving.put(new)
+        assert fetch(accessor, old.coords) == new.chunks
+
+
+@each_fetch
+def test_a_chunk_that_is_in_one_of_two_shards_of_one_version_only_is_found_and_not_found(fetch: Any) -> None:
+    old, new = (synthesize(1, 0, seed=gone, without=gone.__eq__) for gone in (4, 6))
+    (only_new,), (only_old,) = set(new.coords) - set(old.coords), set(old.coords) - set(new.coords)
+    assert len(old.files[SHARD]) == len(new.files[SHARD])
+    serving = Shards(old.files)
+    serving.dates = dated(0)
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url) as accessor:
+        assert fetch(accessor, [only_old]) == {only_old: old.chunks[only_old]}
+        assert is_absent(accessor, only_new)
+        serving.put(new)
+        assert fetch(accessor, [only_new]) == {only_new: new.chunks[only_new]}
+        serving.put(old)
+        serving.put(new)
+        assert is_absent(accessor, only_old)
+
+
+@pytest.mark.parametrize(
+    ("headers", "warm"),
+    [
+        ({"ETag": '"3b9aca00-880"', **dated(0)}, 3),
+        ({"ETag": '"3b9aca00-880"', **dated(1)}, 3),
+        ({"ETag": '"3b9aca00-880"', **dated(2)}, 1),
+        ({"ETag": '"3b9aca00-880"', **dated(-5)}, 3),  # of a disk whose clock is ahead
+        ({"ETag": '"3b9aca00-880"', **dated(-1_000_000)}, 1),
+        ({"ETag": '"3b9aca00-880"'}, 1),
+        (dated(0), 3),
+        (dated(2), 1),
+        ({"ETag": '"d41d8cd98f00b204e9800998ecf8427e"', **dated(0)}, 1),  # S3
+        ({"ETag": '"d41d8cd98f00b204e9800998ecf8427e-38"', **dated(0)}, 1),
+        ({"ETag": '"0x8DCB6B2D1B0A8C1"', **dated(0)}, 1),  # Azure
+        ({"ETag": '"CJ/4lbL9qooDEAE="', "x-goog-generation": "1760000000000000", **dated(0)}, 1),
+    ],
+    ids=str,
+)
+@each_fetch
+def test_an_index_is_read_again_as_long_as_its_version_is_too_young_to_tell(
+    headers: dict[str, str], warm: int, fetch: Any
+) -> None:
+    written = ALIKE[0]
+    first, second = written.coords[0], written.coords[2]  # of minishard 0
+    serving = Shards(written.files)
+    serving.fields, serving.dates = (), headers
+    with servers.fault_server(serving.handle) as server, FsspecAccessor(server.url) as accessor:
+        for coords, requests in ((first, 2 + warm), (second, warm)):
+            serving.seen = 0
+            assert fetch(accessor, [coords]) == {coords: written.chunks[coords]}
+            assert serving.seen == requests
+        if "Last-Modified" in headers:
+            serving.dates = {**headers, "Date": formatdate(NOW + 2_000_000, usegmt=True)}
+        fetch(accessor, [first])
+        serving.seen = 0
+        fetch(accessor, [second])
+        assert serving.seen == 1
 
 
 @pytest.mark.parametrize("after", range(1, 10))
