@@ -24,9 +24,6 @@ from precomputed_fs import FsspecAccessor
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-for _name in neuroglancer_scripts.accessor.__all__:  # before any module of theirs imports these names
-    setattr(neuroglancer_scripts.accessor, _name, getattr(precomputed_fs, _name))
-
 NOT_APPLICABLE = {
     "unit_tests/test_accessor.py::test_get_accessor_for_url": (
         "asserts which of their classes is returned, and attributes of these that are not in the contract; "
@@ -40,6 +37,12 @@ NOT_APPLICABLE = {
 
 NOBODY = 65534  # the user
 MOCKED = "http://h.test"
+
+
+def pytest_configure() -> None:
+    """Replace the names before any module of theirs imports them, and only where this is a plugin."""
+    for name in neuroglancer_scripts.accessor.__all__:
+        setattr(neuroglancer_scripts.accessor, name, getattr(precomputed_fs, name))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
