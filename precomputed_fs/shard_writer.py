@@ -43,6 +43,7 @@ BUFFER_BYTES = 64 << 20
 """Memory that waiting chunks may take before they go to a temporary file (64 MiB)."""
 
 
+_CHANGES_BYTES = 256 << 20  # of one chunk, after which its shard is written: they are all in memory then
 _MOST_MINISHARD_BITS = 20  # a shard index of 16 MiB; usual are 3 to 11
 
 
@@ -50,8 +51,10 @@ _LATE_SECONDS = 60.0  # that one who lets go of an accessor waits for its shards
 
 _log = logging.getLogger("precomputed_fs")
 
-_inherited: list[IO[bytes] | None] = []
+_inherited: list[IO[bytes]] = []
 """Temporary files of parent processes, which are left alone."""
+
+_writers: "weakref.WeakSet[ShardWriter]" = weakref.WeakSet()
 
 _watched: dict[int, "ShardWriter"] = {}
 """Writers by their id, whose chunks are written at the end of the process, if not before."""
@@ -84,25 +87,36 @@ class _Place(NamedTuple):
 class _Pending(NamedTuple):
     """A chunk that waits: whole, or changes of the one that is stored, or changes of a whole one."""
 
-    whole: _Place | None = None
-    is_new: bool = False
+    whole: _Place | None
+    is_new: bool
     """Whether the whole one must not replace another."""
 
-    patches: tuple[_Place, ...] = ()
+    size: int
+    """Bytes in the buffer."""
+
+    patches: list[_Place]
+    """To which more may be added."""
+
+    patch_count: int = 0
+    """How many of the patches are of this state."""
+
     coords: ChunkCoords = (0, 0, 0, 0, 0, 0)
     apply: Apply | None = None
 
-    @property
-    def size(self) -> int:
-        return sum(place.size for place in (self.whole, *self.patches) if place is not None)
+    def patched(self, patch: _Place, coords: ChunkCoords, apply: Apply) -> "_Pending":
+        self.patches[self.patch_count :] = [patch]  # in the place of one whose update was interrupted
+        return self._replace(size=self.size + patch.size, patch_count=self.patch_count + 1, coords=coords, apply=apply)
 
     def without(self, written: "_Pending") -> "_Pending | None":
         """Return what still waits when an earlier state has been written."""
-        if self == written:
+        if self.patches is not written.patches:
+            return self  # stored again while it was written
+        if self.patch_count == written.patch_count:
             return None
-        if self.whole == written.whole and self.patches[: len(written.patches)] == written.patches:
-            return self._replace(whole=None, patches=self.patches[len(written.patches) :])
-        return self  # stored again while it was written
+        rest = self.patches[written.patch_count :]
+        return self._replace(
+            whole=None, is_new=False, size=self.size - written.size, patches=rest, patch_count=len(rest)
+        )
 
 
 class _Parts(NamedTuple):
@@ -141,10 +155,10 @@ class ShardWriter:
         self._compresslevel = compresslevel
         self._owner = ""
         self._begin()
+        _writers.add(self)
 
     def _begin(self) -> None:
         self._turns: dict[tuple[str, int], concurrent.futures.Future[None]] = {}
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._late = threading.Lock()
         self._buffer: IO[bytes] | None = None
@@ -154,11 +168,11 @@ class ShardWriter:
         self._anew: dict[str, set[int]] = {}
         """Scales whose shards are replaced, and those that have been."""
 
-    def _leave_parent(self) -> None:
+    def leave_parent(self) -> None:
         """In a forked process, leave the chunks that wait to the one that they were given to."""
-        if self._pid != os.getpid():
+        if self._buffer is not None:
             _inherited.append(self._buffer)  # to close it would move the parent's place in the file
-            self._begin()
+        self._begin()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._waiting:
@@ -175,7 +189,6 @@ class ShardWriter:
     @property
     def waiting(self) -> dict[str, int]:
         """How many chunks of each scale are not written yet."""
-        self._leave_parent()
         counts: dict[str, int] = {}
         with self._lock:
             for (key, _), waiting in self._waiting.items():
@@ -190,7 +203,6 @@ class ShardWriter:
         stored : callable
             Returns the chunk as its shard has it now; called only if changes of it wait.
         """
-        self._leave_parent()
         with self._lock:
             waiting = self._waiting.get((key, sharding.locate(chunk_id)[0]))
             pending = None if waiting is None else waiting.chunks.get(chunk_id)
@@ -215,7 +227,6 @@ class ShardWriter:
         AlreadyExistsError
             If ``overwrite=False`` and the chunk waits already or is in its shard.
         """
-        self._leave_parent()
         shown = self._store.location.display(key)
         if sharding.minishard_bits > _MOST_MINISHARD_BITS:
             message = (
@@ -235,7 +246,7 @@ class ShardWriter:
             replaced = waiting.chunks.get(chunk_id)
             if not overwrite and replaced is not None:
                 raise self._exists(key, chunk_id)
-            waiting.chunks[chunk_id] = _Pending(self._keep(data), is_new=not overwrite)
+            waiting.chunks[chunk_id] = _Pending(self._keep(data), not overwrite, len(data), [])
             if replaced is not None:
                 self._left_over += replaced.size
                 self._compact()
@@ -243,14 +254,18 @@ class ShardWriter:
         return len(data)
 
     def update(self, key: str, sharding: Sharding, chunk_id: int, coords: ChunkCoords, update: Update) -> None:
-        """Have a change of a chunk wait for its shard to be written, which is made of the chunk as it is then."""
-        self._leave_parent()
+        """Have a change of a chunk wait for its shard to be written, which is made of the chunk as it is then.
+
+        Once very many wait for one chunk, its shard is written.
+        """
         with self._lock:
             waiting = self._waiting_for(key, sharding, chunk_id)
-            pending = waiting.chunks.get(chunk_id, _Pending())
-            patches = (*pending.patches, self._keep(update.patch))
-            waiting.chunks[chunk_id] = pending._replace(patches=patches, coords=coords, apply=update.apply)
+            pending = waiting.chunks.get(chunk_id) or _Pending(None, False, 0, [])
+            pending = pending.patched(self._keep(update.patch), coords, update.apply)
+            waiting.chunks[chunk_id] = pending
         _expect_end()
+        if pending.patch_count > 1 and pending.size > _CHANGES_BYTES:
+            self._flush_in_turn(key, sharding.locate(chunk_id)[0])
 
     def _waiting_for(self, key: str, sharding: Sharding, chunk_id: int) -> _Waiting:
         """Return what waits for the shard of a chunk, to which more is about to be added."""
@@ -264,7 +279,8 @@ class ShardWriter:
 
     def _parts(self, pending: _Pending) -> "_Parts":
         whole = None if pending.whole is None else self._buffered(pending.whole)
-        return _Parts(whole, [self._buffered(place) for place in pending.patches], pending.coords, pending.apply)
+        patches = [self._buffered(place) for place in pending.patches[: pending.patch_count]]
+        return _Parts(whole, patches, pending.coords, pending.apply)
 
     def _made(self, key: str, sharding: Sharding, waits: "_Parts", stored: bytes | None) -> bytes | None:
         """Return a chunk as its shard will have it, made of what waits and of what the shard has."""
@@ -305,10 +321,13 @@ class ShardWriter:
         return _Place(start, len(data))
 
     def _compact(self) -> None:
-        """Begin a new buffer, once most of a large one is of chunks that wait no more.
+        """Let go of the buffer if nothing waits; begin a new one, once most of a large one is of what waits no more.
 
         If the disk has no room for both, the old one stays.
         """
+        if not self._waiting:
+            self._release()
+            return
         old = self._buffer
         if old is None or self._turns or self._left_over < max(BUFFER_BYTES, old.seek(0, os.SEEK_END) // 2):
             return
@@ -326,7 +345,7 @@ class ShardWriter:
                 chunks[shard] = {
                     chunk_id: pending._replace(
                         whole=None if pending.whole is None else move(pending.whole),
-                        patches=tuple(move(place) for place in pending.patches),
+                        patches=[move(place) for place in pending.patches],
                     )
                     for chunk_id, pending in waiting.chunks.items()
                 }
@@ -377,7 +396,6 @@ class ShardWriter:
         str
             What was still to be written.
         """
-        self._leave_parent()
         with self._late:
             late = self.unwritten()
             try:
@@ -406,15 +424,13 @@ class ShardWriter:
 
     def _failing(self) -> Iterator[tuple[tuple[str, int], str, Exception]]:
         """Write all shards that chunks wait for; yields those that fail, what messages call them, and why they do."""
-        self._leave_parent()
         for place, waiting in list(self._waiting.items()):
             try:
                 self._flush_in_turn(*place)
             except Exception as exc:  # noqa: BLE001 - it is up to the caller, while the other shards are written
                 yield place, self._shown(place, waiting), exc
         with self._lock:
-            if not self._waiting:
-                self._release()
+            self._compact()
 
     def _shown(self, place: tuple[str, int], waiting: _Waiting) -> str:
         """Return what messages call a shard."""
@@ -667,3 +683,12 @@ def _disk() -> Iterator[None]:
             raise
         message = f"no temporary file in {tempfile.gettempdir()} can be written: {exc}; TMPDIR names another folder"
         raise DataAccessError(message) from exc
+
+
+def _leave_parents() -> None:
+    for writer in list(_writers):
+        writer.leave_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_parents)

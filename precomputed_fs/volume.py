@@ -41,7 +41,7 @@ from precomputed_fs.errors import (
 )
 from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
 from precomputed_fs.info import MAX_INFO_BYTES, HtmlError, redirect_of, shown
-from precomputed_fs.shard_writer import Update
+from precomputed_fs.shard_writer import Apply, Update
 from precomputed_fs.sharding import propose_sharding
 from precomputed_fs.urls import SCHEMES, AnyURL, Location, resolve
 
@@ -58,7 +58,7 @@ _BYTES_IN_FLIGHT = 64 << 20  # decoded, of chunks that are under way
 _LEAST_IN_FLIGHT = 2
 _BYTES_OF_SHARDS = 256 << 20  # decoded, of chunks that wait for their shards in a large write
 _PATCH_HEAD = struct.Struct("<8q?")  # of a change of a chunk: where x, y, z and channels begin and end, and whether
-# it is left out where there is no chunk
+# it is zeros, which are left out where there is no chunk, and here
 _BLOCK_BYTES = 32 << 20  # of a scale, that the next lower one is computed from at once
 _LABEL_BYTES = 4  # of integers that are rather labels than measured
 _MOST_LABELS = 32  # distinct values, of which integers look like labels; images of 8 bits have more
@@ -1375,24 +1375,12 @@ class Scale:
             return self.codec.encode(given.voxels)
         bounds = [bound for part in given.into for bound in (part.start, part.stop)]
         head = _PATCH_HEAD.pack(*bounds, is_left_out)
-        return Update(head + given.voxels.tobytes(order="F"), self.patched)
+        return Update(head if is_left_out else head + given.voxels.tobytes(order="F"), self._patched)
 
-    def patched(self, coords: ChunkCoords, chunk: bytes | None, patches: Sequence[bytes]) -> bytes | None:
-        """Make a chunk anew of the one that is there and of changes that `encoded` has given; see `Update`."""
-        shape = (*size_of(coords), self.shape[3])
-        voxels: NDArray[Any] | None = None
-        for patch in patches:
-            *bounds, is_left_out = _PATCH_HEAD.unpack_from(patch)
-            if voxels is None and chunk is None and is_left_out:
-                continue
-            into = tuple(map(slice, bounds[::2], bounds[1::2]))
-            size = [part.stop - part.start for part in into]
-            if voxels is None:
-                voxels = np.zeros(shape, self.dtype, order="F")
-                if chunk is not None and size != [*shape]:
-                    voxels[...] = self.codec.decode(chunk, size_of(coords))
-            voxels[into] = np.frombuffer(patch, self.dtype, offset=_PATCH_HEAD.size).reshape(size, order="F")
-        return None if voxels is None else self.codec.encode(voxels)
+    @functools.cached_property
+    def _patched(self) -> Apply:
+        """What makes chunks anew; it knows no accessor, which would never go while a change waits in it."""
+        return functools.partial(_patched, self.codec)
 
     def _is_whole(self, voxels: NDArray[Any], coords: ChunkCoords) -> bool:
         return voxels.shape == (*size_of(coords), self.shape[3])
@@ -1641,6 +1629,25 @@ class _Given(NamedTuple):
     voxels: NDArray[Any]
     into: tuple[slice, slice, slice, slice]
     """Which voxels and channels of the chunk these are."""
+
+
+def _patched(codec: Codec, coords: ChunkCoords, chunk: bytes | None, patches: Sequence[bytes]) -> bytes | None:
+    """Make a chunk anew of the one that is there and of changes that `Scale.encoded` has given; see `Update`."""
+    shape = (*size_of(coords), codec.num_channels)
+    voxels: NDArray[Any] | None = None
+    for patch in patches:
+        *bounds, is_left_out = _PATCH_HEAD.unpack_from(patch)
+        if voxels is None and chunk is None and is_left_out:
+            continue
+        into = tuple(map(slice, bounds[::2], bounds[1::2]))
+        size = [part.stop - part.start for part in into]
+        if voxels is None:
+            voxels = np.zeros(shape, codec.dtype, order="F")
+            if chunk is not None and size != [*shape]:
+                voxels[...] = codec.decode(chunk, size_of(coords))
+        given = np.frombuffer(patch, codec.dtype, offset=_PATCH_HEAD.size)
+        voxels[into] = 0 if is_left_out else given.reshape(size, order="F")
+    return None if voxels is None else codec.encode(voxels)
 
 
 def _overlaps_with(ranges: tuple[range, range, range]) -> "Callable[[ChunkCoords], tuple[_Slices, _Slices]]":

@@ -91,6 +91,17 @@ def test_what_waits_is_written_when_its_accessor_goes(pyramid: Pyramid, cyclic: 
     assert re.search(rf"{Path(pyramid.url).name}.*without flush.*40 chunks of {KEY}: written late", message)
 
 
+def test_a_part_of_a_chunk_is_written_when_its_volume_goes(tmp_path: Path) -> None:
+    create_volume(tmp_path, np.zeros((16, 16, 16), np.uint8), resolution=(8, 8, 8), scales=1, sharding=True)
+    volume = open_volume(tmp_path)
+    volume[0].write(np.s_[:, :, :1], 7, flush=False)
+    with warned() as said:
+        del volume
+        gc.collect()  # as a volume's scales know of it
+    assert len(said) == 1
+    assert open_volume(tmp_path)[0][0, 0, :2, 0].tolist() == [7, 0]
+
+
 def test_what_is_there_is_kept_by_a_late_write(make_pyramid: Callable[[str], Pyramid]) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))

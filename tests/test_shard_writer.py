@@ -37,11 +37,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precomputed_fs import AccessDeniedError, AlreadyExistsError, DataAccessError, FsspecAccessor, NotFoundError
+from precomputed_fs.shard_writer import Update
 from precomputed_fs.sharding import Sharding, propose_sharding
 from tests import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from precomputed_fs.grid import ChunkCoords
     from tests.conftest import Pyramid
@@ -1532,6 +1533,42 @@ def test_a_chunk_stored_again_while_its_shard_is_written_is_not_lost(
         assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(FIRST): other(FIRST)}
     wanted = (FIRST, SECOND)
     assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
+
+
+def test_a_change_of_a_new_chunk_while_its_shard_is_written_is_made_of_that(
+    make_pyramid: Callable[[str], Pyramid],
+) -> None:
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(ONE_SHARD))
+    update = Update(b"?", lambda _, chunk, patches: b"".join(patches) + (chunk or b"")[1:])
+    with late(pyramid) as (accessor, gate), ThreadPoolExecutor(1) as pool:
+        accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
+        flush = flushing_late(pool, accessor, gate)
+        accessor.store_chunks(KEY, [(FIRST, update)])
+        gate.go.set()
+        flush.result()
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(FIRST): b"?" + CHUNKS[FIRST][1:]}
+
+
+def test_very_many_changes_of_a_chunk_do_not_all_wait(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in memory at once when they are made."""
+    monkeypatch.setattr("precomputed_fs.shard_writer._CHANGES_BYTES", 100)
+    pyramid = make_pyramid("local")
+    pyramid.put("info", info_of(ONE_SHARD))
+    most = 0
+
+    def apply(_: ChunkCoords, chunk: bytes | None, patches: Sequence[bytes]) -> bytes:
+        nonlocal most
+        most = max(most, sum(map(len, patches)))
+        return (chunk or b"") + b"".join(patches)
+
+    patches = [bytes([i]) * 10 for i in range(100)]
+    with pyramid.accessor() as accessor:
+        accessor.store_chunks(KEY, [(FIRST, Update(patch, apply)) for patch in patches])
+    assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(FIRST): b"".join(patches)}
+    assert most == 110
 
 
 def test_writers_of_different_shards_do_not_disturb_each_other(pyramid: Pyramid) -> None:

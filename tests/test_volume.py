@@ -1222,6 +1222,13 @@ def test_what_fails_leaves_no_half_of_a_pyramid(tmp_path: Path) -> None:
     assert np.array_equal(make(tmp_path)[0][...], voxels())
 
 
+def test_what_is_given_of_chunks_is_small_without_zeros_that_are_left_out(tmp_path: Path) -> None:
+    """Tasks hand it on, and it waits for shards: it must not bring the volume along, either."""
+    scale = make(tmp_path, np.zeros((64, 64, 64), np.uint8), chunk_size=(64, 64, 32))[0]
+    given = list(scale.encoded(..., 0, skip_empty=True))
+    assert len(pickle.dumps(given)) < 2000
+
+
 @pytest.mark.parametrize("skip_empty", [False, True])
 def test_many_chunks_that_are_covered_in_part_are_written(tmp_path: Path, skip_empty: bool) -> None:
     array = np.zeros((4800, 8, 8), np.uint8)
