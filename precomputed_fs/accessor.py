@@ -1578,7 +1578,11 @@ class FsspecAccessor(Accessor):
             self._write(name, packed, create=False, replacing=found.body.version)
         else:
             self._write(name, packed, create=True)
-            self._store.delete(found.name)
+            try:
+                self._store.delete(found.name, replacing=found.body.version)
+            except ReplacedError:  # ours was made of what was there before
+                if self._take_back(name, packed):
+                    raise
 
     def _write(self, name: str, packed: _Packed, *, create: bool, replacing: str = "") -> None:
         self._store.write(
@@ -1598,12 +1602,21 @@ class FsspecAccessor(Accessor):
         self._write(name, packed, create=True)
         names.note(variant)
         usual = set(_VARIANTS[:_USUAL]).intersection(self._variants_to_clear(key, names)) - {variant}
-        if any(self._store.exists(_object_name(key, coords, twin)) for twin in usual):
+        there_are_others = any(self._store.exists(_object_name(key, coords, twin)) for twin in usual)
+        if there_are_others and self._take_back(name, packed):
+            message = f"{self._location.display(name)}: another writer has stored it under another name"
+            raise ReplacedError(message)
+
+    def _take_back(self, name: str, packed: _Packed) -> bool:
+        """Delete what was just stored; False, if another writer has gone on from it, which is as good as ours there."""
+        try:
             ours = self._store.read(name, versioned=True)
-            if ours.data == packed.data:  # else another writer has gone on from it, which is as good
-                self._store.delete(name, replacing=ours.version)
-                message = f"{self._location.display(name)}: another writer has stored it under another name"
-                raise ReplacedError(message)
+        except NotFoundError:
+            return True
+        if ours.data != packed.data:
+            return False
+        self._store.delete(name, replacing=ours.version)
+        return True
 
     def _packed_like(self, found: Found, data: bytes, mime_type: str) -> _Packed:
         """Compress a chunk as the one is that it replaces, if we write such."""

@@ -128,7 +128,8 @@ class Copies(NamedTuple):
     """``(fs, path, data)``: keep a copy, complete from its first moment on."""
 
 
-_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp|\..*\.lock")  # see temporary_name and _lock_sftp
+_LOCK_SUFFIX = ".precomputed_fs.lock"
+_TEMPORARY = re.compile(rf"\.[0-9a-f]{{32}}\.tmp|\..*{re.escape(_LOCK_SUFFIX)}")  # see temporary_name and _lock_sftp
 _LEFT_OVER = 86400.0  # seconds, after which such a file is of a writer that was killed
 _MOST_SWEPT = 100_000  # entries of a folder that are looked at for such files
 _MOST_REMEMBERED = 4096
@@ -222,8 +223,8 @@ def _is_listed(name: str, start: str) -> bool:
     return name.startswith(start) and not _TEMPORARY.fullmatch(name)
 
 
-def _is_left_over(name: str, mtime: float) -> bool:
-    return bool(_TEMPORARY.fullmatch(name)) and mtime < time.time() - _LEFT_OVER
+def _is_old(mtime: float) -> bool:
+    return mtime < time.time() - _LEFT_OVER
 
 
 def _is_first_write(folder: str) -> bool:
@@ -303,8 +304,9 @@ class Scheme:
     sweep: Callable[[Filesystem, str], None] = lambda _fs, _folder: None
     """Remove what writers that were killed long ago have left in a folder, before the first write into it."""
 
-    changed_lately: Callable[[Filesystem, str], bool] = lambda _fs, _path: True
-    """Whether names in a folder may have changed in the last second."""
+    changed_lately: Callable[[Filesystem, str], bool] = lambda _fs, _path: False
+    """Whether names in a folder may have changed in the last second, as far as that is known: each time that they may,
+    what is absent is asked for again."""
 
     create: bool = False
     """Whether ``pipe_file(mode="create")`` asks the store itself for an exclusive write."""
@@ -381,8 +383,9 @@ def _sweep_local(_fs: Filesystem, folder: str) -> None:
     if _is_first_write(folder):
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in itertools.islice(entries, _MOST_SWEPT):
-                if _is_left_over(entry.name, entry.stat(follow_symlinks=False).st_mtime):
-                    os.unlink(entry.path)  # noqa: PTH108
+                if _TEMPORARY.fullmatch(entry.name) and _is_old(entry.stat(follow_symlinks=False).st_mtime):
+                    with contextlib.suppress(OSError):  # of another user
+                        os.unlink(entry.path)  # noqa: PTH108
 
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -508,7 +511,7 @@ def _lock_sftp(fs: Filesystem, path: str) -> Iterator[None]:
         yield
         return
     parent, _, name = path.rpartition("/")
-    lock = f"{parent}/.{name}.lock"
+    lock = f"{parent}/.{name}{_LOCK_SUFFIX}"
     mine = _take_sftp(fs.ftp, lock)
     try:
         yield
@@ -558,8 +561,9 @@ def _sweep_sftp(fs: Filesystem, folder: str) -> None:
         with contextlib.suppress(OSError):
             entries = list(itertools.islice(fs.ftp.listdir_iter(folder), _MOST_SWEPT // 10))
             for entry in entries:  # only now: a request within the listing would never be answered
-                if _is_left_over(entry.filename, entry.st_mtime):
-                    fs.ftp.remove(f"{folder}/{entry.filename}")
+                if _TEMPORARY.fullmatch(entry.filename) and _is_old(entry.st_mtime):
+                    with contextlib.suppress(OSError):  # of another user
+                        fs.ftp.remove(f"{folder}/{entry.filename}")
 
 
 # ---------------------------------------------------------------------------------- archives
@@ -1106,6 +1110,7 @@ _ZIP = Scheme(
 SCHEMES: Mapping[str, Scheme] = {
     "file": _LOCAL,
     "local": _LOCAL,
+    "memory": Scheme(changed_lately=lambda _fs, _path: True),
     "http": _HTTP,
     "https": _HTTP,
     "s3": _S3,

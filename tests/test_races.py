@@ -19,11 +19,13 @@ from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
+import brotli
 import fsspec
 import numpy as np
 import pytest
 import yarl
 from aiohttp import web
+from fsspec.implementations.dirfs import DirFileSystem
 
 from precomputed_fs import (
     AlreadyExistsError,
@@ -654,6 +656,52 @@ def test_a_part_of_a_chunk_that_another_stores_first_under_another_name_is_writt
     assert voxels.tolist() == [1, 1, 1, 7, *[1] * (SLICES - 4)]
 
 
+def test_parts_of_a_chunk_that_writers_bring_under_names_of_their_own_are_in_one(
+    on_local: Pyramid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of cloud-volume's compressions only gzip is written: others go with the first change, by each writer's option."""
+    volume = made_of_one_chunk(on_local, sharded=False, gzip=False)
+    others = [open_volume(on_local.url, gzip=True)]
+    with on_local.accessor() as accessor:
+        accessor.store_file(f"{KEY}/0-16_0-16_0-{SLICES}.br", brotli.compress(b"\1" * 256 * SLICES))
+    write = ObjectStore.write
+
+    def write_late(store: ObjectStore, *args: Any, **kwargs: Any) -> None:
+        if others:
+            with monkeypatch.context() as patch:
+                patch.setattr(ObjectStore, "write", write)
+                others.pop()[0][:, :, 5:6] = 5
+        write(store, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "write", write_late)
+        volume[0][:, :, 3:4] = 3
+    assert volume[0][0, 0, :7, 0].tolist() == [1, 1, 1, 3, 1, 5, 1]
+    assert len(os.listdir(f"{on_local.url}/{KEY}")) == 1  # noqa: PTH208
+
+
+def test_the_first_part_of_a_chunk_that_another_replaces_as_a_whole_is_written_into_that(
+    on_local: Pyramid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = made_of_one_chunk(on_local, sharded=False, gzip=False)
+    name = f"{KEY}/0-16_0-16_0-{SLICES}"
+    others = [b"\1" * 256 * SLICES]
+    exists = ObjectStore.exists
+
+    def exists_late(store: ObjectStore, asked: str) -> bool:
+        """Answer when the other has written its own and before it has deleted what it takes for a twin of that."""
+        if others and asked == f"{name}.gz" and exists(store, name):
+            with on_local.accessor(gzip=True) as accessor:
+                accessor.store_chunk(others.pop(), KEY, (0, 16, 0, 16, 0, SLICES), overwrite=True)
+        return exists(store, asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "exists", exists_late)
+        volume[0][:, :, 3:4] = 7
+    assert others == []
+    assert volume[0][0, 0, :5, 0].tolist() == [1, 1, 1, 7, 1]
+
+
 def test_files_that_follow_each_other_within_a_tick_have_versions_of_their_own(on_local: Pyramid) -> None:
     """File systems date files by the millisecond, and give the inode of a file that was just deleted to the next."""
     versions = set()
@@ -708,7 +756,7 @@ def test_a_lock_that_a_killed_writer_left_on_a_server_is_broken(
     with on_sftp.accessor(gzip=False) as accessor:
         accessor.store_chunk(b"old", KEY, COORDS)
         [chunk] = tmp_path.rglob(NAME)
-        (chunk.parent / f".{NAME}.lock").write_bytes(b"")
+        (chunk.parent / f".{NAME}{urls._LOCK_SUFFIX}").write_bytes(b"")
         accessor.store_chunk(b"new", KEY, COORDS, overwrite=True)
         assert accessor.fetch_chunk(KEY, COORDS) == b"new"
     assert os.listdir(chunk.parent) == [NAME]  # noqa: PTH208
@@ -741,8 +789,10 @@ def test_an_object_that_is_moved_from_name_to_name_is_not_absent(pyramid: Pyrami
                 accessor.find_file(name)
 
 
-def test_an_absent_chunk_is_asked_for_once_where_nothing_has_changed_lately(on_local: Pyramid) -> None:
-    with on_local.accessor() as accessor:
+@pytest.mark.parametrize("where", ["on disk", "where nothing tells"])
+def test_an_absent_chunk_is_asked_for_once_where_nothing_has_changed_lately(on_local: Pyramid, where: str) -> None:
+    files = None if where == "on disk" else DirFileSystem(on_local.url, fsspec.filesystem("file", auto_mkdir=True))
+    with FsspecAccessor(on_local.url if files is None else "", fs=files) as accessor:
         accessor.store_chunk(b"x", KEY, (64, 128, 0, 64, 0, 64))
         asked: list[str] = []
         read = accessor._store.read
@@ -751,7 +801,7 @@ def test_an_absent_chunk_is_asked_for_once_where_nothing_has_changed_lately(on_l
             asked.append(name)
             return read(name, *args, **kwargs)
 
-        for folder in (on_local.url, f"{on_local.url}/{KEY}"):
+        for folder in (on_local.url, f"{on_local.url}/{KEY}") if files is None else ():
             os.utime(folder, (1, 1))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(accessor._store, "read", note)
@@ -866,13 +916,19 @@ def test_what_a_killed_writer_left_is_in_nobodys_way(on_litter: Pyramid) -> None
 
 def test_what_was_left_long_ago_is_removed_by_the_next_writer(on_litter: Pyramid, littered: Path) -> None:
     left = next((littered / KEY).iterdir())
-    recent = littered / KEY / f".{'0' * 32}.tmp"
+    recent, foreign = littered / KEY / f".{'0' * 32}.tmp", littered / KEY / ".of-others.lock"
     recent.write_bytes(b"of a writer that is at work")
-    os.utime(left, (time.time() - 2 * 86400,) * 2)
+    for old in (foreign, *(left.with_name(f".{i:032x}.tmp") for i in range(1, 9))):
+        old.write_bytes(b"")
+    immovable = left.with_name(f".{9:032x}.tmp")
+    immovable.mkdir()
+    for old in (littered / KEY).iterdir():
+        if old != recent:
+            os.utime(old, (time.time() - 2 * 86400,) * 2)
     with on_litter.accessor(gzip=False) as accessor:
         accessor.store_chunk(b"one", KEY, COORDS)
-        assert accessor._store.list_names(f"{KEY}/", 1) == [NAME]
-    assert {path.name for path in (littered / KEY).iterdir()} == {NAME, recent.name}
+        assert set(accessor._store.list_names(f"{KEY}/", 99)) == {NAME, foreign.name}
+    assert {path.name for path in (littered / KEY).iterdir()} == {NAME, recent.name, foreign.name, immovable.name}
 
 
 def test_what_a_killed_writer_leaves_is_hidden(littered: Path) -> None:

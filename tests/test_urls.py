@@ -299,7 +299,7 @@ def test_what_a_url_says_gives_way_to_an_option() -> None:
     assert fs.account_name == "other"
 
 
-@pytest.mark.parametrize("name", [*sorted(urls.SCHEMES), "memory", "dir", "ftp", "hf", "precomputed"])
+@pytest.mark.parametrize("name", [*sorted(urls.SCHEMES), "dir", "ftp", "hf", "precomputed"])
 def test_a_plain_path_may_be_named_like_a_protocol(name: str, folder: Path) -> None:
     location = resolve(name)
     assert location.links[0].protocol == "file"
