@@ -248,7 +248,10 @@ class ObjectStore:
                 "denied_is_missing=True takes it for that"
             )
             error.may_mean_absent = True
-            raise error from exc
+            try:
+                raise error from exc
+            finally:
+                del error  # see `_once`
 
     def exists(self, name: str) -> bool:
         """Tell whether there is an object of this name; False is the store's own word for it."""

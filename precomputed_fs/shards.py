@@ -632,7 +632,10 @@ class ShardReader:
         except DataAccessError as exc:
             error = type(exc)(f"{what}: {exc}")
             vars(error).update(vars(exc))  # what else is known of it
-            raise error from exc
+            try:
+                raise error from exc
+            finally:
+                del error  # its traceback has this frame, which would keep the accessor
 
     @contextlib.contextmanager
     def _naming(self, name: str, what: str) -> Iterator[None]:
