@@ -987,10 +987,17 @@ class FsspecAccessor(Accessor):
         if sharding is None or grid is None:
             return (functools.partial(self._use_alone, key, layout, coords, use) for coords in checked)
 
+        began = self._writer.flushes
+
         def finish(coords: ChunkCoords, stored: Stored | None) -> _T:
-            there = None if stored is None else stored.data
-            stored = self._waiting_chunk(key, sharding, grid, coords, lambda: there) or stored
-            return use(coords, None if stored is None else self._from_shard(layout, coords, stored))
+            flushes = began
+            while True:
+                there = None if stored is None else stored.data
+                chunk = self._waiting_chunk(key, sharding, grid, coords, functools.partial(_given, there)) or stored
+                if self._writer.flushes == flushes:
+                    return use(coords, None if chunk is None else self._from_shard(layout, coords, chunk))
+                flushes = self._writer.flushes  # what waited while it was fetched may have been written since
+                stored = self._shards.fetch(key, sharding, compressed_morton_code(grid.cell(coords), grid.shape))
 
         numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in checked)
         gap = min(self._max_gap, range_size)
@@ -1824,6 +1831,10 @@ def _checked_in_flight(in_flight: int) -> int:
         message = f"in_flight: expected at least 1, got {in_flight!r}"
         raise ValueError(message)
     return in_flight
+
+
+def _given(value: _T) -> _T:
+    return value
 
 
 def _counted(items: Iterable[_T], callback: Callback) -> Iterable[_T]:

@@ -162,6 +162,9 @@ class ShardWriter:
         self._lock = threading.Lock()
         self._late = threading.Lock()
         self._buffer: IO[bytes] | None = None
+        self.flushes = 0
+        """How many shards have been written: what waited for them does not wait any more."""
+
         self._left_over = 0  # bytes in the buffer, of chunks that wait no more
         self._waiting: dict[tuple[str, int], _Waiting] = {}
         self._unborn: set[tuple[str, int]] = set()
@@ -461,6 +464,7 @@ class ShardWriter:
             return
         refused, was_legacy = self._merge(key, shard, waiting.sharding, chunks)
         with self._lock:
+            self.flushes += 1
             for chunk_id, written in chunks.items():
                 pending = waiting.chunks.pop(chunk_id)
                 left = pending.without(written)

@@ -54,7 +54,7 @@ _CREDENTIALS_SECONDS = 60.0  # that credentials are used for before they are ask
 _PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout"})  # settings of a client that ours has, too
 _LATELY = 1.0  # seconds, in which file systems may give two changes of a folder one time
 _LOCK_SECONDS = 30.0  # after which a lock file that nobody has touched is left over
-_LOCK_PAUSE = 0.02  # seconds
+_SHORTEST_LOCK_PAUSE, _LOCK_PAUSE = 0.0002, 0.02  # seconds
 _METADATA_TIMEOUT = 0.25  # seconds; a cloud's own metadata service answers in a few milliseconds
 
 Options = dict[str, Any]
@@ -443,14 +443,30 @@ def _locked_file(path: str) -> int | None:
         except OSError:
             return None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _wait_for_lock(file)
         except BaseException as exc:
             os.close(file)
-            if not isinstance(exc, OSError):
+            if isinstance(exc, TimeoutError) or not isinstance(exc, OSError):
                 raise
         else:
             return file
     return None
+
+
+def _wait_for_lock(file: int) -> None:
+    """Take flock's lock, for which others need a moment only."""
+    deadline, pause = time.monotonic() + _LOCK_SECONDS, _SHORTEST_LOCK_PAUSE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            if time.monotonic() > deadline:
+                message = f"another process has held its lock (flock) for {_LOCK_SECONDS:g} seconds"
+                raise TimeoutError(message) from exc
+        else:
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, _LOCK_PAUSE)
 
 
 def _stands_at(file: int, path: str) -> bool:

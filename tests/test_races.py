@@ -725,6 +725,18 @@ def test_a_file_is_replaced_once_nobody_holds_its_lock(on_local: Pyramid) -> Non
         assert accessor.fetch_chunk(KEY, COORDS) == b"new"
 
 
+def test_a_lock_that_is_held_for_long_is_an_error(on_local: Pyramid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urls, "_LOCK_SECONDS", 0.05)
+    with on_local.accessor(gzip=False) as accessor:
+        accessor.store_chunk(b"old", KEY, COORDS)
+        with open(f"{on_local.url}/{KEY}/{NAME}", "rb") as held:  # noqa: PTH123
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(DataAccessError, match=rf"{NAME}.*another process has held its lock"):
+                accessor.store_chunk(b"new", KEY, COORDS, overwrite=True)
+        assert accessor.fetch_chunk(KEY, COORDS) == b"old"
+    assert os.listdir(f"{on_local.url}/{KEY}") == [NAME]  # noqa: PTH208
+
+
 @pytest.mark.parametrize("there_are", ["none", "those of NFS", "none here"])
 def test_files_are_replaced_whatever_locks_there_are(
     on_local: Pyramid, monkeypatch: pytest.MonkeyPatch, there_are: str
@@ -733,7 +745,7 @@ def test_files_are_replaced_whatever_locks_there_are(
 
     def limited(file: int, operation: int) -> None:
         is_writable = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_RDWR
-        if operation == fcntl.LOCK_EX and not (is_writable and there_are == "those of NFS"):
+        if operation & fcntl.LOCK_EX and not (is_writable and there_are == "those of NFS"):
             raise OSError(errno.EBADF if there_are == "those of NFS" else errno.ENOLCK, "no lock")
         flock(file, operation)
 

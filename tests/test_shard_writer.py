@@ -1571,6 +1571,23 @@ def test_very_many_changes_of_a_chunk_do_not_all_wait(
     assert most == 110
 
 
+def test_a_batch_misses_nothing_that_is_flushed_while_it_is_read(
+    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyramid = make_pyramid("memory")
+    written(pyramid, ONE_SHARD)
+    accessor = pyramid.accessor()
+    accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
+    find = accessor._writer.find
+
+    def find_late(*args: Any) -> bytes | None:
+        accessor.flush()
+        return find(*args)
+
+    monkeypatch.setattr(accessor._writer, "find", find_late)
+    assert dict(accessor.fetch_chunks(KEY, [FIRST, SECOND])) == {FIRST: other(FIRST), SECOND: CHUNKS[SECOND]}
+
+
 def test_writers_of_different_shards_do_not_disturb_each_other(pyramid: Pyramid) -> None:
     spec = sharding((0, 2, 4))
     pyramid.put("info", info_of(spec))
