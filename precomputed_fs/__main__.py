@@ -243,7 +243,7 @@ def _slice(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     from precomputed_fs.serve import serve  # noqa: PLC0415 - a server that no other command needs
 
-    with serve(args.url, port=args.port, **_accessor_options(args)) as server:
+    with serve(args.url, port=args.port, follow_links=args.follow_links, **_accessor_options(args)) as server:
         print(server.url, flush=True)
         with contextlib.suppress(ImportError):  # the client is optional
             _say(f"in a browser on this machine, it is shown at {server.view().url}")
@@ -384,6 +384,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = add("serve", _serve, "show a pyramid to the Neuroglancer web client, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1 (default: any that is free)")
+    serve.add_argument("--follow-links", action="store_true", help="follow symbolic links that leave the pyramid")
 
     copy = add(
         "copy",

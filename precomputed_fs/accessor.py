@@ -638,6 +638,27 @@ class FsspecAccessor(Accessor):
         finally:
             self._writer.replace_shards(())
 
+    def confined(self) -> "FsspecAccessor":
+        """Return an accessor that shares all and, to read, follows no symbolic link out of the pyramid."""
+        store = self._store.confined()
+        if store is self._store:
+            return self
+        twin = object.__new__(type(self))
+        vars(twin).update({**vars(self), "_store": store, "_shards": ShardReader(store)})
+        return twin
+
+    def check_info(self) -> None:
+        """Check that `info` may be read, where files have links and it costs no request.
+
+        Raises
+        ------
+        AccessDeniedError
+            If it may not.
+        """
+        if self._store.scheme.real_path is not None and self._location.behind is None:
+            with contextlib.suppress(NotFoundError):
+                self.find_file("info")
+
     @contextlib.contextmanager
     def apart(self) -> Iterator["FsspecAccessor"]:
         """Use an accessor that shares all but what waits for shards: not flushed in the block, that is let go of.

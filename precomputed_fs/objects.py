@@ -106,6 +106,7 @@ class ObjectStore:
         self._secrets = location.secrets
         self._connections: dict[int, Connection] = {}
         self._is_used = False
+        self._is_confined = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self.location.readable:
@@ -115,6 +116,14 @@ class ObjectStore:
             ObjectStore, attempts=self.attempts, timeout=self.timeout, denied_is_missing=self.denied_is_missing
         )
         return rebuild, (self.location,)
+
+    def confined(self) -> "ObjectStore":
+        """Return a store of the same objects and connections that, to read, follows no link out of its root."""
+        if self._is_confined:
+            return self
+        twin = object.__new__(type(self))
+        vars(twin).update({**vars(self), "_is_confined": True})
+        return twin
 
     # ------------------------------------------------------------------------------- batches
 
@@ -207,7 +216,13 @@ class ObjectStore:
         if start is not None and start == end:
             return Body(b"")
         most = limit if start is None or end is None else end - start
-        return self._attempt("read", name, lambda link, path: link.read(path, start, end, most, versioned=versioned))
+
+        def read(link: Transport, path: str) -> Body:
+            if self._is_confined:
+                path = link.inside(self._connection.root, path)
+            return link.read(path, start, end, most, versioned=versioned)
+
+        return self._attempt("read", name, read)
 
     def read_chunks(
         self,

@@ -110,6 +110,7 @@ def serve(
     source: AnyURL | Volume | FsspecAccessor,
     *,
     port: int = 0,
+    follow_links: bool = False,
     **accessor_options: Any,  # noqa: ANN401 - as FsspecAccessor has them
 ) -> "Server":
     """Show a pyramid to the Neuroglancer web client, on this machine.
@@ -120,6 +121,8 @@ def serve(
         The pyramid.
     port : int
         Where to listen on 127.0.0.1; by default at any free port.
+    follow_links : bool
+        Whether to serve what symbolic links lead to that leave the pyramid, on disk or over SFTP.
     **accessor_options
         Options of `FsspecAccessor`, for a URL.
 
@@ -156,10 +159,13 @@ def serve(
         if accessor_options:
             message = f"{', '.join(accessor_options)}: for URLs; what is open already has its options"
             raise TypeError(message)
-        return Server(source if isinstance(source, Volume) else volume_of(source), port=port)
+        volume = source if isinstance(source, Volume) else volume_of(source)
+        return Server(volume, port=port, follow_links=follow_links)
     volume = open_volume(source, **accessor_options)
+    if not follow_links:
+        volume.accessor = volume.accessor.confined()
     try:
-        return Server(volume, port=port, closes_volume=True)
+        return Server(volume, port=port, follow_links=follow_links, closes_volume=True)
     except BaseException:
         volume.close()
         raise
@@ -271,10 +277,14 @@ def _coords_of(name: str) -> ChunkCoords | None:
 class _Pyramid:
     """A pyramid as the client sees it: what its `info` says, and the objects that are there then."""
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Volume, *, follow_links: bool) -> None:
         self._accessor = volume.accessor
         self._scales: dict[str, _ShownScale] = {}
         shown = [_ShownScale.of(scale) for scale in volume]
+        if not follow_links:
+            self._accessor = self._accessor.confined()
+            self._accessor.check_info()
+            shown = [dataclasses.replace(scale, accessor=scale.accessor.confined()) for scale in shown]
         keys = self._name(volume, shown)
         self.info = _shown_info(volume, keys, shown).to_json()
 
@@ -374,7 +384,9 @@ class Server:
         Where it listens, on 127.0.0.1.
     """
 
-    def __init__(self, volume: Volume, *, port: int = 0, closes_volume: bool = False) -> None:
+    def __init__(
+        self, volume: Volume, *, port: int = 0, follow_links: bool = False, closes_volume: bool = False
+    ) -> None:
         if not volume.accessor.can_read:
             message = f"{volume.url}: this archive is open for writing"
             raise ReadOnlyError(message)
@@ -384,7 +396,7 @@ class Server:
         self.volume = volume
         self.port = 0
         self._closes_volume = closes_volume
-        self._pyramid = _Pyramid(volume)
+        self._pyramid = _Pyramid(volume, follow_links=follow_links)
         self._token = secrets.token_urlsafe(16)
         self._fragments: dict[str, str] = {}  # states of views, by their numbers
         self._warned: set[type[Exception]] = set()

@@ -16,6 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Hashable
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from precomputed_fs.compression import ACCEPT_ENCODING, TooLargeError, decode, too_large
@@ -111,6 +112,9 @@ class Transport(Protocol):
 
         With its version, if that is wanted or it is a range.
         """
+
+    def inside(self, root: str, path: str) -> str:
+        """Return a path without symbolic links, which must not lead out of the root."""
 
     def exists(self, path: str) -> bool:
         """Tell whether there is an object."""
@@ -244,6 +248,9 @@ class _AsyncTransport:
     def _version(self, path: str) -> str:
         info = self._on_loop(self._fs._info(path))  # noqa: SLF001
         return " ".join(str(info[name]) for name in self._scheme.version_members if info.get(name))
+
+    def inside(self, _root: str, path: str) -> str:
+        return path
 
     def exists(self, path: str) -> bool:
         request = self._request("HEAD", path)
@@ -503,6 +510,17 @@ class _SyncTransport:
                 return body._replace(version=version, is_settled=is_settled)
             version = self._version(path)[0] if versioned else ""
             return Body(self._scheme.read(self._fs, path, limit), version=version)
+
+    def inside(self, root: str, path: str) -> str:
+        real_path = self._scheme.real_path
+        if real_path is None:
+            return path
+        with self._turn:
+            real, real_root = real_path(self._fs, path), real_path(self._fs, root)
+        if not PurePath(real).is_relative_to(real_root):
+            message = "a symbolic link leads out of the pyramid; serve(..., follow_links=True) follows it"
+            raise PermissionError(message)
+        return real
 
     def _read_through(
         self, behind: Transport, copies: Copies, path: str, span: tuple[int | None, int | None], limit: int

@@ -279,6 +279,9 @@ class Scheme:
     read_keywords: Mapping[str, Any] = field(default_factory=dict)
     """For ``cat_file``, where the filesystem does the reading."""
 
+    real_path: Callable[[Filesystem, str], str] | None = None
+    """``(fs, path)``: the path without symbolic links; None where there are none."""
+
     write_keywords: Callable[[str, str], Options] | None = None
     """``(content_type, content_encoding)`` to the keywords of ``pipe_file``; None where a write
     cannot say them, and compression is told by the name's suffix."""
@@ -622,6 +625,13 @@ def _read_range_zip(fs: Filesystem, path: str, start: int, end: int | None) -> b
 
 
 # ------------------------------------------------------------------------------------ caches
+
+
+def _real_path_cached(fs: Filesystem, path: str) -> str:
+    """Return what a path is without symbolic links where the objects themselves are."""
+    protocol = fs.fs.protocol if isinstance(fs.fs.protocol, str) else fs.fs.protocol[0]
+    real_path = SCHEMES.get(protocol, Scheme()).real_path
+    return path if real_path is None else real_path(fs.fs, path)
 
 
 def _find_simple_copy(fs: Filesystem, path: str) -> str | None:
@@ -1021,6 +1031,7 @@ def _archive_is_read(options: Options) -> bool:
 _READ_ONLY = Scheme(writable=_never, has_host=False)
 _SIMPLE_CACHE = Scheme(
     read=_read_opened,
+    real_path=_real_path_cached,
     writable=_never,
     cheap_misses=False,
     one_at_a_time=True,
@@ -1092,6 +1103,7 @@ _AZURE = Scheme(
 _LOCAL = Scheme(
     read=_read_local,
     read_range=_read_range_local,
+    real_path=lambda _fs, path: os.path.realpath(path),
     publish=_publish_local,
     version=_version_local,
     lock=_lock_local,
@@ -1102,6 +1114,7 @@ _LOCAL = Scheme(
 _SFTP = Scheme(
     package="paramiko",
     read=_read_sftp,
+    real_path=lambda fs, path: fs.ftp.normalize(path),
     publish=_publish_sftp,
     lock=_lock_sftp,
     sweep=_sweep_sftp,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import importlib
 import io
 import json
 import os
 import pty
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import termios
 import threading
 import time
 import tomllib
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -607,3 +610,22 @@ def test_serve_until_interrupted(pyramid: str) -> None:
 def test_serve_at_a_port_that_is_taken(pyramid: str) -> None:
     with servers.fault_server(servers.respond(404)) as server:
         error(1, "serve", pyramid, "--port", server.url.rpartition(":")[2])
+
+
+def test_serve_follows_links_out_of_the_pyramid_if_told(pyramid: str, tmp_path: Path) -> None:
+    shutil.copytree(pyramid, tmp_path / "brain")
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "brain" / "mesh").symlink_to("../secret")
+    statuses = []
+    for options in ((), ("--follow-links",)):
+        command = [*COMMAND, "serve", str(tmp_path / "brain"), *options]
+        with servers.child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            url = urllib.parse.urlsplit(process.stdout.readline().decode().strip())
+            connection = http.client.HTTPConnection(url.netloc, timeout=DEADLINE)
+            connection.request("GET", f"{url.path}/mesh")
+            statuses.append(connection.getresponse().status)
+            connection.close()
+            process.kill()
+            process.communicate()
+    assert statuses == [502, 200]

@@ -10,6 +10,7 @@ import gzip
 import os
 import re
 import resource
+import socket
 import tempfile
 import time
 import traceback
@@ -1395,3 +1396,46 @@ def test_a_retry_that_is_cancelled_before_it_begins_ends_as_cancelled(monkeypatc
         store = store_at(server.url, attempts=3)
         with pytest.raises(asyncio.CancelledError):
             store.read(NAME)
+
+
+# -------------------------------------------------------------------------------------------------------- special files
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link_to_zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def listening_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+SPECIAL = [fifo, link_to_zeros, listening_socket]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs on Windows")
+@pytest.mark.parametrize("make", SPECIAL)
+def test_what_is_no_regular_file_is_not_read(make: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    (tmp_path / "a").mkdir()
+    make(Path(NAME))
+    of_ones_own = fsspec.filesystem("dir", path=str(tmp_path), fs=fsspec.filesystem("file"))
+    for store in (store_at(str(tmp_path)), ObjectStore(resolve("/", fs=of_ones_own), attempts=1, timeout=5)):
+        error = failure(store.read, NAME)
+        assert type(error) is DataAccessError
+        assert "only regular files" in str(error)
+        assert isinstance(failure(store.read, NAME, 0, 10), DataAccessError)
+        assert not isinstance(failure(store.read, NAME, 0, 10), NotFoundError)
+        assert store.exists(NAME), "it is in the way"
+
+
+def test_a_file_that_does_not_say_how_long_it_is_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "version").symlink_to("/proc/version")
+    text = Path("/proc/version").read_bytes()
+    store = store_at(str(tmp_path))
+    assert store.read("version", limit=len(text)).data == text
+    assert isinstance(failure(store.read, "version", limit=len(text) - 1), CorruptDataError)

@@ -33,6 +33,7 @@ from aiohttp import web
 from neuroglancer_scripts.chunk_encoding import get_encoder
 
 from precomputed_fs import (
+    AccessDeniedError,
     FsspecAccessor,
     InvalidInfoError,
     NotFoundError,
@@ -1536,3 +1537,97 @@ def test_a_view_shows_all_of_a_volume(chromium: Chromium) -> None:
     assert np.allclose([black[row].sum(), white[row].sum()], 25 * voxel, atol=3)
     assert np.isclose(white[:, column].sum(), 40 * voxel, atol=6)  # lines lie over it
     assert 50 * voxel < len(pixels) < 250 * voxel
+
+
+# --------------------------------------------------------------------------------------------------------------- links
+
+
+def with_links(tmp_path: Path) -> Path:
+    """Make a pyramid with links in it: out of it but for one of them."""
+    outside = tmp_path / "outside"
+    (outside / KEY).mkdir(parents=True)
+    (outside / "secret").write_bytes(b"secret")
+    (outside / KEY / NAME).write_bytes(BODY)
+    folder = put(tmp_path / "brain", raw_info(), {"mesh/here": b"mesh", f"{KEY}/{NAME}": BODY})
+    (folder / KEY / "0-8_0-8_4-8").symlink_to(outside / KEY / NAME)
+    for name, target in (
+        ("mesh/inside", "here"),
+        ("mesh/file", outside / "secret"),
+        ("mesh/0.shard", "../../outside/secret"),
+        ("folder", outside),
+        ("mesh/nowhere", "/nowhere"),
+    ):
+        (folder / name).symlink_to(target)
+    return folder
+
+
+LEADING_OUT = {
+    f"{KEY}/0-8_0-8_4-8": BODY,
+    "mesh/file": b"secret",
+    "mesh/0.shard": b"secret",
+    "folder/secret": b"secret",
+}
+
+
+@pytest.mark.parametrize("scheme", ["file", "simplecache::file"])
+def test_a_link_that_leaves_the_pyramid_is_followed_only_if_told(
+    run: Callable[..., Server], tmp_path: Path, scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"{scheme}://{with_links(tmp_path)}"
+    server = run(url)
+    for name in LEADING_OUT:
+        for headers in ({}, {"Range": "bytes=0-1"}):
+            answer = ask(f"{server.url}/{name}", **headers)
+            assert answer.status == 502
+            assert b"follow_links=True" in answer.body
+    assert "follow_links=True" in caplog.text
+    assert ask(f"{server.url}/mesh/nowhere").status == 502
+    for name, body in ((f"{KEY}/{NAME}", BODY), ("mesh/here", b"mesh"), ("mesh/inside", b"mesh")):
+        assert ask(f"{server.url}/{name}").body == body
+    told = run(url, follow_links=True)
+    for name, body in LEADING_OUT.items():
+        assert ask(f"{told.url}/{name}").body == body
+    assert ask(f"{told.url}/mesh/nowhere").status == 404
+
+
+def test_links_are_followed_where_the_pyramid_is_and_beside_it(run: Callable[..., Server], tmp_path: Path) -> None:
+    folder = put(tmp_path / "a" / "brain", raw_info(key="../other"), {f"../other/{NAME}": BODY})
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "a" / "brain" / "other").symlink_to("../other")
+    server = run(open_volume(folder))
+    (key,) = (scale["key"] for scale in json.loads(ask(f"{server.url}/info").body)["scales"])
+    assert ask(f"{server.url}/{key}/{NAME}").body == BODY, "that scale is in another folder, as info says"
+    assert ask(f"{server.url}/other/{NAME}").status == 502, "a link is not what info says"
+    put(tmp_path / "a" / "plain", raw_info(), {f"{KEY}/{NAME}": BODY})
+    (tmp_path / "plain").symlink_to("a/plain")
+    assert ask(f"{run(tmp_path / 'plain').url}/{KEY}/{NAME}").body == BODY
+
+
+def test_an_info_that_is_a_link_out_of_the_pyramid_is_not_served_unless_told(
+    run: Callable[..., Server], tmp_path: Path
+) -> None:
+    folder = put(tmp_path / "brain", raw_info(), {f"{KEY}/{NAME}": BODY})
+    (folder / "info").rename(tmp_path / "info")
+    (folder / "info").symlink_to("../info")
+    with pytest.raises(AccessDeniedError, match="follow_links=True"):
+        run(folder)
+    assert ask(f"{run(folder, follow_links=True).url}/{KEY}/{NAME}").body == BODY
+
+
+def test_what_waits_for_its_shard_is_served_without_links_too(run: Callable[..., Server], tmp_path: Path) -> None:
+    volume = create_volume(tmp_path, np.zeros((8, 8, 8), np.uint8), resolution=(8, 8, 8), sharding=True, scales=1)
+    with volume:
+        volume[0][...] = 7
+        assert ask(f"{run(volume).url}/8_8_8/0-8_0-8_0-8").body == bytes([7]) * 8**3
+
+
+@pytest.mark.skipif(not servers.sshd_installed(), reason="needs openssh-server")
+def test_a_link_on_an_sftp_server_is_followed_only_if_told(run: Callable[..., Server], tmp_path: Path) -> None:
+    with_links(tmp_path)
+    with servers.sftp_server(tmp_path) as sftp:
+        options = {"storage_options": sftp.storage_options}
+        server, told = run(f"{sftp.url}/brain", **options), run(f"{sftp.url}/brain", follow_links=True, **options)
+        for name, body in LEADING_OUT.items():
+            assert ask(f"{server.url}/{name}").status == 502
+            assert ask(f"{told.url}/{name}").body == body
+        assert ask(f"{server.url}/mesh/inside").body == b"mesh"
