@@ -355,7 +355,7 @@ def _asked_as_page(location: Location, timeout: float) -> Server | None:
     client = HttpClient(timeout)
     headers = {"Origin": PAGE_ORIGIN, "Range": "bytes=0-0", "Accept-Encoding": "identity"}
     try:
-        answer = client.ask("GET", _without_user(request.url), headers, http.HTTPStatus.PARTIAL_CONTENT)
+        answer = client.ask("GET", _without_user(request.url), headers, http.HTTPStatus.PARTIAL_CONTENT, most=1)
     finally:
         client.close()
     denied = answer.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)

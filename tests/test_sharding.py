@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import itertools
 import struct
+import tracemalloc
 import zlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError
 from precomputed_fs.sharding import (
+    MAX_INDEX_BYTES,
     PAGE_ENTRIES,
     ByteRange,
     MinishardIndex,
@@ -24,6 +28,7 @@ from precomputed_fs.sharding import (
     murmurhash3_x86_128_low64,
     page_of,
     plan_reads,
+    propose_sharding,
 )
 
 if TYPE_CHECKING:
@@ -355,6 +360,36 @@ def test_an_index_that_does_not_decode_is_corrupt(stored: bytes) -> None:
 def test_a_chunk_where_no_file_can_be_is_corrupt(offset: int, size: int) -> None:
     with pytest.raises(CorruptDataError, match="no file"):
         MinishardIndex.from_bytes(struct.pack("<3Q", 7, offset, size), "raw")
+
+
+def test_a_long_index_in_any_order_takes_bounded_memory() -> None:
+    count = 40_000
+    places = [(3 * i, 100 * i, 90) for i in np.random.default_rng(0).permutation(count).tolist()]
+    stored = index_rows(places)
+    tracemalloc.start()
+    try:
+        index = MinishardIndex.from_bytes(stored, "raw")
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(stored)
+    finally:
+        tracemalloc.stop()
+    assert [*index] == [Wanted(3 * i, 100 * i, 100 * i + 90) for i in range(count)]
+
+
+@pytest.mark.parametrize("hashed_by", ["identity", "murmurhash3_x86_128"])
+@pytest.mark.parametrize("preshift_bits", [0, 3, 9, 64])
+@pytest.mark.parametrize("bits", [0, 1, 4, 8, 12, 20])
+def test_no_minishard_has_more_chunks_than_its_index_may_have(hashed_by: str, preshift_bits: int, bits: int) -> None:
+    counts: Counter[tuple[int, int]] = Counter()
+    sharding = Sharding(preshift_bits, hashed_by, bits // 2, bits - bits // 2, scale_chunks=1 << 12)
+    for chunk_id in range(sharding.scale_chunks):
+        counts[sharding.locate(chunk_id)] += 1
+    assert 24 * max(counts.values()) <= sharding.largest_index <= 24 * sharding.scale_chunks
+
+
+def test_an_index_may_be_a_few_times_as_long_as_is_usual() -> None:
+    proposed = dataclasses.replace(propose_sharding((313, 313, 110), 1 << 17), scale_chunks=1 << 25)
+    assert proposed.largest_index == 24 * 136 * 512
+    assert Sharding(0, "identity", 0, 0, scale_chunks=1 << 40).largest_index == MAX_INDEX_BYTES
 
 
 def test_an_index_takes_24_bytes_of_memory_for_each_chunk() -> None:
