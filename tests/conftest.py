@@ -67,20 +67,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tests")
 
 
-_TESTS_BETWEEN_FULL_COLLECTIONS = 200
-_tests_done = count(1)
-
-
 def pytest_configure() -> None:
     # In the background of a shell SIGINT is ignored, and what is started here would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Drivers close their sessions when they are collected as garbage. Where that happens in the thread of fsspec's
-    # loop, they are too late, and complain: it happens between tests instead, in the main thread.
-    gc.disable()
 
 
-def pytest_runtest_logfinish() -> None:
-    gc.collect(1 if next(_tests_done) % _TESTS_BETWEEN_FULL_COLLECTIONS else 2)
+def pytest_collection_finish() -> None:
+    """Keep imported modules out of garbage collection, which is on, as for users, and which some tests start."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

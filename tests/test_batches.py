@@ -132,18 +132,10 @@ each_store = pytest.mark.parametrize("store", [store_sync, store_async])
 sync_and_async_filesystem = pytest.mark.parametrize("protocol", ["memory", "http"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_collections() -> Iterator[None]:
-    """Let the garbage collector pass over what was there before: it is called after each test."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     """Check that a test leaves no task and no thread of ours, and no coroutine that nobody awaited."""
+    assert gc.isenabled(), "tests run as users do: garbage may be collected in any line, of any thread"
     yield
     gc.collect()  # a warning from here is an error
     loop = fsspec.asyn.get_loop()

@@ -21,7 +21,7 @@ from precomputed_fs import flights
 from precomputed_fs.flights import Crew, Flight, ended_by, in_thread, only_waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 DEADLINE = 20  # seconds, in which what is expected happens on the slowest machine
 
@@ -110,6 +110,16 @@ def test_the_failure_of_a_job_is_raised_where_results_are_taken(count: int) -> N
     flight.join()
 
 
+@pytest.fixture
+def _no_collections() -> Iterator[None]:
+    """Let things go only by their counts of references."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collections")
 def test_a_failure_keeps_nothing_alive() -> None:
     class Thing:
         pass
@@ -119,8 +129,6 @@ def test_a_failure_keeps_nothing_alive() -> None:
     flight = remote()
     job = _failing_with(thing)
     del thing
-    gc.collect()
-    gc.disable()  # for whoever runs this with collection on
     with pytest.raises(KeyError):
         fly(flight, [job, job])
     flight.cancel()

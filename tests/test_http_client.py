@@ -321,15 +321,6 @@ def _nothing_is_left() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_collections() -> Iterator[None]:
-    """Let the garbage collector pass over what was there before: it is called after each test."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 # -------------------------------------------------------------------------------------------------- answers as they are
 
 GOOD = {
