@@ -51,7 +51,7 @@ def _settings_for_uv() -> dict[str, str]:
         section, _, option = name.rpartition(".")
         if section in sections:
             sections[section][option] = ast.literal_eval(value)
-    of_pip = {option: value for section in SECTIONS for option, value in sections[section].items()}
+    of_pip = {option: value for section in SECTIONS for option, value in sections[section].items() if value}
     given = {name: separator.join(of_pip[option].split()) for option, name, separator in FOR_UV if option in of_pip}
     # As pip does: the newest version in all indexes; by default uv looks no further than the first that has any.
     return {"UV_SYSTEM_CERTS": "1", "UV_INDEX_STRATEGY": "unsafe-best-match", **given}

@@ -74,6 +74,7 @@ def test_uv_installs_what_pip_would(
     )
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     monkeypatch.setenv("PIP_INDEX_URL", "https://user:s=3'cret@mirror.example/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")  # to pip, as if it were not set
     monkeypatch.setenv("UV_FIND_LINKS", "/for/uv")
     recorded = commands(lambda _: False)
     assert install.main("demo") == 0
