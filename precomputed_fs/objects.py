@@ -343,8 +343,15 @@ class ObjectStore:
 
     def in_turn(self, name: str) -> contextlib.AbstractContextManager[Any]:
         """Have the threads of this process take turns at one name."""
+        shown = self.location.display(name)
         with _turns_lock:
-            return _turns.setdefault(self.location.display(name), threading.RLock())
+            known = _turns.get(shown)
+            turn = known() if known is not None else None
+            if turn is None:
+                _forget_turns()
+                turn = threading.RLock()
+                _turns[shown] = weakref.ref(turn)
+            return turn
 
     def load_once(self, key: Hashable, kept: Callable[[], _T | None], load: Callable[[], _T | None]) -> _T | None:
         """Return what is kept, or load it.
@@ -677,14 +684,25 @@ def conflicts() -> Iterator[None]:
         yield
 
 
+_MOST_TURNS = 1024  # that are remembered before those that nobody takes are forgotten
 _turns_lock = threading.RLock()  # as collecting garbage may take a turn in any line
-_turns: weakref.WeakValueDictionary[str, contextlib.AbstractContextManager[Any]] = weakref.WeakValueDictionary()
-"""Held while an object and its twins are changed; by what the object is shown as."""
+_turns: "dict[str, weakref.ref[contextlib.AbstractContextManager[Any]]]" = {}
+"""Held while an object and its twins are changed; by what the object is shown as.
+
+No WeakValueDictionary: it has each lock call Python code when it goes, in which a Ctrl-C would be lost.
+"""
+
+
+def _forget_turns() -> None:
+    if len(_turns) >= _MOST_TURNS:
+        for shown, turn in _turns.copy().items():
+            if turn() is None and _turns.get(shown) is turn:
+                del _turns[shown]
 
 
 def _renew_locks() -> None:
     global _turns, _turns_lock  # one held by another thread at the fork is held for ever
-    _turns_lock, _turns = threading.RLock(), weakref.WeakValueDictionary()
+    _turns_lock, _turns = threading.RLock(), {}
 
 
 if hasattr(os, "register_at_fork"):

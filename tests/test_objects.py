@@ -1439,3 +1439,13 @@ def test_a_file_that_does_not_say_how_long_it_is_is_read_up_to_the_limit(tmp_pat
     store = store_at(str(tmp_path))
     assert store.read("version", limit=len(text)).data == text
     assert isinstance(failure(store.read, "version", limit=len(text) - 1), CorruptDataError)
+
+
+def test_turns_that_nobody_takes_are_forgotten(tmp_path: Path) -> None:
+    store = store_at(str(tmp_path))
+    turn = store.in_turn("held")
+    most = max(len(objects._turns), objects._MOST_TURNS)
+    for number in range(2 * most):
+        store.in_turn(str(number))
+    assert len(objects._turns) <= most
+    assert store.in_turn("held") is turn
