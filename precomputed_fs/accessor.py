@@ -9,6 +9,7 @@ import contextlib
 import functools
 import itertools
 import posixpath
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -107,6 +108,7 @@ MAX_RANGE = 1 << 22
 MAX_FILE_BYTES = MAX_DECODED_SIZE
 """Bytes of a file, or of a chunk of which `info` does not say how large it can be, unless told otherwise (1 GiB)."""
 
+_HANDED_OVER = 1 << 20  # bytes of chunks that one job gives at once
 _OCTET_STREAM = "application/octet-stream"
 _CHUNK_DEPTH = 2  # folders that chunks are in, below that of their scale, in the layout of sub-directories
 _SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
@@ -990,7 +992,11 @@ class FsspecAccessor(Accessor):
         def use(coords: ChunkCoords, found: Found | None) -> tuple[ChunkCoords, Any]:
             return coords, self._finished(coords, found, decode)
 
-        return self._finding_jobs(key, layout, wanted, use, window=in_flight, range_size=self._max_range)
+        # One range of a shard may have any number of chunks, which are held until they are yielded.
+        at_once = sys.maxsize if decode is not None else max(1, _HANDED_OVER // layout.chunk_bytes)
+        return self._finding_jobs(
+            key, layout, wanted, use, window=in_flight, range_size=self._max_range, at_once=at_once
+        )
 
     def _finding_jobs(
         self,
@@ -1001,6 +1007,7 @@ class FsspecAccessor(Accessor):
         *,
         window: int,
         range_size: int,
+        at_once: int = sys.maxsize,
     ) -> "Iterator[Job]":
         """Plan how chunks are found; each job gives a list of what `use` makes of some of them."""
         checked = map(chunk_coords, wanted)
@@ -1022,7 +1029,8 @@ class FsspecAccessor(Accessor):
 
         numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in checked)
         gap = min(self._max_gap, range_size)
-        return self._shards.fetch_jobs(key, sharding, numbered, finish, window=window, gap=gap, size=range_size)
+        fetch = functools.partial(self._shards.fetch_jobs, key, sharding, numbered, finish)
+        return fetch(window=window, gap=gap, size=range_size, at_once=at_once)
 
     def _use_alone(
         self, key: str, layout: ScaleLayout, coords: ChunkCoords, use: Callable[[ChunkCoords, Found | None], _T]

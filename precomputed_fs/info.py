@@ -41,6 +41,7 @@ _HTML = re.compile(
     r"\s*((<\?xml[^>]*>|<!--(?:(?!-->).)*-->)\s*)*<(!doctype\s+html|html|head|body|script)\b", re.IGNORECASE | re.DOTALL
 )
 _HTML_START = 1024  # bytes that are enough to tell HTML by
+_USUAL_CHUNK = 1 << 18  # bytes
 _SHOWN = 80  # characters of a value in a message
 
 
@@ -162,6 +163,13 @@ class ScaleLayout:
 
     voxel: Chunk | None = field(default=None, compare=False)
     """One voxel of the scale; None if `info` does not say what it is."""
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of the voxels of a whole chunk of a sharded scale, or a guess where `info` does not say it."""
+        if self.voxel is None or self.grid is None:
+            return _USUAL_CHUNK
+        return self.voxel._replace(size=self.grid.chunk_size).raw_bytes
 
     def with_largest_chunk(self, size: int) -> "ScaleLayout":
         """Have shards tell that a chunk takes at most so many bytes in them."""

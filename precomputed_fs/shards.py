@@ -168,6 +168,7 @@ class _Group(Generic[_Tag, _Result]):
     finish: Callable[[_Tag, Stored | None], _Result]
     gap: int
     size: int
+    at_once: int
 
     tags: dict[int, list[_Tag]] = field(default_factory=dict)
     """What the caller knows each chunk by; more than one, if it asks twice."""
@@ -402,6 +403,7 @@ class ShardReader:
         window: int,
         gap: int,
         size: int,
+        at_once: int,
     ) -> Iterator[Callable[[], list[_Result] | More]]:
         """Go through many chunks, so many at a time: first their indexes, then ranges of the shards.
 
@@ -415,6 +417,8 @@ class ShardReader:
             How many chunks are planned at once to begin with; it doubles, up to 4096.
         gap, size : int
             See `plan_reads`.
+        at_once : int
+            How many results one job gives at most.
 
         Returns
         -------
@@ -427,7 +431,7 @@ class ShardReader:
             groups: dict[int, _Group[_Tag, _Result]] = {}
             for chunk_id, tag in chunks:
                 shard, minishard = sharding.locate(chunk_id)
-                group = groups.setdefault(shard, _Group(key, sharding, shard, finish, gap, size))
+                group = groups.setdefault(shard, _Group(key, sharding, shard, finish, gap, size, at_once))
                 group.tags.setdefault(chunk_id, []).append(tag)
                 group.minishards.add(minishard)
             for group in groups.values():
@@ -525,7 +529,9 @@ class ShardReader:
                 return False
         return True
 
-    def _fetch_read(self, group: "_Group[_Tag, _Result]", found: "_Found", file: Located, read: Read) -> list[_Result]:
+    def _fetch_read(
+        self, group: "_Group[_Tag, _Result]", found: "_Found", file: Located, read: Read
+    ) -> list[_Result] | More:
         """Fetch the chunks of one range; one by one, where that fails or the shard was replaced."""
         ids = [chunk.chunk_id for chunk in read.chunks]
         body = Body(b"")
@@ -535,10 +541,20 @@ class ShardReader:
             index = found[group.minishard(ids[0])]
             if len(ids) == 1 and self._holds(group.key, group.sharding, index, ids, group.began):
                 raise
-        if not body.data or body.version != file.version or not self._all_hold(group, found, ids):
-            return self._finish(group, ((one, self.fetch(group.key, group.sharding, one)) for one in ids))
-        cut = ((chunk_id, body.data[start - read.start : end - read.start]) for chunk_id, start, end in read.chunks)
-        return self._finish(group, ((chunk_id, Stored(file.name, data)) for chunk_id, data in cut))
+        is_sound = bool(body.data) and body.version == file.version and self._all_hold(group, found, ids)
+
+        def finish(chunks: Iterable[Wanted]) -> list[_Result]:
+            def stored(chunk: Wanted) -> Stored | None:
+                if not is_sound:
+                    return self.fetch(group.key, group.sharding, chunk.chunk_id)
+                return Stored(file.name, body.data[chunk.start - read.start : chunk.end - read.start])
+
+            return self._finish(group, ((chunk.chunk_id, stored(chunk)) for chunk in chunks))
+
+        if len(ids) <= group.at_once:
+            return finish(read.chunks)
+        parts = (read.chunks[i : i + group.at_once] for i in range(0, len(ids), group.at_once))
+        return More([functools.partial(finish, part) for part in parts])
 
     def _finish(self, group: "_Group[_Tag, _Result]", found: Iterable[tuple[int, Stored | None]]) -> list[_Result]:
         return [group.finish(tag, stored) for chunk_id, stored in found for tag in group.tags[chunk_id]]

@@ -774,6 +774,22 @@ def test_joined_ranges_are_no_longer_than_max_range(
     assert max(map(range_length, shard_requests(counted.pyramid))) <= max_range
 
 
+@pytest.mark.parametrize("in_flight", [1, 4])
+def test_of_a_range_with_many_chunks_few_are_held_at_once(tmp_path: Path, in_flight: int) -> None:
+    scale = Scale(sharding(data="gzip"), size=(512, 512, 512), chunk_size=(64, 64, 64))
+    coords = [scale.coords((x, y, z)) for x, y, z in itertools.product(range(8), range(8), range(2))]
+    with FsspecAccessor(tmp_path) as accessor:
+        accessor.store_file("info", json.dumps(scale.info()).encode())
+        accessor.store_chunks(KEY, ((each, bytes(64**3)) for each in coords))
+    with FsspecAccessor(tmp_path) as accessor:
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in accessor.fetch_chunks(KEY, coords, in_flight=in_flight)) == len(coords)
+            assert tracemalloc.get_traced_memory()[1] < 10 * 2**20, "all of them are 32 MiB"
+        finally:
+            tracemalloc.stop()
+
+
 def test_a_chunk_longer_than_max_range_is_read_all_the_same(make_pyramid: Callable[[str], Pyramid]) -> None:
     written = synthesize()
     counted = Counted(written.put(make_pyramid("http")), max_range=1)
