@@ -559,10 +559,19 @@ def test_threads_that_write_parts_of_one_chunk_lose_nothing(pyramid: Pyramid, sh
     assert_whole(pyramid)
 
 
+def _once_all_are_there(start: Any, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    start.wait(20)
+    target(*arguments)
+
+
 def run_processes(target: Callable[..., None], arguments: list[tuple[Any, ...]]) -> None:
-    """Run a function in processes at once; each must end well."""
+    """Run a function in processes at once; each must end well.
+
+    They begin once all are forked: a later one would hold connections that the server has with the others.
+    """
     context = multiprocessing.get_context("fork")
-    children = [context.Process(target=target, args=each) for each in arguments]
+    start = context.Barrier(len(arguments))
+    children = [context.Process(target=_once_all_are_there, args=(start, target, each)) for each in arguments]
     for child in children:
         child.start()
     try:
