@@ -548,16 +548,19 @@ def _take_sftp(ftp: Any, lock: str) -> int:  # noqa: ANN401 - a paramiko.SFTPCli
         try:
             with ftp.open(lock, "wx") as file:
                 return int(file.stat().st_mtime)
+        except (FileNotFoundError, PermissionError):
+            raise
         except OSError as exc:  # SFTP tells no reason
-            now = time.monotonic()
-            if isinstance(exc, (FileNotFoundError, PermissionError)) or now > began + 2 * _LOCK_SECONDS:
-                raise
-        there = _mtime_sftp(ftp, lock)
+            failure = exc
+        there, now = _mtime_sftp(ftp, lock), time.monotonic()
+        if there is None or seen not in {None, there}:  # others are faster, or what fails is not the lock
+            if now > began + 2 * _LOCK_SECONDS:
+                raise failure
+        elif seen is not None and now > since + _LOCK_SECONDS:
+            with contextlib.suppress(FileNotFoundError):  # its holder has died
+                ftp.remove(lock)
         if there != seen:
             seen, since = there, now
-        elif seen is not None and now > since + _LOCK_SECONDS:
-            with contextlib.suppress(OSError):  # its holder has died
-                ftp.remove(lock)
         time.sleep(_LOCK_PAUSE)
 
 

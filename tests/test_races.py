@@ -773,7 +773,14 @@ def test_files_are_replaced_whatever_locks_there_are(
 def test_a_lock_that_a_killed_writer_left_on_a_server_is_broken(
     on_sftp: Pyramid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(urls, "_LOCK_SECONDS", 0.1)
+    look = urls._mtime_sftp
+
+    def look_slowly(*args: Any) -> int | None:
+        time.sleep(0.05)
+        return look(*args)
+
+    monkeypatch.setattr(urls, "_LOCK_SECONDS", 0.02)
+    monkeypatch.setattr(urls, "_mtime_sftp", look_slowly)
     with on_sftp.accessor(gzip=False) as accessor:
         accessor.store_chunk(b"old", KEY, COORDS)
         [chunk] = tmp_path.rglob(NAME)
