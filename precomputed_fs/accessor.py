@@ -1571,7 +1571,7 @@ class FsspecAccessor(Accessor):
         names.note(variant)
 
     def _update_one(self, key: str, layout: ScaleLayout, coords: ChunkCoords, update: Update, mime_type: str) -> None:
-        """Change a part of a chunk, in the place of just the version that was read, under the name it stands under."""
+        """Change part of a chunk: replace only the version that was read, and keep its name."""
         self._to_read(key)
         stem = _object_name(key, coords, _VARIANTS[0])
         failure: Exception | None = None
@@ -1602,7 +1602,7 @@ class FsspecAccessor(Accessor):
             raise self._named(exc, found.name) from exc
 
     def _put_updated(self, key: str, coords: ChunkCoords, found: Found | None, data: bytes, mime_type: str) -> None:
-        """Put a chunk in the place of the one that it was made of, or else where there is none."""
+        """Replace the chunk that this one was made from, or create it."""
         if found is None:
             self._put_first(key, coords, self._packed("", data, mime_type))
             return

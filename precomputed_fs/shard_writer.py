@@ -64,7 +64,7 @@ _ends_in: int | None = None
 
 
 class Update(NamedTuple):
-    """A change of a part of a chunk. It is made of what is stored when the chunk is written, so no other is lost."""
+    """A change to part of a chunk, applied to what is stored when it is written, so that no other change is lost."""
 
     patch: bytes
     """The change, as `apply` understands it."""
@@ -493,7 +493,7 @@ class ShardWriter:
     def _merge(
         self, key: str, shard: int, sharding: Sharding, chunks: Mapping[int, _Pending]
     ) -> tuple[list[int], bool]:
-        """Write a shard anew, of what the store has of it and of what waits; again, if another writer was faster.
+        """Merge what waits into the stored shard, and try again if another writer was faster.
 
         Returns the chunks that were not written, as there are others in their place by now, and
         whether an older pair of files is left to be deleted.
@@ -516,7 +516,7 @@ class ShardWriter:
     def _merge_with(
         self, key: str, shard: int, sharding: Sharding, name: str, chunks: dict[int, _Pending]
     ) -> tuple[list[int], bool]:
-        """Write a shard in the place of the version that is there, or fail."""
+        """Replace the version of the shard that is there, or fail."""
         is_anew = shard not in self._anew.get(key, {shard})
         existing = None if is_anew else self._reader.inspect(key, sharding, shard)
         refused = [] if existing is None else self._refused(key, sharding, chunks)
