@@ -16,7 +16,7 @@ petabyte has ten times as many of them, and all that is counted by requests is t
 `propose_sharding`, written whole, and read whole in ranges of 4 MiB.
 
 >>> from precomputed_fs.accessor import MAX_RANGE
->>> from precomputed_fs.sharding import ENTRY_BYTES, propose_sharding
+>>> from precomputed_fs.format.sharding import ENTRY_BYTES, propose_sharding
 >>> petabyte, chunk = 10**15, 64**3
 >>> chunks = petabyte / chunk
 >>> sharding = propose_sharding((1563, 1563, 1563), chunk)

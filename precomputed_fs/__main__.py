@@ -40,7 +40,7 @@ from precomputed_fs.errors import (
     NotFoundError,
     URLError,
 )
-from precomputed_fs.grid import ChunkCoords, chunk_coords, chunk_name, layout_of
+from precomputed_fs.format.grid import ChunkCoords, chunk_coords, chunk_name, layout_of
 from precomputed_fs.readers import READERS
 from precomputed_fs.volume import one_line
 

@@ -16,8 +16,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
 
 from precomputed_fs import claims
-from precomputed_fs.chunk_limits import Chunk, largest_chunk
-from precomputed_fs.compression import (
+from precomputed_fs.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    CorruptDataError,
+    DataAccessError,
+    InvalidInfoError,
+    NotFoundError,
+    ReadOnlyError,
+    ReplacedError,
+    URLError,
+)
+from precomputed_fs.flights import in_thread
+from precomputed_fs.format.chunk_limits import Chunk, largest_chunk
+from precomputed_fs.format.compression import (
     GZIP_ENCODING,
     GZIP_SUFFIX,
     INCOMPRESSIBLE_MIME_TYPES,
@@ -32,19 +44,7 @@ from precomputed_fs.compression import (
     split_suffix,
     stored_limit,
 )
-from precomputed_fs.errors import (
-    AccessDeniedError,
-    AlreadyExistsError,
-    CorruptDataError,
-    DataAccessError,
-    InvalidInfoError,
-    NotFoundError,
-    ReadOnlyError,
-    ReplacedError,
-    URLError,
-)
-from precomputed_fs.flights import in_thread
-from precomputed_fs.grid import (
+from precomputed_fs.format.grid import (
     ChunkCoords,
     ChunkGrid,
     Triple,
@@ -54,10 +54,10 @@ from precomputed_fs.grid import (
     layout_of,
     size_of,
 )
-from precomputed_fs.info import MAX_INFO_BYTES, ScaleLayout, parse_info, scale_layout
+from precomputed_fs.format.info import MAX_INFO_BYTES, ScaleLayout, parse_info, scale_layout
+from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.objects import ObjectStore, conflicts
 from precomputed_fs.shard_writer import ShardWriter, Update
-from precomputed_fs.sharding import Sharding
 from precomputed_fs.shards import ShardReader, Stored
 from precomputed_fs.transports import Body
 from precomputed_fs.urls import (

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from precomputed_fs.compression import SUFFIXES, decode
 from precomputed_fs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -25,7 +24,8 @@ from precomputed_fs.errors import (
     NotFoundError,
     ReplacedError,
 )
-from precomputed_fs.info import HtmlError, check_not_html
+from precomputed_fs.format.compression import SUFFIXES, decode
+from precomputed_fs.format.info import HtmlError, check_not_html
 
 if TYPE_CHECKING:
     from precomputed_fs.accessor import FsspecAccessor

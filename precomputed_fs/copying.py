@@ -27,7 +27,6 @@ from precomputed_fs import claims
 from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor, StoredChunk, accessor_with
 from precomputed_fs.claims import Claimed
 from precomputed_fs.codecs import ENCODINGS, Codec, Encoding, codec_for
-from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -37,7 +36,8 @@ from precomputed_fs.errors import (
     ReadOnlyError,
 )
 from precomputed_fs.flights import More
-from precomputed_fs.grid import (
+from precomputed_fs.format.compression import INCOMPRESSIBLE_MIME_TYPES
+from precomputed_fs.format.grid import (
     Box,
     ChunkCoords,
     ChunkGrid,
@@ -47,14 +47,14 @@ from precomputed_fs.grid import (
     morton_block,
     size_of,
 )
-from precomputed_fs.info import JSON
-from precomputed_fs.sharding import Sharding, propose_sharding
+from precomputed_fs.format.info import JSON
+from precomputed_fs.format.sharding import Sharding, propose_sharding
 from precomputed_fs.urls import SCHEMES, AnyURL, Location, Scheme, store_of
 from precomputed_fs.volume import Progress, Scale, Volume, open_volume, volume_of, what_is_there
 
 if TYPE_CHECKING:
     from precomputed_fs.flights import Job
-    from precomputed_fs.models import Info, ScaleInfo
+    from precomputed_fs.format.models import Info, ScaleInfo
 
 _AXES = 3
 _GROUP = 512  # chunks that are looked for at once in an unsharded destination, and copied by one task
@@ -334,7 +334,7 @@ def _chunk_voxels(grid: ChunkGrid) -> int:
 
 def _plan(volume: Volume, scales: list[Scale], accessor: FsspecAccessor, wish: _Wish) -> tuple["Info", list[_Work]]:
     """Plan the `info` of the copy, and how its chunks are made."""
-    from precomputed_fs.models import Info  # noqa: PLC0415 - brings pydantic
+    from precomputed_fs.format.models import Info  # noqa: PLC0415 - brings pydantic
 
     members = {**volume.info.to_dict(), "scales": [_planned(scale, wish) for scale in scales]}
     try:

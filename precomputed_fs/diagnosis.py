@@ -31,8 +31,10 @@ from precomputed_fs.errors import (
     NotFoundError,
     URLError,
 )
-from precomputed_fs.grid import ChunkCoords, ChunkGrid, Triple, chunk_name, compressed_morton_code, size_of
-from precomputed_fs.info import parse_info
+from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple, chunk_name, compressed_morton_code, size_of
+from precomputed_fs.format.info import parse_info
+from precomputed_fs.format.shard_index import minishard_index_range, page_of
+from precomputed_fs.format.sharding import ENTRY_BYTES, Sharding
 from precomputed_fs.readers import (
     LARGEST_CHUNK,
     PAGE_ORIGIN,
@@ -44,7 +46,6 @@ from precomputed_fs.readers import (
     SeenScale,
     Server,
 )
-from precomputed_fs.sharding import ENTRY_BYTES, Sharding, minishard_index_range, page_of
 from precomputed_fs.urls import AnyURL, Location, Request, join
 from precomputed_fs.volume import Scale, Volume, check_not_redirected, one_line, open_volume
 
@@ -207,7 +208,7 @@ class _Examination:
         self._stores_info()
 
     def _parses(self) -> None:
-        from precomputed_fs.models import Info  # noqa: PLC0415 - brings pydantic
+        from precomputed_fs.format.models import Info  # noqa: PLC0415 - brings pydantic
 
         seen = self.seen
         given = seen.given.get("scales")
@@ -233,7 +234,7 @@ class _Examination:
     def _looks_at_scales(self) -> None:
         if self.seen.state != "found":
             return
-        from precomputed_fs.models import Info  # noqa: PLC0415
+        from precomputed_fs.format.models import Info  # noqa: PLC0415
 
         volume = Volume(self.accessor, Info.parse(self.seen.text, most=self.accessor.max_info_bytes))
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.grid import Triple
+from precomputed_fs.format.grid import Triple
 
 _FACTOR = 2
 _NEARLY_ISOTROPIC = math.sqrt(2)

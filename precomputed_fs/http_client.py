@@ -23,8 +23,8 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
-from precomputed_fs.compression import TooLargeError, too_large
 from precomputed_fs.flights import ended_by, only_waiting
+from precomputed_fs.format.compression import TooLargeError, too_large
 
 _MOST_KEPT = 256  # connections to one host that wait for their next request
 _LARGEST_HEAD = 1 << 16  # bytes

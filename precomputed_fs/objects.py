@@ -25,7 +25,6 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterato
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from precomputed_fs.compression import MAX_DECODED_SIZE, TooLargeError, stored_limit
 from precomputed_fs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -35,8 +34,9 @@ from precomputed_fs.errors import (
     ReadOnlyError,
     ReplacedError,
 )
-from precomputed_fs.explanations import BUSY, DENIED, NO_BUCKET, WRONG_CREDENTIALS
 from precomputed_fs.flights import Flight, Job, More, in_thread, only_waiting
+from precomputed_fs.format.compression import MAX_DECODED_SIZE, TooLargeError, stored_limit
+from precomputed_fs.store.explanations import BUSY, DENIED, NO_BUCKET, WRONG_CREDENTIALS
 from precomputed_fs.transports import (
     Body,
     BrokenAnswerError,

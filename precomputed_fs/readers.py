@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from precomputed_fs.codecs import ENCODINGS
-from precomputed_fs.grid import ChunkCoords, ChunkGrid, chunk_name
-from precomputed_fs.info import lowercase, shown
-from precomputed_fs.sharding import Sharding
+from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, chunk_name
+from precomputed_fs.format.info import lowercase, shown
+from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.urls import SCHEMES, Location, Scheme
 
 if TYPE_CHECKING:
-    from precomputed_fs.models import ScaleInfo
+    from precomputed_fs.format.models import ScaleInfo
 
 READERS = ("precomputed_fs", "neuroglancer", "cloud-volume", "tensorstore", "neuroglancer-scripts")
 """Who is judged, by the names that the report knows them by."""

@@ -24,18 +24,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
-from precomputed_fs.compression import MAX_DECODED_SIZE, decode_gzip_or_zlib, gzip_compress
 from precomputed_fs.errors import AlreadyExistsError, CorruptDataError, DataAccessError, ReplacedError
 from precomputed_fs.flights import hand_over, only_waiting
-from precomputed_fs.grid import ChunkCoords, chunk_name
+from precomputed_fs.format.compression import MAX_DECODED_SIZE, decode_gzip_or_zlib, gzip_compress
+from precomputed_fs.format.grid import ChunkCoords, chunk_name
+from precomputed_fs.format.shard_index import ByteRange, Wanted, pack_minishard_index, pack_shard_index
+from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.objects import ObjectStore, conflicts
-from precomputed_fs.sharding import (
-    ByteRange,
-    Sharding,
-    Wanted,
-    pack_minishard_index,
-    pack_shard_index,
-)
 from precomputed_fs.shards import ShardReader, ShardReplacedError, ShardState
 from precomputed_fs.transports import expect_no_threads
 

@@ -1,6 +1,6 @@
 """How a shard's bytes are fetched: its indexes once, its chunks by ranges, never the whole file.
 
-`precomputed_fs.sharding` knows the layout and this module asks the store. Indexes are remembered, in
+`precomputed_fs.format.sharding` knows the layout and this module asks the store. Indexes are remembered, in
 a cache that is bounded in bytes, and threads that need the same one share a request. Each remembers
 which version of the file it is from (ETag, or modification time), and an answer from another version
 sends the reader back to the indexes: a shard that was replaced never yields another chunk's bytes.
@@ -21,19 +21,18 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from precomputed_fs.errors import CorruptDataError, DataAccessError, NotFoundError
 from precomputed_fs.flights import More
-from precomputed_fs.objects import ObjectStore
-from precomputed_fs.sharding import (
-    ENTRY_BYTES,
+from precomputed_fs.format.shard_index import (
     PAGE_ENTRIES,
     ByteRange,
     MinishardIndex,
     Read,
-    Sharding,
     Wanted,
     minishard_index_range,
     page_of,
     plan_reads,
 )
+from precomputed_fs.format.sharding import ENTRY_BYTES, Sharding
+from precomputed_fs.objects import ObjectStore
 from precomputed_fs.transports import Body
 
 if TYPE_CHECKING:

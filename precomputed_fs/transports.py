@@ -19,10 +19,17 @@ from collections.abc import Callable, Coroutine, Hashable
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from precomputed_fs.compression import ACCEPT_ENCODING, TooLargeError, decode, too_large
 from precomputed_fs.errors import CorruptDataError
-from precomputed_fs.explanations import BUSY, MOST_BYTES, NO_EXPLANATION, WRONG_CREDENTIALS, Explanation, explanation_in
 from precomputed_fs.flights import Crew, ended_by
+from precomputed_fs.format.compression import ACCEPT_ENCODING, TooLargeError, decode, too_large
+from precomputed_fs.store.explanations import (
+    BUSY,
+    MOST_BYTES,
+    NO_EXPLANATION,
+    WRONG_CREDENTIALS,
+    Explanation,
+    explanation_in,
+)
 from precomputed_fs.urls import (
     Ask,
     Copies,

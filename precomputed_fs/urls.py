@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from precomputed_fs.compression import ZIP_METHODS, TooLargeError, decode_zip_member, stored_limit, too_large
 from precomputed_fs.errors import URLError
-from precomputed_fs.grid import layout_of
+from precomputed_fs.format.compression import ZIP_METHODS, TooLargeError, decode_zip_member, stored_limit, too_large
+from precomputed_fs.format.grid import layout_of
 from precomputed_fs.signing import Signer
 
 try:

@@ -28,7 +28,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from precomputed_fs import claims
 from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor, accessor_with
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
-from precomputed_fs.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.downsampling import METHODS, downsample, factors_for
 from precomputed_fs.errors import (
     AccessDeniedError,
@@ -39,17 +38,18 @@ from precomputed_fs.errors import (
     ReadOnlyError,
     URLError,
 )
-from precomputed_fs.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
-from precomputed_fs.info import MAX_INFO_BYTES, HtmlError, redirect_of, shown
+from precomputed_fs.format.compression import INCOMPRESSIBLE_MIME_TYPES
+from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
+from precomputed_fs.format.info import MAX_INFO_BYTES, HtmlError, redirect_of, shown
+from precomputed_fs.format.sharding import propose_sharding
 from precomputed_fs.shard_writer import Apply, Update
-from precomputed_fs.sharding import propose_sharding
 from precomputed_fs.urls import SCHEMES, AnyURL, Location, resolve
 
 if TYPE_CHECKING:
     import xarray
     from PIL.Image import Image
 
-    from precomputed_fs.models import Info, ScaleInfo
+    from precomputed_fs.format.models import Info, ScaleInfo
     from precomputed_fs.serve import View
 
 _AXES = "xyz"
@@ -262,7 +262,7 @@ def create_volume(
     channels. An image of nibabel stands for its voxels, scaled; where nibabel makes them float64, they
     are stored as float32. Tensors (PyTorch's, say) stand for the NumPy arrays that they convert to.
     """
-    from precomputed_fs.models import Info  # noqa: PLC0415 - as in `_parse`
+    from precomputed_fs.format.models import Info  # noqa: PLC0415 - as in `_parse`
 
     _checked_missing(missing)
     for_arrays = {
@@ -2066,7 +2066,7 @@ def _to_write(info: "Info") -> "Info":
 
 def _parse(given: Mapping[str, Any], where: str = "info", most: int = MAX_INFO_BYTES) -> "Info":
     """Read all that an `info` says; the first time imports what it takes."""
-    from precomputed_fs.models import Info  # noqa: PLC0415 - brings pydantic, which takes longer than NumPy
+    from precomputed_fs.format.models import Info  # noqa: PLC0415 - brings pydantic, which takes longer than NumPy
 
     return Info.parse(given, where, most)
 

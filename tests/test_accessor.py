@@ -34,8 +34,8 @@ from precomputed_fs import (
     NotFoundError,
     get_accessor_for_url,
 )
-from precomputed_fs.chunk_limits import ROOM
-from precomputed_fs.info import MAX_INFO_BYTES
+from precomputed_fs.format.chunk_limits import ROOM
+from precomputed_fs.format.info import MAX_INFO_BYTES
 from tests.conftest import READ_ONLY, WRITABLE, Pyramid
 
 if TYPE_CHECKING:

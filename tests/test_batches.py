@@ -30,12 +30,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError, flights
 from tests import servers
-from tests.test_sharding import pack_shard
+from tests.format.test_sharding import pack_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
-    from precomputed_fs.grid import ChunkCoords
+    from precomputed_fs.format.grid import ChunkCoords
     from tests.conftest import Pyramid
 
 KEY = "8_8_40"

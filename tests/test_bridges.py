@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from precomputed_fs.grid import ChunkCoords
-    from precomputed_fs.sharding import Sharding
+    from precomputed_fs.format.grid import ChunkCoords
+    from precomputed_fs.format.sharding import Sharding
     from tests import servers
 
 OFFSET = (-5, 7, 100)
@@ -300,7 +300,7 @@ def test_blocks_of_a_sharded_scale_are_shards_or_parts_of_them(limit: str, block
 
 
 def shard_of(given: Sharding, cell: tuple[int, int, int], shape: tuple[int, int, int]) -> int:
-    from precomputed_fs.grid import compressed_morton_code
+    from precomputed_fs.format.grid import compressed_morton_code
 
     return given.locate(compressed_morton_code(cell, shape))[0]
 

@@ -39,7 +39,7 @@ from precomputed_fs.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from precomputed_fs.grid import Triple
+    from precomputed_fs.format.grid import Triple
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -45,8 +45,8 @@ from precomputed_fs import (
 from precomputed_fs import accessor as accessor_module
 from precomputed_fs.claims import PARTIAL, Claim
 from precomputed_fs.codecs import Codec
+from precomputed_fs.format.sharding import propose_sharding
 from precomputed_fs.objects import ObjectStore
-from precomputed_fs.sharding import propose_sharding
 from tests import servers
 
 if TYPE_CHECKING:

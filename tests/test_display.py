@@ -34,7 +34,7 @@ from precomputed_fs import (
     display,
     open_volume,
 )
-from precomputed_fs.models import Info
+from precomputed_fs.format.models import Info
 from tests import browser, servers
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from precomputed_fs import FsspecAccessor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from precomputed_fs.grid import ChunkCoords
+    from precomputed_fs.format.grid import ChunkCoords
     from tests.conftest import Pyramid
     from tests.servers import S3Server
 

@@ -25,7 +25,7 @@ from neuroglancer_scripts.precomputed_io import get_IO_for_existing_dataset, get
 from neuroglancer_scripts.sharded_file_accessor import ShardedFileAccessor
 
 from precomputed_fs import create_volume, open_volume
-from precomputed_fs.grid import Triple
+from precomputed_fs.format.grid import Triple
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Info = dict[str, Any]

@@ -1288,7 +1288,7 @@ def test_layouts_are_those_of_neuroglancer() -> None:
 
 def linked(url: Any, info: dict[str, Any] | None = None, **options: Any) -> Volume:
     """Make a volume of which nothing is read."""
-    from precomputed_fs.models import Info
+    from precomputed_fs.format.models import Info
 
     return Volume(FsspecAccessor(url, **options), Info.parse(info or raw_info()))
 

@@ -37,14 +37,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precomputed_fs import AccessDeniedError, AlreadyExistsError, DataAccessError, FsspecAccessor, NotFoundError
+from precomputed_fs.format.sharding import Sharding, propose_sharding
 from precomputed_fs.shard_writer import Update
-from precomputed_fs.sharding import Sharding, propose_sharding
 from tests import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from precomputed_fs.grid import ChunkCoords
+    from precomputed_fs.format.grid import ChunkCoords
     from tests.conftest import Pyramid
 
 Array = np.ndarray[Any, np.dtype[Any]]

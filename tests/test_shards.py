@@ -34,18 +34,18 @@ from neuroglancer_scripts.sharded_file_accessor import ShardedFileAccessor
 from PIL import Image
 
 from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError, shards
-from precomputed_fs.chunk_limits import ROOM
-from precomputed_fs.compression import stored_limit
 from precomputed_fs.errors import InvalidInfoError
+from precomputed_fs.format.chunk_limits import ROOM
+from precomputed_fs.format.compression import stored_limit
 from tests import servers
+from tests.format.test_sharding import index_rows, pack_shard
 from tests.test_foreign import VOLUMES
-from tests.test_sharding import index_rows, pack_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from precomputed_fs.grid import ChunkCoords, Triple
+    from precomputed_fs.format.grid import ChunkCoords, Triple
     from tests.conftest import Pyramid
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -41,7 +41,7 @@ from precomputed_fs import (
     flights,
     open_volume,
 )
-from precomputed_fs.grid import Box
+from precomputed_fs.format.grid import Box
 from precomputed_fs.objects import ObjectStore
 from tests import servers
 from tests.conftest import Pyramid

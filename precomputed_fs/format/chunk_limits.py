@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from precomputed_fs.grid import Triple
+from precomputed_fs.format.grid import Triple
 
 ROOM = 1 << 20
 """Bytes that a chunk may take beyond what its voxels need (1 MiB)."""

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from precomputed_fs import CorruptDataError, compression
-from precomputed_fs.compression import (
+from precomputed_fs import CorruptDataError
+from precomputed_fs.format import compression
+from precomputed_fs.format.compression import (
     SUFFIXES,
     decode,
     decode_gzip_or_zlib,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from precomputed_fs.explanations import Explanation, explanation_in
+from precomputed_fs.store.explanations import Explanation, explanation_in
 
 S3 = """<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>SignatureDoesNotMatch</Code><Message>The request signature we calculated does not match the signature.\

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from precomputed_fs.chunk_limits import Chunk
 from precomputed_fs.errors import InvalidInfoError
-from precomputed_fs.grid import ChunkGrid
-from precomputed_fs.sharding import Sharding
+from precomputed_fs.format.chunk_limits import Chunk
+from precomputed_fs.format.grid import ChunkGrid
+from precomputed_fs.format.sharding import Sharding
 
 JSON = Any
 """What JSON can say, as `json` reads it."""
@@ -202,7 +202,7 @@ def scale_layout(info: Mapping[str, Any], key: str, where: str = "info") -> Scal
         if isinstance(scale, Mapping) and _names_scale(scale.get("key"), key):
             sharding = grid = None
             if scale.get("sharding") is not None:
-                from precomputed_fs.models import sharded_grid  # noqa: PLC0415 - brings pydantic, only for shards
+                from precomputed_fs.format.models import sharded_grid  # noqa: PLC0415 - brings pydantic, only for shards
 
                 sharding, grid = sharded_grid(scale, where, ("scales", i))
             encoding = lowercase(scale.get("encoding"))

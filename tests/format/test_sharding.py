@@ -17,19 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError
-from precomputed_fs.sharding import (
-    MAX_INDEX_BYTES,
+from precomputed_fs.format.shard_index import (
     PAGE_ENTRIES,
     ByteRange,
     MinishardIndex,
-    Sharding,
     Wanted,
     minishard_index_range,
-    murmurhash3_x86_128_low64,
     page_of,
     plan_reads,
-    propose_sharding,
 )
+from precomputed_fs.format.sharding import MAX_INDEX_BYTES, Sharding, murmurhash3_x86_128_low64, propose_sharding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

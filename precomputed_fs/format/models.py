@@ -29,8 +29,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from precomputed_fs.errors import InvalidInfoError
-from precomputed_fs.grid import ChunkGrid, Triple, compressed_morton_code
-from precomputed_fs.info import (
+from precomputed_fs.format.grid import ChunkGrid, Triple, compressed_morton_code
+from precomputed_fs.format.info import (
     DATA_TYPE_BYTES,
     JSON,
     MAX_INFO_BYTES,
@@ -41,7 +41,7 @@ from precomputed_fs.info import (
     shown,
     without_dots,
 )
-from precomputed_fs.sharding import Sharding
+from precomputed_fs.format.sharding import Sharding
 
 MAX_SCALES = 1024
 """Scales of a volume: halving the largest sizes along one axis at a time makes 187."""

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precomputed_fs.compression import SUFFIXES, split_suffix
-from precomputed_fs.grid import (
+from precomputed_fs.format.compression import SUFFIXES, split_suffix
+from precomputed_fs.format.grid import (
     ChunkCoords,
     ChunkGrid,
     chunk_coords,

@@ -10,13 +10,13 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from precomputed_fs.chunk_limits import ROOM, Chunk, largest_chunk
 from precomputed_fs.codecs import ENCODINGS, codec_for
+from precomputed_fs.format.chunk_limits import ROOM, Chunk, largest_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from precomputed_fs.grid import Triple
+    from precomputed_fs.format.grid import Triple
 
 HEADERS = 4096  # bytes
 SIZES = [(32, 32, 16), (1, 1, 1024), (1, 128, 64), (65, 33, 3)]

@@ -25,10 +25,10 @@ from neuroglancer_scripts.volume_reader import nibabel_image_to_info
 from pydantic import ValidationError
 
 from precomputed_fs.errors import InvalidInfoError
-from precomputed_fs.grid import ChunkGrid
-from precomputed_fs.info import MAX_INFO_BYTES, ScaleLayout, parse_info, redirect_of, scale_layout
-from precomputed_fs.models import MAX_CHANNELS, MAX_CHUNK_SIZES, MAX_COORDINATE, MAX_SCALES, Info
-from precomputed_fs.sharding import Sharding
+from precomputed_fs.format.grid import ChunkGrid
+from precomputed_fs.format.info import MAX_INFO_BYTES, ScaleLayout, parse_info, redirect_of, scale_layout
+from precomputed_fs.format.models import MAX_CHANNELS, MAX_CHUNK_SIZES, MAX_COORDINATE, MAX_SCALES, Info
+from precomputed_fs.format.sharding import Sharding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

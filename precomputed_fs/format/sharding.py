@@ -1,0 +1,235 @@
+"""Where a chunk is in shards: the member `sharding` of a scale.
+
+Facts from the specification of ``neuroglancer_uint64_sharded_v1``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from precomputed_fs.errors import InvalidInfoError
+from precomputed_fs.format.compression import MAX_DECODED_SIZE
+
+SHARDING_TYPE = "neuroglancer_uint64_sharded_v1"
+
+_UINT32 = (1 << 32) - 1
+_HASHES = ("identity", "murmurhash3_x86_128")
+_ENCODINGS = ("raw", "gzip")
+_MOST_BITS = 64
+_MOST_MINISHARD_BITS = 32
+_PROPOSED_PRESHIFT = 9
+ENTRY_BYTES = 16
+"""Of a minishard in the shard index."""
+
+ROW_BYTES = 24
+"""Of one chunk in a minishard index: id, offset, size."""
+
+MAX_INDEX_BYTES = 16 << 20
+"""Bytes that a minishard index may take (16 MiB): 700,000 chunks, where 512 are usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """A scale's ``sharding``, as the specification names its members."""
+
+    preshift_bits: int
+    hash: str
+    minishard_bits: int
+    shard_bits: int
+    minishard_index_encoding: str = "raw"
+    data_encoding: str = "raw"
+
+    scale_chunks: int = field(default=1 << _MOST_BITS, compare=False)
+    """How many chunk ids the scale has, which no index can have more of; not a member of ``sharding``."""
+
+    largest_chunk: int = field(default=MAX_DECODED_SIZE, compare=False)
+    """How many bytes a chunk of the scale can take in a shard; not a member of ``sharding``."""
+
+    @classmethod
+    def from_info(cls, given: Mapping[str, Any], place: str = "sharding") -> "Sharding":
+        """Read the member ``sharding`` of a scale.
+
+        Raises
+        ------
+        InvalidInfoError
+            If a member is missing or cannot be; the message begins with its place.
+        """
+        if not isinstance(given, Mapping):
+            message = f"{place}: expected an object, got {given!r}"
+            raise InvalidInfoError(message)
+        if given.get("@type") != SHARDING_TYPE:
+            message = f"{place}.@type: expected {SHARDING_TYPE!r}, got {given.get('@type')!r}"
+            raise InvalidInfoError(message)
+        bits = {
+            name: _bits(given, place, name, most)
+            for name, most in (
+                ("preshift_bits", _MOST_BITS),
+                ("minishard_bits", _MOST_MINISHARD_BITS),
+                ("shard_bits", _MOST_BITS),
+            )
+        }
+        if bits["minishard_bits"] + bits["shard_bits"] > _MOST_BITS:
+            message = f"{place}: expected minishard_bits + shard_bits <= 64, got {given!r}"
+            raise InvalidInfoError(message)
+        return cls(
+            hash=_choice(given, place, "hash", _HASHES, None),
+            minishard_index_encoding=_choice(given, place, "minishard_index_encoding", _ENCODINGS, "raw"),
+            data_encoding=_choice(given, place, "data_encoding", _ENCODINGS, "raw"),
+            **bits,
+        )
+
+    @property
+    def index_size(self) -> int:
+        """Bytes of the shard index, at the beginning of each shard."""
+        return ENTRY_BYTES << self.minishard_bits
+
+    def to_info(self) -> dict[str, Any]:
+        """Return what to put into a scale's ``sharding``."""
+        return {
+            "@type": SHARDING_TYPE,
+            "preshift_bits": self.preshift_bits,
+            "hash": self.hash,
+            "minishard_bits": self.minishard_bits,
+            "shard_bits": self.shard_bits,
+            "minishard_index_encoding": self.minishard_index_encoding,
+            "data_encoding": self.data_encoding,
+        }
+
+    @property
+    def largest_index(self) -> int:
+        """Bytes that a minishard index may take when decoded.
+
+        The ids of a scale spread over its minishards in groups that the shift makes, by a hash at random: eight
+        times the average, and 128 groups, is more than that ever gives one.
+        """
+        groups = -(-self.scale_chunks >> self.preshift_bits)
+        average = groups >> (self.minishard_bits + self.shard_bits)
+        chunks = min(self.scale_chunks, (8 * average + 128) << self.preshift_bits)
+        return min(MAX_INDEX_BYTES, ROW_BYTES * chunks)
+
+    def locate(self, chunk_id: int) -> tuple[int, int]:
+        """Return the shard and, within it, the minishard that a chunk belongs to."""
+        hashed = chunk_id >> self.preshift_bits
+        if self.hash == "murmurhash3_x86_128":
+            hashed = murmurhash3_x86_128_low64(hashed)
+        minishard = hashed & ((1 << self.minishard_bits) - 1)
+        shard = hashed >> self.minishard_bits & ((1 << self.shard_bits) - 1)
+        return shard, minishard
+
+    def shard_name(self, shard: int) -> str:
+        """Return a shard's name below the scale's key, without its extension.
+
+        Examples
+        --------
+        >>> Sharding(0, "identity", 2, 9).shard_name(255)
+        '0ff'
+        """
+        return f"{shard:0{max(1, -(-self.shard_bits // 4))}x}"
+
+
+def propose_sharding(
+    grid_shape: tuple[int, int, int],
+    chunk_bytes: int,
+    *,
+    shard_bytes: int = 512 << 20,
+    data_encoding: str = "gzip",
+) -> Sharding:
+    """Propose a sharding for a scale.
+
+    Chunk ids are Morton codes: chunks whose ids agree but for some low bits lie in a cube. With the
+    hash "identity" each level is therefore a block of the volume, which is what readers and writers
+    go through:
+
+    - A minishard has up to 512 chunks (8 x 8 x 8). Its index, raw 12 KiB and less than half of it in
+      gzip, is one request of the size of a small chunk.
+    - A shard has as many minishards as fit `shard_bytes`: large enough for few objects, small enough
+      to be merged when a chunk is rewritten, and to be written by one task.
+    - The remaining bits number the shards: there are 2**shard_bits objects at most.
+
+    Parameters
+    ----------
+    grid_shape : tuple of int
+        Chunks along x, y and z; see `ChunkGrid.shape`.
+    chunk_bytes : int
+        How many bytes a chunk takes on average when it is stored.
+    shard_bytes : int
+        The size of a shard to aim for; the proposal is at most that, by less than half.
+    data_encoding : str
+        "gzip", or "raw" for chunks that are compressed already (JPEG, PNG).
+
+    Raises
+    ------
+    ValueError
+        If the chunks cannot be numbered with 64 bits.
+
+    Examples
+    --------
+    >>> proposed = propose_sharding((313, 313, 110), chunk_bytes=128 << 10)
+    >>> proposed.preshift_bits, proposed.minishard_bits, proposed.shard_bits
+    (9, 3, 13)
+    """
+    id_bits = sum((count - 1).bit_length() for count in grid_shape)
+    if id_bits > _MOST_BITS:
+        message = f"a grid of {grid_shape} chunks needs {id_bits} bits to number its chunks; shards have 64"
+        raise ValueError(message)
+    in_shard = min(id_bits, max(0, (max(1, shard_bytes // max(1, chunk_bytes))).bit_length() - 1))
+    preshift = min(_PROPOSED_PRESHIFT, in_shard)
+    return Sharding(
+        preshift_bits=preshift,
+        hash="identity",
+        minishard_bits=in_shard - preshift,
+        shard_bits=id_bits - in_shard,
+        minishard_index_encoding="gzip",
+        data_encoding=data_encoding,
+    )
+
+
+def _bits(given: Mapping[str, Any], place: str, name: str, most: int) -> int:
+    value = given.get(name)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        message = f"{place}.{name}: expected an integer from 0 to {most}, got {value!r:.80}"
+        raise InvalidInfoError(message)
+    return value
+
+
+def _choice(given: Mapping[str, Any], place: str, name: str, known: tuple[str, ...], default: str | None) -> str:
+    value = given.get(name, default)
+    if not isinstance(value, str) or value.lower() not in known:
+        message = f"{place}.{name}: expected one of {', '.join(known)}, got {value!r:.80}"
+        raise InvalidInfoError(message)
+    return value.lower()
+
+
+def murmurhash3_x86_128_low64(value: int) -> int:
+    """Hash the 8 little-endian bytes of a value with seed 0; the low 64 of the 128 bits.
+
+    Examples
+    --------
+    >>> hex(murmurhash3_x86_128_low64(0))
+    '0x4772b084e028ae41'
+    """
+    k1, k2 = value & _UINT32, value >> 32 & _UINT32
+    h1 = _multiply(_rotate(_multiply(k1, 0x239B961B), 15), 0xAB0E9789)
+    h2 = _multiply(_rotate(_multiply(k2, 0xAB0E9789), 16), 0x38B34AE5)
+    h1, h2, h3, h4 = h1 ^ 8, h2 ^ 8, 8, 8  # 8 is the length in bytes
+    h1 = h1 + h2 + h3 + h4 & _UINT32
+    h2, h3, h4 = h2 + h1 & _UINT32, h3 + h1 & _UINT32, h4 + h1 & _UINT32
+    h1, h2, h3, h4 = _mix(h1), _mix(h2), _mix(h3), _mix(h4)
+    h1 = h1 + h2 + h3 + h4 & _UINT32
+    return h1 | (h2 + h1 & _UINT32) << 32
+
+
+def _multiply(a: int, b: int) -> int:
+    return a * b & _UINT32
+
+
+def _rotate(value: int, bits: int) -> int:
+    return (value << bits | value >> 32 - bits) & _UINT32
+
+
+def _mix(value: int) -> int:
+    value = _multiply(value ^ value >> 16, 0x85EBCA6B)
+    value = _multiply(value ^ value >> 13, 0xC2B2AE35)
+    return value ^ value >> 16

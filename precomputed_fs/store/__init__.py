@@ -1,0 +1,1 @@
+"""How bytes move between us and any filesystem that fsspec knows."""
