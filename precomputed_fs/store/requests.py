@@ -1,0 +1,179 @@
+"""What can be asked of a store, and what it answers: the vocabulary of jobs.
+
+A job is a generator: it yields requests, is sent their answers, and returns its result. It does no I/O, so a test
+feeds it answers by hand; a driver (`transfers`, `direct`) does the I/O and runs many jobs at once. What a store
+cannot do is thrown into the job, as one of our exceptions.
+
+========================  ==========================================================================
+a job yields              and is sent
+========================  ==========================================================================
+`Get`                     a `Body`
+`Exists`                  bool: False is the store's own word for it
+`Put`, `Delete`           None, when it is done
+`List`                    the last parts of the names, a list of str
+`ChangedLately`           bool
+`Pause`                   None, when the time is over
+a future                  its result: another job, or thread, works on what this one needs
+a list of these           a list of answers, or of exceptions in their places, when all are there
+========================  ==========================================================================
+"""
+
+import concurrent.futures
+import mmap
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias, TypeVar, Union
+
+from precomputed_fs.format.compression import MAX_DECODED_SIZE
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Get:
+    """Read an object, or the bytes from ``start`` up to ``end`` of what is stored."""
+
+    name: str
+    start: int | None = None
+    end: int | None = None
+    limit: int = MAX_DECODED_SIZE
+    """Bytes that the whole object may have."""
+
+    versioned: bool = False
+    """Whether the version of a whole object is needed; a range always has it."""
+
+    @property
+    def most(self) -> int:
+        """How many bytes the answer may have."""
+        return self.limit if self.start is None or self.end is None else self.end - self.start
+
+
+@dataclass(slots=True)
+class Exists:
+    """Tell whether there is an object of this name."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class Put:
+    """Write an object, whole or not at all."""
+
+    name: str
+    data: bytes | mmap.mmap
+    content_type: str
+    content_encoding: str = ""
+    create: bool = False
+    """Whether an existing object is an AlreadyExistsError."""
+
+    replacing: str = ""
+    """The version to replace; any other one, or none, is a ReplacedError."""
+
+
+@dataclass(slots=True)
+class Delete:
+    """Delete an object, or one version of it; that there is none is no error."""
+
+    name: str
+    replacing: str = ""
+
+
+@dataclass(slots=True)
+class List:
+    """List the last parts of up to ``limit`` names that begin with a prefix, in one request."""
+
+    prefix: str
+    limit: int
+
+
+@dataclass(slots=True)
+class ChangedLately:
+    """Tell whether names in a folder may have changed in the last second."""
+
+    folder: str
+
+
+@dataclass(slots=True)
+class Pause:
+    """Wait."""
+
+    seconds: float
+
+
+Request: TypeAlias = Union[
+    Get, Exists, Put, Delete, List, ChangedLately, Pause, "concurrent.futures.Future[Any]", Sequence["Request"]
+]
+
+Job: TypeAlias = Generator[Request, Any, _T]
+"""Logic without I/O; see the module."""
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """What a job may return in the place of a result: jobs that follow from it."""
+
+    jobs: Sequence[Job[Any]]
+
+
+class Body:
+    """The bytes of an object as the store has sent them, and what it said of them.
+
+    Parameters
+    ----------
+    parts : list of bytes
+        As they came; they are joined where the bytes are first used, which may be another thread.
+    """
+
+    __slots__ = ("_parts", "content_encoding", "is_settled", "version")
+
+    def __init__(
+        self, parts: list[bytes], content_encoding: str = "", version: str = "", *, is_settled: bool = True
+    ) -> None:
+        self._parts = parts
+        self.content_encoding = content_encoding
+        """How the bytes are encoded, where the answer says it."""
+
+        self.version = version
+        """Tells one state of the object from another, where it was asked for or is a range."""
+
+        self.is_settled = is_settled
+        """Of a range: whether no other state can get this version any more; False also where there is no version."""
+
+    def __repr__(self) -> str:
+        return f"Body({len(self)} bytes, {self.content_encoding!r}, {self.version!r})"
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    @property
+    def data(self) -> bytes:
+        """The bytes: not decoded, unless the filesystem does so and does not tell."""
+        if len(self._parts) != 1:
+            self._parts = [b"".join(self._parts)]
+        return self._parts[0]
+
+
+class HttpRequest(NamedTuple):
+    """How a filesystem would ask for an object over HTTP."""
+
+    url: str
+    """Quoted as it is to be sent."""
+
+    headers: Mapping[str, str] = {}
+    """Of the user, or with credentials: they go to no other host."""
+
+    method: str = "GET"
+    """GET or HEAD."""
+
+    signer: "Signer | None" = None
+
+
+class Signer(NamedTuple):
+    """Whose requests to S3 these are: libcurl signs them. A session token is a header."""
+
+    region: str
+    access_key: str
+    secret_key: str
+
+    def __repr__(self) -> str:
+        return f"Signer({self.region!r}, {self.access_key!r}, '***')"
