@@ -31,8 +31,9 @@ from typing import Any, TypeVar
 from benchmarks import imports, profiles, scale_out
 from benchmarks.data import Folder
 from benchmarks.places import Servers
-from benchmarks.rounds import Rounds, Workers
-from benchmarks.systems import OURS, SYSTEMS
+from benchmarks.processes import Workers
+from benchmarks.rounds import Rounds
+from benchmarks.systems import CLOUD_VOLUME, OURS, SYSTEMS
 from benchmarks.table import Row, compared, heading, line, row_of
 from benchmarks.workloads import COMPARISONS, Workload, workloads
 
@@ -147,9 +148,10 @@ def measured(chosen: Sequence[Workload], args: argparse.Namespace, *, imports_to
     least = args.rounds or (3 if args.quick else 5)
     with data_folder(args.keep) as folder, Servers(folder) as servers:
         systems = [system for name, system in SYSTEMS.items() if not args.system or name in {OURS.name, *args.system}]
-        rounds = Rounds(folder, servers, systems, least, max(least, 5 if args.quick else 15))
+        most = max(least, 5 if args.quick else 15)
+        rounds = Rounds(folder, servers, systems, least, most, only_counting=args.quick)
         rows = []
-        for _, group in groupby(chosen, key=process_group):
+        for _, group in groupby(chosen, key=lambda each: (each.section, each.place)):
             with Workers() as workers:
                 for workload in group:
                     began = time.monotonic()
@@ -162,13 +164,8 @@ def measured(chosen: Sequence[Workload], args: argparse.Namespace, *, imports_to
             if row := compared(comparison, rows):
                 yield row
     if imports_too:
-        yield imports.measure()
-
-
-def process_group(workload: Workload) -> tuple[object, ...]:
-    """Return what workloads that are measured in the same processes have in common."""
-    is_memory = workload.what.section == "memory"
-    return workload.what.section, workload.place, workload.data if is_memory else None
+        counting = [OURS, CLOUD_VOLUME] if args.quick else [*SYSTEMS.values()]
+        yield imports.measure(counting, least + 2)
 
 
 @contextmanager

@@ -48,7 +48,8 @@ SEGMENTATION = DataSet(
 SEGMENTATION_GZIP = replace(SEGMENTATION, name="compressed_segmentation gzip", gzip=True)
 RAW_SHARDS = DataSet("raw shards", "image", sharding=sharding(3))
 SEGMENTATION_SHARDS = replace(SEGMENTATION, name="compressed_segmentation shards", sharding=sharding(3))
-ALL = (RAW, GZIP, JPEG, PNG, SEGMENTATION, SEGMENTATION_GZIP, RAW_SHARDS, SEGMENTATION_SHARDS)
+TINY = DataSet("4 KiB chunks", "image", side=256, chunk=16)
+ALL = (RAW, GZIP, JPEG, PNG, SEGMENTATION, SEGMENTATION_GZIP, RAW_SHARDS, SEGMENTATION_SHARDS, TINY)
 
 
 def image(side: int) -> Array:

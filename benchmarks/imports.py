@@ -4,14 +4,14 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
-from benchmarks.systems import SYSTEMS
+from benchmarks.processes import environment
+from benchmarks.systems import SYSTEMS, System
 from benchmarks.table import FACTORS, Cell, Row
-from benchmarks.worker import environment
 from benchmarks.workloads import IMPORT
 
-ROUNDS = 7
 # jsonschema, which cloud-volume imports, takes this if it is there: a second more, on machines that have Jupyter.
 SCRIPT = """
 import sys, time
@@ -26,14 +26,14 @@ print(json.dumps([seconds, peak * 1024]))
 """
 
 
-def measure(rounds: int = ROUNDS) -> Row:
-    runs: dict[str, list[tuple[float, int]]] = {name: [] for name in SYSTEMS}
+def measure(systems: Collection[System], rounds: int) -> Row:
+    runs: dict[str, list[tuple[float, int]]] = {system.name: [] for system in systems}
     for number in range(rounds + 1):
-        for name, system in SYSTEMS.items():
+        for system in systems:
             run = imported(system.module)
             if number:  # the first time, files are read from disk
-                runs[name].append(run)
-    cells = {name: cell(measured) for name, measured in runs.items()}
+                runs[system.name].append(run)
+    cells = {name: cell(runs[name]) if name in runs else Cell() for name in SYSTEMS}
     return Row("import", "import", "ms", cells, IMPORT)
 
 

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 from benchmarks.data import Folder
 from benchmarks.jobs import DataSet, Location
-from tests.servers import S3Server, nginx_installed, nginx_server, nginx_waits, s3_server
+from tests.servers import S3Server, Traffic, nginx_installed, nginx_server, nginx_waits, s3_server
 
 LATENCY = 0.03  # seconds
 WRITTEN = "written"  # the bucket, or the folder beside the data sets, that is written to
@@ -23,7 +23,16 @@ class Place:
     kind: str
     latency: float = 0.0
     signed: bool = False
+    tls: bool = False
+    http2: bool = False
     by_moto: bool = False
+
+    @property
+    def transport(self) -> str:
+        """What headings say of it."""
+        if self.kind == "file":
+            return "local disk"
+        return "TLS" if self.tls else "HTTP without TLS, loopback"
 
     @property
     def missing(self) -> str:
@@ -35,15 +44,19 @@ class Place:
         return "nginx's lua module (apt-get install libnginx-mod-http-lua)" if self.latency else ""
 
 
+HTTPS = Place("HTTPS 0 ms", "http", tls=True)
+HTTP2 = Place("HTTP/2 0 ms", "http", tls=True, http2=True)
+S3_TLS = Place("S3 TLS 0 ms", "s3", tls=True)
+S3_TLS_SIGNED = Place("S3 TLS signed 0 ms", "s3", signed=True, tls=True)
 HTTP = Place("HTTP 0 ms", "http")
-HTTP_30 = Place("HTTP 30 ms", "http", LATENCY)
 S3 = Place("S3 0 ms", "s3")
-S3_30 = Place("S3 30 ms", "s3", LATENCY)
 S3_SIGNED = Place("S3 signed 0 ms", "s3", signed=True)
-S3_SIGNED_30 = Place("S3 signed 30 ms", "s3", LATENCY, signed=True)
+HTTPS_30, HTTP2_30, S3_TLS_30, S3_TLS_SIGNED_30, HTTP_30, S3_30, S3_SIGNED_30 = (
+    replace(place, name=place.name.replace("0 ms", "30 ms"), latency=LATENCY)
+    for place in (HTTPS, HTTP2, S3_TLS, S3_TLS_SIGNED, HTTP, S3, S3_SIGNED)
+)
 S3_MOTO = Place("S3 moto", "s3", signed=True, by_moto=True)
 DISK = Place("disk", "file")
-READ_PLACES = (HTTP, HTTP_30, S3, S3_30, S3_SIGNED, S3_SIGNED_30, DISK)
 
 
 class Server(Protocol):
@@ -54,8 +67,8 @@ class Server(Protocol):
     def clear(self) -> None:
         """Forget what came until now."""
 
-    def traffic(self) -> tuple[int, int | None]:
-        """Return how many requests were answered since `clear`, and with how many bytes, if it knows."""
+    def traffic(self) -> Traffic:
+        """Return what was answered since `clear`."""
 
 
 class Moto:
@@ -69,8 +82,8 @@ class Moto:
     def clear(self) -> None:
         self._server.log.clear()
 
-    def traffic(self) -> tuple[int, int | None]:
-        return self._server.log.count(), None
+    def traffic(self) -> Traffic:
+        return Traffic(self._server.log.count())
 
     def take_away(self) -> int:
         """Empty the bucket; return how many bytes of chunks were in it."""
@@ -85,7 +98,7 @@ class Servers:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._running: dict[tuple[str, float], Server] = {}
+        self._running: dict[Place, Server] = {}
         self._stack = ExitStack()
         self._numbers = count()
 
@@ -99,7 +112,7 @@ class Servers:
         """Return the server of a place; None: there is none."""
         if place.kind == "file":
             return None
-        which = ("moto" if place.by_moto else place.kind), place.latency
+        which = replace(place, name="", signed=False)  # the same server, whoever asks
         if which not in self._running:
             self._running[which] = self._start(place)
         return self._running[which]
@@ -108,7 +121,9 @@ class Servers:
         if place.by_moto:
             return Moto(self._stack.enter_context(s3_server()))
         root, is_s3 = self._folder.root, place.kind == "s3"
-        nginx = nginx_server(root.parent if is_s3 else root, latency=place.latency, as_s3=is_s3)
+        nginx = nginx_server(
+            root.parent if is_s3 else root, latency=place.latency, as_s3=is_s3, tls=place.tls, http2=place.http2
+        )
         return self._stack.enter_context(nginx)
 
     def to_read(self, data: DataSet, place: Place) -> Location:

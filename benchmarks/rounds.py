@@ -8,23 +8,22 @@
 What was far behind is not asked to read again: at the same place, a setting that took three times as long for a whole
 volume as another setting of its system; of the same data set, a system that took four times as long as the best peer.
 
-Memory is measured once, in a process that has done nothing before.
+What is measured in fresh processes, such as a first read, has a process for each run, which has imported the system
+and nothing else. Memory is measured once.
 """
 
 import math
 import statistics
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
 
 from benchmarks import profiles
 from benchmarks.data import Folder
 from benchmarks.jobs import DataSet, Job, Location, Outcome
 from benchmarks.places import Place, Servers
+from benchmarks.processes import WorkerError, Workers
 from benchmarks.systems import CLOUD_VOLUME, OURS, SYSTEMS, System, why_not
-from benchmarks.worker import Worker, WorkerError
 from benchmarks.workloads import WHOLE, Workload
 
 ENOUGH_SECONDS = 1.0
@@ -54,6 +53,9 @@ class Candidate:
     sent: int | None = None
     """Bytes that a server sent in answer to them."""
 
+    protocols: tuple[str, ...] = ()
+    """By which they came, such as HTTP/1.1."""
+
     stored: int | None = None
     """Bytes of what was written."""
 
@@ -68,6 +70,16 @@ class Candidate:
     @property
     def seconds(self) -> float:
         return statistics.median(outcome.seconds for outcome in self.counting)
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time."""
+        return statistics.median(outcome.cpu for outcome in self.counting)
+
+    @property
+    def peak(self) -> float:
+        """Bytes of memory."""
+        return statistics.median(outcome.peak for outcome in self.counting)
 
     @property
     def fastest(self) -> float:
@@ -95,39 +107,25 @@ def best_of_each(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [each for each in candidates if best[each.system.name] is each]
 
 
-class Workers:
-    """The processes of one group of workloads, which has a place and a data set."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._running: dict[tuple[str, str], Worker] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def of(self, system: System, setting: str) -> Worker:
-        which = system.name, setting
-        if which not in self._running:
-            worker = Worker(*which)
-            self._stack.callback(worker.close)
-            self._running[which] = worker
-        return self._running[which]
-
-
 class Rounds:
     """Measures one workload after another."""
 
     def __init__(
-        self, folder: Folder, servers: Servers, systems: Collection[System], least: int = 5, most: int = 15
+        self,
+        folder: Folder,
+        servers: Servers,
+        systems: Collection[System],
+        least: int = 5,
+        most: int = 15,
+        *,
+        only_counting: bool = False,
     ) -> None:
         self._folder = folder
         self._servers = servers
         self._systems = systems
         self._least_rounds = least
         self._most_rounds = most
+        self._only_counting = only_counting
         self._bad_settings: dict[tuple[Place, str, str], str] = {}
         self._far_behind: dict[tuple[Place, DataSet, str], str] = {}
 
@@ -135,7 +133,7 @@ class Rounds:
         """Return all systems in all settings, with their runs or a reason for having none."""
         candidates = self._candidates(workload)
         able = [each for each in candidates if not each.reason]
-        for each in able:
+        for each in [] if workload.what.afresh else able:
             workers.of(each.system, each.setting)  # all import at the same time
         for each in able:
             self._warm_up(each, workload, workers)
@@ -151,7 +149,7 @@ class Rounds:
         candidates = [Candidate(system, setting) for system in SYSTEMS.values() for setting in system.settings]
         job = self.job(workload)
         for each in candidates:
-            if each.system not in self._systems:
+            if each.system not in self._systems or (self._only_counting and not workload.counts(each.system)):
                 each.rule_out("-", "was not asked for")
             elif reason := why_not(each.system, each.setting, job):
                 each.rule_out("-", reason)
@@ -184,7 +182,7 @@ class Rounds:
             server.clear()
         location = self._run(candidate, workload, workers, keeps=True)
         if server:
-            candidate.requests, candidate.sent = server.traffic()
+            candidate.requests, candidate.sent, candidate.protocols = server.traffic()
         if workload.what.action == "write":
             if not candidate.reason and (wrong := self._misread(candidate, workload, location, workers)):
                 candidate.rule_out("failed", wrong)
@@ -218,8 +216,9 @@ class Rounds:
     def _run(self, candidate: Candidate, workload: Workload, workers: Workers, *, keeps: bool = False) -> Location:
         """Run once; return where. What is written is removed, unless it is kept."""
         job = self.job(workload)
+        which = candidate.system, candidate.setting
         try:
-            outcome = workers.of(candidate.system, candidate.setting).run(job)
+            outcome = workers.run_afresh(*which, job) if workload.what.afresh else workers.of(*which).run(job)
         except WorkerError as exc:
             outcome = Outcome(error=str(exc))
         if outcome.error:

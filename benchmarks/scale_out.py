@@ -244,7 +244,7 @@ class Bench:
             server.clear()
             timed = self._copy if self._workload.verb == "copy" else self._mean
             seconds = timed(volume, client)
-        requests, sent = server.traffic()
+        requests, sent, _ = server.traffic()
         if requests < number_of_chunks(self._workload.data):
             raise WrongResultError(f"{self._workload.name}: {requests} requests were enough, so something was kept")
         return Run(seconds, requests, sent or 0)

@@ -286,6 +286,7 @@ TENSORSTORE = System(
         "F order, 64 at once": {"order": "F", "at_once": 64},
         "F order, 128 at once": {"order": "F", "at_once": 128},
         "F order, cache for indexes": {"order": "F", "cache": 1 << 20},
+        "F order, 64 at once, cache for indexes": {"order": "F", "at_once": 64, "cache": 1 << 20},
     },
 )
 CLOUD_VOLUME = System(
@@ -331,13 +332,20 @@ LIMITS = (
     Limit(TENSORSTORE, lambda job: job.data.gzip and job.action == "write", "compresses nothing but shards"),
     Limit(TENSORSTORE, lambda job: job.data.gzip and job.location.kind == "file", "takes name.gz on disk for absent"),
     Limit(TENSORSTORE, lambda job: job.action == "write", "of reading", "F order"),
-    Limit(TENSORSTORE, lambda job: not job.data.sharding, "for shards", "F order, cache for indexes"),
     *(
-        Limit(TENSORSTORE, lambda job: job.at_once or job.action == "read once", reason, setting)
-        for setting, reason in (
-            ("F order, 64 at once", "fewer are asked for, or as little memory as possible"),
-            ("F order, 128 at once", "fewer are asked for, or as little memory as possible"),
+        Limit(TENSORSTORE, lambda job: not job.data.sharding, "for shards", setting)
+        for setting in TENSORSTORE.settings
+        if "cache" in setting
+    ),
+    *(
+        Limit(
+            TENSORSTORE,
+            lambda job: job.at_once or job.action == "read once",
+            "fewer are asked for, or as little memory as possible",
+            setting,
         )
+        for setting in TENSORSTORE.settings
+        if "at once" in setting
     ),
     Limit(CLOUD_VOLUME, _only_bytes, "hands out no encoded chunks"),
     Limit(CLOUD_VOLUME, lambda job: job.location.kind == "s3" and not job.location.signed, "signs every request"),
@@ -345,7 +353,12 @@ LIMITS = (
     Limit(CLOUD_VOLUME, lambda job: job.data.sharding, "waits for ever at shards", "green threads"),
     Limit(CLOUD_VOLUME, lambda job: job.location.kind == "s3", "its processes do not know the endpoint", "2 processes"),
     Limit(CLOUD_VOLUME, _needs_few_chunks, "starts its processes anew for each box", "2 processes"),
-    Limit(CLOUD_VOLUME, lambda job: job.action == "read once", "memory of several is not measured", "2 processes"),
+    Limit(
+        CLOUD_VOLUME,
+        lambda job: job.action in {"read once", "read for cpu"},
+        "memory and processor time of several are not measured",
+        "2 processes",
+    ),
     Limit(CLOUD_VOLUME, lambda job: job.at_once is not None, "its number of threads cannot be given"),
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.location.kind == "s3", "knows no S3"),
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.data.encoding == "png", "knows no PNG"),

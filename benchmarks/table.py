@@ -1,7 +1,6 @@
 """What came of it all: rows, as lines to look at and as JSON to keep."""
 
 import math
-import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,7 @@ from benchmarks.rounds import Candidate
 from benchmarks.systems import OURS, PEERS, SYSTEMS
 from benchmarks.workloads import Comparison, Required, Workload
 
-FACTORS = {"s": 1.0, "ms": 1e3, "us": 1e6, "MB": 1e-6, "": 1.0}
+FACTORS = {"s": 1.0, "cpu s": 1.0, "ms": 1e3, "us": 1e6, "MB": 1e-6, "": 1.0}
 """From seconds, or bytes, to a unit."""
 
 
@@ -110,7 +109,7 @@ def row_of(workload: Workload, candidates: Sequence[Candidate], took: float) -> 
     cells = {
         name: _cell([each for each in candidates if each.system.name == name], what.unit, number) for name in SYSTEMS
     }
-    return Row(what.section, workload.name, what.unit, cells, workload.required, took=took)
+    return Row(workload.section, workload.name, what.unit, cells, workload.required, took=took)
 
 
 def _cell(candidates: Sequence[Candidate], unit: str, number: int) -> Cell:
@@ -126,22 +125,22 @@ def _cell(candidates: Sequence[Candidate], unit: str, number: int) -> Cell:
 
 
 def _value(candidate: Candidate, unit: str, number: int) -> float:
-    measured = candidate.outcomes[0].peak if unit == "MB" else candidate.seconds / number
+    measured = {"MB": candidate.peak, "cpu s": candidate.cpu}.get(unit, candidate.seconds / number)
     return measured * FACTORS[unit]
 
 
 def _details(candidate: Candidate) -> dict[str, Any]:
     if candidate.reason:
         return {"reason": candidate.reason}
-    counting = candidate.counting
     return {
-        "seconds": [round(outcome.seconds, 6) for outcome in counting],
+        "seconds": [round(outcome.seconds, 6) for outcome in candidate.counting],
         "warm_up_seconds": round(candidate.outcomes[0].seconds, 6),
-        "cpu_seconds": round(statistics.median(outcome.cpu for outcome in counting), 6),
-        "peak_bytes": round(statistics.median(outcome.peak for outcome in counting)),
+        "cpu_seconds": round(candidate.cpu, 6),
+        "peak_bytes": round(candidate.peak),
         "requests": candidate.requests,
         "bytes_sent": candidate.sent,
         "bytes_stored": candidate.stored,
+        "protocols": candidate.protocols,
     }
 
 
@@ -153,7 +152,7 @@ def compared(comparison: Comparison, rows: Iterable[Row]) -> Row | None:
     above, below = named[comparison.row], named[comparison.against]
     cells = {name: Cell(above.cells[name].value / below.cells[name].value) for name in SYSTEMS}
     required = Required(None, [], [], most=comparison.most) if comparison.most else None
-    return Row(above.section, comparison.name, "", cells, required, is_relative=False)
+    return Row("comparisons", comparison.name, "", cells, required, is_relative=False)
 
 
 # ------------------------------------------------------------------------------------------------------------ the lines

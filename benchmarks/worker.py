@@ -1,99 +1,27 @@
 """One system in one setting, in a process of its own that does jobs as they come through a pipe.
 
-`Worker` starts it, as ``python -m benchmarks.worker FD SYSTEM SETTING``. Imports, opening what is read, and comparing
-with what is expected are not timed. Each job opens anew what it reads, so that nothing is known from the job before.
+`benchmarks.processes` starts it, as ``python -m benchmarks.worker FD SYSTEM SETTING``. Imports and comparing with what
+is expected are not timed, nor is opening what is read, where the workload is not about that. Each job opens again what
+it reads, so that nothing is known from the job before.
 """
 
 import gc
 import gzip
 import mmap
 import os
-import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.jobs import S3_KEY, S3_REGION, S3_SECRET, Box, Coords, Job, Outcome
+from benchmarks.jobs import Box, Coords, Job, Outcome
 from benchmarks.systems import SYSTEMS, Array, ChunkTool, Opened, PrecomputedFs, Tool
-
-DEADLINE = 300.0  # seconds that a job may take
-
-
-class WorkerError(Exception):
-    """A worker has ended, or does not answer."""
-
-
-class Worker:
-    """The harness's end of a worker, which begins to import what it needs at once."""
-
-    def __init__(self, system: str, setting: str) -> None:
-        self.name = f"{system}, {setting}"
-        self._pipe, theirs = Pipe()
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
-        self._folder = tempfile.TemporaryDirectory()  # where a tool may leave what it likes
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.worker", str(theirs.fileno()), system, setting],
-                cwd=self._folder.name,
-                env=environment() | {"PYTHONPATH": str(Path(__file__).parents[1])},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def run(self, job: Job) -> Outcome:
-        try:
-            self._pipe.send(job)
-            if self._pipe.poll(DEADLINE):
-                outcome: Outcome = self._pipe.recv()
-                return outcome
-        except (EOFError, OSError) as exc:
-            code = self._process.wait()
-            self._output.seek(0)
-            said = self._output.read().decode(errors="replace")
-            raise WorkerError(f"{self.name}: ended with code {code} at {job}; it said:\n{said}") from exc
-        raise WorkerError(f"{self.name}: no answer in {DEADLINE:.0f} s to {job}")
-
-    def close(self) -> None:
-        self._pipe.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
-        self._process.kill()
-        self._process.wait()
-        self._output.close()
-        self._folder.cleanup()
-
-
-def environment() -> dict[str, str]:
-    """Return the variables for a worker: no proxy and no AWS setting of this machine, but the servers' own keys."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("AWS_") and not name.lower().endswith("_proxy")
-    }
-    return kept | {
-        "AWS_ACCESS_KEY_ID": S3_KEY,
-        "AWS_SECRET_ACCESS_KEY": S3_SECRET,
-        "AWS_SESSION_TOKEN": "",
-        "AWS_DEFAULT_REGION": S3_REGION,
-    }
-
-
-# -------------------------------------------------------------------------------------------------------- in the worker
 
 
 def main() -> None:
@@ -184,6 +112,7 @@ def in_memory(path: Path) -> Array:
 ACTIONS: dict[str, Callable[[Tool, Job], Outcome]] = {
     "read": read,
     "read once": read,
+    "read for cpu": read,
     "read warm": read_warm,
     "read cold": read_cold,
     "open": open_often,

@@ -7,7 +7,7 @@
     azure_server     npm's azurite
     http_server      files below a folder, with Range
     fault_server     whatever a handler answers: errors, truncations, resets, delays
-    nginx_server     Debian's nginx, with gzip_static; with latency; as a read-only S3
+    nginx_server     Debian's nginx, with gzip_static; with TLS, HTTP/2; with latency; as a read-only S3
     sftp_server      Debian's sshd
 
 The helpers `put`, `get`, `keys`, `delete` go around the code under test, and their requests are not in `log`.
@@ -38,7 +38,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import boto3
@@ -50,6 +50,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from multidict import CIMultiDict
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.serving import ThreadedWSGIServer
+
+from tests.certificates import certificate
 
 LOOPBACK = "127.0.0.1"
 DEADLINE = 60.0  # seconds that a server may take to start or to stop
@@ -994,7 +996,8 @@ pid {folder}/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 1024; }}
 http {{
-    log_format probe escape=json '["$request_method", "$uri", "$args", $body_bytes_sent, {{{headers}}}]';
+    log_format probe escape=json
+        '["$request_method", "$uri", "$args", $body_bytes_sent, "$server_protocol", {{{headers}}}]';
     access_log {folder}/access.log probe;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
@@ -1008,7 +1011,8 @@ http {{
     sendfile on;
     keepalive_requests 1000000;
     server {{
-        listen {host}:{port};
+        listen {host}:{port}{listens};
+        {certificate}
         location / {{ root "{root}"; gzip_static {static}; {waiting} }}
         location = {probe} {{ return 204; }}
         {absent}
@@ -1021,9 +1025,21 @@ _NGINX_S3_ABSENT = """
         error_page 404 @absent;
         location @absent { default_type application/xml; return 404 "<Error><Code>NoSuchKey</Code></Error>"; }
 """
+_NGINX_TLS = "ssl_certificate {made.chain}; ssl_certificate_key {made.key}; ssl_protocols TLSv1.2 TLSv1.3;"
 _NGINX_PROBE = "/.tests-probe"
 _NGINX_HEADERS = ("Range", "Accept-Encoding", "If-Range", "If-None-Match", "User-Agent")
 _NGINX_LUA = ("ndk_http_module.so", "ngx_http_lua_module.so")  # Debian's libnginx-mod-http-lua
+
+
+class Traffic(NamedTuple):
+    """What a server has answered."""
+
+    requests: int
+    sent: int | None = None
+    """Bytes of bodies; None: unknown."""
+
+    protocols: tuple[str, ...] = ()
+    """Such as "HTTP/1.1"."""
 
 
 class NginxServer:
@@ -1038,7 +1054,7 @@ class NginxServer:
     def log(self) -> RequestLog:
         """All requests answered since `clear`, in the order of their ends, with the headers that matter to caches."""
         log = RequestLog()
-        for method, path, query, _, headers in self._lines():
+        for method, path, query, _, _, headers in self._lines():
             log.record(method, path, query, [(name, value) for name, value in headers.items() if value])
         return log
 
@@ -1046,10 +1062,10 @@ class NginxServer:
         """Return the methods alone."""
         return self.log.methods()
 
-    def traffic(self) -> tuple[int, int]:
-        """Return how many requests were answered since `clear`, and with how many bytes, headers not counted."""
-        sent = [line[3] for line in self._lines()]
-        return len(sent), sum(sent)
+    def traffic(self) -> Traffic:
+        """Return what was answered since `clear`."""
+        lines = self._lines()
+        return Traffic(len(lines), sum(line[3] for line in lines), tuple(sorted({line[4] for line in lines})))
 
     def clear(self) -> None:
         """Forget what came until now."""
@@ -1065,7 +1081,7 @@ class NginxServer:
 
     def _probe(self) -> None:
         """Make sure that all that was answered before is in the log: nginx, one process, writes it in order."""
-        requests.get(self.url + _NGINX_PROBE, timeout=DEADLINE)
+        requests.get(self.url + _NGINX_PROBE, timeout=DEADLINE, verify=str(certificate().chain))
 
 
 def nginx_installed() -> bool:
@@ -1087,7 +1103,15 @@ def _nginx_modules() -> Path:
 
 
 @contextmanager
-def nginx_server(root: Path, *, gzip: bool = False, latency: float = 0.0, as_s3: bool = False) -> Iterator[NginxServer]:
+def nginx_server(
+    root: Path,
+    *,
+    gzip: bool = False,
+    latency: float = 0.0,
+    as_s3: bool = False,
+    tls: bool = False,
+    http2: bool = False,
+) -> Iterator[NginxServer]:
     """Serve the files below `root` by nginx, with ``gzip_static on``: ``name.gz`` answers for ``name``.
 
     Parameters
@@ -1099,6 +1123,10 @@ def nginx_server(root: Path, *, gzip: bool = False, latency: float = 0.0, as_s3:
     as_s3
         True: the folders below `root` are buckets. ``name.gz`` is the object ``name`` with Content-Encoding, whatever
         a client accepts; what is absent is S3's NoSuchKey; signatures are not looked at.
+    tls
+        True: HTTPS, with `certificate`.
+    http2
+        True: HTTP/2, too, for clients that ask for it; needs `tls`.
     """
     port = _free_port()
     modules = [f"load_module {_nginx_modules() / name};" for name in _NGINX_LUA] if latency else []
@@ -1114,6 +1142,8 @@ def nginx_server(root: Path, *, gzip: bool = False, latency: float = 0.0, as_s3:
                 gzip="on" if gzip else "off",
                 host=LOOPBACK,
                 port=port,
+                listens=(" ssl" if tls else "") + (" http2" if http2 else ""),
+                certificate=_NGINX_TLS.format(made=certificate()) if tls else "",
                 root=root,
                 static="always" if as_s3 else "on",
                 waiting=waiting,
@@ -1123,7 +1153,7 @@ def nginx_server(root: Path, *, gzip: bool = False, latency: float = 0.0, as_s3:
         )
         command = [_system_command("nginx") or "nginx", "-p", str(folder), "-e", "stderr", "-c", str(config)]
         with server_process(command, port, folder):
-            yield NginxServer(f"http://{LOOPBACK}:{port}", folder / "access.log")
+            yield NginxServer(f"{'https' if tls else 'http'}://{LOOPBACK}:{port}", folder / "access.log")
 
 
 # --------------------------------------------------------------------------------------------------------------- sftp

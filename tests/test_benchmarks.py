@@ -16,7 +16,7 @@ from benchmarks.__main__ import main
 from benchmarks.data import RAW, Folder
 from benchmarks.jobs import DataSet, Job
 from benchmarks.places import HTTP, Servers
-from benchmarks.worker import Worker
+from benchmarks.processes import Worker
 from tests.servers import nginx_installed, nginx_server, nginx_waits
 
 needs_nginx = pytest.mark.skipif(not nginx_installed(), reason="nginx is not installed (apt-get install nginx-light)")
@@ -40,8 +40,8 @@ def test_ours_and_a_peer_read_over_http(tmp_path: Path, capsys: pytest.CaptureFi
     assert row["systems"]["cloud-volume"]["reason"] == "was not asked for"
     assert row["best_peer"] == "tensorstore"
     assert row["ratio"] == pytest.approx(ours["value"] / theirs["value"])
-    assert row["ratio_at_most"] == 0.55
-    assert row["holds"] == (row["ratio"] <= 0.55)
+    assert row["ratio_at_most"] == 0.8
+    assert row["holds"] == (row["ratio"] <= 0.8)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("HTTP 0 ms, raw, whole"))
     assert (" yes " in line) == row["holds"]
     assert (" NO " in line) != row["holds"]
@@ -58,7 +58,7 @@ def test_nginx_waits_for_many_at_once(tmp_path: Path, as_s3: bool) -> None:
         answers = [*pool.map(requests.get, [f"{server.url}/bucket/chunk"] * 10)]
         assert 0.2 < time.monotonic() - began < 1.9, "less than one after another"
         assert [answer.content for answer in answers] == [b"voxels"] * 10
-        assert server.traffic() == (10, 10 * (bucket / "chunk.gz").stat().st_size)
+        assert server.traffic()[:2] == (10, 10 * (bucket / "chunk.gz").stat().st_size)
         absent = requests.get(f"{server.url}/bucket/absent", timeout=5)
         assert absent.status_code == 404
         assert ("<Code>NoSuchKey</Code>" in absent.text) == as_s3
