@@ -1,0 +1,171 @@
+"""Which CA certificates a server's certificate is checked against, and what says so.
+
+boto3, requests and OpenSSL each have their own settings; libcurl, as pycurl ships it, reads none of them. The first of
+these counts:
+
+1. ``verify`` of the options, as boto3 and requests have it (for S3 in ``client_kwargs``), or aiohttp's ``ssl=False``;
+2. for S3, ``AWS_CA_BUNDLE``, then ``ca_bundle`` of the AWS profile;
+3. ``REQUESTS_CA_BUNDLE``, then ``CURL_CA_BUNDLE``;
+4. ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``;
+5. the system's certificates, as OpenSSL finds them; certifi's, where the system has none.
+
+An empty variable counts as none.
+"""
+
+import contextlib
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from precomputed_fs.errors import DataAccessError
+
+_AT_FAULT = {
+    "expired": "the server's certificate has expired (or this machine's clock is wrong)",
+    "not yet valid": "the server's certificate is not valid yet (or this machine's clock is wrong)",
+    "subject name": "the server's certificate is for another host name",
+}
+"""What is wrong whichever bundle is used, by words of libcurl's and OpenSSL's messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How to check a server's certificate."""
+
+    path: str | None = None
+    """A file of CA certificates."""
+
+    directory: str | None = None
+    """A folder of CA certificates under their hashes (``openssl rehash``), or several, as ``SSL_CERT_DIR`` has them.
+
+    Where there is neither a file nor a folder, libcurl's own default counts.
+    """
+
+    check: bool = True
+    """Whether to check the certificate at all."""
+
+    source: str = "libcurl's own certificates"
+    """What says so, in words for messages."""
+
+    is_s3: bool = False
+
+    def __str__(self) -> str:
+        """Name the bundle and what says so."""
+        where = " and ".join(filter(None, (self.path, self.directory)))
+        return f"{where} ({self.source})" if where else self.source
+
+
+def trusted(options: Mapping[str, Any], *, is_s3: bool = False) -> Trust:
+    """Find the CA certificates to trust.
+
+    Parameters
+    ----------
+    options : mapping
+        The filesystem's options, as fsspec has them. An ``ssl.SSLContext`` among them is for the filesystem's own
+        session, and not looked at here.
+    is_s3 : bool
+        Whether the settings of AWS count.
+
+    Raises
+    ------
+    DataAccessError
+        If a setting names what is not there; the message names the setting.
+    """
+    verify, option = _verify_option(options, is_s3=is_s3)
+    if verify is False:
+        return Trust(check=False, source=option, is_s3=is_s3)
+    settings = _settings(options, is_aws=is_s3 and verify is None)  # to boto3, True says: none of AWS's
+    path, source = next(settings, ("", "")) if verify in (None, True) else (os.fspath(verify), option)
+    if not path:
+        return _openssl(is_s3=is_s3) or _system(is_s3=is_s3)
+    if not Path(path).exists():
+        raise _missing(source, path)
+    if Path(path).is_dir():
+        return Trust(directory=path, source=source, is_s3=is_s3)
+    return Trust(path, source=source, is_s3=is_s3)
+
+
+def how_to_mend(trust: Trust, reason: str) -> str:
+    """Say which bundle a certificate was checked against, and what to do.
+
+    Parameters
+    ----------
+    trust : Trust
+    reason : str
+        What libcurl or OpenSSL says.
+    """
+    for words, fault in _AT_FAULT.items():
+        if words in reason:
+            return fault
+    option = 'client_kwargs={"verify": PATH}' if trust.is_s3 else "verify=PATH"
+    variables = f"{'AWS_CA_BUNDLE, ' if trust.is_s3 else ''}REQUESTS_CA_BUNDLE or SSL_CERT_FILE"
+    return (
+        f"the server's certificate was checked against {trust}; to trust another authority, give the file of its "
+        f"certificate as the storage option {option}, or in {variables}"
+    )
+
+
+def _verify_option(options: Mapping[str, Any], *, is_s3: bool) -> tuple[Any, str]:
+    """Return what the options say (None: nothing), and the name of the one that does."""
+    client = options.get("client_kwargs") or {}
+    if client.get("verify") is not None:
+        return client["verify"], 'client_kwargs["verify"]'
+    if not is_s3 and options.get("verify") is not None:
+        return options["verify"], "verify"
+    if not is_s3 and options.get("ssl") is False:
+        return False, "ssl=False"
+    return None, ""
+
+
+def _settings(options: Mapping[str, Any], *, is_aws: bool) -> Iterator[tuple[str, str]]:
+    """Yield the paths that are set, and by what, the first to count first."""
+    if is_aws:
+        if path := os.environ.get("AWS_CA_BUNDLE"):
+            yield path, "AWS_CA_BUNDLE"
+        elif path := _ca_bundle_of_profile(options.get("profile")):
+            yield path, "ca_bundle of the AWS profile"
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if path := os.environ.get(name):
+            yield path, name
+
+
+def _ca_bundle_of_profile(profile: str | None) -> str:
+    import botocore.session  # noqa: PLC0415 - only where S3 is used
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    with contextlib.suppress(BotoCoreError):  # a profile that is not there or broken: the filesystem says what it is
+        return str(botocore.session.Session(profile=profile).get_scoped_config().get("ca_bundle", ""))
+    return ""
+
+
+def _openssl(*, is_s3: bool) -> Trust | None:
+    """Read OpenSSL's variables: each replaces one of its two defaults."""
+    file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file and not Path(file).is_file():
+        raise _missing("SSL_CERT_FILE", file)
+    if folders and not any(Path(folder).is_dir() for folder in folders.split(os.pathsep) if folder):
+        raise _missing("SSL_CERT_DIR", folders)
+    if not file and not folders:
+        return None
+    source = " and ".join(name for name, value in (("SSL_CERT_FILE", file), ("SSL_CERT_DIR", folders)) if value)
+    return Trust(file or None, folders or None, source=source, is_s3=is_s3)
+
+
+def _system(*, is_s3: bool) -> Trust:
+    paths = ssl.get_default_verify_paths()
+    source = "the system's certificates"
+    if Path(paths.openssl_cafile).is_file():
+        return Trust(paths.openssl_cafile, source=source, is_s3=is_s3)
+    if Path(paths.openssl_capath).is_dir() and any(Path(paths.openssl_capath).glob("*.0")):
+        return Trust(directory=paths.openssl_capath, source=source, is_s3=is_s3)
+    with contextlib.suppress(ImportError):
+        import certifi  # noqa: PLC0415 - others install it, or nobody does
+
+        return Trust(certifi.where(), source="certifi", is_s3=is_s3)
+    return Trust(is_s3=is_s3)
+
+
+def _missing(source: str, path: str) -> DataAccessError:
+    return DataAccessError(f"{source} names the CA certificates to trust, {path}, but there is no such file or folder")
