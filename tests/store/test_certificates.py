@@ -152,7 +152,7 @@ def test_an_option_or_profile_that_names_nothing_is_named(tmp_path: Path) -> Non
 
 def system(monkeypatch: pytest.MonkeyPatch, file: Path, folder: Path) -> None:
     """Have OpenSSL look for its defaults there."""
-    paths = ssl.DefaultVerifyPaths(None, None, "SSL_CERT_FILE", str(file), "SSL_CERT_DIR", str(folder))
+    paths = ssl.DefaultVerifyPaths("", "", "SSL_CERT_FILE", str(file), "SSL_CERT_DIR", str(folder))
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
 
 

@@ -13,7 +13,8 @@ from precomputed_fs.store.proxies import Proxy, proxy_for
 def _no_settings_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read the environment on macOS and Windows, too."""
     monkeypatch.setattr(urllib.request, "getproxies", urllib.request.getproxies_environment)
-    monkeypatch.setattr(urllib.request, "proxy_bypass", urllib.request.proxy_bypass_environment)
+    environments = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+    monkeypatch.setattr(urllib.request, "proxy_bypass", environments)
 
 
 @pytest.mark.parametrize(
