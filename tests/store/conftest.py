@@ -1,0 +1,88 @@
+"""What the tests of stores share: places that are asked over TCP and over TLS."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from precomputed_fs import FsspecAccessor
+from precomputed_fs.objects import ObjectStore
+from precomputed_fs.urls import resolve
+from tests.store.faults import SOON, Authority, FaultServer, Talk
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+    from typing import Self
+
+
+class Lane:
+    """Fault servers, and accessors and stores before them, closed at the end of the test."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def serve(self, talk: Talk, **options: Any) -> FaultServer:
+        server = FaultServer(talk, **{"tls": self._tls, **options})
+        self._stack.callback(server.close)
+        return server
+
+    def accessor(self, url: str, *, timeout: float = SOON, **options: Any) -> FsspecAccessor:
+        return self._stack.enter_context(FsspecAccessor(url, timeout=timeout, **options))
+
+    def store(
+        self, url: str, *, attempts: int = 1, timeout: float = SOON, options: dict[str, Any] | None = None
+    ) -> ObjectStore:
+        store = ObjectStore(resolve(url, storage_options=options), attempts=attempts, timeout=timeout)
+        self._stack.callback(store.close)
+        return store
+
+    def asked(self, talk: Talk, **options: Any) -> tuple[ObjectStore, FaultServer]:
+        """Make a server, and a store before it."""
+        server = self.serve(talk)
+        return self.store(server.url, **options), server
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def tls(authority: Authority) -> ssl.SSLContext:
+    return authority.context()
+
+
+@pytest.fixture
+def trusting(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+
+
+@pytest.fixture(params=["http", "https"])
+def lane(request: pytest.FixtureRequest) -> Iterator[Lane]:
+    """Ask over TCP, and over TLS."""
+    context = None
+    if request.param == "https":
+        request.getfixturevalue("trusting")
+        context = request.getfixturevalue("tls")
+    with Lane(context) as lane:
+        yield lane
+    gc.collect()  # what was not closed warns, which is an error
+
+
+@pytest.fixture
+def plain() -> Iterator[Lane]:
+    """Ask over TCP alone, where TLS makes no difference."""
+    with Lane() as lane:
+        yield lane
+    gc.collect()
