@@ -59,15 +59,10 @@ from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.objects import ObjectStore, conflicts
 from precomputed_fs.shard_writer import ShardWriter, Update
 from precomputed_fs.shards import ShardReader, Stored
+from precomputed_fs.store.location import Location, resolve
+from precomputed_fs.store.protocols.base import Filesystem
+from precomputed_fs.store.url import AnyURL, check_relative_path, convert_file_url_to_pathname
 from precomputed_fs.transports import Body
-from precomputed_fs.urls import (
-    AnyURL,
-    Filesystem,
-    Location,
-    check_relative_path,
-    convert_file_url_to_pathname,
-    resolve,
-)
 
 if TYPE_CHECKING:
     from precomputed_fs.flights import Job
@@ -657,7 +652,7 @@ class FsspecAccessor(Accessor):
         AccessDeniedError
             If it may not.
         """
-        if self._store.scheme.real_path is not None and self._location.behind is None:
+        if self._store.protocol.follows_links and self._location.behind is None:
             with contextlib.suppress(NotFoundError):
                 self.find_file("info")
 
@@ -1089,12 +1084,12 @@ class FsspecAccessor(Accessor):
     @property
     def says_encoding(self) -> bool:
         """Whether Content-Encoding tells of compression, not a suffix, which few readers look for."""
-        return self._store.scheme.write_keywords is not None
+        return self._store.protocol.keeps_encoding
 
     @property
     def is_remote(self) -> bool:
         """Whether reading and writing waits for a server."""
-        return self._store.scheme.remote
+        return self._store.protocol.is_remote
 
     def run_many(self, jobs: "Iterable[Job]", in_flight: int) -> Iterator[Any]:
         """Do jobs in as many threads as suit the store; see `ObjectStore.run_many`."""
@@ -1158,7 +1153,7 @@ class FsspecAccessor(Accessor):
         variant = _Variant(self._flat, GZIP_SUFFIX if gzip and not self.says_encoding else "")
         encoding = GZIP_ENCODING if gzip and self.says_encoding else ""
         name = _object_name(key, coords, variant)
-        if not self._store.scheme.can_replace and self._store.exists(name):
+        if not self._store.protocol.can_replace and self._store.exists(name):
             raise self._in_the_way(name, overwrite=True)
         self._store.write(name, data, content_type=mime_type, content_encoding=encoding, create=False)
         self._names_in(key).note(variant)
@@ -1215,7 +1210,7 @@ class FsspecAccessor(Accessor):
 
     def _listed_column(self, key: str, wanted: list[ChunkCoords]) -> set[str] | None:
         """List the names of chunks that differ along z only; None, if that does not tell of all."""
-        if self._store.scheme.write_keywords is None:
+        if not self._store.protocol.keeps_encoding:
             return None
         name = _object_name(key, wanted[0], _Variant(self._flat, ""))
         prefix = name.removesuffix("{4}-{5}".format(*wanted[0]))
@@ -1389,7 +1384,7 @@ class FsspecAccessor(Accessor):
         Only where misses are cheap: elsewhere, an object keeps its name.
         """
         yield from variants
-        if not self._store.scheme.cheap_misses:
+        if not self._store.protocol.cheap_misses:
             return
         usual = list(variants)[:_USUAL]
         folders = {posixpath.dirname(name_of(variant)) for variant in usual}
@@ -1439,14 +1434,14 @@ class FsspecAccessor(Accessor):
         Once one chunk of a scale was found, the others are asked for under the same name; and under
         those that our own writer uses there, since it may have written some of them anew.
         """
-        if self._store.scheme.cheap_misses or not names.known():
+        if self._store.protocol.cheap_misses or not names.known():
             return _VARIANTS
         return dict.fromkeys((*names.known(), *self._own_variants()))
 
     def _own_variants(self) -> Iterable[_Variant]:
         if not self.can_write:
             return ()
-        suffixes = ("",) if self._store.scheme.write_keywords else ("", GZIP_SUFFIX)
+        suffixes = ("",) if self._store.protocol.keeps_encoding else ("", GZIP_SUFFIX)
         return [_Variant(self._flat, suffix) for suffix in suffixes]
 
     def _names_in(self, key: str) -> _ScaleNames:
@@ -1537,7 +1532,7 @@ class FsspecAccessor(Accessor):
     def _other_names(self, name: str, suffix: str) -> list[str]:
         """List the names, besides the one to write, that the file may stand under."""
         names = {name + other for other in _suffixes_of(name)} - {name + suffix}
-        if not self._store.scheme.cheap_misses:
+        if not self._store.protocol.cheap_misses:
             parent, slash, _ = name.rpartition("/")
             try:
                 listed = self._store.list_names(name, _TWIN_NAMES)
@@ -1606,7 +1601,7 @@ class FsspecAccessor(Accessor):
         if found is None:
             self._put_first(key, coords, self._packed("", data, mime_type))
             return
-        if not self._store.scheme.can_replace:
+        if not self._store.protocol.can_replace:
             raise self._in_the_way(found.name, overwrite=True)
         packed = self._packed_like(found, data, mime_type)
         name = found.name.removesuffix(found.suffix) + packed.suffix
@@ -1658,7 +1653,7 @@ class FsspecAccessor(Accessor):
         """Compress a chunk as the one is that it replaces, if we write such."""
         if found.suffix == GZIP_SUFFIX:
             return _Packed(gzip_compress(data, self._compresslevel), GZIP_SUFFIX, mime_type, "")
-        if not found.suffix and self._store.scheme.write_keywords is None and not is_gzip(data):
+        if not found.suffix and not self._store.protocol.keeps_encoding and not is_gzip(data):
             return _Packed(data, "", mime_type, "")
         return self._packed("", data, mime_type)
 
@@ -1668,7 +1663,7 @@ class FsspecAccessor(Accessor):
         Where a miss costs a request, these are the names that the scale was found to use: by what
         was read of it, and by looking at some of its entries before the first write.
         """
-        if self._store.scheme.cheap_misses:
+        if self._store.protocol.cheap_misses:
             return _VARIANTS
         with contextlib.suppress(AccessDeniedError, NotFoundError):  # who may not list may still write
             self._sample(key, names)
@@ -1676,7 +1671,7 @@ class FsspecAccessor(Accessor):
 
     def _sample(self, key: str, names: _ScaleNames) -> None:
         """Look at some entries of a scale, once, to learn how its chunks are named."""
-        if names.sampled or self._store.scheme.cheap_misses:
+        if names.sampled or self._store.protocol.cheap_misses:
             return
         names.sampled = True
         for entry in self._store.list_names(f"{key}/", _SAMPLED_NAMES):
@@ -1694,7 +1689,7 @@ class FsspecAccessor(Accessor):
         what it writes, under another name: so it is looked at in the end, and written again.
         """
         store = self._store
-        replaceable = store.scheme.can_replace
+        replaceable = store.protocol.can_replace
         with store.in_turn(stem):
             if not overwrite or not replaceable:
                 for other in others if replaceable else (name, *others):

@@ -49,7 +49,9 @@ from precomputed_fs.format.grid import (
 )
 from precomputed_fs.format.info import JSON
 from precomputed_fs.format.sharding import Sharding, propose_sharding
-from precomputed_fs.urls import SCHEMES, AnyURL, Location, Scheme, store_of
+from precomputed_fs.store.location import Location, store_of
+from precomputed_fs.store.protocols import protocol_of
+from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume import Progress, Scale, Volume, open_volume, volume_of, what_is_there
 
 if TYPE_CHECKING:
@@ -489,7 +491,7 @@ class _Place(NamedTuple):
 
 
 def _place(location: Location, key: str = "") -> _Place:
-    links = [link for link in location.links if _scheme(link.protocol).copies is None or not link.has_path]
+    links = [link for link in location.links if not protocol_of(link.protocol).keeps_copies or not link.has_path]
     links = [link for link in links if link.has_path] or list(location.links)
     first, *behind = links
     path = first.url.partition("://")[2] or first.url
@@ -499,10 +501,6 @@ def _place(location: Location, key: str = "") -> _Place:
         path = os.path.realpath(path)
     parts = [part for part in f"{path}/{key}".split("/") if part]
     return _Place((*store_of(first), *(link.url for link in behind)), tuple(parts))
-
-
-def _scheme(protocol: str) -> Scheme:
-    return SCHEMES.get(protocol, Scheme())
 
 
 class _Destination:

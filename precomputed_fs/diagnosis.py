@@ -46,7 +46,10 @@ from precomputed_fs.readers import (
     SeenScale,
     Server,
 )
-from precomputed_fs.urls import AnyURL, Location, Request, join
+from precomputed_fs.store.location import Location
+from precomputed_fs.store.protocols.base import Asynchronous
+from precomputed_fs.store.requests import HttpRequest
+from precomputed_fs.store.url import AnyURL, join
 from precomputed_fs.volume import Scale, Volume, check_not_redirected, one_line, open_volume
 
 SAMPLES = 8
@@ -346,17 +349,17 @@ def _look_at_indexes(seen: SeenScale, accessor: FsspecAccessor, key: str, shardi
 
 def _asked_as_page(location: Location, timeout: float) -> Server | None:
     """Ask for the first byte of `info` as a web page does: from elsewhere, without credentials; None where none can."""
-    if len(location.links) > 1 or location.fs is not None or location.scheme.requests is None:
+    if len(location.links) > 1 or location.fs is not None or not location.protocol.is_asynchronous:
         return None
-    request = _public_request(dataclasses.replace(location, anon=True), timeout)
-    if request is None:
+    url = _public_url(dataclasses.replace(location, anon=True), timeout)
+    if url is None:
         return None
     from precomputed_fs.http_client import HttpClient  # noqa: PLC0415 - only where requests are sent
 
     client = HttpClient(timeout)
     headers = {"Origin": PAGE_ORIGIN, "Range": "bytes=0-0", "Accept-Encoding": "identity"}
     try:
-        answer = client.ask("GET", _without_user(request.url), headers, http.HTTPStatus.PARTIAL_CONTENT, most=1)
+        answer = client.ask("GET", _without_user(url), headers, http.HTTPStatus.PARTIAL_CONTENT, most=1)
     finally:
         client.close()
     denied = answer.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
@@ -368,17 +371,20 @@ def _asked_as_page(location: Location, timeout: float) -> Server | None:
     )
 
 
-def _public_request(location: Location, timeout: float) -> Request | None:
-    """Return what anybody would ask for `info`."""
+def _public_url(location: Location, timeout: float) -> str | None:
+    """Return the URL by which anybody would ask for `info`."""
     fs, root = location.open(timeout)
-    make = location.scheme.requests
-    made = None if make is None else make(fs)("GET", join(root, "info"))
-    if made is None or isinstance(made, Request):
-        return made
-    import fsspec.asyn  # noqa: PLC0415
+    path = join(root, "info")
+    make = location.protocol.http_requests(fs) if isinstance(location.protocol, Asynchronous) else None
+    if make is None:
+        return path if "://" in path else None
+    made = make("GET", path)
+    if made is not None and not isinstance(made, HttpRequest):
+        import fsspec.asyn  # noqa: PLC0415
 
-    request: Request | None = fsspec.asyn.sync(fs.loop, lambda: made, timeout=timeout)
-    return request
+        coroutine = made
+        made = fsspec.asyn.sync(fs.loop, lambda: coroutine, timeout=timeout)
+    return None if made is None else made.url
 
 
 def _without_user(url: str) -> str:

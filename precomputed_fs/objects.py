@@ -37,6 +37,8 @@ from precomputed_fs.errors import (
 from precomputed_fs.flights import Flight, Job, More, in_thread, only_waiting
 from precomputed_fs.format.compression import MAX_DECODED_SIZE, TooLargeError, stored_limit
 from precomputed_fs.store.explanations import BUSY, DENIED, NO_BUCKET, WRONG_CREDENTIALS
+from precomputed_fs.store.location import Location
+from precomputed_fs.store.url import join
 from precomputed_fs.transports import (
     Body,
     BrokenAnswerError,
@@ -49,7 +51,6 @@ from precomputed_fs.transports import (
     explanation_of,
     status_of,
 )
-from precomputed_fs.urls import Location, Options, join
 
 if TYPE_CHECKING:
     import stamina
@@ -100,7 +101,7 @@ class ObjectStore:
     def __init__(self, location: Location, *, attempts: int, timeout: float, denied_is_missing: bool = False) -> None:
         self.location = location
         self.denied_is_missing = denied_is_missing
-        self.scheme = location.scheme
+        self.protocol = location.protocol
         self.attempts = attempts
         self.timeout = timeout
         self._secrets = location.secrets
@@ -297,15 +298,12 @@ class ObjectStore:
             the store itself on S3, GCS and Azure, and under a lock on files and SFTP; elsewhere, and where S3
             takes no conditions, it is checked before the write, which counts for the threads of this process.
         """
-        keywords: Options = {}
-        if self.scheme.write_keywords is not None:
-            keywords = self.scheme.write_keywords(content_type, content_encoding)
         tries = 0
 
         def put(transport: Transport, path: str) -> None:
             nonlocal tries
             tries += 1
-            transport.write(path, data, keywords, create=create, replacing=replacing)
+            transport.write(path, data, (content_type, content_encoding), create=create, replacing=replacing)
 
         try:
             self._attempt("create" if create else "write", name, put)
@@ -448,7 +446,7 @@ class ObjectStore:
             detail = f"{status_of(exc)} {said}"
         for secret in secrets:
             detail = detail.replace(secret, "***")
-        may_pass = self.scheme.remote or verb == "open"  # an archive is opened over whatever it lies on
+        may_pass = self.protocol.is_remote or verb == "open"  # an archive is opened over whatever it lies on
         rule = _rule_for(verb, exc, said.code)
         message = f"cannot {verb} {self.location.display(name)}: {detail}"
         if rule.advises_anonymity and verb in _READING and self.location.may_go_without_credentials:

@@ -16,7 +16,8 @@ from precomputed_fs.codecs import ENCODINGS
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, chunk_name
 from precomputed_fs.format.info import lowercase, shown
 from precomputed_fs.format.sharding import Sharding
-from precomputed_fs.urls import SCHEMES, Location, Scheme
+from precomputed_fs.store.location import Location
+from precomputed_fs.store.protocols import protocol_of
 
 if TYPE_CHECKING:
     from precomputed_fs.format.models import ScaleInfo
@@ -152,7 +153,7 @@ class SeenPyramid:
     def protocol(self) -> str:
         """How it is reached: "file", "http", "s3", "gs", or another protocol; a cache in front does not count."""
         link = self.location.links[0]
-        if len(self.location.links) > 1 and SCHEMES.get(link.protocol, Scheme()).copies is not None:
+        if len(self.location.links) > 1 and protocol_of(link.protocol).keeps_copies:
             link = self.location.links[1]
         return _PROTOCOLS.get(link.protocol, link.protocol)
 

@@ -54,7 +54,7 @@ from precomputed_fs.errors import (
 )
 from precomputed_fs.flights import in_thread
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, chunk_coords, chunk_name
-from precomputed_fs.urls import AnyURL, check_relative_path
+from precomputed_fs.store.url import AnyURL, check_relative_path
 from precomputed_fs.volume import Scale, Volume, open_volume, volume_of
 
 if TYPE_CHECKING:

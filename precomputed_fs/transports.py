@@ -7,7 +7,6 @@ filesystem does in coroutines runs on its event loop meanwhile.
 import asyncio
 import concurrent.futures
 import contextlib
-import datetime as dt
 import functools
 import http
 import mmap
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from precomputed_fs.errors import CorruptDataError
 from precomputed_fs.flights import Crew, ended_by
 from precomputed_fs.format.compression import ACCEPT_ENCODING, TooLargeError, decode, too_large
+from precomputed_fs.signing import Signer
 from precomputed_fs.store.explanations import (
     BUSY,
     MOST_BYTES,
@@ -30,18 +30,19 @@ from precomputed_fs.store.explanations import (
     Explanation,
     explanation_in,
 )
-from precomputed_fs.urls import (
-    Ask,
-    Copies,
+from precomputed_fs.store.location import Location
+from precomputed_fs.store.protocols.base import (
+    Asynchronous,
     Filesystem,
-    Location,
     Options,
-    Publish,
-    Request,
-    Scheme,
+    Synchronous,
     read_file,
     temporary_name,
 )
+from precomputed_fs.store.protocols.caches import SimpleCache
+from precomputed_fs.store.protocols.files import Files
+from precomputed_fs.store.requests import HttpRequest
+from precomputed_fs.store.url import secrets_of
 
 if TYPE_CHECKING:
     from precomputed_fs.http_client import Answer
@@ -126,7 +127,7 @@ class Transport(Protocol):
     def exists(self, path: str) -> bool:
         """Tell whether there is an object."""
 
-    def write(self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str) -> None:
+    def write(self, path: str, data: bytes | mmap.mmap, kind: tuple[str, str], *, create: bool, replacing: str) -> None:
         """Write an object: a new one, in the place of a version, or in that of whatever there is."""
 
     def delete(self, path: str, *, replacing: str = "") -> None:
@@ -173,16 +174,16 @@ class Connection:
         return transport
 
     def _make(self) -> Transport:
-        scheme = self._location.scheme
+        protocol = self._location.protocol
         try:
             fs, self.root = self._location.open(self._timeout)
         except (FileNotFoundError, ValueError) as exc:
             self._confirm_missing(exc)
             raise
-        if scheme.requests is not None:
-            return _AsyncTransport(fs, scheme, scheme.requests(fs), self._timeout)
-        behind = None if scheme.copies is None else self._behind()
-        return _SyncTransport(fs, scheme, behind)
+        if isinstance(protocol, Asynchronous):
+            return _AsyncTransport(fs, protocol, self._timeout)
+        assert isinstance(protocol, Synchronous)  # noqa: S101
+        return _SyncTransport(fs, protocol, self._behind() if protocol.keeps_copies else None)
 
     def _behind(self) -> "Connection | None":
         behind = self._location.behind
@@ -210,24 +211,30 @@ class _AsyncTransport:
     that has: a proxy, redirects, or what the user has set for it.
     """
 
-    def __init__(self, fs: Filesystem, scheme: Scheme, make_request: Ask, timeout: float) -> None:
+    def __init__(self, fs: Filesystem, protocol: Asynchronous, timeout: float) -> None:
         import urllib.request  # noqa: PLC0415 - only where requests are sent
 
         from precomputed_fs.http_client import HttpClient  # noqa: PLC0415
 
-        self.crew = Crew(remote=scheme.remote)
+        self.crew = Crew(remote=protocol.is_remote)
         self._fs = fs
-        self._scheme = scheme
-        self._make_request = make_request
+        self._protocol = protocol
+        self._make_request = protocol.http_requests(fs)
+        self._options: Options = {}
         self._timeout = timeout
         self._proxied = not urllib.request.getproxies().keys().isdisjoint({"http", "https"})
         self._client = HttpClient(timeout)
         self._sessions: Any = None  # the filesystem whose aiohttp session is ours to use
         self._has_own_session = hasattr(fs, "set_session") and hasattr(fs, "get_client")
         self._needs_session = not self._has_own_session and self._proxied
+        if self._make_request is None and self._has_own_session:  # HTTP, with settings of the user's
+            headers = {**(fs.client_kwargs.get("headers") or {}), **(fs.kwargs.get("headers") or {})}
+            self._options = {key: value for key, value in fs.kwargs.items() if key != "headers"}
+            self._make_request = lambda method, path: HttpRequest(path, headers, method)
+            self._needs_session = True
         self._referred = False
         self._takes_conditions: dict[type, bool] = {}  # by the failure; False: it ignores or refuses them
-        if scheme.always_replaces_versions:
+        if protocol.checks_versions:
             self._takes_conditions[VersionError] = True
 
     def read(self, path: str, start: int | None, end: int | None, limit: int, *, versioned: bool) -> Body:
@@ -241,20 +248,19 @@ class _AsyncTransport:
                 message = f"asked for bytes {start}-{end - 1}, got {exc}"
                 raise BrokenAnswerError(message) from exc
             if not self._is_referred(answer):
-                return _body_of(answer, start, end, self._scheme.version_header)
+                return _body_of(answer, start, end, self._protocol.version_header)
         version = self._version(path) if versioned else ""
         if start is None:
-            data = self._on_loop(self._fs._cat_file(path, **self._scheme.read_keywords))  # noqa: SLF001
+            data = self._on_loop(self._protocol.read(self._fs, path))
             if len(data) > limit:
                 raise too_large(limit, len(data))
             body = Body(data)
         else:
-            body = _checked_range(self._on_loop(self._fs._cat_file(path, start=start, end=end)), start, end)  # noqa: SLF001
+            body = _checked_range(self._on_loop(self._protocol.read(self._fs, path, start, end)), start, end)
         return body._replace(version=version, is_settled=bool(version))
 
     def _version(self, path: str) -> str:
-        info = self._on_loop(self._fs._info(path))  # noqa: SLF001
-        return " ".join(str(info[name]) for name in self._scheme.version_members if info.get(name))
+        return self._on_loop(self._protocol.version(self._fs, path))
 
     def inside(self, _root: str, path: str) -> str:
         return path
@@ -273,17 +279,17 @@ class _AsyncTransport:
             return self._is_file(path)
         return answer.status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or _found(answer)
 
-    def write(self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str) -> None:
+    def write(self, path: str, data: bytes | mmap.mmap, kind: tuple[str, str], *, create: bool, replacing: str) -> None:
         may_repeat = isinstance(data, bytes)  # a mapped file is large
         body = data if isinstance(data, bytes) else data[:]  # no driver sends a mapped file as it is
 
         def pipe(mode: str) -> None:
-            self._on_loop(self._fs._pipe_file(path, body, mode=mode, **keywords))  # noqa: SLF001
+            self._on_loop(self._protocol.write(self._fs, path, body, *kind, create=mode == "create"))
 
         if create:
             self._create(path, pipe, may_repeat=may_repeat)
-        elif replacing and self._scheme.replace is not None:
-            replace = functools.partial(self._scheme.replace, self._fs, path, body, keywords, replacing)
+        elif replacing:
+            replace = functools.partial(self._protocol.replace, self._fs, path, body, *kind, version=replacing)
             self._replace(path, lambda: self._on_loop(replace()), replacing, pipe, may_repeat=may_repeat)
         else:
             pipe("overwrite")
@@ -291,13 +297,10 @@ class _AsyncTransport:
     def delete(self, path: str, *, replacing: str = "") -> None:
         if replacing and self._version(path) != replacing:
             raise VersionError
-        self._on_loop(self._fs._rm_file(path))  # noqa: SLF001
+        self._on_loop(self._protocol.delete(self._fs, path))
 
     def list_names(self, prefix: str, limit: int) -> list[str]:
-        if self._scheme.list_names is None:
-            return []
-        names: list[str] = self._on_loop(self._scheme.list_names(self._fs, prefix, limit))
-        return names
+        return self._on_loop(self._protocol.list_names(self._fs, prefix, limit))
 
     def is_alive(self) -> bool:
         return True
@@ -311,7 +314,7 @@ class _AsyncTransport:
                 asyncio.run_coroutine_threadsafe(session.close(), self._fs.loop)
 
     def changed_lately(self, folder: str) -> bool:
-        return self._scheme.changed_lately(self._fs, folder)
+        return self._protocol.changed_lately(self._fs, folder)
 
     def _create(self, path: str, pipe: Callable[[str], None], *, may_repeat: bool) -> None:
         """Write a new object: by the store's own exclusive write, or by a check before the write."""
@@ -383,7 +386,7 @@ class _AsyncTransport:
 
     def _is_file(self, path: str) -> bool:
         try:
-            info = self._on_loop(self._fs._info(path))  # noqa: SLF001
+            info = self._on_loop(self._protocol.info(self._fs, path))
         except FileNotFoundError:
             return False
         except Exception as exc:
@@ -391,7 +394,7 @@ class _AsyncTransport:
                 raise
         else:
             return bool(info["type"] == "file")
-        self._on_loop(self._fs._cat_file(path, start=0, end=1))  # noqa: SLF001
+        self._on_loop(self._protocol.read(self._fs, path, 0, 1))
         return True
 
     def _on_loop(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -420,33 +423,34 @@ class _AsyncTransport:
 
     # ----------------------------------------------------------------------- our own requests
 
-    def _request(self, method: str, path: str) -> Request | None:
-        if self._referred:
+    def _request(self, method: str, path: str) -> HttpRequest | None:
+        if self._referred or self._make_request is None:
             return None
-        request = self._make_request(method, path)
-        return request if request is None or isinstance(request, Request) else self._on_loop(request)
+        made = self._make_request(method, path)
+        request = made if made is None or isinstance(made, HttpRequest) else self._on_loop(made)
+        return request if request is None or request.signer is None else _signed(request)
 
     def _ask(
-        self, request: Request, start: int | None = None, end: int | None = None, limit: int = _LARGEST_PROBE
+        self, request: HttpRequest, start: int | None = None, end: int | None = None, limit: int = _LARGEST_PROBE
     ) -> "Answer":
         wanted = http.HTTPStatus.OK if start is None else http.HTTPStatus.PARTIAL_CONTENT
         answer = self._send(request, (start, end), wanted, limit)
         return answer if answer.status == wanted else _safe_to_tell(answer, request)
 
-    def _send(self, request: Request, span: tuple[int | None, int | None], wanted: int, limit: int) -> "Answer":
+    def _send(self, request: HttpRequest, span: tuple[int | None, int | None], wanted: int, limit: int) -> "Answer":
         start, end = span
         headers = {"Accept-Encoding": ACCEPT_ENCODING, **request.headers}
         self._check_thread()
         if start is not None and end is not None:
             headers |= {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
-        if not request.needs_session and not self._needs_session:
+        if not self._needs_session:
             answer = self._client.ask(request.method, request.url, headers, wanted, limit)
-            if answer.status not in _REDIRECTS or self._scheme.refer_statuses:
+            if answer.status not in _REDIRECTS or self._protocol.referred_statuses:
                 return answer
             self._needs_session = True  # from now on: it would be asked twice for every object
         return self._on_loop(self._ask_in_session(request, headers, wanted, limit))
 
-    async def _ask_in_session(self, request: Request, headers: Options, wanted: int, limit: int) -> "Answer":
+    async def _ask_in_session(self, request: HttpRequest, headers: Options, wanted: int, limit: int) -> "Answer":
         import aiohttp  # noqa: PLC0415 - only where it is used
         import yarl  # noqa: PLC0415
 
@@ -459,8 +463,8 @@ class _AsyncTransport:
             yarl.URL(request.url, encoded=True),
             headers=headers,
             auto_decompress=False,
-            allow_redirects=not self._scheme.refer_statuses,
-            **{"timeout": limits, **request.options},
+            allow_redirects=not self._protocol.referred_statuses,
+            **{"timeout": limits, **self._options},
         )
         async with asked as response:
             lowered = {name.lower(): value for name, value in response.headers.items()}
@@ -485,7 +489,7 @@ class _AsyncTransport:
 
     def _is_referred(self, answer: "Answer") -> bool:
         """Whether only the filesystem knows where to ask; it is asked from then on."""
-        if answer.status not in self._scheme.refer_statuses or _is_settled(_explained(answer).code):
+        if answer.status not in self._protocol.referred_statuses or _is_settled(_explained(answer).code):
             return False
         self._referred = True
         return True
@@ -494,43 +498,42 @@ class _AsyncTransport:
 class _SyncTransport:
     """A filesystem used through fsspec's synchronous API."""
 
-    def __init__(self, fs: Filesystem, scheme: Scheme, behind: "Connection | None") -> None:
-        self.crew = Crew(remote=scheme.remote)
+    def __init__(self, fs: Filesystem, protocol: Synchronous, behind: "Connection | None") -> None:
+        self.crew = Crew(remote=protocol.is_remote)
         self._fs = fs
-        self._scheme = scheme
-        self._turn = threading.RLock() if scheme.one_at_a_time else contextlib.nullcontext()
+        self._protocol = protocol
+        self._turn = threading.RLock() if protocol.one_at_a_time else contextlib.nullcontext()
         self._behind = behind
 
     def read(self, path: str, start: int | None, end: int | None, limit: int, *, versioned: bool) -> Body:
-        if self._behind is not None and self._scheme.copies is not None:
-            return self._read_through(self._behind.transport, self._scheme.copies, path, (start, end), limit)
+        if self._behind is not None and isinstance(self._protocol, SimpleCache):
+            return self._read_through(self._behind.transport, self._protocol, path, (start, end), limit)
         with self._turn:
             if start is not None:
-                before, size, modified = self._version(path)
+                before, size, modified = self._protocol.state(self._fs, path)
                 if end is not None and size is not None and end > size:
                     message = f"asked for bytes {start}-{end - 1} of {size}"
                     raise BrokenAnswerError(message)
-                body = _checked_range(self._scheme.read_range(self._fs, path, start, end), start, end)
+                body = _checked_range(self._protocol.read_range(self._fs, path, start, end), start, end)
                 # Replaced meanwhile: of no version that an index could be of
-                version = before if before == self._version(path)[0] else f"{before} and later"
+                version = before if before == self._protocol.state(self._fs, path).version else f"{before} and later"
                 is_settled = modified is None or not _is_young(modified, time.time())
                 return body._replace(version=version, is_settled=is_settled)
-            version = self._version(path)[0] if versioned else ""
-            return Body(self._scheme.read(self._fs, path, limit), version=version)
+            version = self._protocol.state(self._fs, path).version if versioned else ""
+            return Body(self._protocol.read(self._fs, path, limit), version=version)
 
     def inside(self, root: str, path: str) -> str:
-        real_path = self._scheme.real_path
-        if real_path is None:
+        if not self._protocol.follows_links:
             return path
         with self._turn:
-            real, real_root = real_path(self._fs, path), real_path(self._fs, root)
+            real, real_root = (self._protocol.real_path(self._fs, one) for one in (path, root))
         if not PurePath(real).is_relative_to(real_root):
             message = "a symbolic link leads out of the pyramid; serve(..., follow_links=True) follows it"
             raise PermissionError(message)
         return real
 
     def _read_through(
-        self, behind: Transport, copies: Copies, path: str, span: tuple[int | None, int | None], limit: int
+        self, behind: Transport, copies: SimpleCache, path: str, span: tuple[int | None, int | None], limit: int
     ) -> Body:
         """Read from a cache's copy, or with our own checks what it is in front of, and keep a copy.
 
@@ -539,7 +542,7 @@ class _SyncTransport:
         """
         start, end = span
         with self._turn:
-            copy = copies.find(self._fs, path)
+            copy = copies.find_copy(self._fs, path)
             if copy is not None:
                 with open(copy, "rb") as file:  # noqa: PTH123 - fsspec's name for it
                     file.seek(start or 0)
@@ -549,24 +552,12 @@ class _SyncTransport:
         if start is None:
             body = Body(decode(body.data, content_encoding=body.content_encoding, limit=limit, sniff=False))
             with self._turn:
-                copies.keep(self._fs, path, body.data)
+                copies.keep_copy(self._fs, path, body.data)
         return body
-
-    def _version(self, path: str) -> tuple[str, int | None, float | None]:
-        """Tell the states of a file apart by what its filesystem knows of it; and its size, and when it was written."""
-        info = self._fs.info(path)
-        if self._scheme.version is not None:
-            version = self._scheme.version(self._fs, path)
-        else:
-            version = " ".join(str(info.get(name)) for name in self._scheme.version_members)
-        modified = info.get("mtime")
-        if isinstance(modified, dt.datetime):
-            modified = modified.timestamp()
-        return version, info.get("size"), modified if isinstance(modified, (int, float)) else None
 
     def _check_version(self, path: str, replacing: str) -> None:
         try:
-            if not replacing or self._version(path)[0] == replacing:
+            if not replacing or self._protocol.state(self._fs, path).version == replacing:
                 return
         except FileNotFoundError:
             pass
@@ -581,15 +572,23 @@ class _SyncTransport:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def write(self, path: str, data: bytes | mmap.mmap, keywords: Options, *, create: bool, replacing: str) -> None:
-        if self._scheme.publish is not None:
-            self._write_sibling(path, data, self._scheme.publish, create=create, replacing=replacing)
+    def write(
+        self,
+        path: str,
+        data: bytes | mmap.mmap,
+        kind: tuple[str, str],  # noqa: ARG002
+        *,
+        create: bool,
+        replacing: str,
+    ) -> None:
+        if isinstance(self._protocol, Files):
+            self._write_sibling(path, data, self._protocol, create=create, replacing=replacing)
             return
         with self._turn, _creating if create or replacing else contextlib.nullcontext():
             if create and self.exists(path):
                 raise FileExistsError(path)
             self._check_version(path, replacing)
-            self._fs.pipe_file(path, data if isinstance(data, bytes) else data[:], **keywords)
+            self._fs.pipe_file(path, data if isinstance(data, bytes) else data[:])
 
     def delete(self, path: str, *, replacing: str = "") -> None:
         with self._turn, self._locked(path):
@@ -598,36 +597,31 @@ class _SyncTransport:
 
     def _locked(self, path: str) -> contextlib.AbstractContextManager[Any]:
         """Keep others from replacing an object between a check of it and what follows from that."""
-        return contextlib.nullcontext() if self._scheme.lock is None else self._scheme.lock(self._fs, path)
+        return self._protocol.lock(self._fs, path)
 
     def changed_lately(self, folder: str) -> bool:
         with self._turn:
-            return self._scheme.changed_lately(self._fs, folder)
+            return self._protocol.changed_lately(self._fs, folder)
 
     def list_names(self, prefix: str, limit: int) -> list[str]:
-        if self._scheme.list_names is None:
-            return []
         with self._turn:
-            names: list[str] = self._scheme.list_names(self._fs, prefix, limit)
-            return names
+            return self._protocol.list_names(self._fs, prefix, limit)
 
     def is_alive(self) -> bool:
-        return self._scheme.is_alive(self._fs)
+        return self._protocol.is_alive(self._fs)
 
     def close(self) -> None:
         with self._turn:
-            self._scheme.close(self._fs)
+            self._protocol.close(self._fs)
         if self._behind is not None:
             self._behind.close()
 
-    def _write_sibling(
-        self, path: str, data: bytes | mmap.mmap, publish: Publish, *, create: bool, replacing: str
-    ) -> None:
+    def _write_sibling(self, path: str, data: bytes | mmap.mmap, files: Files, *, create: bool, replacing: str) -> None:
         """Write a temporary file beside the object and put it in place in one step."""
         parent = path.rpartition("/")[0]
         temporary = temporary_name(parent)
         with self._turn:
-            self._scheme.sweep(self._fs, parent)
+            files.sweep(self._fs, parent)
             try:
                 self._fill(temporary, data)
             except FileNotFoundError:
@@ -635,7 +629,7 @@ class _SyncTransport:
             try:
                 with _creating if create else self._locked(path):
                     self._check_version(path, replacing)
-                    publish(self._fs, temporary, path, create)
+                    files.publish(self._fs, temporary, path, create)
             except BaseException:
                 with contextlib.suppress(OSError):
                     self._fs.rm_file(temporary)
@@ -750,12 +744,21 @@ def _explained(answer: "Answer") -> Explanation:
     return explanation_in(answer.headers, answer.body)
 
 
+def _signed(request: HttpRequest) -> HttpRequest:
+    if request.signer is None:
+        return request
+    region, key, secret = request.signer
+    host, slash, path = request.url.partition("://")[2].partition("/")
+    signer = Signer(key, region, "s3", secret, request.headers.get("x-amz-security-token", ""))
+    return request._replace(headers=signer.headers(request.method, host, slash + path), signer=None)
+
+
 def _is_settled(code: str) -> bool:
     """Whether a store that answers with a code would say the same if the filesystem asked it."""
     return code in WRONG_CREDENTIALS | BUSY or code.startswith("KMS.")
 
 
-def _safe_to_tell(answer: "Answer", request: Request) -> "Answer":
+def _safe_to_tell(answer: "Answer", request: HttpRequest) -> "Answer":
     """Decode what explains a failure, without the signatures and tokens of the request, which servers may repeat."""
     body = answer.body
     if body:
@@ -764,7 +767,7 @@ def _safe_to_tell(answer: "Answer", request: Request) -> "Answer":
             body = decode(body, content_encoding=encoding, sniff=False, limit=MOST_BYTES)
         except CorruptDataError:
             body = b""
-        for secret in request.secrets:
+        for secret in secrets_of(request):
             body = body.replace(secret.encode(), b"***")
     return answer._replace(body=body)
 

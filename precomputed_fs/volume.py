@@ -43,7 +43,9 @@ from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, mort
 from precomputed_fs.format.info import MAX_INFO_BYTES, HtmlError, redirect_of, shown
 from precomputed_fs.format.sharding import propose_sharding
 from precomputed_fs.shard_writer import Apply, Update
-from precomputed_fs.urls import SCHEMES, AnyURL, Location, resolve
+from precomputed_fs.store.location import Location, resolve
+from precomputed_fs.store.protocols import PROTOCOLS
+from precomputed_fs.store.url import AnyURL
 
 if TYPE_CHECKING:
     import xarray
@@ -2163,23 +2165,23 @@ def _redirected(origin: Location, target: str, anon: bool | None) -> Location:
     if len(origin.links) > 1 or len(there.links) > 1 or origin.fs is not None:
         message = f"{origin.display()} redirects to {there.display()}: open that"
         raise URLError(message)
-    if origin.scheme.remote and not there.scheme.remote:
+    if origin.protocol.is_remote and not there.protocol.is_remote:
         message = (
             f"{origin.display()} redirects to {there.display()}, which is no remote place: open that, if you mean it"
         )
         raise URLError(message)
     if origin.server == there.server:
         return there
-    if there.scheme.requests is None and there.links[0].protocol not in ("file", "memory"):
+    if not there.protocol.is_asynchronous and there.links[0].protocol not in ("file", "memory"):
         message = (
             f"{origin.display()} redirects to {there.display()}, which may send your keys: open that, if you mean it"
         )
         raise URLError(message)
-    nested = {name: value for name, value in origin.given.items() if name in SCHEMES and isinstance(value, Mapping)}
+    nested = {name: value for name, value in origin.given.items() if name in PROTOCOLS and isinstance(value, Mapping)}
     anonymous = dataclasses.replace(resolve(target, anon=True), given=nested)
     _, bucket, *_ = anonymous.server
-    names_server = not there.scheme.anonymous or "@" in bucket or "endpoint_url" in anonymous.links[0].options
-    if names_server or not any(SCHEMES[name] is there.scheme for name in nested):
+    names_server = not there.protocol.anonymous or "@" in bucket or "endpoint_url" in anonymous.links[0].options
+    if names_server or not any(PROTOCOLS[name] is there.protocol for name in nested):
         return anonymous
     return resolve(target, storage_options=nested, anon=anon)
 

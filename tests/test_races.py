@@ -36,9 +36,10 @@ from precomputed_fs import (
     copy_pyramid,
     create_volume,
     open_volume,
-    urls,
 )
 from precomputed_fs.objects import ObjectStore
+from precomputed_fs.store.protocols import files, local, sftp
+from precomputed_fs.store.protocols.base import LOCK_SUFFIX
 from tests import servers
 
 if TYPE_CHECKING:
@@ -735,7 +736,7 @@ def test_a_file_is_replaced_once_nobody_holds_its_lock(on_local: Pyramid) -> Non
 
 
 def test_a_lock_that_is_held_for_long_is_an_error(on_local: Pyramid, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(urls, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.05)
     with on_local.accessor(gzip=False) as accessor:
         accessor.store_chunk(b"old", KEY, COORDS)
         with open(f"{on_local.url}/{KEY}/{NAME}", "rb") as held:  # noqa: PTH123
@@ -759,7 +760,7 @@ def test_files_are_replaced_whatever_locks_there_are(
         flock(file, operation)
 
     if there_are == "none":
-        monkeypatch.setattr(urls, "fcntl", None)
+        monkeypatch.setattr(local, "fcntl", None)
     else:
         monkeypatch.setattr(fcntl, "flock", limited)
     made_of_one_chunk(on_local, sharded=False)
@@ -773,18 +774,18 @@ def test_files_are_replaced_whatever_locks_there_are(
 def test_a_lock_that_a_killed_writer_left_on_a_server_is_broken(
     on_sftp: Pyramid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = urls._mtime_sftp
+    look = sftp._mtime
 
     def look_slowly(*args: Any) -> int | None:
         time.sleep(0.05)
         return look(*args)
 
-    monkeypatch.setattr(urls, "_LOCK_SECONDS", 0.02)
-    monkeypatch.setattr(urls, "_mtime_sftp", look_slowly)
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.02)
+    monkeypatch.setattr(sftp, "_mtime", look_slowly)
     with on_sftp.accessor(gzip=False) as accessor:
         accessor.store_chunk(b"old", KEY, COORDS)
         [chunk] = tmp_path.rglob(NAME)
-        (chunk.parent / f".{NAME}{urls._LOCK_SUFFIX}").write_bytes(b"")
+        (chunk.parent / f".{NAME}{LOCK_SUFFIX}").write_bytes(b"")
         accessor.store_chunk(b"new", KEY, COORDS, overwrite=True)
         assert accessor.fetch_chunk(KEY, COORDS) == b"new"
     assert os.listdir(chunk.parent) == [NAME]  # noqa: PTH208

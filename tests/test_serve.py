@@ -45,6 +45,7 @@ from precomputed_fs import (
 )
 from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.serve import LAYOUTS
+from precomputed_fs.store.protocols.local import Local
 from tests import browser, servers
 from tests.test_neuroglancer import (
     COLOURS,
@@ -882,20 +883,17 @@ def test_a_synchronous_filesystem_is_read_in_many_threads(
     barrier = threading.Barrier(count, timeout=20)
     put(tmp_path, raw_info(size=[8, 8, 4 * count]), {f"{KEY}/0-8_0-8_{4 * i}-{4 * i + 4}": BODY for i in range(count)})
     server = run(tmp_path)
-    read = server.volume.accessor.location.scheme.read
+    read = Local.read
 
-    def together(fs: Any, path: str, limit: int) -> bytes:
-        body = read(fs, path, limit)
+    def together(protocol: Local, fs: Any, path: str, limit: int) -> bytes:
+        body = read(protocol, fs, path, limit)
         barrier.wait()
         return body
 
-    object.__setattr__(server.volume.accessor.location.scheme, "read", together)
-    try:
-        urls = [f"{server.url}/{KEY}/0-8_0-8_{4 * i}-{4 * i + 4}" for i in range(count)]
-        with ThreadPoolExecutor(count) as pool:
-            assert {answered.body for answered in pool.map(ask, urls)} == {BODY}
-    finally:
-        object.__setattr__(server.volume.accessor.location.scheme, "read", read)
+    monkeypatch.setattr(Local, "read", together)
+    urls = [f"{server.url}/{KEY}/0-8_0-8_{4 * i}-{4 * i + 4}" for i in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        assert {answered.body for answered in pool.map(ask, urls)} == {BODY}
 
 
 def test_a_client_that_hangs_up_does_no_harm(run: Callable[..., Server], tmp_path: Path) -> None:

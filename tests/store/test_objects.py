@@ -37,7 +37,7 @@ from precomputed_fs import (
     transports,
 )
 from precomputed_fs.objects import ObjectStore
-from precomputed_fs.urls import resolve
+from precomputed_fs.store.location import resolve
 from tests import servers
 
 if TYPE_CHECKING:

@@ -1,0 +1,236 @@
+"""From a pyramid's URL to (filesystem, root).
+
+`resolve` reads a URL without touching the network; `Location.open` makes the filesystem. Every
+filesystem is our own instance with listing caches off, so that no answer is stale.
+"""
+
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from precomputed_fs.format.grid import layout_of
+from precomputed_fs.store.protocols import PROTOCOLS, protocol_of
+from precomputed_fs.store.protocols.base import Filesystem, Options, Protocol, protocol_name
+from precomputed_fs.store.url import (
+    CHAIN,
+    LOCAL_NAMES,
+    AnyURL,
+    Link,
+    URLPath,
+    longest_first,
+    merged,
+    path_of,
+    read_links,
+    unwrapped,
+    without_secrets,
+)
+
+_SCALE_KEY = r"[\d.e+-]+(?:_[\d.e+-]+){2}|[\d.]+(?:nm|um|mm)"  # of cloud-volume and tensorstore, neuroglancer-scripts
+_TELLING_APART = ("endpoint_url", "account_name", "connection_string", "host", "port", "path")  # options
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a pyramid is, and how to reach it. Nothing here touches the network but `open`."""
+
+    links: tuple[Link, ...]
+    """The parts of the URL, the outermost first; they carry secrets: use `display` to show."""
+
+    anon: bool | None = None
+    fs: Filesystem = field(default=None)
+    """The user's own filesystem, or None to make one."""
+
+    made_by: int = field(default_factory=os.getpid)
+    """The process that ``fs`` works in."""
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """The storage options as they were given: those of other protocols may be for where `info` redirects to."""
+
+    def __repr__(self) -> str:
+        return f"Location({self.display()!r})"
+
+    @property
+    def protocol(self) -> Protocol:
+        """What is particular to the outermost protocol."""
+        return protocol_of(self.links[0].protocol)
+
+    @property
+    def writable(self) -> bool:
+        """Whether this protocol, with these options, can be written to."""
+        return self.protocol.can_write(self.links[0].options)
+
+    @property
+    def readable(self) -> bool:
+        """Whether this protocol, with these options, can be read from."""
+        return self.protocol.can_read(self.links[0].options)
+
+    @property
+    def may_go_without_credentials(self) -> bool:
+        """Whether ``anon=True`` would make a difference."""
+        knows_anonymity = any(protocol_of(link.protocol).anonymous for link in self.links)
+        return knows_anonymity and not self.anon and self.fs is None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not show in a message: query strings, passwords, keys, tokens."""
+        return longest_first({secret for link in self.links for secret in link.secrets})
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether the user has given any, however short, or has said that those of the machine are to be used."""
+        return self.anon is False or any(map(_has_credentials, self.links))
+
+    def display(self, name: str = "") -> str:
+        """Show the URL of the pyramid, or of an object in it, without secrets."""
+        shown = [link.display for link in self.links]
+        place = next((i for i, link in enumerate(self.links) if link.has_path), len(shown) - 1)
+        if name:
+            scheme, mark, path = shown[place].rpartition("://")
+            path = f"{path.rstrip('/')}/{name}" if path else name
+            shown[place] = scheme + mark + path
+        return CHAIN.join(shown)
+
+    @property
+    def mistaken(self) -> str:
+        """A question, if this looks like the URL of a pyramid's `info`, or of one of its scales or chunks."""
+        shown = next((link for link in self.links if link.has_path), self.links[-1]).display.rstrip("/")
+        *_, scale, last = ["", *shown.split("/")]
+        key, levels = (scale, 2) if layout_of(last) else (last, 1)
+        if not (last == "info" or re.fullmatch(_SCALE_KEY, key)):
+            return ""
+        with contextlib.suppress(ValueError):
+            there = self.above(levels).display()
+            if last == "info":
+                return f"is the pyramid meant, which is {there}?"
+            return f"is scale {key} of a pyramid meant, which is open_volume({there!r})[{key!r}]?"
+        return ""
+
+    @property
+    def server(self) -> tuple[Any, ...]:
+        """What credentials are meant for: the protocol, and the store and its host or bucket, of the outermost part."""
+        protocol, _, rest = self.links[0].url.partition("://")
+        return protocol, rest.split("/")[0], *store_of(self.links[0])
+
+    def above(self, levels: int) -> "Location":
+        """Return the place so many folders further up, in the same bucket, host or archive.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many.
+        """
+        place = next((i for i, link in enumerate(self.links) if link.has_path), len(self.links) - 1)
+        link = self.links[place]
+        scheme, mark, rest = link.url.rpartition("://")
+        path, query_mark, query = rest.partition("?") if link.protocol in ("http", "https") else (rest, "", "")
+        folders = path.rstrip("/").split("/")
+        if len(folders) - levels < (1 if protocol_of(link.protocol).has_host else 0):
+            message = f"{self.display()}: there are no {levels} folders above it"
+            raise ValueError(message)
+        url = f"{scheme}{mark}{'/'.join(folders[:-levels])}{query_mark}{query}"
+        shown = without_secrets(url.removeprefix("file://") if link.protocol == "file" else url)
+        links = [*self.links]
+        links[place] = link._replace(url=url, display=shown)
+        return dataclasses.replace(self, links=tuple(links))
+
+    @property
+    def behind(self) -> "Location | None":
+        """What an archive or a cache is in front of, if that is asked over HTTP by ourselves."""
+        if len(self.links) > 1 and protocol_of(self.links[1].protocol).is_asynchronous:
+            return Location(self.links[1:], anon=self.anon)
+        return None
+
+    def open(self, timeout: float) -> tuple[Any, str]:
+        """Make the filesystem; returns it with the root below which the pyramid's objects are."""
+        import fsspec  # noqa: PLC0415
+
+        if self.fs is not None:
+            fs = self.fs
+            if self.made_by != os.getpid():  # not safe to use after a fork: make its like
+                fs = type(fs)(*fs.storage_args, **{**fs.storage_options, "skip_instance_cache": True})
+            return fs, self.protocol.path_in(fs, self.links[0].url)
+        options = {link.protocol: self._options(link, timeout) for link in self.links}
+        if len(self.links) == 1:  # `url_to_fs` would take a `::` in it for a chain
+            (link,) = self.links
+            fs, root = self.protocol.make(link.protocol, link.url, options[link.protocol])
+        else:
+            fs, root = fsspec.core.url_to_fs(CHAIN.join(link.url for link in self.links), **options)
+        inner = fs
+        for link in self.links:
+            if inner is not None:
+                protocol_of(link.protocol).prepare(inner, timeout)
+            inner = getattr(inner, "fs", None)
+        return fs, root
+
+    def _options(self, link: Link, timeout: float) -> Options:
+        protocol = protocol_of(link.protocol)
+        options = merged(protocol.defaults(timeout), link.options)
+        anonymous = self.anon
+        if anonymous is None and not protocol.credential_options & options.keys():
+            anonymous = not protocol.has_credentials(options)
+        return merged(options, protocol.anonymous) if anonymous else options
+
+
+def resolve(
+    url: AnyURL | Location,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    fs: Filesystem = None,
+    anon: bool | None = None,
+) -> Location:
+    """Read a pyramid's URL.
+
+    Parameters
+    ----------
+    url : str, path, UPath or Location
+        A path, any fsspec URL or chain of them, ``s3+http(s)://endpoint/bucket/path``; with
+        ``precomputed://`` in front or ``|neuroglancer-precomputed:`` behind, or with neither. What
+        is not a string is a local path, whatever characters are in it; but a ``UPath`` is what its
+        protocol and its options say. A location is returned as it is.
+    storage_options : mapping, optional
+        As fsspec has them: for one protocol flat, for a chain nested by protocol, or in ``target_options``.
+    fs : fsspec.AbstractFileSystem, optional
+        A filesystem to use instead of making one; `url` is then a path in it.
+    anon : bool, optional
+        Whether to go without credentials; by default without, where the machine has none.
+
+    Raises
+    ------
+    URLError
+        If the scheme is not known or written with one colon, or its driver is not installed; or if
+        something is chained to a URL that takes nothing behind it.
+    """
+    if isinstance(url, Location):
+        return url
+    given = storage_options or {}
+    if isinstance(url, URLPath) and url.protocol not in ("", *LOCAL_NAMES):
+        given = merged(url.storage_options, given)
+        url = str(url)
+    if fs is None:
+        return Location(tuple(read_links(url, given)), anon=anon, given=given)
+    if given or anon is not None:
+        message = "fs is a finished filesystem: storage_options and anon do not apply to it"
+        raise ValueError(message)
+    if getattr(fs, "asynchronous", False):
+        message = "fs: an instance made with asynchronous=True is bound to its own event loop"
+        raise ValueError(message)
+    text = unwrapped(url) if isinstance(url, str) else path_of(url)
+    return Location(
+        (Link(protocol_name(fs), text, without_secrets(text), dict(fs.storage_options), has_path=True),), fs=fs
+    )
+
+
+def store_of(link: Link) -> tuple[Any, ...]:
+    """Return what tells one store from another, apart from the URL: its kind, and what options say of where it is."""
+    options = {**(link.options.get("client_kwargs") or {}), **link.options}
+    return (PROTOCOLS.get(link.protocol, link.protocol), *(options.get(name) for name in _TELLING_APART))
+
+
+def _has_credentials(link: Link) -> bool:
+    protocol = protocol_of(link.protocol)
+    settled = ((name, link.options.get(name)) for name in protocol.credential_options)
+    return any(value not in (None, "", protocol.anonymous.get(name)) for name, value in settled) or any(link.secrets)

@@ -1,0 +1,324 @@
+"""What is particular to a protocol: `Protocol` assumes nothing, and each module here says what differs for its own."""
+
+import re
+import uuid
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from precomputed_fs.format.compression import too_large
+from precomputed_fs.store.requests import HttpRequest
+
+Options = dict[str, Any]
+"""Storage options, as fsspec has them."""
+
+Filesystem = Any
+"""An `fsspec.AbstractFileSystem`; fsspec ships no types."""
+
+Ask = Callable[[str, str], HttpRequest | Coroutine[Any, Any, HttpRequest | None] | None]
+"""``("GET" or "HEAD", path)``: the request to send, or None to leave it to the filesystem; as a coroutine for the
+filesystem's event loop, where that has to be asked for it."""
+
+LOCK_SUFFIX = ".precomputed_fs.lock"
+"""Of a lock file, which stands beside the object that it is for."""
+
+_TEMPORARY = re.compile(rf"\.[0-9a-f]{{32}}\.tmp|\..*{re.escape(LOCK_SUFFIX)}")
+_PIECE = 1 << 20  # bytes that are read at once of what does not say how long it is
+
+
+class Protocol:
+    """A protocol that is not in the table: used through fsspec's synchronous API, one request per name."""
+
+    package = ""
+    """What to ``pip install`` when the driver is missing."""
+
+    anonymous: Mapping[str, Any] = MappingProxyType({})
+    """The storage options that mean "without credentials"."""
+
+    credential_options: frozenset[str] = frozenset()
+    """Storage options that settle whether to use credentials."""
+
+    is_asynchronous = False
+    """Whether the filesystem is one of coroutines: see `Asynchronous`."""
+
+    is_remote = False
+    """Whether failures may be transient, so that trying again makes sense."""
+
+    has_host = True
+    """Whether the first part of a path names a bucket or host, or is the root, and no folder."""
+
+    cheap_misses = True
+    """Whether asking for a name that is not there costs next to nothing."""
+
+    one_at_a_time = False
+    """Whether an instance must not be used by two threads at once."""
+
+    can_replace = True
+    """Whether an object can be replaced or deleted."""
+
+    keeps_encoding = False
+    """Whether a write can say how its data is encoded; otherwise the suffix of the name says it."""
+
+    keeps_copies = False
+    """Whether this is a cache in front of another filesystem, with `find_copy` and `keep_copy`."""
+
+    follows_links = False
+    """Whether there are symbolic links, so that `real_path` may differ from the path."""
+
+    publishes = False
+    """Whether an object is written beside its place and put there by `publish`; see `files.Files`."""
+
+    version_members: tuple[str, ...] = ("ino", "size", "mtime", "created", "etag")
+    """The members of the filesystem's ``info`` that tell the states of an object apart, where they exist."""
+
+    def can_write(self, options: Options) -> bool:
+        """Tell whether a filesystem with these storage options can be written to."""
+        return True
+
+    def can_read(self, options: Options) -> bool:
+        """Tell whether a filesystem with these storage options can be read from."""
+        return True
+
+    def has_credentials(self, options: Options) -> bool:
+        """Tell whether the machine has any, or the protocol knows none; asked only if nothing else says it."""
+        return True
+
+    def defaults(self, timeout: float) -> Options:
+        """Return storage options that hold unless the user gives others."""
+        return {}
+
+    def make(self, name: str, url: str, options: Options) -> tuple[Filesystem, str]:
+        """Make the filesystem of a URL; return it with the path of the URL in it."""
+        import fsspec
+
+        kind = fsspec.get_filesystem_class(name)
+        return kind(**{**kind._get_kwargs_from_urls(url), **options}), kind._strip_protocol(url)
+
+    def path_in(self, fs: Filesystem, url: str) -> str:
+        """Return the path that a URL has in a filesystem."""
+        path: str = fs._strip_protocol(url)
+        return path
+
+    def prepare(self, fs: Filesystem, timeout: float) -> None:
+        """Set what has no option: above all, send each request once, as this package tries again by itself."""
+
+    def is_alive(self, fs: Filesystem) -> bool:
+        """Tell whether the filesystem still has the connection that it was made with."""
+        return True
+
+    def close(self, fs: Filesystem) -> None:
+        """Close the filesystem's connection, or complete the archive."""
+
+    def changed_lately(self, fs: Filesystem, folder: str) -> bool:
+        """Tell whether names in a folder may have changed in the last second, as far as that is known.
+
+        Whenever they may, what is absent is asked for again.
+        """
+        return False
+
+
+class State(NamedTuple):
+    """What a synchronous filesystem knows of an object."""
+
+    version: str
+    """Tells the states of the object apart."""
+
+    size: int | None
+    """In bytes."""
+
+    modified: float | None
+    """When it was written, in seconds since 1970."""
+
+
+class Synchronous(Protocol):
+    """A protocol that is used through fsspec's synchronous API, in the thread that asks."""
+
+    def read(self, fs: Filesystem, path: str, limit: int) -> bytes:
+        """Read a whole object of at most so many bytes, or raise a TooLargeError.
+
+        Some filesystems open an object by reading all of it, so its size is asked for first.
+        """
+        from fsspec import AbstractFileSystem
+
+        info = fs.info(path)
+        check_kind(info["type"], path)
+        size = info.get("size")
+        if type(fs).cat_file is AbstractFileSystem.cat_file:
+            with fs.open(path, "rb") as file:
+                return read_file(file, limit, size)
+        if size is not None and size > limit:
+            raise too_large(limit, size)
+        data: bytes = fs.cat_file(path)
+        if len(data) > limit:
+            raise too_large(limit, len(data))
+        return data
+
+    def read_range(self, fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
+        """Read a part of an object."""
+        data: bytes = fs.cat_file(path, start=start, end=end)
+        return data
+
+    def state(self, fs: Filesystem, path: str) -> State:
+        """Return what is known of an object; a FileNotFoundError if there is none."""
+        info = fs.info(path)
+        version = " ".join(str(info.get(name)) for name in self.version_members)
+        modified = info.get("mtime")
+        if isinstance(modified, datetime):
+            modified = modified.timestamp()
+        return State(version, info.get("size"), modified if isinstance(modified, (int, float)) else None)
+
+    def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
+        """List the last parts of some names that begin with a prefix, down to the next ``/``, in one request."""
+        try:
+            listed = fs.ls(prefix.rpartition("/")[0], detail=False)
+        except FileNotFoundError:
+            return []
+        start = prefix.rpartition("/")[2]
+        return [name for name in last_parts(listed) if is_listed(name, start)][:limit]
+
+    def real_path(self, fs: Filesystem, path: str) -> str:
+        """Return a path without symbolic links."""
+        return path
+
+    def lock(self, fs: Filesystem, path: str) -> AbstractContextManager[Any]:
+        """Keep other processes from replacing or deleting an object that exists. It ends with its holder."""
+        return nullcontext()
+
+
+class Asynchronous(Protocol):
+    """A protocol of coroutines, which run on the filesystem's own event loop, read by HTTP where it tells how."""
+
+    is_asynchronous = True
+    is_remote = True
+    cheap_misses = False
+
+    referred_statuses: frozenset[int] = frozenset()
+    """Answers to requests of our own that only the filesystem knows how to follow."""
+
+    version_header = "etag"
+    """The header of an answer that holds the version of an object."""
+
+    checks_versions = False
+    """Whether every server of this protocol refuses to replace a version that is not there any more."""
+
+    def defaults(self, timeout: float) -> Options:
+        return {"use_listings_cache": False}
+
+    def http_requests(self, fs: Filesystem) -> Ask | None:
+        """Return what makes the HTTP requests by which we read; None: the filesystem's coroutines do all."""
+        return None
+
+    async def info(self, fs: Filesystem, path: str) -> Mapping[str, Any]:
+        """Return what the filesystem knows of an object."""
+        info: Mapping[str, Any] = await fs._info(path)
+        return info
+
+    async def version(self, fs: Filesystem, path: str) -> str:
+        """Return what tells the states of an object apart; empty if nothing does."""
+        info = await self.info(fs, path)
+        return " ".join(str(info[name]) for name in self.version_members if info.get(name))
+
+    async def read(self, fs: Filesystem, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        """Read an object, or a part of it."""
+        data: bytes = await fs._cat_file(path, start=start, end=end)
+        return data
+
+    async def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
+        """List the last parts of some names that begin with a prefix, down to the next ``/``, in one request.
+
+        There are none where no request of the protocol does that.
+        """
+        return []
+
+    def write_keywords(self, content_type: str, content_encoding: str) -> Options:
+        """Return how ``pipe_file`` is told what it writes."""
+        return {}
+
+    async def write(
+        self, fs: Filesystem, path: str, data: bytes, content_type: str, content_encoding: str, *, create: bool
+    ) -> None:
+        """Write an object; if there is to be none yet, the store itself is asked for an exclusive write."""
+        keywords = self.write_keywords(content_type, content_encoding)
+        await fs._pipe_file(path, data, mode="create" if create else "overwrite", **keywords)
+
+    async def replace(
+        self, fs: Filesystem, path: str, data: bytes, content_type: str, content_encoding: str, *, version: str
+    ) -> None:
+        """Replace one version of an object; the store itself refuses if another one is there."""
+        raise NotImplementedError
+
+    async def delete(self, fs: Filesystem, path: str) -> None:
+        """Delete an object."""
+        await fs._rm_file(path)
+
+
+def protocol_name(fs: Filesystem) -> str:
+    """Return the first name of a filesystem's protocol."""
+    name: str = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    return name
+
+
+def check_kind(kind: str, path: str) -> None:
+    """Refuse to read what ``info`` does not call a file."""
+    if kind == "directory":
+        raise IsADirectoryError(path)
+    if kind == "other":
+        message = "it is a device, a pipe or a socket, and only regular files are read"
+        raise OSError(message)
+
+
+def temporary_name(folder: str) -> str:
+    """Return the path of a new file that is written before it takes its place in a folder."""
+    return f"{folder}/.{uuid.uuid4().hex}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a name is that of a file beside objects: one that is being written, or a lock."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def is_listed(name: str, start: str) -> bool:
+    """Tell whether a name is that of an object and begins as wanted."""
+    return name.startswith(start) and not is_temporary(name)
+
+
+def last_parts(names: Iterable[str]) -> list[str]:
+    """Return the last part of each path."""
+    return [name.rstrip("/").rpartition("/")[2] for name in names]
+
+
+def read_opened(fs: Filesystem, path: str, limit: int) -> bytes:
+    """Read a file that is opened without reading it, and tells its size by itself."""
+    with fs.open(path, "rb") as file:
+        return read_file(file, limit, getattr(file, "size", None))
+
+
+def read_file(file: Any, limit: int, size: int | None = None) -> bytes:  # noqa: ANN401 - whatever has a `read`
+    """Read a file to its end, of at most so many bytes.
+
+    Parameters
+    ----------
+    size : int, optional
+        How many bytes it says that it has, which need not be true.
+
+    Raises
+    ------
+    TooLargeError
+        If there are more bytes than the limit.
+    """
+    if size is not None and size > limit:
+        raise too_large(limit, size)
+    parts: list[bytes] = []
+    left = limit + 1
+    wanted = _PIECE if size is None else size + 1  # one more shows that there is no more
+    while part := file.read(min(wanted, left)):
+        parts.append(part)
+        left -= len(part)
+        if not left:
+            raise too_large(limit)
+        if len(part) == size:
+            break
+        wanted = _PIECE
+    return parts[0] if len(parts) == 1 else b"".join(parts)

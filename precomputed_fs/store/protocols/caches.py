@@ -1,0 +1,62 @@
+"""fsspec's caches, which keep copies of another filesystem's objects on disk."""
+
+import os
+import time
+import uuid
+
+from precomputed_fs.store.protocols.base import Filesystem, Options, Synchronous, protocol_name, read_opened
+
+
+class SimpleCache(Synchronous):
+    """A cache that keeps whole objects, for good."""
+
+    is_remote = True
+    cheap_misses = False
+    one_at_a_time = True
+    keeps_copies = True
+    follows_links = True
+
+    def can_write(self, options: Options) -> bool:
+        return False
+
+    def read(self, fs: Filesystem, path: str, limit: int) -> bytes:
+        return read_opened(fs, path, limit)
+
+    def real_path(self, fs: Filesystem, path: str) -> str:
+        """Return what a path is without symbolic links where the objects themselves are."""
+        from precomputed_fs.store.protocols import protocol_of
+
+        behind = protocol_of(protocol_name(fs.fs))
+        return behind.real_path(fs.fs, path) if isinstance(behind, Synchronous) else path
+
+    def find_copy(self, fs: Filesystem, path: str) -> str | None:
+        """Find the file that holds a whole and valid copy; reading through the cache would download unchecked."""
+        found: str | None = fs._check_file(path)
+        return found
+
+    def keep_copy(self, fs: Filesystem, path: str, data: bytes) -> None:
+        """Keep a copy, complete from its first moment on."""
+        fs._mkcache()
+        name = os.path.join(fs.storage[-1], fs._mapper(path))
+        temporary = f"{name}.{uuid.uuid4().hex}.tmp"
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, name)
+
+
+class RecordingCache(SimpleCache):
+    """A cache that keeps objects or blocks of them, and a record of each."""
+
+    def find_copy(self, fs: Filesystem, path: str) -> str | None:
+        found = fs._check_file(path)
+        if not found or found[0]["blocks"] is not True:
+            return None
+        return str(found[1])
+
+    def keep_copy(self, fs: Filesystem, path: str, data: bytes) -> None:
+        super().keep_copy(fs, path, data)
+        detail = {"original": path, "fn": fs._mapper(path), "blocks": True, "time": time.time(), "uid": None}
+        if fs.check_files:
+            detail["uid"] = fs.fs.ukey(path)
+        fs._metadata.update_file(path, detail)
+        fs.save_cache()

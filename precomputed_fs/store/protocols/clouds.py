@@ -1,0 +1,31 @@
+"""What the object stores of clouds have in common."""
+
+import functools
+import os
+
+from precomputed_fs.store.protocols.base import Asynchronous
+
+METADATA_TIMEOUT = 0.25
+"""In seconds; a cloud's own metadata service answers in a few milliseconds."""
+
+
+class Cloud(Asynchronous):
+    """An object store, which keeps with an object how it is encoded and creates one only where there is none."""
+
+    keeps_encoding = True
+
+
+@functools.cache
+def metadata_service_answers(path: str, header: str, value: str) -> bool:
+    """Ask the cloud's metadata service, once per process."""
+    import http.client
+
+    host = os.environ.get("GCE_METADATA_HOST", "169.254.169.254")
+    connection = http.client.HTTPConnection(host, timeout=METADATA_TIMEOUT)
+    try:
+        connection.request("GET", path, headers={header: value})
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

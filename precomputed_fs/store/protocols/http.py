@@ -1,0 +1,30 @@
+"""HTTP and HTTPS: read only."""
+
+from precomputed_fs.store.protocols.base import Ask, Asynchronous, Filesystem, Options
+from precomputed_fs.store.requests import HttpRequest
+
+_PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout"})  # settings of a client that ours has, too
+
+
+class Http(Asynchronous):
+    """Objects of a web server."""
+
+    def can_write(self, options: Options) -> bool:
+        return False
+
+    def defaults(self, timeout: float) -> Options:
+        """Have bodies decoded here, in threads, and URLs quoted here, so that signatures survive."""
+        import aiohttp
+
+        limits = aiohttp.ClientTimeout(sock_connect=timeout, sock_read=timeout)
+        client = {"auto_decompress": False, "timeout": limits}
+        return super().defaults(timeout) | {"encoded": True, "client_kwargs": client}
+
+    def http_requests(self, fs: Filesystem) -> Ask | None:
+        """Ask with the user's headers; with other settings of the user's, the filesystem's own session asks."""
+        from fsspec.implementations.http import get_client
+
+        if fs.kwargs.keys() - {"headers"} or fs.client_kwargs.keys() - _PLAIN_CLIENT or fs.get_client is not get_client:
+            return None
+        headers = {**(fs.client_kwargs.get("headers") or {}), **(fs.kwargs.get("headers") or {})}
+        return lambda method, path: HttpRequest(path, headers, method)

@@ -1,0 +1,143 @@
+"""Local files."""
+
+import errno
+import io
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from precomputed_fs.store.protocols import files
+from precomputed_fs.store.protocols.base import Filesystem, State, is_listed, is_temporary, read_file
+from precomputed_fs.store.protocols.files import Files, check_file, is_left_over
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_LATELY = 1.0  # seconds, in which file systems may give two changes of a folder one time
+_SHORTEST_LOCK_PAUSE = 0.0002  # seconds
+_MOST_SWEPT = 100_000  # entries of a folder that are looked at for what is left over
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class Local(Files):
+    """Files on this machine."""
+
+    def read(self, fs: Filesystem, path: str, limit: int) -> bytes:
+        check_file(os.stat(path), path)
+        with io.FileIO(path) as file:  # the fastest way: no buffer to be made
+            return read_file(file, limit, os.fstat(file.fileno()).st_size)
+
+    def read_range(self, fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
+        check_file(os.stat(path), path)
+        return super().read_range(fs, path, start, end)
+
+    def state(self, fs: Filesystem, path: str) -> State:
+        state = os.stat(path)
+        return State(f"{state.st_ino} {state.st_size} {state.st_mtime_ns}", state.st_size, state.st_mtime)
+
+    def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
+        parent, _, start = prefix.rpartition("/")
+        try:
+            with os.scandir(parent or "/") as entries:
+                return list(itertools.islice((entry.name for entry in entries if is_listed(entry.name, start)), limit))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def real_path(self, fs: Filesystem, path: str) -> str:
+        return os.path.realpath(path)
+
+    def changed_lately(self, fs: Filesystem, folder: str) -> bool:
+        try:
+            return os.stat(folder).st_mtime > time.time() - _LATELY
+        except OSError:  # its absence is a state of the folder above
+            return False
+
+    def publish(self, fs: Filesystem, temporary: str, path: str, create: bool) -> None:
+        now = time.time_ns()
+        os.utime(temporary, ns=(now, now))  # file systems count in milliseconds, and use inodes again: see `state`
+        if not create:
+            os.replace(temporary, path)
+            return
+        try:
+            os.link(temporary, path)
+        except OSError as exc:
+            if isinstance(exc, FileExistsError) or exc.errno not in _NO_HARD_LINKS:
+                raise
+            if os.path.lexists(path):  # no hard links here (exFAT, some network mounts): check, then write
+                raise FileExistsError(path) from exc
+            os.replace(temporary, path)
+        else:
+            os.unlink(temporary)
+
+    def remove(self, fs: Filesystem, path: str) -> None:
+        os.unlink(path)
+
+    def left_over(self, fs: Filesystem, folder: str) -> list[str]:
+        with os.scandir(folder) as entries:
+            seen = [entry for entry in itertools.islice(entries, _MOST_SWEPT) if is_temporary(entry.name)]
+        return [entry.name for entry in seen if is_left_over(entry.name, entry.stat(follow_symlinks=False).st_mtime)]
+
+    @contextmanager
+    def lock(self, fs: Filesystem, path: str) -> Iterator[None]:
+        """Hold flock's lock of the file that stands at a path, if there is one.
+
+        It needs no file beside it. Who waited for it looks again, as another file may stand there by then. On file
+        systems without such locks, and on Windows, there is none.
+        """
+        while (file := _locked_file(path)) is not None:
+            try:
+                if _stands_at(file, path):
+                    yield
+                    return
+            finally:
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_UN)  # closing does not unlock what a forked child has inherited
+                os.close(file)
+        yield
+
+
+def _locked_file(path: str) -> int | None:
+    """Open a file and wait for its lock; None if there is no file, or no such lock."""
+    if fcntl is None:
+        return None
+    for mode in (os.O_RDONLY, os.O_RDWR):  # NFS locks only what is open for writing
+        try:
+            file = os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            _wait_for_lock(file)
+        except BaseException as exc:
+            os.close(file)
+            if isinstance(exc, TimeoutError) or not isinstance(exc, OSError):
+                raise
+        else:
+            return file
+    return None
+
+
+def _wait_for_lock(file: int) -> None:
+    """Take flock's lock, for which others need a moment only."""
+    deadline, pause = time.monotonic() + files.LOCK_SECONDS, _SHORTEST_LOCK_PAUSE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            if time.monotonic() > deadline:
+                message = f"another process has held its lock (flock) for {files.LOCK_SECONDS:g} seconds"
+                raise TimeoutError(message) from exc
+        else:
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, files.LOCK_PAUSE)
+
+
+def _stands_at(file: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,173 @@
+"""Amazon S3, and the many servers that speak its protocol."""
+
+import functools
+import time
+import urllib.parse
+from collections.abc import Coroutine
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from precomputed_fs.store.protocols.base import Ask, Filesystem, Options, last_parts
+from precomputed_fs.store.protocols.clouds import METADATA_TIMEOUT, Cloud
+from precomputed_fs.store.requests import HttpRequest, Signer
+
+_ANY_KEY = "any-key"
+_LARGEST_PUT = 5 << 30  # bytes that S3 takes in one request
+_CREDENTIALS_SECONDS = 60.0  # that credentials are used for before they are asked for again, as they may change
+
+
+class S3(Cloud):
+    """S3 by way of s3fs."""
+
+    package = "s3fs"
+    anonymous = MappingProxyType({"anon": True})
+    credential_options = frozenset({"anon", "key", "secret", "token", "profile", "session"})
+    referred_statuses = frozenset({301, 307, 400})  # another region's bucket
+    version_members = ("ETag",)
+
+    def defaults(self, timeout: float) -> Options:
+        from aiobotocore.httpsession import AIOHTTPSession
+
+        class SendingOnce(AIOHTTPSession):  # type: ignore[misc]
+            """Leave it to us to repeat a request: a lost answer to a create is no refusal."""
+
+            async def _get_session(self, proxy_url: str | None) -> Any:  # noqa: ANN401 - an aiohttp.ClientSession
+                session = await super()._get_session(proxy_url)
+                session._retry_connection = False  # aiohttp has no public switch
+                return session
+
+        config = {
+            "http_session_cls": SendingOnce,
+            "retries": {"max_attempts": 0},
+            "connect_timeout": timeout,
+            "read_timeout": timeout,
+            "max_pool_connections": 128,
+        }
+        return super().defaults(timeout) | {"config_kwargs": config}
+
+    def prepare(self, fs: Filesystem, timeout: float) -> None:
+        fs.retries = 1
+        if not fs.anon:  # for signed URLs, which botocore still signs with version 2 by default
+            fs.config_kwargs.setdefault("signature_version", "s3v4")
+
+    def has_credentials(self, options: Options) -> bool:
+        """Go through botocore's own order: environment, files, container, then the instance's role."""
+        import botocore.session
+        from botocore.exceptions import BotoCoreError
+
+        session = botocore.session.Session(profile=options.get("profile"))
+        resolver = session.get_component("credential_provider")
+        resolver.remove("iam-role")
+        try:
+            return resolver.load_credentials() is not None or _has_instance_role()
+        except BotoCoreError:
+            return True  # there is something and it is broken: let the filesystem say what
+
+    def http_requests(self, fs: Filesystem) -> Ask | None:
+        """Have requests signed (none where anonymous), to where the SDK says that the bucket is."""
+        own_session = fs.session is not None and not fs._session_is_owned  # no public way
+        if fs.req_kw or fs.s3_additional_kwargs or fs.version_aware or own_session or "proxies" in fs.config_kwargs:
+            return None
+        buckets: dict[str, _Bucket] = {}
+
+        def request(method: str, path: str) -> HttpRequest | Coroutine[Any, Any, HttpRequest | None]:
+            name, key, _ = fs.split_path(path)
+            bucket = buckets.get(name)
+            if bucket is None or time.monotonic() > bucket.until:
+                return found(method, name, key)
+            return bucket.request(method, key)
+
+        async def found(method: str, name: str, key: str) -> HttpRequest:
+            bucket = await _find_bucket(fs, name)
+            if bucket is None:  # signed in another way
+                operation = "head_object" if method == "HEAD" else "get_object"
+                return HttpRequest(await fs._url(f"{name}/{key}", client_method=operation), method=method)
+            buckets[name] = bucket
+            return bucket.request(method, key)
+
+        return request
+
+    async def read(self, fs: Filesystem, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        keywords = {"max_concurrency": 1} if start is None else {}  # otherwise a HEAD goes before every GET
+        data: bytes = await fs._cat_file(path, start=start, end=end, **keywords)
+        return data
+
+    def write_keywords(self, content_type: str, content_encoding: str) -> Options:
+        return {"ContentType": content_type} | ({"ContentEncoding": content_encoding} if content_encoding else {})
+
+    async def replace(
+        self, fs: Filesystem, path: str, data: bytes, content_type: str, content_encoding: str, *, version: str
+    ) -> None:
+        keywords = self.write_keywords(content_type, content_encoding)
+        one_request = _LARGEST_PUT // 2 + 1  # a condition holds for one PUT only
+        await fs._pipe_file(path, data, IfMatch=version, chunksize=one_request, **keywords)
+
+    async def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
+        bucket, key, _ = fs.split_path(prefix)
+        page = await fs._call_s3(  # public listings fetch every page
+            "list_objects_v2", Bucket=bucket, Prefix=key, Delimiter="/", MaxKeys=limit, **fs.req_kw
+        )
+        names = [entry["Key"] for entry in page.get("Contents", ())]
+        return last_parts([*names, *(entry["Prefix"] for entry in page.get("CommonPrefixes", ()))])
+
+
+class _Bucket(NamedTuple):
+    """Where a bucket is, and who asks."""
+
+    base: str
+    """The URL that keys are appended to."""
+
+    until: float
+    """When the credentials are to be asked for again, by the monotonic clock."""
+
+    signer: Signer | None = None
+    """None: anonymous."""
+
+    token: str = ""
+    """Of temporary credentials."""
+
+    def request(self, method: str, key: str) -> HttpRequest:
+        headers = {"x-amz-security-token": self.token} if self.token else {}
+        return HttpRequest(self.base + urllib.parse.quote(key, safe="/~"), headers, method, self.signer)
+
+
+async def _find_bucket(fs: Filesystem, name: str) -> _Bucket | None:
+    """Learn from a URL that the SDK has signed where a bucket is and how requests to it are signed."""
+    url = await fs._url(f"{name}/{_ANY_KEY}")  # the coroutine of fs.sign
+    base, _, query = url.partition("?")
+    if not base.endswith(f"/{_ANY_KEY}"):
+        return None
+    bucket = _Bucket(base.removesuffix(_ANY_KEY), time.monotonic() + _CREDENTIALS_SECONDS)
+    if fs.anon:
+        return bucket
+    signed = dict(urllib.parse.parse_qsl(query))
+    access_key, *scope = signed.get("X-Amz-Credential", "").rsplit("/", 4)
+    client = await fs.get_s3(name)
+    credentials = await client._request_signer._credentials.get_frozen_credentials()  # no public way
+    if signed.get("X-Amz-Algorithm") != "AWS4-HMAC-SHA256" or credentials.access_key != access_key:
+        return None
+    _, region, service, _ = scope
+    if service != "s3":
+        return None
+    return bucket._replace(signer=Signer(region, access_key, credentials.secret_key), token=credentials.token or "")
+
+
+@functools.cache
+def _has_instance_role() -> bool:
+    """Ask EC2's metadata service, once per process, and give it a fraction of a second."""
+    import botocore.session
+    from botocore.credentials import resolve_imds_endpoint_mode
+    from botocore.exceptions import BotoCoreError
+    from botocore.utils import InstanceMetadataFetcher
+
+    session = botocore.session.Session()
+    config = {
+        name: session.get_config_variable(name)
+        for name in ("ec2_metadata_service_endpoint", "ec2_metadata_v1_disabled")
+    }
+    config["ec2_metadata_service_endpoint_mode"] = resolve_imds_endpoint_mode(session)
+    try:
+        fetcher = InstanceMetadataFetcher(timeout=METADATA_TIMEOUT, num_attempts=1, config=config)
+        return bool(fetcher.retrieve_iam_role_credentials())
+    except BotoCoreError:
+        return False

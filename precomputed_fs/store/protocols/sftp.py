@@ -1,0 +1,124 @@
+"""Files of an SSH server. `fs.ftp` is paramiko's client, which fsspec does not document."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from precomputed_fs.store.protocols import files
+from precomputed_fs.store.protocols.base import LOCK_SUFFIX, Filesystem, is_listed, read_file
+from precomputed_fs.store.protocols.files import Files, check_file, is_left_over
+
+_Client = Any  # a paramiko.SFTPClient
+_MOST_SWEPT = 10_000  # entries of a folder that are looked at for what is left over
+
+
+class Sftp(Files):
+    """Files that are reached by SFTP."""
+
+    package = "paramiko"
+    is_remote = True
+    cheap_misses = False
+    one_at_a_time = True
+
+    def is_alive(self, fs: Filesystem) -> bool:
+        transport = fs.client.get_transport()
+        return transport is not None and transport.is_active()
+
+    def close(self, fs: Filesystem) -> None:
+        fs.client.close()
+
+    def read(self, fs: Filesystem, path: str, limit: int) -> bytes:
+        state = fs.ftp.stat(path)
+        check_file(state, path)
+        with fs.ftp.open(path) as file:
+            if state.st_size <= limit:
+                file.prefetch(state.st_size)  # asks for all blocks at once; else `read` waits for each
+            return read_file(file, limit, state.st_size)
+
+    def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
+        parent, _, start = prefix.rpartition("/")
+        try:
+            entries = itertools.islice(fs.ftp.listdir_iter(parent), limit)
+            return [entry.filename for entry in entries if is_listed(entry.filename, start)]
+        except FileNotFoundError:
+            return []
+
+    def real_path(self, fs: Filesystem, path: str) -> str:
+        real: str = fs.ftp.normalize(path)
+        return real
+
+    def publish(self, fs: Filesystem, temporary: str, path: str, create: bool) -> None:
+        if not create:
+            _date_after(fs.ftp, temporary, path)
+            fs.ftp.posix_rename(temporary, path)
+            return
+        try:
+            fs.ftp.rename(temporary, path)  # SFTP's rename never replaces; its error tells no reason
+        except OSError as exc:
+            if fs.exists(path):
+                raise FileExistsError(path) from exc
+            raise
+
+    def remove(self, fs: Filesystem, path: str) -> None:
+        fs.ftp.remove(path)
+
+    def left_over(self, fs: Filesystem, folder: str) -> list[str]:
+        entries = itertools.islice(fs.ftp.listdir_iter(folder), _MOST_SWEPT)
+        return [entry.filename for entry in entries if is_left_over(entry.filename, entry.st_mtime)]
+
+    @contextmanager
+    def lock(self, fs: Filesystem, path: str) -> Iterator[None]:
+        """Hold a lock file beside an object, if there is one; who died with it holds it for 30 seconds more."""
+        if _mtime(fs.ftp, path) is None:
+            yield
+            return
+        parent, _, name = path.rpartition("/")
+        lock = f"{parent}/.{name}{LOCK_SUFFIX}"
+        mine = _take(fs.ftp, lock)
+        try:
+            yield
+        finally:
+            if _mtime(fs.ftp, lock) == mine:
+                with suppress(OSError):
+                    fs.ftp.remove(lock)
+
+
+def _mtime(ftp: _Client, path: str) -> int | None:
+    try:
+        mtime: int | None = ftp.stat(path).st_mtime
+    except FileNotFoundError:
+        return None
+    return mtime
+
+
+def _date_after(ftp: _Client, temporary: str, path: str) -> None:
+    """Date a file later than the one it will replace: SFTP tells versions apart by seconds."""
+    before, now = _mtime(ftp, path), _mtime(ftp, temporary)
+    if before is not None and now is not None and now <= before:
+        ftp.utime(temporary, (before + 1, before + 1))
+
+
+def _take(ftp: _Client, lock: str) -> int:
+    """Make a lock file, once there is none, or one that nobody has touched for long; returns its time."""
+    began = since = time.monotonic()
+    seen: int | None = None
+    while True:
+        try:
+            with ftp.open(lock, "wx") as file:
+                return int(file.stat().st_mtime)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as exc:  # SFTP tells no reason
+            failure = exc
+        there, now = _mtime(ftp, lock), time.monotonic()
+        if there is None or seen not in {None, there}:  # others are faster, or what fails is not the lock
+            if now > began + 2 * files.LOCK_SECONDS:
+                raise failure
+        elif seen is not None and now > since + files.LOCK_SECONDS:
+            with suppress(FileNotFoundError):  # its holder has died
+                ftp.remove(lock)
+        if there != seen:
+            seen, since = there, now
+        time.sleep(files.LOCK_PAUSE)

@@ -1,0 +1,536 @@
+"""A pyramid's URL: what it says of where that is, read without touching the network.
+
+A URL is read as links: the parts of a chain, such as an archive and the file that it is in.
+"""
+
+import base64
+import inspect
+import os
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from precomputed_fs.errors import URLError
+from precomputed_fs.store.protocols import PROTOCOLS, protocol_of
+from precomputed_fs.store.protocols.base import Options
+from precomputed_fs.store.requests import HttpRequest
+
+PRECOMPUTED_PREFIX = "precomputed://"
+_PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
+_SHOWN_SOURCES = 3  # of a link to Neuroglancer
+CHAIN = "::"
+_IN_FRONT = ("zip", "tar", "libarchive", "reference", "dir", "simplecache", "filecache", "blockcache", "cached")
+_PASTED_ALONG = " \t\r\n'\"<>"
+LOCAL_NAMES = ("file", "local")
+
+
+@runtime_checkable
+class URLPath(Protocol):
+    """A path with the options of its filesystem, such as a ``UPath`` of universal_pathlib; ``str`` makes its URL."""
+
+    @property
+    def protocol(self) -> str:
+        """The outermost protocol; none of a local path."""
+
+    @property
+    def path(self) -> str:
+        """The path in the filesystem."""
+
+    @property
+    def storage_options(self) -> Mapping[str, Any]:
+        """The filesystem's options, as fsspec has them."""
+
+
+AnyURL = str | os.PathLike[str] | URLPath
+"""What says where a pyramid is."""
+
+
+class Link(NamedTuple):
+    """One part of a chained URL."""
+
+    protocol: str
+    """Its name, as the URL has it."""
+
+    url: str
+    """With secrets."""
+
+    display: str
+    """Without."""
+
+    options: Options
+    """The storage options of its filesystem."""
+
+    has_path: bool
+    """Whether the path of an object is put into this part."""
+
+    @property
+    def secrets(self) -> set[str]:
+        """What must not show in a message: query strings, passwords, keys, tokens."""
+        return {*_secrets_in_url(self.url), *_secret_values(self.options, secret=False)}
+
+
+def read_links(url: AnyURL, given: Mapping[str, Any]) -> list[Link]:
+    """Read a URL, or a chain of them, as links with their storage options, the outermost first."""
+    options = dict(given)
+    links = _chain(_strip_precomputed(url), options) if isinstance(url, str) else [_path_link(path_of(url), options)]
+    # What is nested under a protocol that this URL does not use is for another URL's accessor.
+    own = {key: value for key, value in options.items() if not (key in PROTOCOLS and isinstance(value, Mapping))}
+    for link in links[:-1]:
+        behind = own.pop("target_options", None) or {}
+        link.options.update((key, value) for key, value in own.items() if key not in ("fo", "target_protocol"))
+        own = dict(behind)
+    links[-1].options.update(own)
+    _check_behind(links[-1])
+    return links
+
+
+def _chain(text: str, options: Options) -> list[Link]:
+    """Read a chain of URLs, or a single one."""
+    parts = _split_chain(text)
+    links: list[Link] = []
+    for part in parts:
+        if links and not _takes_target(links[-1].protocol):
+            shown = CHAIN.join(map(without_secrets, parts))
+            message = (
+                f"{shown}: nothing can be chained to {links[-1].protocol}:// by '::'; where that is part of a name, "
+                "pass the filesystem as fs=, and the path in it as the URL"
+            )
+            raise URLError(message)
+        links.append(_link(part, options, chained=len(parts) > 1))
+    if len(links) > 1 and any(CHAIN in link.url for link in links):
+        message = f"{CHAIN.join(link.display for link in links)}: write addresses in a chain in full, without '::'"
+        raise URLError(message)
+    return links
+
+
+def join(root: str, relative_path: str) -> str:
+    """Join a pyramid's root in its filesystem and the checked path of an object.
+
+    Where the root is a URL, the path is quoted and goes before the query, so that every object of a
+    signed base URL keeps the signature.
+
+    Examples
+    --------
+    >>> join("bucket/pyramid/", "info"), join("", "info")
+    ('bucket/pyramid/info', 'info')
+    >>> join("http://host/a?sig=x%2F", "1e+06/0-1_0-1_0-1")
+    'http://host/a/1e%2B06/0-1_0-1_0-1?sig=x%2F'
+    """
+    if not root:
+        return relative_path
+    if "://" not in root:
+        return f"{root.rstrip('/')}/{relative_path}"
+    base, mark, query = root.partition("?")
+    quoted = urllib.parse.quote(relative_path, safe="/!$&'()*,;=:@~")
+    return f"{base.rstrip('/')}/{quoted}{mark}{query}"
+
+
+def check_relative_path(path: str) -> str:
+    """Check that a path stays inside the pyramid.
+
+    Raises
+    ------
+    ValueError
+        If the path is empty, absolute, has a NUL, an empty segment, or a segment that is or decodes
+        to ``..``.
+
+    Examples
+    --------
+    >>> check_relative_path("mesh/./1:0")
+    'mesh/1:0'
+    >>> check_relative_path("mesh/%2e%2e/%2e%2e/etc")
+    Traceback (most recent call last):
+        ...
+    ValueError: 'mesh/%2e%2e/%2e%2e/etc' is not a path inside the pyramid
+    """
+    if not isinstance(path, str):
+        path = os.fspath(path)
+    decoded = re.split(r"[/\\]", urllib.parse.unquote(path))
+    segments = path.split("/")
+    if ".." in decoded or "" in segments or "\0" in "".join(decoded) or "\0" in path:
+        message = f"{path!r} is not a path inside the pyramid"
+        raise ValueError(message)
+    inside = "/".join(segment for segment in segments if segment != ".")
+    if not inside:
+        message = f"{path!r} does not name an object in the pyramid"
+        raise ValueError(message)
+    return inside
+
+
+def convert_file_url_to_pathname(url: str) -> str:
+    """Convert a local ``file://`` URL or a plain pathname to a pathname.
+
+    Parameters
+    ----------
+    url : str
+        A plain pathname (returned as it is, also an empty one), ``file:///path`` or ``file://localhost/path`` with
+        percent-encoding, each also with ``precomputed://`` in front.
+
+    Returns
+    -------
+    str
+        A pathname suitable for `open`.
+
+    Raises
+    ------
+    URLError
+        If this is another kind of URL, or not a local one.
+
+    Examples
+    --------
+    >>> convert_file_url_to_pathname("precomputed://file:///my%20pyramid")
+    '/my pyramid'
+    """
+    text = _strip_precomputed(url)
+    scheme = _scheme_of(text)
+    if scheme is None:
+        return text
+    if scheme != "file":
+        message = f"{without_secrets(text)}: a local path or a file:/// URL is required"
+        raise URLError(message)
+    parts = urllib.parse.urlsplit(text)
+    if parts.netloc not in ("", "localhost"):
+        meant = (
+            f"write {parts.netloc}{parts.path}" if parts.netloc in (".", "..") else "is a slash missing in file:///?"
+        )
+        message = f"{without_secrets(text)}: not a local file; {meant}"
+        raise URLError(message)
+    try:
+        return urllib.parse.unquote(parts.path, errors="strict")
+    except UnicodeDecodeError as exc:
+        message = f"{text}: the percent-encoded bytes cannot be decoded, as they are not UTF-8"
+        raise URLError(message) from exc
+
+
+_FOR_CAVE = (
+    "needs CAVE: open it with cloud-volume or CAVEclient, or here its flat copy, precomputed://..., if it has one"
+)
+_OTHER_FORMAT = "is another format: xarray and zarr open Zarr, tensorstore opens N5, too"
+_OTHER_SOURCE = "is another of Neuroglancer's data sources: this package opens precomputed pyramids only"
+
+FOREIGN: Mapping[str, str] = {
+    "graphene": _FOR_CAVE,
+    "middleauth": _FOR_CAVE,
+    "middleauth+http": _FOR_CAVE,
+    "middleauth+https": _FOR_CAVE,
+    "n5": _OTHER_FORMAT,
+    "ome-zarr": _OTHER_FORMAT,
+    "zarr": _OTHER_FORMAT,
+    "zarr2": _OTHER_FORMAT,
+    "zarr3": _OTHER_FORMAT,
+    "boss": _OTHER_SOURCE,
+    "brainmaps": _OTHER_SOURCE,
+    "deepzoom": _OTHER_SOURCE,
+    "dvid": _OTHER_SOURCE,
+    "nggraph": _OTHER_SOURCE,
+    "nifti": _OTHER_SOURCE,
+    "render": _OTHER_SOURCE,
+    "http+s3": "is written s3+http://endpoint/bucket/path",
+    "https+s3": "is written s3+https://endpoint/bucket/path",
+    "mem": "is written memory://path",
+    "s3n": "is written s3://bucket/path",
+    "wasb": "is written az://container/path",
+    "wasbs": "is written az://container/path",
+}
+"""Schemes, and kinds behind a ``|``, that others open or that are written otherwise here: what to do."""
+
+
+def _check_fragment(text: str) -> None:
+    """Refuse what means something to Neuroglancer only: a link to it, and a part of a pyramid without voxels."""
+    url, mark, fragment = text.partition("#")
+    if not mark or "://" not in url:
+        return
+    state = urllib.parse.unquote(fragment[1:])
+    if fragment.startswith("!") and (state.startswith("{") or "://" in state):
+        found = re.findall(r"precomputed://[^\s\"'<>]+|[^\s\"'<>]+\|neuroglancer-precomputed:", state)
+        sources = list(dict.fromkeys(map(without_secrets, found)))
+        told = f": {' or '.join(sources[:_SHOWN_SOURCES])}" if sources else ", which it shows in the layer's tab Source"
+        message = f"{without_secrets(url)}: a link to Neuroglancer, not to a pyramid; open a layer's source{told}"
+        raise URLError(message)
+    if part := re.fullmatch(r"type=(\w+)", fragment):
+        message = (
+            f"{without_secrets(text)}: {part[0]} is not read, only volumes are: write the URL without it for these; "
+            "fetch_file of an accessor gets the files of other parts"
+        )
+        raise URLError(message)
+
+
+def _strip_precomputed(url: str) -> str:
+    _check_pasted(url)
+    _check_fragment(url)
+    text = unwrapped(url)
+    adapter = re.search(r"\|([a-z][a-z0-9+.-]*):([^|]*)", text)
+    if adapter:
+        unknown = f"is not known; only a closing {_PRECOMPUTED_ADAPTER!r} is"
+        if adapter[1] == "zip":
+            unknown = f"is written zip://{adapter[2]}::{without_secrets(text[: adapter.start()])}"
+        elif _scheme_of(text) is None:
+            unknown += "; for a local file of this name pass a pathlib.Path"
+        message = f"{without_secrets(text)}: the adapter {adapter[1]!r} {FOREIGN.get(adapter[1], unknown)}"
+        raise URLError(message)
+    if url and not text.strip(":"):  # an empty path is the current directory, as in neuroglancer-scripts
+        message = f"{url!r} names no pyramid"
+        raise URLError(message)
+    return text
+
+
+def unwrapped(url: str) -> str:
+    """Take off what says that this is a precomputed pyramid."""
+    return re.sub(f"^{PRECOMPUTED_PREFIX}", "", url, flags=re.IGNORECASE).removesuffix(_PRECOMPUTED_ADAPTER)
+
+
+def _check_pasted(text: str) -> None:
+    """Refuse a URL with something around it, which would be taken for a path, or for a part of a name."""
+    url = text.strip(_PASTED_ALONG)
+    if url != text and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
+        message = f"{without_secrets(url)}: there are spaces or quotes around this URL: write it without"
+        raise URLError(message)
+
+
+def path_of(path: object) -> str:
+    """Return what a path that is not a string stands for."""
+    if not isinstance(path, bytes | os.PathLike):
+        message = f"url: expected a string, a path or a UPath, got {type(path).__name__}"
+        raise TypeError(message)
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        message = f"the path {text!r} is bytes: pass os.fsdecode(path), which is a string"
+        raise TypeError(message)
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", text)
+    if match and _is_protocol(match[1].lower()):
+        message = f"{without_secrets(text)}: a URL has to be a string; a pathlib.Path has lost one of its slashes"
+        raise URLError(message)
+    return text
+
+
+def _is_protocol(scheme: str) -> bool:
+    import fsspec  # noqa: PLC0415
+
+    return scheme in {*fsspec.available_protocols(), "precomputed", "s3+http", "s3+https"}
+
+
+def _split_chain(text: str) -> list[str]:
+    """Split a chain of URLs; not at an address such as ``[::1]``, nor a local path, as nothing is chained to that."""
+    if "://" not in text and text.partition(CHAIN)[0] not in PROTOCOLS:
+        return [text]
+    first, *others = re.split(r"::(?![0-9A-Fa-f:.]*\])", text)
+    is_path = _scheme_of(first) in (None, *LOCAL_NAMES) and (first in LOCAL_NAMES or first not in PROTOCOLS)
+    if not is_path:
+        return [first, *others]
+    if any("://" in part for part in others):
+        message = f"{without_secrets(first)}: nothing can be chained to a path by '::'; is this a misspelt protocol?"
+        raise URLError(message)
+    return [text]
+
+
+def _check_behind(last: Link) -> None:
+    """Refuse an archive or a cache that is in front of nothing: it would be the current directory."""
+    if last.protocol in _IN_FRONT and last.options.keys().isdisjoint(("fo", "fs", "target_protocol")):
+        message = (
+            f"{last.display}: {last.protocol}:// is in front of another place: write {last.protocol}://folder::URL, "
+            f"or {last.protocol}::URL"
+        )
+        raise URLError(message)
+
+
+def _takes_target(protocol: str) -> bool:
+    """Whether a filesystem is in front of another one, such as a cache or an archive."""
+    import fsspec  # noqa: PLC0415
+    from fsspec.implementations.chained import ChainedFileSystem  # noqa: PLC0415
+
+    kind = fsspec.get_filesystem_class(protocol)
+    return issubclass(kind, ChainedFileSystem) or not inspect.signature(kind.__init__).parameters.keys().isdisjoint(
+        ("fo", "target_protocol")
+    )
+
+
+def _scheme_of(text: str) -> str | None:
+    """Return the scheme in lower case, or None for a plain path."""
+    if os.name == "nt" and re.match(r"[A-Za-z]:[\\/]", text):
+        return None
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):(?!:)", text)
+    return match[1].lower() if match else None
+
+
+def _link(text: str, options: Options, *, chained: bool) -> Link:
+    """Read one part of a chain, taking the options that are nested under its protocol."""
+    if chained and not text:
+        message = "a part of the chain of URLs is empty, and names no pyramid"
+        raise URLError(message)
+    if chained and text in PROTOCOLS and text not in LOCAL_NAMES:
+        text += "://"
+    scheme = _scheme_of(text)
+    if scheme is None or scheme in LOCAL_NAMES:
+        return _local_link(text, options)
+    if scheme in FOREIGN:
+        message = f"{without_secrets(text)}: {scheme}:// {FOREIGN[scheme]}"
+        raise URLError(message)
+    if not re.match(r"[^:]+://", text):
+        shown = without_secrets(text)
+        message = (
+            f"{shown}: a URL has two slashes after its scheme ({scheme}://...); "
+            f"for a local file of this name write ./{shown}"
+        )
+        raise URLError(message)
+    extra: Options = {}
+    if scheme in ("s3+http", "s3+https"):
+        text, extra = _s3_at_endpoint(text)
+        scheme = "s3"
+    else:
+        text = scheme + text[len(scheme) :]
+    _require_driver(scheme, text)
+    if scheme in ("http", "https"):
+        text = _quoted_base(text)
+    if scheme in ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss") and re.search("://(/|$)", text):
+        message = f"{without_secrets(text)}: the URL names no bucket"
+        raise URLError(message)
+    own = merged(extra, _take_options(scheme, options))
+    bare = text == f"{scheme}://"
+    inherits = bare and protocol_of(scheme).keeps_copies
+    display = scheme if inherits else without_secrets(text)
+    return Link(scheme, text, display, own, has_path=not inherits)
+
+
+def _local_link(text: str, options: Options) -> Link:
+    url = re.sub("^local:", "file:", text)
+    if at_home := re.match("(?i:file)://(?=~)", url):  # as fsspec has it
+        return _path_link(convert_file_url_to_pathname(f"file:///{url[at_home.end() :]}")[1:], options)
+    return _path_link(convert_file_url_to_pathname(url), options)
+
+
+def _path_link(path: str, options: Options) -> Link:
+    path = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+    return Link("file", f"file://{path}", path, _take_options("file", options), has_path=True)
+
+
+def _s3_at_endpoint(text: str) -> tuple[str, Options]:
+    """Read Neuroglancer's ``s3+https://endpoint/bucket/path``."""
+    parts = urllib.parse.urlsplit(text)
+    bucket_path = parts.path.lstrip("/")
+    if not parts.netloc or not bucket_path:
+        message = f"{without_secrets(text)}: expected s3+https://endpoint/bucket/path"
+        raise URLError(message)
+    endpoint = f"{parts.scheme.removeprefix('s3+')}://{parts.netloc}"
+    options = {"endpoint_url": endpoint, "config_kwargs": {"s3": {"addressing_style": "path"}}}
+    return f"s3://{urllib.parse.unquote(bucket_path)}", options
+
+
+def _quoted_base(text: str) -> str:
+    """Quote what a person types into an HTTP URL and leave what is quoted alone; no fragment."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError as exc:
+        message = f"{without_secrets(text)}: {exc}"
+        raise URLError(message) from exc
+    if not host:
+        message = f"{without_secrets(text)}: the URL names no host"
+        raise URLError(message)
+    path = urllib.parse.quote(parts.path, safe="/%!$&'()*+,;=:@~")
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def _require_driver(protocol: str, text: str) -> None:
+    """Import the filesystem's class, or tell what is missing."""
+    import fsspec  # noqa: PLC0415
+
+    if protocol in ("gs", "gcs"):
+        # Else gcsfs asks for the bucket's layout before each operation: a minute of stalls on
+        # servers that do not know the question. It is read when gcsfs is first imported.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as exc:
+        package = protocol_of(protocol).package
+        hint = f"pip install {package}" if package else str(exc)
+        message = f"{without_secrets(text)}: the driver of {protocol}:// is not installed: {hint}"
+        raise URLError(message) from exc
+    except ValueError as exc:
+        message = (
+            f"{without_secrets(text)}: the scheme {protocol!r} is not known to fsspec; "
+            "is it misspelt, or is a package to be installed that registers it?"
+        )
+        raise URLError(message) from exc
+
+
+def _take_options(protocol: str, options: Options) -> Options:
+    """Take out what is nested under a protocol, by any of the names of its row."""
+    names = [protocol, *(name for name, other in PROTOCOLS.items() if other is PROTOCOLS.get(protocol))]
+    taken: Options = {"skip_instance_cache": True}
+    for name in names:
+        if isinstance(options.get(name), Mapping):
+            taken.update(options.pop(name))
+    return taken
+
+
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Options:
+    """Merge options, the second one's winning, one level into options that are mappings."""
+    merged = dict(first)
+    for key, value in second.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = {**merged[key], **value}
+        else:
+            merged[key] = value
+    return merged
+
+
+_LONGEST_PUBLIC_PART = 16  # characters of an Authorization header's parts that are no secrets: AWS4-HMAC-SHA256
+_AT_IN_NAMES = ("abfs", "abfss", "az", "github", "git")
+
+
+def without_secrets(text: str) -> str:
+    """Strip the query from a URL, and the user and the password unless the @ is part of a name."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)", text)
+    if not match:
+        return text
+    rest = text[match.end() :].partition("?")[0]
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", rest):  # a URL in a URL
+        return match[0] + without_secrets(rest)
+    if match[1].lower() not in _AT_IN_NAMES:
+        authority, slash, path = rest.partition("/")
+        rest = authority.rpartition("@")[2] + slash + path
+    return match[0] + rest
+
+
+_SECRET_OPTION = re.compile(
+    r"key$|secret|token|pass|credential|connection_string|auth|headers|cookies|signature", re.IGNORECASE
+)
+
+
+def _secret_values(options: object, *, secret: bool) -> Iterable[str]:
+    """Find the texts in storage options that stand under a telling name."""
+    if isinstance(options, Mapping):
+        for key, value in options.items():
+            yield from _secret_values(value, secret=secret or bool(_SECRET_OPTION.search(str(key))))
+    elif isinstance(options, (list, tuple)):
+        for value in options:
+            yield from _secret_values(value, secret=secret)
+    elif isinstance(options, str):
+        yield from _secrets_in_url(options)
+        if secret and options != "anon":
+            yield options
+
+
+def secrets_of(request: HttpRequest) -> tuple[str, ...]:
+    """Return what a server sees and a message must not show: the query, passwords, signatures, keys and tokens."""
+    told = {value for name, value in request.headers.items() if _SECRET_OPTION.search(name)}
+    parts = {part for value in told for part in re.split(r"[\s,=/]", value) if len(part) > _LONGEST_PUBLIC_PART}
+    user = urllib.parse.urlsplit(request.url).netloc.rpartition("@")[0]
+    told.add(base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode())  # of an Authorization header
+    keys = (request.signer.access_key, request.signer.secret_key) if request.signer else ()
+    return longest_first(told | parts | {*_secrets_in_url(request.url), *keys})
+
+
+def longest_first(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Sort what is to be replaced in texts, so that no part of a secret is left; without what is too short for one."""
+    return tuple(sorted((text for text in secrets if len(text) > 5), key=len, reverse=True))  # noqa: PLR2004
+
+
+def _secrets_in_url(text: str) -> Iterable[str]:
+    if "://" in text:
+        parts = urllib.parse.urlsplit(text)
+        password = parts.netloc.rpartition("@")[0].partition(":")[2]
+        yield from (parts.query, password, urllib.parse.unquote(password))
+        for _, value in urllib.parse.parse_qsl(parts.query):
+            yield from (value, urllib.parse.quote(value, safe=""))
