@@ -10,7 +10,7 @@ import pytest
 
 from precomputed_fs import FsspecAccessor
 from precomputed_fs.objects import ObjectStore
-from precomputed_fs.urls import resolve
+from precomputed_fs.store.location import resolve
 from tests.store.faults import SOON, Authority, FaultServer, Talk
 
 if TYPE_CHECKING:
