@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import ssl
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,10 @@ import pytest
 from precomputed_fs import FsspecAccessor
 from precomputed_fs.objects import ObjectStore
 from precomputed_fs.store.location import resolve
-from tests.store.faults import SOON, Authority, FaultServer, Talk
+from tests.certificates import certificate
+from tests.store.faults import SOON, FaultServer, Talk
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator
     from typing import Self
 
@@ -54,18 +55,16 @@ class Lane:
 
 
 @pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="session")
-def tls(authority: Authority) -> ssl.SSLContext:
-    return authority.context()
+def tls() -> ssl.SSLContext:
+    """Make the context of servers that only those trust who are told to."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate().chain, certificate().key)
+    return context
 
 
 @pytest.fixture
-def trusting(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate().chain))
 
 
 @pytest.fixture(params=["http", "https"])

@@ -6,14 +6,11 @@
         FsspecAccessor(server.url).fetch_file("info")
     server.requests, server.connections, server.most_at_once      # what came
 
-A `Talk` is what is said over one connection, in a thread of its own; the ready-made ones follow. `Authority` makes
-certificates, and `proxying` is the talk of a proxy.
+A `Talk` is what is said over one connection, in a thread of its own; the ready-made ones follow, a proxy among them.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import itertools
 import re
 import socket
@@ -23,16 +20,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SOON = 10.0  # seconds in which something happens that is to happen at once, on the slowest machine
 _PIECE = 1 << 16
@@ -185,7 +174,7 @@ Answer: TypeAlias = "bytes | Callable[[Asked], bytes]"
 class FaultServer:
     """Has a thread talk over each connection, and knows what was asked."""
 
-    def __init__(self, talk: Talk, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(self, talk: Talk, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.talk = talk
         """Of connections to come."""
 
@@ -394,54 +383,3 @@ def proxying(hosts: dict[str, int], answer: bytes = b"") -> Talk:
             return
 
     return talk
-
-
-# -------------------------------------------------------------------------------------------------------- certificates
-
-
-class Authority:
-    """Who vouches for servers."""
-
-    def __init__(self, folder: Path) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "the tests")])
-        self._folder = folder
-        self.path = folder / "authority.pem"
-        certificate = self._certify(
-            self._key.public_key(), self._name, x509.BasicConstraints(ca=True, path_length=None)
-        )
-        self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def certificate(self, host: str = "127.0.0.1") -> Path:
-        """Return a file with the certificate and the key of a server of this address or name."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name: x509.GeneralName = x509.DNSName(host)
-        with suppress(ValueError):
-            name = x509.IPAddress(ipaddress.ip_address(host))
-        certificate = self._certify(key.public_key(), x509.Name([]), x509.SubjectAlternativeName([name]))
-        path = self._folder / f"{host}.pem"
-        path.write_bytes(
-            certificate.public_bytes(serialization.Encoding.PEM)
-            + key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return path
-
-    def context(self, host: str = "127.0.0.1") -> ssl.SSLContext:
-        """Return the context of a server of this address or name."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.certificate(host))
-        return context
-
-    def _certify(self, key: ec.EllipticCurvePublicKey, name: x509.Name, says: x509.ExtensionType) -> x509.Certificate:
-        now, day = dt.datetime.now(dt.UTC), dt.timedelta(days=1)
-        builder = x509.CertificateBuilder(
-            issuer_name=self._name,
-            subject_name=name,
-            public_key=key,
-            serial_number=x509.random_serial_number(),
-            not_valid_before=now - day,
-            not_valid_after=now + day,
-        )
-        return builder.add_extension(says, critical=True).sign(self._key, hashes.SHA256())
