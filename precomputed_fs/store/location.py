@@ -84,21 +84,24 @@ class Location:
         """Whether the user has given any, however short, or has said that those of the machine are to be used."""
         return self.anon is False or any(map(_has_credentials, self.links))
 
+    @property
+    def _place(self) -> int:
+        """Which link the path of an object is put into."""
+        return next((i for i, link in enumerate(self.links) if link.has_path), len(self.links) - 1)
+
     def display(self, name: str = "") -> str:
         """Show the URL of the pyramid, or of an object in it, without secrets."""
         shown = [link.display for link in self.links]
-        place = next((i for i, link in enumerate(self.links) if link.has_path), len(shown) - 1)
         if name:
-            scheme, mark, path = shown[place].rpartition("://")
+            scheme, mark, path = shown[self._place].rpartition("://")
             path = f"{path.rstrip('/')}/{name}" if path else name
-            shown[place] = scheme + mark + path
+            shown[self._place] = scheme + mark + path
         return CHAIN.join(shown)
 
     @property
     def mistaken(self) -> str:
         """A question, if this looks like the URL of a pyramid's `info`, or of one of its scales or chunks."""
-        shown = next((link for link in self.links if link.has_path), self.links[-1]).display.rstrip("/")
-        *_, scale, last = ["", *shown.split("/")]
+        *_, scale, last = ["", *self.links[self._place].display.rstrip("/").split("/")]
         key, levels = (scale, 2) if layout_of(last) else (last, 1)
         if not (last == "info" or re.fullmatch(_SCALE_KEY, key)):
             return ""
@@ -123,19 +126,16 @@ class Location:
         ValueError
             If there are not as many.
         """
-        place = next((i for i, link in enumerate(self.links) if link.has_path), len(self.links) - 1)
-        link = self.links[place]
+        link = self.links[self._place]
         scheme, mark, rest = link.url.rpartition("://")
         path, query_mark, query = rest.partition("?") if link.protocol in ("http", "https") else (rest, "", "")
         folders = path.rstrip("/").split("/")
         if len(folders) - levels < (1 if protocol_of(link.protocol).has_host else 0):
-            message = f"{self.display()}: there are no {levels} folders above it"
-            raise ValueError(message)
+            raise ValueError(f"{self.display()}: there are no {levels} folders above it")
         url = f"{scheme}{mark}{'/'.join(folders[:-levels])}{query_mark}{query}"
         shown = without_secrets(url.removeprefix("file://") if link.protocol == "file" else url)
-        links = [*self.links]
-        links[place] = link._replace(url=url, display=shown)
-        return dataclasses.replace(self, links=tuple(links))
+        moved = link._replace(url=url, display=shown)
+        return dataclasses.replace(self, links=tuple(moved if one is link else one for one in self.links))
 
     @property
     def behind(self) -> "Location | None":
@@ -155,8 +155,7 @@ class Location:
             return fs, self.protocol.path_in(fs, self.links[0].url)
         options = {link.protocol: self._options(link, timeout) for link in self.links}
         if len(self.links) == 1:  # `url_to_fs` would take a `::` in it for a chain
-            (link,) = self.links
-            fs, root = self.protocol.make(link.protocol, link.url, options[link.protocol])
+            fs, root = self.protocol.make(self.links[0].protocol, self.links[0].url, options[self.links[0].protocol])
         else:
             fs, root = fsspec.core.url_to_fs(CHAIN.join(link.url for link in self.links), **options)
         inner = fs
@@ -213,11 +212,9 @@ def resolve(
     if fs is None:
         return Location(tuple(read_links(url, given)), anon=anon, given=given)
     if given or anon is not None:
-        message = "fs is a finished filesystem: storage_options and anon do not apply to it"
-        raise ValueError(message)
+        raise ValueError("fs is a finished filesystem: storage_options and anon do not apply to it")
     if getattr(fs, "asynchronous", False):
-        message = "fs: an instance made with asynchronous=True is bound to its own event loop"
-        raise ValueError(message)
+        raise ValueError("fs: an instance made with asynchronous=True is bound to its own event loop")
     text = unwrapped(url) if isinstance(url, str) else path_of(url)
     return Location(
         (Link(protocol_name(fs), text, without_secrets(text), dict(fs.storage_options), has_path=True),), fs=fs

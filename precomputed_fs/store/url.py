@@ -85,25 +85,6 @@ def read_links(url: AnyURL, given: Mapping[str, Any]) -> list[Link]:
     return links
 
 
-def _chain(text: str, options: Options) -> list[Link]:
-    """Read a chain of URLs, or a single one."""
-    parts = _split_chain(text)
-    links: list[Link] = []
-    for part in parts:
-        if links and not _takes_target(links[-1].protocol):
-            shown = CHAIN.join(map(without_secrets, parts))
-            message = (
-                f"{shown}: nothing can be chained to {links[-1].protocol}:// by '::'; where that is part of a name, "
-                "pass the filesystem as fs=, and the path in it as the URL"
-            )
-            raise URLError(message)
-        links.append(_link(part, options, chained=len(parts) > 1))
-    if len(links) > 1 and any(CHAIN in link.url for link in links):
-        message = f"{CHAIN.join(link.display for link in links)}: write addresses in a chain in full, without '::'"
-        raise URLError(message)
-    return links
-
-
 def join(root: str, relative_path: str) -> str:
     """Join a pyramid's root in its filesystem and the checked path of an object.
 
@@ -149,12 +130,10 @@ def check_relative_path(path: str) -> str:
     decoded = re.split(r"[/\\]", urllib.parse.unquote(path))
     segments = path.split("/")
     if ".." in decoded or "" in segments or "\0" in "".join(decoded) or "\0" in path:
-        message = f"{path!r} is not a path inside the pyramid"
-        raise ValueError(message)
+        raise ValueError(f"{path!r} is not a path inside the pyramid")
     inside = "/".join(segment for segment in segments if segment != ".")
     if not inside:
-        message = f"{path!r} does not name an object in the pyramid"
-        raise ValueError(message)
+        raise ValueError(f"{path!r} does not name an object in the pyramid")
     return inside
 
 
@@ -187,51 +166,37 @@ def convert_file_url_to_pathname(url: str) -> str:
     if scheme is None:
         return text
     if scheme != "file":
-        message = f"{without_secrets(text)}: a local path or a file:/// URL is required"
-        raise URLError(message)
+        raise URLError(f"{without_secrets(text)}: a local path or a file:/// URL is required")
     parts = urllib.parse.urlsplit(text)
     if parts.netloc not in ("", "localhost"):
         meant = (
             f"write {parts.netloc}{parts.path}" if parts.netloc in (".", "..") else "is a slash missing in file:///?"
         )
-        message = f"{without_secrets(text)}: not a local file; {meant}"
-        raise URLError(message)
+        raise URLError(f"{without_secrets(text)}: not a local file; {meant}")
     try:
         return urllib.parse.unquote(parts.path, errors="strict")
     except UnicodeDecodeError as exc:
-        message = f"{text}: the percent-encoded bytes cannot be decoded, as they are not UTF-8"
-        raise URLError(message) from exc
+        raise URLError(f"{text}: the percent-encoded bytes cannot be decoded, as they are not UTF-8") from exc
 
-
-_FOR_CAVE = (
-    "needs CAVE: open it with cloud-volume or CAVEclient, or here its flat copy, precomputed://..., if it has one"
-)
-_OTHER_FORMAT = "is another format: xarray and zarr open Zarr, tensorstore opens N5, too"
-_OTHER_SOURCE = "is another of Neuroglancer's data sources: this package opens precomputed pyramids only"
 
 FOREIGN: Mapping[str, str] = {
-    "graphene": _FOR_CAVE,
-    "middleauth": _FOR_CAVE,
-    "middleauth+http": _FOR_CAVE,
-    "middleauth+https": _FOR_CAVE,
-    "n5": _OTHER_FORMAT,
-    "ome-zarr": _OTHER_FORMAT,
-    "zarr": _OTHER_FORMAT,
-    "zarr2": _OTHER_FORMAT,
-    "zarr3": _OTHER_FORMAT,
-    "boss": _OTHER_SOURCE,
-    "brainmaps": _OTHER_SOURCE,
-    "deepzoom": _OTHER_SOURCE,
-    "dvid": _OTHER_SOURCE,
-    "nggraph": _OTHER_SOURCE,
-    "nifti": _OTHER_SOURCE,
-    "render": _OTHER_SOURCE,
+    **dict.fromkeys(
+        ("graphene", "middleauth", "middleauth+http", "middleauth+https"),
+        "needs CAVE: open it with cloud-volume or CAVEclient, or here its flat copy, precomputed://..., if it has one",
+    ),
+    **dict.fromkeys(
+        ("n5", "ome-zarr", "zarr", "zarr2", "zarr3"),
+        "is another format: xarray and zarr open Zarr, tensorstore opens N5, too",
+    ),
+    **dict.fromkeys(
+        ("boss", "brainmaps", "deepzoom", "dvid", "nggraph", "nifti", "render"),
+        "is another of Neuroglancer's data sources: this package opens precomputed pyramids only",
+    ),
+    **dict.fromkeys(("wasb", "wasbs"), "is written az://container/path"),
     "http+s3": "is written s3+http://endpoint/bucket/path",
     "https+s3": "is written s3+https://endpoint/bucket/path",
     "mem": "is written memory://path",
     "s3n": "is written s3://bucket/path",
-    "wasb": "is written az://container/path",
-    "wasbs": "is written az://container/path",
 }
 """Schemes, and kinds behind a ``|``, that others open or that are written otherwise here: what to do."""
 
@@ -246,14 +211,12 @@ def _check_fragment(text: str) -> None:
         found = re.findall(r"precomputed://[^\s\"'<>]+|[^\s\"'<>]+\|neuroglancer-precomputed:", state)
         sources = list(dict.fromkeys(map(without_secrets, found)))
         told = f": {' or '.join(sources[:_SHOWN_SOURCES])}" if sources else ", which it shows in the layer's tab Source"
-        message = f"{without_secrets(url)}: a link to Neuroglancer, not to a pyramid; open a layer's source{told}"
-        raise URLError(message)
+        raise URLError(f"{without_secrets(url)}: a link to Neuroglancer, not to a pyramid; open a layer's source{told}")
     if part := re.fullmatch(r"type=(\w+)", fragment):
-        message = (
+        raise URLError(
             f"{without_secrets(text)}: {part[0]} is not read, only volumes are: write the URL without it for these; "
             "fetch_file of an accessor gets the files of other parts"
         )
-        raise URLError(message)
 
 
 def _strip_precomputed(url: str) -> str:
@@ -267,11 +230,9 @@ def _strip_precomputed(url: str) -> str:
             unknown = f"is written zip://{adapter[2]}::{without_secrets(text[: adapter.start()])}"
         elif _scheme_of(text) is None:
             unknown += "; for a local file of this name pass a pathlib.Path"
-        message = f"{without_secrets(text)}: the adapter {adapter[1]!r} {FOREIGN.get(adapter[1], unknown)}"
-        raise URLError(message)
+        raise URLError(f"{without_secrets(text)}: the adapter {adapter[1]!r} {FOREIGN.get(adapter[1], unknown)}")
     if url and not text.strip(":"):  # an empty path is the current directory, as in neuroglancer-scripts
-        message = f"{url!r} names no pyramid"
-        raise URLError(message)
+        raise URLError(f"{url!r} names no pyramid")
     return text
 
 
@@ -284,23 +245,19 @@ def _check_pasted(text: str) -> None:
     """Refuse a URL with something around it, which would be taken for a path, or for a part of a name."""
     url = text.strip(_PASTED_ALONG)
     if url != text and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
-        message = f"{without_secrets(url)}: there are spaces or quotes around this URL: write it without"
-        raise URLError(message)
+        raise URLError(f"{without_secrets(url)}: there are spaces or quotes around this URL: write it without")
 
 
 def path_of(path: object) -> str:
     """Return what a path that is not a string stands for."""
     if not isinstance(path, bytes | os.PathLike):
-        message = f"url: expected a string, a path or a UPath, got {type(path).__name__}"
-        raise TypeError(message)
+        raise TypeError(f"url: expected a string, a path or a UPath, got {type(path).__name__}")
     text = os.fspath(path)
     if not isinstance(text, str):
-        message = f"the path {text!r} is bytes: pass os.fsdecode(path), which is a string"
-        raise TypeError(message)
+        raise TypeError(f"the path {text!r} is bytes: pass os.fsdecode(path), which is a string")
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", text)
     if match and _is_protocol(match[1].lower()):
-        message = f"{without_secrets(text)}: a URL has to be a string; a pathlib.Path has lost one of its slashes"
-        raise URLError(message)
+        raise URLError(f"{without_secrets(text)}: a URL has to be a string; a pathlib.Path has lost one of its slashes")
     return text
 
 
@@ -308,6 +265,25 @@ def _is_protocol(scheme: str) -> bool:
     import fsspec  # noqa: PLC0415
 
     return scheme in {*fsspec.available_protocols(), "precomputed", "s3+http", "s3+https"}
+
+
+def _chain(text: str, options: Options) -> list[Link]:
+    """Read a chain of URLs, or a single one."""
+    parts = _split_chain(text)
+    links: list[Link] = []
+    for part in parts:
+        if links and not _takes_target(links[-1].protocol):
+            shown = CHAIN.join(map(without_secrets, parts))
+            raise URLError(
+                f"{shown}: nothing can be chained to {links[-1].protocol}:// by '::'; where that is part of a name, "
+                "pass the filesystem as fs=, and the path in it as the URL"
+            )
+        links.append(_link(part, options, chained=len(parts) > 1))
+    if len(links) > 1 and any(CHAIN in link.url for link in links):
+        raise URLError(
+            f"{CHAIN.join(link.display for link in links)}: write addresses in a chain in full, without '::'"
+        )
+    return links
 
 
 def _split_chain(text: str) -> list[str]:
@@ -319,19 +295,19 @@ def _split_chain(text: str) -> list[str]:
     if not is_path:
         return [first, *others]
     if any("://" in part for part in others):
-        message = f"{without_secrets(first)}: nothing can be chained to a path by '::'; is this a misspelt protocol?"
-        raise URLError(message)
+        raise URLError(
+            f"{without_secrets(first)}: nothing can be chained to a path by '::'; is this a misspelt protocol?"
+        )
     return [text]
 
 
 def _check_behind(last: Link) -> None:
     """Refuse an archive or a cache that is in front of nothing: it would be the current directory."""
     if last.protocol in _IN_FRONT and last.options.keys().isdisjoint(("fo", "fs", "target_protocol")):
-        message = (
+        raise URLError(
             f"{last.display}: {last.protocol}:// is in front of another place: write {last.protocol}://folder::URL, "
             f"or {last.protocol}::URL"
         )
-        raise URLError(message)
 
 
 def _takes_target(protocol: str) -> bool:
@@ -356,23 +332,20 @@ def _scheme_of(text: str) -> str | None:
 def _link(text: str, options: Options, *, chained: bool) -> Link:
     """Read one part of a chain, taking the options that are nested under its protocol."""
     if chained and not text:
-        message = "a part of the chain of URLs is empty, and names no pyramid"
-        raise URLError(message)
+        raise URLError("a part of the chain of URLs is empty, and names no pyramid")
     if chained and text in PROTOCOLS and text not in LOCAL_NAMES:
         text += "://"
     scheme = _scheme_of(text)
     if scheme is None or scheme in LOCAL_NAMES:
         return _local_link(text, options)
     if scheme in FOREIGN:
-        message = f"{without_secrets(text)}: {scheme}:// {FOREIGN[scheme]}"
-        raise URLError(message)
+        raise URLError(f"{without_secrets(text)}: {scheme}:// {FOREIGN[scheme]}")
     if not re.match(r"[^:]+://", text):
         shown = without_secrets(text)
-        message = (
+        raise URLError(
             f"{shown}: a URL has two slashes after its scheme ({scheme}://...); "
             f"for a local file of this name write ./{shown}"
         )
-        raise URLError(message)
     extra: Options = {}
     if scheme in ("s3+http", "s3+https"):
         text, extra = _s3_at_endpoint(text)
@@ -383,13 +356,10 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
     if scheme in ("http", "https"):
         text = _quoted_base(text)
     if scheme in ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss") and re.search("://(/|$)", text):
-        message = f"{without_secrets(text)}: the URL names no bucket"
-        raise URLError(message)
+        raise URLError(f"{without_secrets(text)}: the URL names no bucket")
     own = merged(extra, _take_options(scheme, options))
-    bare = text == f"{scheme}://"
-    inherits = bare and protocol_of(scheme).keeps_copies
-    display = scheme if inherits else without_secrets(text)
-    return Link(scheme, text, display, own, has_path=not inherits)
+    inherits = text == f"{scheme}://" and protocol_of(scheme).keeps_copies
+    return Link(scheme, text, scheme if inherits else without_secrets(text), own, has_path=not inherits)
 
 
 def _local_link(text: str, options: Options) -> Link:
@@ -409,8 +379,7 @@ def _s3_at_endpoint(text: str) -> tuple[str, Options]:
     parts = urllib.parse.urlsplit(text)
     bucket_path = parts.path.lstrip("/")
     if not parts.netloc or not bucket_path:
-        message = f"{without_secrets(text)}: expected s3+https://endpoint/bucket/path"
-        raise URLError(message)
+        raise URLError(f"{without_secrets(text)}: expected s3+https://endpoint/bucket/path")
     endpoint = f"{parts.scheme.removeprefix('s3+')}://{parts.netloc}"
     options = {"endpoint_url": endpoint, "config_kwargs": {"s3": {"addressing_style": "path"}}}
     return f"s3://{urllib.parse.unquote(bucket_path)}", options
@@ -422,11 +391,9 @@ def _quoted_base(text: str) -> str:
         parts = urllib.parse.urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError as exc:
-        message = f"{without_secrets(text)}: {exc}"
-        raise URLError(message) from exc
+        raise URLError(f"{without_secrets(text)}: {exc}") from exc
     if not host:
-        message = f"{without_secrets(text)}: the URL names no host"
-        raise URLError(message)
+        raise URLError(f"{without_secrets(text)}: the URL names no host")
     path = urllib.parse.quote(parts.path, safe="/%!$&'()*+,;=:@~")
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
@@ -444,14 +411,12 @@ def _require_driver(protocol: str, text: str) -> None:
     except ImportError as exc:
         package = protocol_of(protocol).package
         hint = f"pip install {package}" if package else str(exc)
-        message = f"{without_secrets(text)}: the driver of {protocol}:// is not installed: {hint}"
-        raise URLError(message) from exc
+        raise URLError(f"{without_secrets(text)}: the driver of {protocol}:// is not installed: {hint}") from exc
     except ValueError as exc:
-        message = (
+        raise URLError(
             f"{without_secrets(text)}: the scheme {protocol!r} is not known to fsspec; "
             "is it misspelt, or is a package to be installed that registers it?"
-        )
-        raise URLError(message) from exc
+        ) from exc
 
 
 def _take_options(protocol: str, options: Options) -> Options:
@@ -466,13 +431,11 @@ def _take_options(protocol: str, options: Options) -> Options:
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Options:
     """Merge options, the second one's winning, one level into options that are mappings."""
-    merged = dict(first)
+    both = dict(first)
     for key, value in second.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = {**merged[key], **value}
-        else:
-            merged[key] = value
-    return merged
+        are_mappings = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+        both[key] = {**both[key], **value} if are_mappings else value
+    return both
 
 
 _LONGEST_PUBLIC_PART = 16  # characters of an Authorization header's parts that are no secrets: AWS4-HMAC-SHA256

@@ -13,25 +13,23 @@ _LZMA_END_MARK = 2  # in the flags of a ZIP archive's member
 class ReadOnly(Synchronous):
     """An archive, or a repository, that is here or in front of another place."""
 
+    is_read_only = True
     has_host = False
-
-    def can_write(self, options: Options) -> bool:
-        return False
 
 
 class Reference(Synchronous):
     """Parts of files that are named by a list of references."""
 
+    is_read_only = True
     is_remote = True
 
-    def can_write(self, options: Options) -> bool:
-        return False
 
-
-class GitHub(Reference):
+class GitHub(Synchronous):
     """Files of a repository on GitHub."""
 
     package = "requests"
+    is_read_only = True
+    is_remote = True
     cheap_misses = False
 
     def read(self, fs: Filesystem, path: str, limit: int) -> bytes:
@@ -74,8 +72,7 @@ class Zip(Synchronous):
         has_end_mark = bool(member.flag_bits & _LZMA_END_MARK)
         data = decode_zip_member(packed, member.compress_type, member.file_size, has_end_mark=has_end_mark)
         if zlib.crc32(data) != member.CRC:
-            message = f"the checksum of {path} does not match"
-            raise zipfile.BadZipFile(message)
+            raise zipfile.BadZipFile(f"the checksum of {path} does not match")
         return data
 
     def read_range(self, fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
@@ -84,6 +81,7 @@ class Zip(Synchronous):
         if member.compress_type not in ZIP_METHODS:
             return super().read_range(fs, path, start, end)
         if member.file_size > _LARGEST_SOLID:
-            message = f"{member.file_size} bytes that can only be decoded as a whole; store it in the archive as it is"
-            raise TooLargeError(message)
+            raise TooLargeError(
+                f"{member.file_size} bytes that can only be decoded as a whole; store it in the archive as it is"
+            )
         return self.read(fs, path, _LARGEST_SOLID)[start:end]

@@ -60,13 +60,10 @@ class Azure(Cloud):
         encoding = {"content_encoding": content_encoding} if content_encoding else {}
         return {"content_settings": {"content_type": content_type} | encoding}
 
-    async def replace(
-        self, fs: Filesystem, path: str, data: bytes, content_type: str, content_encoding: str, *, version: str
-    ) -> None:
+    def condition(self, fs: Filesystem, version: str) -> tuple[Filesystem, Options]:
         from azure.core import MatchConditions
 
-        keywords = self.write_keywords(content_type, content_encoding)
-        await fs._pipe_file(path, data, etag=version, match_condition=MatchConditions.IfNotModified, **keywords)
+        return fs, {"etag": version, "match_condition": MatchConditions.IfNotModified}
 
     async def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
         container, key, _ = fs.split_path(prefix)

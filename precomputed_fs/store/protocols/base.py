@@ -55,6 +55,9 @@ class Protocol:
     one_at_a_time = False
     """Whether an instance must not be used by two threads at once."""
 
+    is_read_only = False
+    """Whether nothing can be written, whatever the options."""
+
     can_replace = True
     """Whether an object can be replaced or deleted."""
 
@@ -75,7 +78,7 @@ class Protocol:
 
     def can_write(self, options: Options) -> bool:
         """Tell whether a filesystem with these storage options can be written to."""
-        return True
+        return not self.is_read_only
 
     def can_read(self, options: Options) -> bool:
         """Tell whether a filesystem with these storage options can be read from."""
@@ -236,6 +239,10 @@ class Asynchronous(Protocol):
         """Return how ``pipe_file`` is told what it writes."""
         return {}
 
+    def condition(self, fs: Filesystem, version: str) -> tuple[Filesystem, Options]:
+        """Return what writes over one version only: a filesystem, and more keywords for its ``pipe_file``."""
+        raise NotImplementedError
+
     async def write(
         self, fs: Filesystem, path: str, data: bytes, content_type: str, content_encoding: str, *, create: bool
     ) -> None:
@@ -247,7 +254,9 @@ class Asynchronous(Protocol):
         self, fs: Filesystem, path: str, data: bytes, content_type: str, content_encoding: str, *, version: str
     ) -> None:
         """Replace one version of an object; the store itself refuses if another one is there."""
-        raise NotImplementedError
+        replacing, condition = self.condition(fs, version)
+        keywords = self.write_keywords(content_type, content_encoding)
+        await type(fs)._pipe_file(replacing, path, data, **keywords, **condition)
 
     async def delete(self, fs: Filesystem, path: str) -> None:
         """Delete an object."""
@@ -265,8 +274,7 @@ def check_kind(kind: str, path: str) -> None:
     if kind == "directory":
         raise IsADirectoryError(path)
     if kind == "other":
-        message = "it is a device, a pipe or a socket, and only regular files are read"
-        raise OSError(message)
+        raise OSError("it is a device, a pipe or a socket, and only regular files are read")
 
 
 def temporary_name(folder: str) -> str:

@@ -4,20 +4,18 @@ import os
 import time
 import uuid
 
-from precomputed_fs.store.protocols.base import Filesystem, Options, Synchronous, protocol_name, read_opened
+from precomputed_fs.store.protocols.base import Filesystem, Synchronous, protocol_name, read_opened
 
 
 class SimpleCache(Synchronous):
     """A cache that keeps whole objects, for good."""
 
+    is_read_only = True
     is_remote = True
     cheap_misses = False
     one_at_a_time = True
     keeps_copies = True
     follows_links = True
-
-    def can_write(self, options: Options) -> bool:
-        return False
 
     def read(self, fs: Filesystem, path: str, limit: int) -> bytes:
         return read_opened(fs, path, limit)

@@ -57,11 +57,8 @@ class Gcs(Cloud):
         encoding = {"fixed_key_metadata": {"content_encoding": content_encoding}} if content_encoding else {}
         return {"content_type": content_type} | encoding
 
-    async def replace(
-        self, fs: Filesystem, path: str, data: bytes, content_type: str, content_encoding: str, *, version: str
-    ) -> None:
-        keywords = self.write_keywords(content_type, content_encoding)
-        await type(fs)._pipe_file(_MatchingGeneration(fs, version), path, data, **keywords)
+    def condition(self, fs: Filesystem, version: str) -> tuple[Filesystem, Options]:
+        return _MatchingGeneration(fs, version), {}
 
     async def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
         bucket, key, _ = fs.split_path(prefix)

@@ -9,8 +9,7 @@ _PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout"})  # settings
 class Http(Asynchronous):
     """Objects of a web server."""
 
-    def can_write(self, options: Options) -> bool:
-        return False
+    is_read_only = True
 
     def defaults(self, timeout: float) -> Options:
         """Have bodies decoded here, in threads, and URLs quoted here, so that signatures survive."""

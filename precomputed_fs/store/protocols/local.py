@@ -128,8 +128,9 @@ def _wait_for_lock(file: int) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             if time.monotonic() > deadline:
-                message = f"another process has held its lock (flock) for {files.LOCK_SECONDS:g} seconds"
-                raise TimeoutError(message) from exc
+                raise TimeoutError(
+                    f"another process has held its lock (flock) for {files.LOCK_SECONDS:g} seconds"
+                ) from exc
         else:
             return
         time.sleep(pause)

@@ -95,12 +95,8 @@ class S3(Cloud):
     def write_keywords(self, content_type: str, content_encoding: str) -> Options:
         return {"ContentType": content_type} | ({"ContentEncoding": content_encoding} if content_encoding else {})
 
-    async def replace(
-        self, fs: Filesystem, path: str, data: bytes, content_type: str, content_encoding: str, *, version: str
-    ) -> None:
-        keywords = self.write_keywords(content_type, content_encoding)
-        one_request = _LARGEST_PUT // 2 + 1  # a condition holds for one PUT only
-        await fs._pipe_file(path, data, IfMatch=version, chunksize=one_request, **keywords)
+    def condition(self, fs: Filesystem, version: str) -> tuple[Filesystem, Options]:
+        return fs, {"IfMatch": version, "chunksize": _LARGEST_PUT // 2 + 1}  # a condition holds for one PUT only
 
     async def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
         bucket, key, _ = fs.split_path(prefix)
@@ -154,17 +150,15 @@ async def _find_bucket(fs: Filesystem, name: str) -> _Bucket | None:
 
 @functools.cache
 def _has_instance_role() -> bool:
-    """Ask EC2's metadata service, once per process, and give it a fraction of a second."""
+    """Ask EC2's metadata service, once per process, and give it a fraction of a second: the SDK takes whole ones."""
     import botocore.session
     from botocore.credentials import resolve_imds_endpoint_mode
     from botocore.exceptions import BotoCoreError
     from botocore.utils import InstanceMetadataFetcher
 
     session = botocore.session.Session()
-    config = {
-        name: session.get_config_variable(name)
-        for name in ("ec2_metadata_service_endpoint", "ec2_metadata_v1_disabled")
-    }
+    names = ("ec2_metadata_service_endpoint", "ec2_metadata_v1_disabled")
+    config = {name: session.get_config_variable(name) for name in names}
     config["ec2_metadata_service_endpoint_mode"] = resolve_imds_endpoint_mode(session)
     try:
         fetcher = InstanceMetadataFetcher(timeout=METADATA_TIMEOUT, num_attempts=1, config=config)
