@@ -3,7 +3,7 @@
 # make test            every test
 # make check           what CI runs: lint, types, test
 # make bench           speed beside other tools: a table, and bench.json
-# make bench ARGS=...  what `python -m benchmarks --help` says, such as ARGS="--only 'http 0, raw'"
+# make bench ARGS=...  what `python -m benchmarks --help` says, such as --quick or ARGS="--only 'https 0, raw'"
 # make bench PROFILE=1 with a profile of each workload that runs
 #
 # Each target works alone on a machine that has make and Python >= 3.11 with venv

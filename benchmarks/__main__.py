@@ -3,12 +3,19 @@
 Prints a table, with what is required of each workload and whether it holds, and saves it as JSON with every run's
 seconds, all settings that were tried and the reasons for what is missing. Times are medians of at least five runs, in
 which the systems take turns, each in a process of its own; of a peer's settings the best one counts. Results are
-compared with the source voxel by voxel. `~`: of less runs, as the best peer is much faster; see `benchmarks.rounds`.
+compared with the source voxel by voxel. `~`: of fewer runs, as the best peer is much faster; see `benchmarks.rounds`.
+
+Most limits are ratios to tensorstore's best setting in the same run. Opening is not timed, except where the name says
+so: "first open and read after import" is from the first request to the voxels, in a new process each time, which has
+imported the system and done nothing else. "processor time" is that of all threads of the reading process.
+`--quick` has the limits that matter most, only the peers that these are about, and fewer rounds.
+
+The servers are nginx, on this machine and its processors; `30 ms` is what each request waits there, without blocking.
+HTTPS (HTTP/1.1), HTTP/2 and S3 TLS have TLS, as every public bucket has, with a certificate that is made for the run;
+S3 is a read-only one, which does not look at signatures. The column HTTP tells which version was spoken.
 
 NumPy asks for huge pages, as it does for its users (tensorstore does not). In some virtual machines that costs a run in
 ten half a second: `NUMPY_MADVISE_HUGEPAGE=0 make bench` is without.
-
-The servers are nginx, on this machine and its processors; `30 ms` is what each request waits there, without blocking.
 """
 
 import argparse
@@ -105,11 +112,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--quick", action="store_true", help="a few workloads, in fewer rounds")
+    which.add_argument("--quick", action="store_true", help="a few workloads, in fewer rounds, within three minutes")
     which.add_argument("--scale-out", action="store_true", help="copy and mean by dask's workers, and nothing else")
     which.add_argument("--all", action="store_true", help="every combination of place, data set and workload")
     parser.add_argument(
-        "--only", metavar="WORDS", action="append", default=[], help='such as "http 0, raw": names with all of these'
+        "--only", metavar="WORDS", action="append", default=[], help='such as "https 0, raw": names with all of these'
     )
     parser.add_argument("--no", metavar="WORDS", action="append", default=[], help="not those with all of these")
     parser.add_argument("--system", action="append", choices=SYSTEMS, help="not all systems, but ours and these")
@@ -165,7 +172,7 @@ def measured(chosen: Sequence[Workload], args: argparse.Namespace, *, imports_to
                 yield row
     if imports_too:
         counting = [OURS, CLOUD_VOLUME] if args.quick else [*SYSTEMS.values()]
-        yield imports.measure(counting, least + 2)
+        yield imports.measure(counting, least if args.quick else least + 2)
 
 
 @contextmanager

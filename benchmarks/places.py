@@ -31,7 +31,7 @@ class Place:
     def transport(self) -> str:
         """What headings say of it."""
         if self.kind == "file":
-            return "local disk"
+            return "disk"
         return "TLS" if self.tls else "HTTP without TLS, loopback"
 
     @property

@@ -149,8 +149,10 @@ class Rounds:
         candidates = [Candidate(system, setting) for system in SYSTEMS.values() for setting in system.settings]
         job = self.job(workload)
         for each in candidates:
-            if each.system not in self._systems or (self._only_counting and not workload.counts(each.system)):
+            if each.system not in self._systems:
                 each.rule_out("-", "was not asked for")
+            elif self._only_counting and not workload.counts(each.system, each.setting):
+                each.rule_out("-", "does not count for the limit")
             elif reason := why_not(each.system, each.setting, job):
                 each.rule_out("-", reason)
             elif noted := self._was_behind(each, workload):

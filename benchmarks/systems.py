@@ -4,7 +4,7 @@ A tool is imported when its class is made, which only its own worker does. What 
 with the reason that goes into the results. Caches are off everywhere; each volume is opened with nothing known of it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
@@ -273,6 +273,8 @@ class System:
 
     tool: Callable[..., Tool]
     settings: Mapping[str, Options] = field(default_factory=lambda: {"default": {}})
+    never_best: Collection[str] = ()
+    """Settings that are measured to show what they cost, and left out of quick runs."""
 
 
 OURS = System("ours", "precomputed_fs", PrecomputedFs)
@@ -288,6 +290,7 @@ TENSORSTORE = System(
         "F order, cache for indexes": {"order": "F", "cache": 1 << 20},
         "F order, 64 at once, cache for indexes": {"order": "F", "at_once": 64, "cache": 1 << 20},
     },
+    never_best=["default"],
 )
 CLOUD_VOLUME = System(
     "cloud-volume",

@@ -163,7 +163,7 @@ _NAME, _WIDTH = 62, 13
 def heading(section: str) -> str:
     """Return the two lines above a section."""
     names = "".join(f"{name.replace('neuroglancer-scripts', 'ngl-scripts'):>{_WIDTH}}" for name in SYSTEMS)
-    pairs = "".join(f"{name:>14}" for name in ("peak MB", "requests", "MB"))
+    pairs = "".join(f"{name:>14}" for name in ("peak MB", "requests", "MB", "HTTP"))
     line = f"{section:<{_NAME}}{names}{'ratio':>8}{'limit':>7} {'holds':<6}{pairs}  best peer"
     return f"\n{line}\n{'-' * len(line)}"
 
@@ -195,10 +195,23 @@ def _limit(row: Row) -> str:
 
 
 def _pairs(row: Row) -> Iterator[str]:
-    """Ours and the best peer's memory, requests, and what came from the server or was stored."""
+    """Ours and the best peer's memory, requests, what came from the server or was stored, and by which HTTP."""
     peer = row.best_peer if row.is_relative else None
     both = [row.cells[name].details if name else {} for name in (OURS.name, peer)]
-    for names, factor in ((("peak_bytes",), 1e-6), (("requests",), 1.0), (("bytes_stored", "bytes_sent"), 1e-6)):
+    for names, shown in (
+        (("peak_bytes",), _megabytes),
+        (("requests",), "{:,}".format),
+        (("bytes_stored", "bytes_sent"), _megabytes),
+        (("protocols",), _versions),
+    ):
         found = [next((each[name] for name in names if each.get(name) is not None), None) for each in both]
-        shown = [f"{value * factor:,.0f}" if value is not None else "" for value in found]
-        yield f"{'/'.join(shown) if any(shown) else '':>14}"
+        texts = ["" if value is None else shown(value) for value in found]
+        yield f"{'/'.join(texts) if any(texts) else '':>14}"
+
+
+def _megabytes(value: float) -> str:
+    return f"{value * 1e-6:,.0f}"
+
+
+def _versions(protocols: Sequence[str]) -> str:
+    return " ".join(name.removeprefix("HTTP/") for name in protocols)

@@ -5,18 +5,20 @@ import gzip
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
 
-from benchmarks import scale_out
+from benchmarks import processes, scale_out
 from benchmarks.__main__ import main
 from benchmarks.data import RAW, Folder
-from benchmarks.jobs import DataSet, Job
-from benchmarks.places import HTTP, Servers
-from benchmarks.processes import Worker
+from benchmarks.jobs import DataSet, Job, Outcome
+from benchmarks.places import HTTP, HTTP2, HTTPS, S3_TLS_SIGNED, Servers
+from benchmarks.processes import Worker, Workers
+from benchmarks.systems import NEUROGLANCER_SCRIPTS, OURS, PEERS, TENSORSTORE
 from tests.servers import nginx_installed, nginx_server, nginx_waits
 
 needs_nginx = pytest.mark.skipif(not nginx_installed(), reason="nginx is not installed (apt-get install nginx-light)")
@@ -45,6 +47,44 @@ def test_ours_and_a_peer_read_over_http(tmp_path: Path, capsys: pytest.CaptureFi
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("HTTP 0 ms, raw, whole"))
     assert (" yes " in line) == row["holds"]
     assert (" NO " in line) != row["holds"]
+
+
+@needs_nginx
+def test_all_read_over_tls(tmp_path: Path) -> None:
+    data = DataSet("raw", "image", side=64)
+    folder = Folder(tmp_path / "bench")
+    folder.root.mkdir()
+    expected = folder.expected(data)
+    with Servers(folder) as servers, Workers() as workers:
+        for system, place in product((OURS, *PEERS), (HTTPS, HTTP2, S3_TLS_SIGNED)):
+            if (system, place) == (NEUROGLANCER_SCRIPTS, S3_TLS_SIGNED):
+                continue  # knows no S3
+            server, location = servers.at(place), servers.to_read(data, place)
+            assert server
+            server.clear()
+            outcome = workers.of(system, "default").run(Job("read", location, data, expected, (data.whole,)))
+            assert outcome.error == "", f"{system.name}, {place.name}"
+            if system is TENSORSTORE:
+                assert server.traffic().protocols == ("HTTP/2.0" if place.http2 else "HTTP/1.1",)
+
+
+@needs_nginx
+def test_each_first_read_is_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pids = []
+
+    class Noted(Worker):
+        def run(self, job: Job) -> Outcome:
+            pids.append(self.pid)
+            return super().run(job)
+
+    monkeypatch.setattr(processes, "Worker", Noted)
+    output = tmp_path / "bench.json"
+    small = ["--side", "64", "--rounds", "2", "--output", str(output), "--system", "ours"]
+    assert main([*small, "--only", "https 0, raw, first open and read after import"]) == 0
+    (row,) = json.loads(output.read_bytes())["rows"]
+    assert row["systems"]["ours"]["requests"] == 2, "opening is counted, and timed"
+    assert len(row["systems"]["ours"]["seconds"]) >= 2
+    assert len(pids) == len(set(pids)) >= 3
 
 
 @needs_lua
