@@ -91,7 +91,7 @@ class Workload:
     def counts(self, system: System, setting: str) -> bool:
         """Tell whether a system in a setting counts for what is required; where nothing is, tensorstore does."""
         peer = self.required.against if self.required else TENSORSTORE
-        return system is OURS or (peer in {None, system} and setting not in system.never_best)
+        return system is OURS or ((peer is None or peer is system) and setting not in system.never_best)
 
     def fits(self) -> bool:
         """Tell whether the boxes are within the volume, which may be smaller than it is meant to be."""
