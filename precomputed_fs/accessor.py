@@ -27,7 +27,6 @@ from precomputed_fs.errors import (
     ReplacedError,
     URLError,
 )
-from precomputed_fs.flights import in_thread
 from precomputed_fs.format.chunk_limits import Chunk, largest_chunk
 from precomputed_fs.format.compression import (
     GZIP_ENCODING,
@@ -56,16 +55,16 @@ from precomputed_fs.format.grid import (
 )
 from precomputed_fs.format.info import MAX_INFO_BYTES, ScaleLayout, parse_info, scale_layout
 from precomputed_fs.format.sharding import Sharding
-from precomputed_fs.objects import ObjectStore, conflicts
-from precomputed_fs.shard_writer import ShardWriter, Update
-from precomputed_fs.shards import ShardReader, Stored
+from precomputed_fs.pyramid.shard_writer import ShardWriter, Update
+from precomputed_fs.pyramid.shards import ShardReader, Stored
+from precomputed_fs.store import jobs
+from precomputed_fs.store.loop import in_thread
+from precomputed_fs.store.objects import ObjectStore
+from precomputed_fs.store.pool import HOP
+from precomputed_fs.store.requests import Body, ChangedLately, Compute, Delete, Get, Job, List, Put
 from precomputed_fs.store.location import Location, resolve
 from precomputed_fs.store.protocols.base import Filesystem
 from precomputed_fs.store.url import AnyURL, check_relative_path, convert_file_url_to_pathname
-from precomputed_fs.transports import Body
-
-if TYPE_CHECKING:
-    from precomputed_fs.flights import Job
 
 _T = TypeVar("_T")
 
@@ -103,7 +102,6 @@ MAX_RANGE = 1 << 22
 MAX_FILE_BYTES = MAX_DECODED_SIZE
 """Bytes of a file, or of a chunk of which `info` does not say how large it can be, unless told otherwise (1 GiB)."""
 
-_HANDED_OVER = 1 << 20  # bytes of chunks that one job gives at once
 _OCTET_STREAM = "application/octet-stream"
 _CHUNK_DEPTH = 2  # folders that chunks are in, below that of their scale, in the layout of sub-directories
 _SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
@@ -303,9 +301,19 @@ class Found(NamedTuple):
     sniff: bool = True
     """Whether it may be gzip although nothing says so."""
 
-    in_shard: bool = False
+    in_shard: tuple[int, int] | None = None
+    """Of a chunk in a shard: where it is in the body."""
+
     shard_gzip: bool = False
     """Whether it is in a shard whose chunks are gzip."""
+
+    @property
+    def data(self) -> bytes:
+        """The bytes as they are stored."""
+        data = self.body.data
+        if self.in_shard is None or self.in_shard == (0, len(data)):
+            return data
+        return data[slice(*self.in_shard)]
 
     @property
     def needs_decoding(self) -> bool:
@@ -547,7 +555,7 @@ class FsspecAccessor(Accessor):
             If the store did not say whether there is one; never False for a failure.
         """
         name = self._to_read(relative_path)
-        return any(self._store.exists(name + suffix) for suffix in _suffixes_of(name))
+        return self._store.run(_any_exists(name + suffix for suffix in _suffixes_of(name)))
 
     async def file_exists_async(self, relative_path: str) -> bool:
         """Tell whether there is a file: `file_exists`, to be awaited."""
@@ -612,7 +620,7 @@ class FsspecAccessor(Accessor):
             If it is no JSON object.
         """
         self._to_read("info")
-        info = self._read_info()
+        info = self._store.run(self._read_info())
         if self._info_error is not None:
             if isinstance(self._info_error, NotFoundError) and (unfinished := claims.unfinished(self)):
                 raise NotFoundError(unfinished) from self._info_error
@@ -818,7 +826,7 @@ class FsspecAccessor(Accessor):
         """
         key, coords = self._chunk_to_write(key, chunk_coords)
         make = _ready(buf)
-        self._store_one(key, coords, make, _checked_mime_type(mime_type), overwrite=overwrite)
+        self._store.run(self._store_one(key, coords, make, _checked_mime_type(mime_type), overwrite=overwrite))
 
     async def store_chunk_async(
         self,
@@ -896,8 +904,9 @@ class FsspecAccessor(Accessor):
         key = self._to_read(key)
         layout = self._layout(key)
         in_flight = _checked_in_flight(in_flight)
-        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback), decode, in_flight)
-        for results in self._store.run_many(jobs, in_flight):
+        batch = self._finding_jobs(key, layout, _counted(chunk_coords, callback), in_flight, self._max_range)
+        finish = functools.partial(self._finished, decode)
+        for results in self._store.run_many(batch, in_flight, finish, _per_hop(layout)):
             for result in results:
                 _tell(callback)
                 yield result
@@ -915,8 +924,9 @@ class FsspecAccessor(Accessor):
         key = self._to_read(key)
         layout = await in_thread(functools.partial(self._layout, key))
         in_flight = _checked_in_flight(in_flight)
-        jobs = self._fetch_jobs(key, layout, _counted(chunk_coords, callback), decode, in_flight)
-        async for results in self._store.run_many_async(jobs, in_flight):
+        batch = self._finding_jobs(key, layout, _counted(chunk_coords, callback), in_flight, self._max_range)
+        finish = functools.partial(self._finished, decode)
+        async for results in self._store.run_many_async(batch, in_flight, finish, _per_hop(layout)):
             for result in results:
                 _tell(callback)
                 yield result
@@ -956,9 +966,9 @@ class FsspecAccessor(Accessor):
         AlreadyExistsError, AccessDeniedError, DataAccessError
             For the first chunk that fails, named in the message; of those before it, some may be stored.
         """
-        jobs = self._store_jobs(self._to_write(key), _counted(chunks, callback), encode, mime_type, overwrite=overwrite)
-        for _ in self._store.run_many(jobs, _checked_in_flight(in_flight)):
-            _tell(callback)
+        batch = self._store_jobs(self._to_write(key), _counted(chunks, callback), encode, mime_type, overwrite=overwrite)
+        for stored in self._store.run_many(batch, _checked_in_flight(in_flight)):
+            _tell(callback, len(stored))
 
     async def store_chunks_async(
         self,
@@ -972,78 +982,56 @@ class FsspecAccessor(Accessor):
         callback: Callback = None,
     ) -> None:
         """Store many chunks at once: `store_chunks`, to be awaited."""
-        jobs = self._store_jobs(self._to_write(key), _counted(chunks, callback), encode, mime_type, overwrite=overwrite)
-        async for _ in self._store.run_many_async(jobs, _checked_in_flight(in_flight)):
-            _tell(callback)
-
-    def _fetch_jobs(
-        self,
-        key: str,
-        layout: ScaleLayout,
-        wanted: Iterable[Iterable[int]],
-        decode: Decode[Any] | None,
-        in_flight: int,
-    ) -> "Iterator[Job]":
-        def use(coords: ChunkCoords, found: Found | None) -> tuple[ChunkCoords, Any]:
-            return coords, self._finished(coords, found, decode)
-
-        # One range of a shard may have any number of chunks, which are held until they are yielded.
-        at_once = sys.maxsize if decode is not None else max(1, _HANDED_OVER // layout.chunk_bytes)
-        return self._finding_jobs(
-            key, layout, wanted, use, window=in_flight, range_size=self._max_range, at_once=at_once
-        )
+        batch = self._store_jobs(self._to_write(key), _counted(chunks, callback), encode, mime_type, overwrite=overwrite)
+        async for stored in self._store.run_many_async(batch, _checked_in_flight(in_flight)):
+            _tell(callback, len(stored))
 
     def _finding_jobs(
-        self,
-        key: str,
-        layout: ScaleLayout,
-        wanted: Iterable[Iterable[int]],
-        use: Callable[[ChunkCoords, Found | None], _T],
-        *,
-        window: int,
-        range_size: int,
-        at_once: int = sys.maxsize,
-    ) -> "Iterator[Job]":
-        """Plan how chunks are found; each job gives a list of what `use` makes of some of them."""
+        self, key: str, layout: ScaleLayout, wanted: Iterable[Iterable[int]], window: int, range_size: int
+    ) -> Iterator[Job[Any]]:
+        """Plan how chunks are found; the jobs return lists of ``(coords, found or None)``."""
         checked = map(chunk_coords, wanted)
         sharding, grid = layout.sharding, layout.grid
         if sharding is None or grid is None:
-            return (functools.partial(self._use_alone, key, layout, coords, use) for coords in checked)
+            return (self._find_alone_or_none(key, layout, coords) for coords in checked)
 
         began = self._writer.flushes
 
-        def finish(coords: ChunkCoords, stored: Stored | None) -> _T:
+        def finish(coords: ChunkCoords, stored: Stored | None) -> Job[tuple[ChunkCoords, Found | None]]:
             flushes = began
             while True:
-                there = None if stored is None else stored.data
-                chunk = self._waiting_chunk(key, sharding, grid, coords, functools.partial(_given, there)) or stored
+                chunk = (yield from self._waiting_chunk(key, sharding, grid, coords, stored)) or stored
                 if self._writer.flushes == flushes:
-                    return use(coords, None if chunk is None else self._from_shard(layout, coords, chunk))
+                    return coords, None if chunk is None else self._from_shard(layout, coords, chunk)
                 flushes = self._writer.flushes  # what waited while it was fetched may have been written since
-                stored = self._shards.fetch(key, sharding, compressed_morton_code(grid.cell(coords), grid.shape))
+                chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
+                stored = yield from self._shards.fetch(key, sharding, chunk_id)
 
         numbered = ((compressed_morton_code(grid.cell(coords), grid.shape), coords) for coords in checked)
         gap = min(self._max_gap, range_size)
-        fetch = functools.partial(self._shards.fetch_jobs, key, sharding, numbered, finish)
-        return fetch(window=window, gap=gap, size=range_size, at_once=at_once)
+        return self._shards.fetch_many(key, sharding, numbered, finish, window=window, gap=gap, size=range_size)
 
-    def _use_alone(
-        self, key: str, layout: ScaleLayout, coords: ChunkCoords, use: Callable[[ChunkCoords, Found | None], _T]
-    ) -> list[_T]:
-        found: Found | None = None
-        with contextlib.suppress(NotFoundError):
-            found = self._find_alone(key, layout, coords)
-        return [use(coords, found)]
+    def _find_alone_or_none(
+        self, key: str, layout: ScaleLayout, coords: ChunkCoords
+    ) -> Job[list[tuple[ChunkCoords, Found | None]]]:
+        try:
+            found = yield from self._find_alone(key, layout, coords)
+        except NotFoundError:
+            return [(coords, None)]
+        return [(coords, found)]
 
-    def _finished(self, coords: ChunkCoords, found: Found | None, decode: Decode[Any] | None) -> Any:  # noqa: ANN401
+    def _finished(
+        self, decode: Decode[Any] | None, result: tuple[ChunkCoords, Found | None]
+    ) -> tuple[ChunkCoords, Any]:
         """Undo the compression of a chunk and do with it what the caller of a batch wants."""
+        coords, found = result
         data = None if found is None else self.decoded(found)
         if decode is None:
-            return data
+            return coords, data
         if found is None:
-            return decode(coords, None)
+            return coords, decode(coords, None)
         try:
-            return decode(coords, data)
+            return coords, decode(coords, data)
         except CorruptDataError as exc:
             raise self._named(exc, found.name) from exc
 
@@ -1055,17 +1043,11 @@ class FsspecAccessor(Accessor):
         mime_type: str,
         *,
         overwrite: bool,
-    ) -> Iterator[Callable[[], None]]:
+    ) -> Iterator[Job[list[None]]]:
         for given, chunk in chunks:
             coords = chunk_coords(given)
-            yield functools.partial(
-                self._store_one,
-                key,
-                coords,
-                _ready(chunk) if encode is None else functools.partial(encode, coords, chunk),
-                _checked_mime_type(mime_type),
-                overwrite=overwrite,
-            )
+            make = _ready(chunk) if encode is None else functools.partial(encode, coords, chunk)
+            yield _listed(self._store_one(key, coords, make, _checked_mime_type(mime_type), overwrite=overwrite))
 
     # ------------------------------------------------------------------------- whole pyramids
 
@@ -1091,42 +1073,36 @@ class FsspecAccessor(Accessor):
         """Whether reading and writing waits for a server."""
         return self._store.protocol.is_remote
 
-    def run_many(self, jobs: "Iterable[Job]", in_flight: int) -> Iterator[Any]:
-        """Do jobs in as many threads as suit the store; see `ObjectStore.run_many`."""
-        return self._store.run_many(jobs, in_flight)
-
-    def stored_chunk_jobs(
-        self,
-        key: str,
-        chunk_coords: Iterable[ChunkCoords],
-        use: Callable[[ChunkCoords, StoredChunk | None], _T],
-        *,
-        range_size: int,
-    ) -> "Iterator[Job]":
-        """Return jobs for `run_many` that fetch chunks as they are stored and use each, in whatever thread.
+    def stored_chunks(
+        self, key: str, chunk_coords: Iterable[ChunkCoords], *, range_size: int, in_flight: int
+    ) -> Iterator[tuple[ChunkCoords, StoredChunk | None]]:
+        """Fetch many chunks at once, as they are stored.
 
         Parameters
         ----------
-        use : callable
-            ``(coords, chunk or None)`` to one result; a job gives a list of these.
         range_size : int
             Bytes of a shard that are read at once, at most, but for the accessor's own limit.
+        in_flight : int
+            Requests under way at once, and results that wait to be consumed.
+
+        Yields
+        ------
+        tuple of int, StoredChunk or None
+            The coordinates and the chunk, in the order in which they come; None: it is absent.
         """
         key = self._to_read(key)
+        layout = self._layout(key)
+        batch = self._finding_jobs(key, layout, chunk_coords, IN_FLIGHT, min(self._max_range, range_size))
+        for results in self._store.run_many(batch, in_flight, self._as_stored, _per_hop(layout)):
+            yield from results
 
-        def use_stored(coords: ChunkCoords, found: Found | None) -> _T:
-            return use(coords, self._as_stored(found))
+    def _as_stored(self, result: tuple[ChunkCoords, Found | None]) -> tuple[ChunkCoords, StoredChunk | None]:
+        coords, found = result
+        return coords, None if found is None else self._stored_chunk(found)
 
-        range_size = min(self._max_range, range_size)
-        return self._finding_jobs(
-            key, self._layout(key), chunk_coords, use_stored, window=IN_FLIGHT, range_size=range_size
-        )
-
-    def _as_stored(self, found: Found | None) -> StoredChunk | None:
+    def _stored_chunk(self, found: Found) -> StoredChunk:
         """Tell how a chunk is stored, and undo what is neither gzip nor nothing, or not said to be gzip."""
-        if found is None:
-            return None
-        data = found.body.data
+        data = found.data
         chunk = functools.partial(StoredChunk, name=self._location.display(found.name), suffix=found.suffix)
         if not found.needs_decoding:
             return chunk(data, is_gzip=False, was_compressed=False, decoded=lambda: data)
@@ -1181,7 +1157,8 @@ class FsspecAccessor(Accessor):
         def add(coords: ChunkCoords, chunk: StoredChunk) -> int:
             data = chunk.data if as_gzip else chunk.decoded()
             chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
-            return writer.add(key, sharding, chunk_id, data, overwrite=True, is_gzip=as_gzip and chunk.is_gzip)
+            is_gzip = as_gzip and chunk.is_gzip
+            return self._store.run(writer.add(key, sharding, chunk_id, data, overwrite=True, is_gzip=is_gzip))
 
         try:
             yield add
@@ -1246,8 +1223,7 @@ class FsspecAccessor(Accessor):
         deleted = False
         while names := self._data_names(folder, depth):
             files = [name for name, is_folder in names if not is_folder]
-            jobs = (functools.partial(self._store.delete, folder + name) for name in files)
-            for _ in self._store.run_many(jobs, IN_FLIGHT):
+            for _ in self._store.run_many((_deleted(folder + name) for name in files), IN_FLIGHT):
                 pass
             below = [self._delete_data(f"{folder}{name}/", depth + 1) for name, is_folder in names if is_folder]
             if not files and not any(below):  # on disk, empty folders stay
@@ -1269,25 +1245,25 @@ class FsspecAccessor(Accessor):
 
     def find_file(self, relative_path: str) -> Found:
         """Find a file under one of the names that it may have: what `fetch_file` decodes."""
-        name = self._to_read(relative_path)
+        return self._store.run(self._find_file(self._to_read(relative_path)))
+
+    def _find_file(self, name: str) -> Job[Found]:
         suffixes = _suffixes_of(name)
         limit = self._file_limit(name)
-        for suffix in self._again_if_changing(suffixes, lambda suffix: name + suffix):
+
+        def find(suffix: str) -> Job[Found | None]:
             try:
-                body = self._read_whole(self._store.read, name + suffix, limit)
+                body = yield from _read_whole(Get(name + suffix), limit)
             except NotFoundError as exc:
                 if exc.is_of_bucket:
                     raise
-                continue
+                return None
             return Found(name + suffix, suffix, body, limit, sniff=not split_suffix(name)[1])
-        raise self._not_found(name, len(suffixes))
 
-    def _read_whole(self, read: Callable[..., Body], name: str, limit: Limit, **options: bool) -> Body:
-        try:
-            return read(name, None, None, stored_limit(limit.size), **options)
-        except TooLargeError as exc:
-            message = f"{exc}; {limit.reason}"
-            raise CorruptDataError(message) from exc
+        found = yield from self._first(suffixes, lambda suffix: name + suffix, find)
+        if found is None:
+            raise self._not_found(name, len(suffixes))
+        return found
 
     def _file_limit(self, name: str) -> Limit:
         if split_suffix(name)[0] == "info":
@@ -1301,12 +1277,15 @@ class FsspecAccessor(Accessor):
         """Find a chunk under one of the names that it may have, or in its shard: what `fetch_chunk` decodes."""
         key, coords = self._chunk(key, chunk_coords)
         layout = self._layout(key)
-        if layout.sharding is not None:
-            found = self._find_in_shard(key, layout, coords)
-            if found is None:
-                raise self._not_in_shard(key, coords)
-            return found
-        return self._find_alone(key, layout, coords)
+        return self._store.run(self._find_chunk(key, layout, coords))
+
+    def _find_chunk(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> Job[Found]:
+        if layout.sharding is None:
+            return (yield from self._find_alone(key, layout, coords))
+        found = yield from self._find_in_shard(key, layout, coords)
+        if found is None:
+            raise self._not_in_shard(key, coords)
+        return found
 
     def fetch_range(self, relative_path: str, start: int, end: int) -> bytes:
         """Fetch some bytes of a file, such as a shard, as they are stored under just this name."""
@@ -1316,85 +1295,105 @@ class FsspecAccessor(Accessor):
             raise CorruptDataError(f"{message}; {limit.reason}")
         return self._store.read(name, start, end).data
 
-    def _find_in_shard(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> Found | None:
+    def _find_in_shard(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> Job[Found | None]:
         sharding, grid = layout.sharding, layout.grid
         if sharding is None or grid is None:
             return None
-        chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
-        fetch = functools.cache(functools.partial(self._shards.fetch, key, sharding, chunk_id))
-
-        def stored_data() -> bytes | None:
-            stored = fetch()
-            return None if stored is None else stored.data
-
-        stored = self._waiting_chunk(key, sharding, grid, coords, stored_data) or fetch()
-        return None if stored is None else self._from_shard(layout, coords, stored)
+        waits = yield from self._waiting_chunk(key, sharding, grid, coords)
+        if waits is None:
+            chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
+            waits = yield from self._shards.fetch(key, sharding, chunk_id)
+        return None if waits is None else self._from_shard(layout, coords, waits)
 
     def _waiting_chunk(
-        self,
-        key: str,
-        sharding: Sharding,
-        grid: ChunkGrid,
-        coords: ChunkCoords,
-        stored: Callable[[], bytes | None],
-    ) -> Stored | None:
-        """Return a chunk that is stored and not flushed yet."""
-        data = self._writer.find(key, sharding, compressed_morton_code(grid.cell(coords), grid.shape), stored)
-        return None if data is None else Stored(f"{key} (not flushed)", data)
+        self, key: str, sharding: Sharding, grid: ChunkGrid, coords: ChunkCoords, *there: Stored | None
+    ) -> Job[Stored | None]:
+        """Return a chunk that is stored and not flushed yet; `there` is what its shard has, if it was fetched."""
+        chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
+
+        def stored() -> Job[bytes | None]:
+            chunk = there[0] if there else (yield from self._shards.fetch(key, sharding, chunk_id))
+            return None if chunk is None else chunk.data
+
+        data = yield from self._writer.find(key, sharding, chunk_id, stored)
+        return None if data is None else Stored(f"{key} (not flushed)", Body([data]), 0, len(data))
 
     def _from_shard(self, layout: ScaleLayout, coords: ChunkCoords, stored: Stored) -> Found:
         return Found(
             f"{stored.name}, chunk {chunk_name(coords)}",
             "",
-            Body(stored.data),
+            stored.body,
             self._chunk_limit(layout, size_of(coords)),
             _raw_length(layout, coords),
             sniff=False,
-            in_shard=True,
+            in_shard=(stored.start, stored.end),
             shard_gzip=layout.sharding is not None and layout.sharding.data_encoding == "gzip",
         )
 
-    def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False) -> Found:
+    def _find_alone(
+        self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False
+    ) -> Job[Found]:
         names = self._names_in(key)
         limit = self._chunk_limit(layout, size_of(coords))
-        denied = None
         tried = self._variants_to_read(names)
-        for variant in self._again_if_changing(tried, lambda variant: _object_name(key, coords, variant)):
+        denied: AccessDeniedError | None = None
+
+        def find(variant: _Variant) -> Job[Found | None]:
+            nonlocal denied
             name = _object_name(key, coords, variant)
             try:
-                knows_info = self._info_error is None
-                body = self._read_whole(
-                    self._store.read_chunks, name, limit, versioned=versioned, knows_info=knows_info
-                )
+                body = yield from _read_whole(Get(name, versioned=versioned), limit, self._read_chunks)
             except NotFoundError:
-                continue
+                return None
             except AccessDeniedError as exc:  # S3 without the right to list says so of absent ones
                 denied = denied or exc
-                continue
+                return None
             names.note(variant)
             return Found(name, variant.suffix, body, limit, _raw_length(layout, coords))
+
+        found = yield from self._first(tried, lambda variant: _object_name(key, coords, variant), find)
+        if found is not None:
+            return found
         # Without `info`, the chunk may be in a shard: who may not read that does not know.
         if isinstance(self._info_error, AccessDeniedError):
             denied = denied or self._info_error
         raise denied or self._not_found(f"{key}/{chunk_name(coords)}", len(tried))
 
-    def _again_if_changing(self, variants: Collection[_T], name_of: Callable[[_T], str]) -> Iterator[_T]:
-        """Yield what to ask for; those that writers use again, while one may be replacing one by the other.
+    def _read_chunks(self, get: Get) -> Job[Body]:
+        knows_info = self._info_error is None
+        return jobs.read_chunks(get, denied_is_missing=self.denied_is_missing, knows_info=knows_info)
 
-        Only where misses are cheap: elsewhere, an object keeps its name.
+    def _first(
+        self, variants: Collection[_T], name_of: Callable[[_T], str], find: Callable[[_T], Job[Found | None]]
+    ) -> Job[Found | None]:
+        """Find an object under the first name that it has.
+
+        Those that writers use are asked for again, while one may be replacing one by the other: only where misses
+        are cheap; elsewhere, an object keeps its name.
         """
-        yield from variants
+        for variant in variants:
+            found = yield from find(variant)
+            if found is not None:
+                return found
         if not self._store.protocol.cheap_misses:
-            return
+            return None
         usual = list(variants)[:_USUAL]
         folders = {posixpath.dirname(name_of(variant)) for variant in usual}
         folders |= {posixpath.dirname(folder) for folder in folders}
         for _ in range(_LOOKS):
-            if not any(self._store.changed_lately(folder) for folder in folders):
-                return
-            yield from usual
+            if not any((yield [ChangedLately(folder) for folder in folders])):
+                return None
+            for variant in usual:
+                found = yield from find(variant)
+                if found is not None:
+                    return found
+        return None
 
     def _layout(self, key: str) -> ScaleLayout:
+        layout = self._layouts.get(key)
+        return self._store.run(self._layout_job(key)) if layout is None else layout
+
+    def _layout_job(self, key: str) -> Job[ScaleLayout]:
         """Find out how a scale is stored, from `info`, which is read once; by default without one."""
         layout = self._layouts.get(key)
         if layout is None and not self.can_read:
@@ -1405,7 +1404,8 @@ class FsspecAccessor(Accessor):
             return layout
         if layout is None:
             generation = self._info_generation
-            layout = scale_layout(self._read_info(), key.removesuffix("/"), self._location.display("info"))
+            info = yield from self._read_info()
+            layout = scale_layout(info, key.removesuffix("/"), self._location.display("info"))
             if layout.sharding is not None and layout.grid is not None:
                 most = self._chunk_limit(layout, layout.grid.chunk_size).size
                 layout = layout.with_largest_chunk(stored_limit(most))
@@ -1413,11 +1413,11 @@ class FsspecAccessor(Accessor):
                 self._layouts[key] = layout
         return layout
 
-    def _read_info(self) -> Mapping[str, Any]:
-        def load() -> Mapping[str, Any]:
+    def _read_info(self) -> Job[Mapping[str, Any]]:
+        def load() -> Job[Mapping[str, Any] | None]:
             generation = self._info_generation
             try:
-                text = self.decoded(self.find_file("info"))
+                text = self.decoded((yield from self._find_file(self._to_read("info"))))
                 self._info = parse_info(text, self._location.display("info"), self._max_info_bytes)
             except (NotFoundError, AccessDeniedError) as exc:  # S3 says so of absent ones to who may not list
                 self._info, self._info_error = {}, exc
@@ -1426,7 +1426,7 @@ class FsspecAccessor(Accessor):
                 self._info = None
             return info
 
-        return self._store.load_once("info", lambda: self._info, load) or {}
+        return (yield from self._store.once("info", lambda: self._info, load)) or {}
 
     def _variants_to_read(self, names: _ScaleNames) -> Collection[_Variant]:
         """Choose the names to ask for, so that a scale's usual chunk takes one request.
@@ -1455,8 +1455,8 @@ class FsspecAccessor(Accessor):
         CorruptDataError
             If that cannot be done; the message names it.
         """
-        if not found.needs_decoding and len(found.body.data) <= found.limit.size:
-            return found.body.data
+        if not found.needs_decoding and len(found.data) <= found.limit.size:
+            return found.data
         try:
             if found.in_shard:
                 return self._decoded_from_shard(found)
@@ -1480,7 +1480,7 @@ class FsspecAccessor(Accessor):
 
     def _decoded_from_shard(self, found: Found) -> bytes:
         """Undo a shard's encoding; the wrong length would be an index that points to other bytes."""
-        data = decode_gzip_or_zlib(found.body.data, found.limit.size) if found.shard_gzip else found.body.data
+        data = decode_gzip_or_zlib(found.data, found.limit.size) if found.shard_gzip else found.data
         if found.raw_length is not None and len(data) != found.raw_length:
             message = f"a raw chunk of {found.raw_length} bytes is {len(data)} bytes long"
             raise CorruptDataError(message)
@@ -1520,7 +1520,7 @@ class FsspecAccessor(Accessor):
         if name == "info" and self._writer.waiting:
             self._writer.flush()  # as the `info` says that they were stored under
         others = self._other_names(name, packed.suffix) if listed is None else sorted({*listed} - {name})
-        self._put(name, name + packed.suffix, others, packed, overwrite=overwrite)
+        self._store.run(self._put(name, name + packed.suffix, others, packed, overwrite=overwrite))
         if name == "info":
             self._info_generation += 1
             self._info = self._info_error = None
@@ -1543,43 +1543,48 @@ class FsspecAccessor(Accessor):
 
     def _store_one(
         self, key: str, coords: ChunkCoords, make: Callable[[], bytes | Update], mime_type: str, *, overwrite: bool
-    ) -> None:
-        layout = self._layout(key)
-        data = make()
+    ) -> Job[None]:
+        layout = yield from self._layout_job(key)
+        data: bytes | Update = yield Compute(make)
         if layout.sharding is not None and layout.grid is not None:
             chunk_id = compressed_morton_code(layout.grid.cell(coords), layout.grid.shape)
             if isinstance(data, Update):
-                self._writer.update(key, layout.sharding, chunk_id, coords, data)
+                yield from self._writer.update(key, layout.sharding, chunk_id, coords, data)
             else:
-                self._writer.add(key, layout.sharding, chunk_id, data, overwrite=overwrite)
+                yield from self._writer.add(key, layout.sharding, chunk_id, data, overwrite=overwrite)
             return
         if isinstance(data, Update):
-            self._update_one(key, layout, coords, data, mime_type)
+            yield from self._update_one(key, layout, coords, data, mime_type)
             return
-        packed = self._packed("", data, mime_type)
+        packed: _Packed = yield Compute(functools.partial(self._packed, "", data, mime_type))
         names = self._names_in(key)
         variant = _Variant(self._flat, packed.suffix)
-        twins = self._variants_to_clear(key, names)
+        twins = yield from self._variants_to_clear(key, names)
         others = [_object_name(key, coords, twin) for twin in twins if twin != variant]
         stem = _object_name(key, coords, _VARIANTS[0])
-        self._put(stem, _object_name(key, coords, variant), others, packed, overwrite=overwrite)
+        yield from self._put(stem, _object_name(key, coords, variant), others, packed, overwrite=overwrite)
         names.note(variant)
 
-    def _update_one(self, key: str, layout: ScaleLayout, coords: ChunkCoords, update: Update, mime_type: str) -> None:
+    def _update_one(
+        self, key: str, layout: ScaleLayout, coords: ChunkCoords, update: Update, mime_type: str
+    ) -> Job[None]:
         """Change part of a chunk: replace only the version that was read, and keep its name."""
         self._to_read(key)
         stem = _object_name(key, coords, _VARIANTS[0])
         failure: Exception | None = None
-        with self._store.in_turn(stem):
-            for _ in conflicts():
-                found = None
-                with contextlib.suppress(NotFoundError):
-                    found = self._find_alone(key, layout, coords, versioned=True)
-                data = self._updated(coords, found, update)
+        with (yield from self._store.turn(stem).begin()):
+            for pause in jobs.conflicts():
+                yield pause
+                found: Found | None = None
+                try:
+                    found = yield from self._find_alone(key, layout, coords, versioned=True)
+                except NotFoundError:
+                    pass
+                data: bytes | None = yield Compute(functools.partial(self._updated, coords, found, update))
                 if data is None:
                     return
                 try:
-                    self._put_updated(key, coords, found, data, mime_type)
+                    yield from self._put_updated(key, coords, found, data, mime_type)
                 except (AlreadyExistsError, ReplacedError) as exc:
                     failure = exc
                 else:
@@ -1596,58 +1601,38 @@ class FsspecAccessor(Accessor):
         except CorruptDataError as exc:
             raise self._named(exc, found.name) from exc
 
-    def _put_updated(self, key: str, coords: ChunkCoords, found: Found | None, data: bytes, mime_type: str) -> None:
+    def _put_updated(self, key: str, coords: ChunkCoords, found: Found | None, data: bytes, mime_type: str) -> Job[None]:
         """Replace the chunk that this one was made from, or create it."""
         if found is None:
-            self._put_first(key, coords, self._packed("", data, mime_type))
+            packed = yield Compute(functools.partial(self._packed, "", data, mime_type))
+            yield from self._put_first(key, coords, packed)
             return
         if not self._store.protocol.can_replace:
             raise self._in_the_way(found.name, overwrite=True)
-        packed = self._packed_like(found, data, mime_type)
+        packed = yield Compute(functools.partial(self._packed_like, found, data, mime_type))
         name = found.name.removesuffix(found.suffix) + packed.suffix
         if name == found.name:
-            self._write(name, packed, create=False, replacing=found.body.version)
+            yield from _write(name, packed, create=False, replacing=found.body.version)
         else:
-            self._write(name, packed, create=True)
+            yield from _write(name, packed, create=True)
             try:
-                self._store.delete(found.name, replacing=found.body.version)
+                yield Delete(found.name, found.body.version)
             except ReplacedError:  # ours was made of what was there before
-                if self._take_back(name, packed):
+                if (yield from _take_back(name, packed)):
                     raise
 
-    def _write(self, name: str, packed: _Packed, *, create: bool, replacing: str = "") -> None:
-        self._store.write(
-            name,
-            packed.data,
-            content_type=packed.content_type,
-            content_encoding=packed.content_encoding,
-            create=create,
-            replacing=replacing,
-        )
-
-    def _put_first(self, key: str, coords: ChunkCoords, packed: _Packed) -> None:
+    def _put_first(self, key: str, coords: ChunkCoords, packed: _Packed) -> Job[None]:
         """Put a chunk where there is none, also not under another name that a writer may have used meanwhile."""
         names = self._names_in(key)
         variant = _Variant(self._flat, packed.suffix)
         name = _object_name(key, coords, variant)
-        self._write(name, packed, create=True)
+        yield from _write(name, packed, create=True)
         names.note(variant)
-        usual = set(_VARIANTS[:_USUAL]).intersection(self._variants_to_clear(key, names)) - {variant}
-        there_are_others = any(self._store.exists(_object_name(key, coords, twin)) for twin in usual)
-        if there_are_others and self._take_back(name, packed):
+        usual = set(_VARIANTS[:_USUAL]).intersection((yield from self._variants_to_clear(key, names))) - {variant}
+        there_are_others = yield from _any_exists(_object_name(key, coords, twin) for twin in usual)
+        if there_are_others and (yield from _take_back(name, packed)):
             message = f"{self._location.display(name)}: another writer has stored it under another name"
             raise ReplacedError(message)
-
-    def _take_back(self, name: str, packed: _Packed) -> bool:
-        """Delete what was just stored; False, if another writer has gone on from it, which is as good as ours there."""
-        try:
-            ours = self._store.read(name, versioned=True)
-        except NotFoundError:
-            return True
-        if ours.data != packed.data:
-            return False
-        self._store.delete(name, replacing=ours.version)
-        return True
 
     def _packed_like(self, found: Found, data: bytes, mime_type: str) -> _Packed:
         """Compress a chunk as the one is that it replaces, if we write such."""
@@ -1657,7 +1642,7 @@ class FsspecAccessor(Accessor):
             return _Packed(data, "", mime_type, "")
         return self._packed("", data, mime_type)
 
-    def _variants_to_clear(self, key: str, names: _ScaleNames) -> Iterable[_Variant]:
+    def _variants_to_clear(self, key: str, names: _ScaleNames) -> Job[Collection[_Variant]]:
         """Choose the names under which a twin of a chunk to be written may stand.
 
         Where a miss costs a request, these are the names that the scale was found to use: by what
@@ -1665,16 +1650,18 @@ class FsspecAccessor(Accessor):
         """
         if self._store.protocol.cheap_misses:
             return _VARIANTS
-        with contextlib.suppress(AccessDeniedError, NotFoundError):  # who may not list may still write
-            self._sample(key, names)
+        try:
+            yield from self._sample(key, names)
+        except (AccessDeniedError, NotFoundError):  # credentials without list permission may still write
+            pass
         return dict.fromkeys((*names.known(), *self._own_variants()))
 
-    def _sample(self, key: str, names: _ScaleNames) -> None:
+    def _sample(self, key: str, names: _ScaleNames) -> Job[None]:
         """Look at some entries of a scale, once, to learn how its chunks are named."""
         if names.sampled or self._store.protocol.cheap_misses:
             return
         names.sampled = True
-        for entry in self._store.list_names(f"{key}/", _SAMPLED_NAMES):
+        for entry in (yield List(f"{key}/", _SAMPLED_NAMES)):
             name, suffix = split_suffix(entry)
             flat = layout_of(name)
             if flat:
@@ -1682,29 +1669,28 @@ class FsspecAccessor(Accessor):
             elif flat is not None and not suffix:
                 names.folders = True
 
-    def _put(self, stem: str, name: str, others: list[str], packed: _Packed, *, overwrite: bool) -> None:
+    def _put(self, stem: str, name: str, others: list[str], packed: _Packed, *, overwrite: bool) -> Job[None]:
         """Write an object and see to it that it is the only one of its twins.
 
-        Threads take turns at the names of one object. Another process may take ours for a twin of
+        Jobs take turns at the names of one object. Another process may take ours for a twin of
         what it writes, under another name: so it is looked at in the end, and written again.
         """
-        store = self._store
-        replaceable = store.protocol.can_replace
-        with store.in_turn(stem):
+        replaceable = self._store.protocol.can_replace
+        with (yield from self._store.turn(stem).begin()):
             if not overwrite or not replaceable:
                 for other in others if replaceable else (name, *others):
-                    if store.exists(other):
+                    if (yield from jobs.exists(other)):
                         raise self._in_the_way(other, overwrite=overwrite)
             for _ in range(_TWIN_ROUNDS):
                 try:
-                    self._write(name, packed, create=not overwrite)
+                    yield from _write(name, packed, create=not overwrite)
                 except AlreadyExistsError as exc:
                     raise self._in_the_way(name, overwrite=overwrite) from exc
                 if not overwrite or not replaceable:
                     return
                 for other in others:  # the new data is in place before the old twins go
-                    store.delete(other)
-                if not others or store.exists(name):
+                    yield Delete(other)
+                if not others or (yield from jobs.exists(name)):
                     return
 
     def _in_the_way(self, name: str, *, overwrite: bool) -> DataAccessError:
@@ -1857,10 +1843,6 @@ def _checked_in_flight(in_flight: int) -> int:
     return in_flight
 
 
-def _given(value: _T) -> _T:
-    return value
-
-
 def _counted(items: Iterable[_T], callback: Callback) -> Iterable[_T]:
     """Tell a callback how many there will be, if they have a length."""
     if callback is not None and isinstance(items, Sized):
@@ -1868,9 +1850,56 @@ def _counted(items: Iterable[_T], callback: Callback) -> Iterable[_T]:
     return items
 
 
-def _tell(callback: Callback) -> None:
+def _tell(callback: Callback, count: int = 1) -> None:
     if callback is not None:
-        callback.relative_update(1)
+        callback.relative_update(count)
+
+
+def _per_hop(layout: ScaleLayout) -> int:
+    """Return how many chunks of a scale one thread is given at once."""
+    return max(1, HOP // layout.chunk_bytes)
+
+
+def _listed(job: Job[_T]) -> Job[list[_T]]:
+    return [(yield from job)]
+
+
+def _deleted(name: str) -> Job[list[None]]:
+    yield Delete(name)
+    return [None]
+
+
+def _any_exists(names: Iterable[str]) -> Job[bool]:
+    for name in names:
+        if (yield from jobs.exists(name)):
+            return True
+    return False
+
+
+def _read_whole(get: Get, limit: Limit, read: Callable[[Get], Job[Body]] = jobs.read) -> Job[Body]:
+    get.limit = stored_limit(limit.size)
+    try:
+        return (yield from read(get))
+    except TooLargeError as exc:
+        message = f"{exc}; {limit.reason}"
+        raise CorruptDataError(message) from exc
+
+
+def _write(name: str, packed: _Packed, *, create: bool, replacing: str = "") -> Job[None]:
+    put = Put(name, packed.data, packed.content_type, packed.content_encoding, create, replacing)
+    return jobs.write(put)
+
+
+def _take_back(name: str, packed: _Packed) -> Job[bool]:
+    """Delete what was just stored; False, if another writer has gone on from it, which is as good as ours there."""
+    try:
+        ours: Body = yield Get(name, versioned=True)
+    except NotFoundError:
+        return True
+    if ours.data != packed.data:
+        return False
+    yield Delete(name, ours.version)
+    return True
 
 
 def _object_name(key: str, coords: ChunkCoords, variant: _Variant) -> str:

@@ -12,15 +12,17 @@ a job yields              and is sent
 `Put`, `Delete`           None, when it is done
 `List`                    the last parts of the names, a list of str
 `ChangedLately`           bool
+`Compute`                 what the function returns
 `Pause`                   None, when the time is over
-a future                  its result: another job, or thread, works on what this one needs
-a list of these           a list of answers, or of exceptions in their places, when all are there
+`Wait`                    whether the future is done: False when the time is over
+a list of these, or jobs  a list of answers or results, or of exceptions in their places, when all are there
 ========================  ==========================================================================
 """
 
+import collections
 import concurrent.futures
 import mmap
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar, Union
 
@@ -94,25 +96,70 @@ class ChangedLately:
 
 
 @dataclass(slots=True)
+class Compute:
+    """Call a function in a thread of the pool."""
+
+    function: Callable[[], Any]
+
+
+@dataclass(slots=True)
 class Pause:
-    """Wait."""
+    """Let some time pass."""
 
     seconds: float
 
 
-Request: TypeAlias = Union[
-    Get, Exists, Put, Delete, List, ChangedLately, Pause, "concurrent.futures.Future[Any]", Sequence["Request"]
-]
+@dataclass(slots=True)
+class Wait:
+    """Wait until another job is done with something, in this batch or another; not for ever, as that may stand still."""
+
+    future: "concurrent.futures.Future[Any]"
+    seconds: float
+
+
+Request: TypeAlias = Union[Get, Exists, Put, Delete, List, ChangedLately, Compute, Pause, Wait, Sequence["Request | Job[Any]"]]
 
 Job: TypeAlias = Generator[Request, Any, _T]
-"""Logic without I/O; see the module."""
+"""Logic without I/O; see the module. Of a batch, each job returns a list of results, or `More`."""
 
 
 @dataclass(frozen=True, slots=True)
 class More:
-    """What a job may return in the place of a result: jobs that follow from it."""
+    """What a job may return in the place of results: jobs that follow from it."""
 
     jobs: Sequence[Job[Any]]
+
+
+class Upcoming:
+    """Jobs of a batch that are still to begin: those that follow from others first.
+
+    An exception of the iterable is kept until the jobs before it are done.
+    """
+
+    def __init__(self, jobs: Iterable[Job[Any]]) -> None:
+        self._given = iter(jobs)
+        self._more: collections.deque[Job[Any]] = collections.deque()
+        self._failure: Exception | None = None
+
+    def add(self, more: More) -> None:
+        """Have jobs follow."""
+        self._more.extend(more.jobs)
+
+    def take(self) -> Job[Any] | None:
+        """Take a job; None: there is none, unless one follows from what is under way."""
+        if self._more:
+            return self._more.popleft()
+        if self._failure is None:
+            try:
+                return next(self._given, None)
+            except Exception as exc:  # noqa: BLE001 - `end` raises it
+                self._failure = exc
+        return None
+
+    def end(self) -> None:
+        """Raise what the iterable has raised."""
+        if self._failure is not None:
+            raise self._failure
 
 
 class Body:
@@ -166,6 +213,16 @@ class HttpRequest(NamedTuple):
     """GET or HEAD."""
 
     signer: "Signer | None" = None
+
+
+class Exchange(NamedTuple):
+    """One HTTP request that a driver sends; it is answered by an `Answer` of whatever status."""
+
+    http: HttpRequest
+    start: int | None
+    end: int | None
+    limit: int
+    """Bytes of a body with the status that is wanted; of one that explains a failure, what comes at once."""
 
 
 class Signer(NamedTuple):

@@ -12,6 +12,7 @@ of the process that stored it.
 import atexit
 import concurrent.futures
 import contextlib
+import functools
 import logging
 import mmap
 import os
@@ -25,14 +26,15 @@ from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
 from precomputed_fs.errors import AlreadyExistsError, CorruptDataError, DataAccessError, ReplacedError
-from precomputed_fs.flights import hand_over, only_waiting
 from precomputed_fs.format.compression import MAX_DECODED_SIZE, decode_gzip_or_zlib, gzip_compress
 from precomputed_fs.format.grid import ChunkCoords, chunk_name
 from precomputed_fs.format.shard_index import ByteRange, Wanted, pack_minishard_index, pack_shard_index
 from precomputed_fs.format.sharding import Sharding
-from precomputed_fs.objects import ObjectStore, conflicts
-from precomputed_fs.shards import ShardReader, ShardReplacedError, ShardState
-from precomputed_fs.transports import expect_no_threads
+from precomputed_fs.pyramid.shards import ShardReader, ShardReplacedError, ShardState
+from precomputed_fs.store import jobs
+from precomputed_fs.store.loop import expect_no_threads
+from precomputed_fs.store.objects import ObjectStore
+from precomputed_fs.store.requests import Compute, Delete, Job, Put, Wait
 
 BUFFER_BYTES = 64 << 20
 """Memory that waiting chunks may take before they go to a temporary file (64 MiB)."""
@@ -43,6 +45,8 @@ _MOST_MINISHARD_BITS = 20  # a shard index of 16 MiB; usual are 3 to 11
 
 
 _LATE_SECONDS = 60.0  # that one who lets go of an accessor waits for its shards
+
+_LOOK_AGAIN = 60.0  # seconds, after which it is looked again whether another flush has ended
 
 _log = logging.getLogger("precomputed_fs")
 
@@ -193,13 +197,15 @@ class ShardWriter:
                 counts[key] = counts.get(key, 0) + len(waiting.chunks)
         return counts
 
-    def find(self, key: str, sharding: Sharding, chunk_id: int, stored: Callable[[], bytes | None]) -> bytes | None:
+    def find(
+        self, key: str, sharding: Sharding, chunk_id: int, stored: Callable[[], Job[bytes | None]]
+    ) -> Job[bytes | None]:
         """Return a waiting chunk, encoded as its shard will have it; None if the stored one stays as it is.
 
         Parameters
         ----------
         stored : callable
-            Returns the chunk as its shard has it now; called only if changes of it wait.
+            Makes a job that returns the chunk as its shard has it now; called only if changes of it wait.
         """
         with self._lock:
             waiting = self._waiting.get((key, sharding.locate(chunk_id)[0]))
@@ -207,12 +213,13 @@ class ShardWriter:
             if pending is None:
                 return None
             waits = self._parts(pending)  # now, as a flush may come before `stored`
-        there = None if pending.whole is not None else stored()
-        return self._made(key, sharding, waits, there)
+        there = None if pending.whole is not None else (yield from stored())
+        made: bytes | None = yield Compute(functools.partial(self._made, key, sharding, waits, there))
+        return made
 
     def add(
         self, key: str, sharding: Sharding, chunk_id: int, data: bytes, *, overwrite: bool, is_gzip: bool = False
-    ) -> int:
+    ) -> Job[int]:
         """Have a chunk wait for its shard to be written; returns how many bytes it will take there.
 
         Parameters
@@ -235,10 +242,10 @@ class ShardWriter:
         if not data:
             message = f"{shown}: chunk {chunk_id} has no bytes, which in a shard would mean that it is absent"
             raise ValueError(message)
-        if not overwrite and self._is_stored(key, sharding, chunk_id):
+        if not overwrite and (yield from self._is_stored(key, sharding, chunk_id)):
             raise self._exists(key, chunk_id)
         if sharding.data_encoding == "gzip" and not is_gzip:
-            data = gzip_compress(data, self._compresslevel)
+            data = yield Compute(functools.partial(gzip_compress, data, self._compresslevel))
         with self._lock:
             waiting = self._waiting_for(key, sharding, chunk_id)
             replaced = waiting.chunks.get(chunk_id)
@@ -251,7 +258,7 @@ class ShardWriter:
         _expect_end()
         return len(data)
 
-    def update(self, key: str, sharding: Sharding, chunk_id: int, coords: ChunkCoords, update: Update) -> None:
+    def update(self, key: str, sharding: Sharding, chunk_id: int, coords: ChunkCoords, update: Update) -> Job[None]:
         """Have a change of a chunk wait for its shard to be written, which is made of the chunk as it is then.
 
         Once very many wait for one chunk, its shard is written.
@@ -263,7 +270,7 @@ class ShardWriter:
             waiting.chunks[chunk_id] = pending
         _expect_end()
         if pending.patch_count > 1 and pending.size > _CHANGES_BYTES:
-            self._flush_in_turn(key, sharding.locate(chunk_id)[0])
+            yield from self._flush_in_turn(key, sharding.locate(chunk_id)[0])
 
     def _waiting_for(self, key: str, sharding: Sharding, chunk_id: int) -> _Waiting:
         """Return what waits for the shard of a chunk, to which more is about to be added."""
@@ -296,7 +303,7 @@ class ShardWriter:
             return data
         return gzip_compress(changed, self._compresslevel) if is_gzip else changed
 
-    def _is_stored(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
+    def _is_stored(self, key: str, sharding: Sharding, chunk_id: int) -> Job[bool]:
         """Tell whether a chunk is in its shard.
 
         That there is no shard yet is asked once, however many chunks wait for it: the merge looks again.
@@ -304,10 +311,10 @@ class ShardWriter:
         shard, _ = sharding.locate(chunk_id)
         if (key, shard) in self._unborn:
             return False
-        if not self._reader.has_shard(key, sharding, chunk_id):
+        if not (yield from self._reader.has_shard(key, sharding, chunk_id)):
             self._unborn.add((key, shard))
             return False
-        return self._reader.locate(key, sharding, chunk_id) is not None
+        return (yield from self._reader.locate(key, sharding, chunk_id)) is not None
 
     def _keep(self, data: bytes) -> _Place:
         """Put bytes at the end of the buffer."""
@@ -424,7 +431,7 @@ class ShardWriter:
         """Write all shards that chunks wait for; yields those that fail, what messages call them, and why they do."""
         for place, waiting in list(self._waiting.items()):
             try:
-                self._flush_in_turn(*place)
+                self._store.run(self._flush_in_turn(*place))
             except Exception as exc:  # noqa: BLE001 - it is up to the caller, while the other shards are written
                 yield place, self._shown(place, waiting), exc
         with self._lock:
@@ -435,15 +442,13 @@ class ShardWriter:
         key, shard = place
         return self._store.location.display(f"{key}/{waiting.sharding.shard_name(shard)}.shard")
 
-    def _flush_in_turn(self, key: str, shard: int) -> None:
+    def _flush_in_turn(self, key: str, shard: int) -> Job[None]:
         """Write one shard, after another flush of it has ended, which may have begun too early."""
         mine: concurrent.futures.Future[None] = concurrent.futures.Future()
-        mine.set_running_or_notify_cancel()  # one who waits for it must not cancel it
         try:
             while (turn := self._turns.setdefault((key, shard), mine)) is not mine:
-                with only_waiting():
-                    turn.result()
-            self._flush_shard(key, shard)
+                yield Wait(turn, _LOOK_AGAIN)
+            yield from self._flush_shard(key, shard)
         finally:
             if self._turns.get((key, shard)) is mine:
                 del self._turns[key, shard]
@@ -451,13 +456,13 @@ class ShardWriter:
         with self._lock:
             self._compact()
 
-    def _flush_shard(self, key: str, shard: int) -> None:
+    def _flush_shard(self, key: str, shard: int) -> Job[None]:
         with self._lock:
             waiting = self._waiting.get((key, shard))
             chunks = {} if waiting is None else dict(waiting.chunks)
         if waiting is None:
             return
-        refused, was_legacy = self._merge(key, shard, waiting.sharding, chunks)
+        refused, was_legacy = yield from self._merge(key, shard, waiting.sharding, chunks)
         with self._lock:
             self.flushes += 1
             for chunk_id, written in chunks.items():
@@ -470,7 +475,7 @@ class ShardWriter:
                 del self._waiting[key, shard]
         if was_legacy:
             for suffix in (".index", ".data"):
-                self._store.delete(f"{key}/{waiting.sharding.shard_name(shard)}{suffix}")
+                yield Delete(f"{key}/{waiting.sharding.shard_name(shard)}{suffix}")
         if refused:
             raise self._exists(key, refused[0])
 
@@ -487,7 +492,7 @@ class ShardWriter:
 
     def _merge(
         self, key: str, shard: int, sharding: Sharding, chunks: Mapping[int, _Pending]
-    ) -> tuple[list[int], bool]:
+    ) -> Job[tuple[list[int], bool]]:
         """Merge what waits into the stored shard, and try again if another writer was faster.
 
         Returns the chunks that were not written, as there are others in their place by now, and
@@ -496,10 +501,11 @@ class ShardWriter:
         name = f"{key}/{sharding.shard_name(shard)}.shard"
         shown = self._store.location.display(name)
         failure: Exception | None = None
-        with self._store.in_turn(name):
-            for _ in conflicts():
+        with (yield from self._store.turn(name).begin()):
+            for pause in jobs.conflicts():
+                yield pause
                 try:
-                    return self._merge_with(key, shard, sharding, name, dict(chunks))
+                    return (yield from self._merge_with(key, shard, sharding, name, dict(chunks)))
                 except (AlreadyExistsError, ReplacedError, ShardReplacedError) as exc:
                     failure = exc
                 finally:
@@ -510,38 +516,41 @@ class ShardWriter:
 
     def _merge_with(
         self, key: str, shard: int, sharding: Sharding, name: str, chunks: dict[int, _Pending]
-    ) -> tuple[list[int], bool]:
+    ) -> Job[tuple[list[int], bool]]:
         """Replace the version of the shard that is there, or fail."""
         is_anew = shard not in self._anew.get(key, {shard})
-        existing = None if is_anew else self._reader.inspect(key, sharding, shard)
-        refused = [] if existing is None else self._refused(key, sharding, chunks)
+        existing = None if is_anew else (yield from self._reader.inspect(key, sharding, shard))
+        refused = [] if existing is None else (yield from self._refused(key, sharding, chunks))
         for chunk_id in refused:
             del chunks[chunk_id]
         was_legacy = existing is not None and existing.legacy
         with _disk(), tempfile.TemporaryFile() as out:
-            if not chunks or not self._assemble(out, key, sharding, shard, existing=existing, chunks=chunks):
+            if not chunks:
+                return refused, False
+            if not (yield from self._assemble(out, key, sharding, shard, existing=existing, chunks=chunks)):
                 return refused, False
             with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                self._store.write(
+                put = Put(
                     name,
                     data,
                     content_type="application/octet-stream",
                     create=not is_anew and (existing is None or existing.legacy),
                     replacing="" if existing is None or existing.legacy else existing.version,
                 )
+                yield from jobs.write(put)
         if is_anew:
             self._anew.get(key, set()).add(shard)
         return refused, was_legacy
 
-    def _refused(self, key: str, sharding: Sharding, chunks: Mapping[int, _Pending]) -> list[int]:
+    def _refused(self, key: str, sharding: Sharding, chunks: Mapping[int, _Pending]) -> Job[list[int]]:
         """Look again, in the shard as it is now: another writer may have stored the same chunk.
 
         The same bytes are our own, of a flush whose answer was lost.
         """
         refused = []
         for chunk_id, pending in chunks.items():
-            if pending.is_new and self._reader.locate(key, sharding, chunk_id) is not None:
-                there = self._reader.fetch(key, sharding, chunk_id)
+            if pending.is_new and (yield from self._reader.locate(key, sharding, chunk_id)) is not None:
+                there = yield from self._reader.fetch(key, sharding, chunk_id)
                 with self._lock:
                     waits = self._parts(pending)
                 if there is not None and there.data != self._made(key, sharding, waits, None):
@@ -557,7 +566,7 @@ class ShardWriter:
         *,
         existing: ShardState | None,
         chunks: Mapping[int, _Pending],
-    ) -> bool:
+    ) -> Job[bool]:
         """Write a shard file: behind the shard index the data, and then the indexes of all minishards.
 
         So one request reads as many indexes as are wanted. What is kept of one minishard is in memory at once.
@@ -574,7 +583,9 @@ class ShardWriter:
         for minishard in sorted(minishards):
             kept: dict[int, bytes] = {}
             if existing is not None:
-                kept = self._reader.fetch_minishard(key, sharding, shard, minishard, existing, without=replaced)
+                kept = yield from self._reader.fetch_minishard(
+                    key, sharding, shard, minishard, existing, without=replaced
+                )
             packed = []
             for chunk_id in sorted({*kept, *added.get(minishard, ())}):
                 data = kept.pop(chunk_id, None)
@@ -633,7 +644,13 @@ def _let_go(writer: ShardWriter) -> None:
     if not late:
         _watched.pop(id(writer), None)
         return
-    hand_over(write, 0 if threading.current_thread().daemon else _LATE_SECONDS)
+    thread = threading.Thread(target=write, daemon=True, name="precomputed_fs late")
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is about to end
+        write()
+    else:
+        thread.join(0 if threading.current_thread().daemon else _LATE_SECONDS)
     writer.warn(late)
 
 

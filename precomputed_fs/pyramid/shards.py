@@ -1,7 +1,7 @@
 """How a shard's bytes are fetched: its indexes once, its chunks by ranges, never the whole file.
 
-`precomputed_fs.format.sharding` knows the layout and this module asks the store. Indexes are remembered, in
-a cache that is bounded in bytes, and threads that need the same one share a request. Each remembers
+`precomputed_fs.format.shard_index` knows the layout and the jobs here ask the store. Indexes are remembered, in
+a cache that is bounded in bytes, and jobs that need the same one share a request. Each remembers
 which version of the file it is from (ETag, or modification time), and an answer from another version
 sends the reader back to the indexes: a shard that was replaced never yields another chunk's bytes.
 Where a version counts seconds, a file that was written in the last two may be replaced once more by
@@ -17,10 +17,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from precomputed_fs.errors import CorruptDataError, DataAccessError, NotFoundError
-from precomputed_fs.flights import More
 from precomputed_fs.format.shard_index import (
     PAGE_ENTRIES,
     ByteRange,
@@ -32,11 +31,9 @@ from precomputed_fs.format.shard_index import (
     plan_reads,
 )
 from precomputed_fs.format.sharding import ENTRY_BYTES, Sharding
-from precomputed_fs.objects import ObjectStore
-from precomputed_fs.transports import Body
-
-if TYPE_CHECKING:
-    from precomputed_fs.flights import Job
+from precomputed_fs.store import jobs
+from precomputed_fs.store.objects import ObjectStore
+from precomputed_fs.store.requests import Body, Get, Job, More
 
 INDEX_CACHE_BYTES = 64 << 20
 """Memory that the indexes of one accessor may take (64 MiB: 2.8 million chunks)."""
@@ -62,10 +59,18 @@ class ShardState(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A chunk as its shard has it, and the name of the file."""
+    """A chunk as its shard has it, in what was read of it, and the name of the file."""
 
     name: str
-    data: bytes
+    body: Body
+    start: int
+    end: int
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the chunk."""
+        data = self.body.data
+        return data if self.start == 0 and self.end == len(data) else data[self.start : self.end]
 
 
 class Located(NamedTuple):
@@ -159,15 +164,14 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class _Group(Generic[_Tag, _Result]):
-    """Chunks of one shard that are fetched together, and how: see `ShardReader.fetch_jobs`."""
+    """Chunks of one shard that are fetched together, and how: see `ShardReader.fetch_many`."""
 
     key: str
     sharding: Sharding
     shard: int
-    finish: Callable[[_Tag, Stored | None], _Result]
+    finish: Callable[[_Tag, Stored | None], Job[_Result]]
     gap: int
     size: int
-    at_once: int
 
     tags: dict[int, list[_Tag]] = field(default_factory=dict)
     """What the caller knows each chunk by; more than one, if it asks twice."""
@@ -180,7 +184,7 @@ class _Group(Generic[_Tag, _Result]):
 
 
 class ShardReader:
-    """The sharded scales of one pyramid.
+    """The sharded scales of one pyramid. What needs the store is a job.
 
     Parameters
     ----------
@@ -195,7 +199,7 @@ class ShardReader:
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardReader, (self._store,)
 
-    def fetch(self, key: str, sharding: Sharding, chunk_id: int) -> Stored | None:
+    def fetch(self, key: str, sharding: Sharding, chunk_id: int) -> Job[Stored | None]:
         """Fetch one chunk, encoded as the shard has it; None if it is absent.
 
         Raises
@@ -208,32 +212,38 @@ class ShardReader:
         began = time.monotonic()
         shard, minishard = sharding.locate(chunk_id)
         for _ in range(_TRIES):
-            found = self._minishard(key, sharding, shard, minishard)
+            found = yield from self._minishard(key, sharding, shard, minishard)
             located = self._located(found, sharding, chunk_id)
             body: Body | None = None
             try:
                 if located is not None:
-                    body = self._read(located.name, located.start, located.end, f"chunk {chunk_id}")
+                    body = yield from self._read(located.name, located.start, located.end, f"chunk {chunk_id}")
             except CorruptDataError:  # or beyond the end of a smaller shard that took its place
-                if self._holds(key, sharding, found, [chunk_id], began):
+                if (yield from self._holds(key, sharding, found, [chunk_id], began)):
                     raise
                 continue
             if located is None or body is None:
-                if self._holds(key, sharding, found, [chunk_id], began):
+                if (yield from self._holds(key, sharding, found, [chunk_id], began)):
                     return None
             elif body.version != located.version:
                 self._cache.forget(key, shard)
-            elif found is None or found.is_settled or self._holds(key, sharding, found, [chunk_id], began):
-                return Stored(located.name, body.data)
+            elif (
+                found is None
+                or found.is_settled
+                or (yield from self._holds(key, sharding, found, [chunk_id], began))
+            ):
+                return Stored(located.name, body, 0, len(body))
         raise self._replaced(key, sharding, shard)
 
-    def has_shard(self, key: str, sharding: Sharding, chunk_id: int) -> bool:
+    def has_shard(self, key: str, sharding: Sharding, chunk_id: int) -> Job[bool]:
         """Tell whether the shard of a chunk exists: without a request, if its index is known."""
-        return self._page(key, sharding, *sharding.locate(chunk_id)) is not None
+        page = yield from self._page(key, sharding, *sharding.locate(chunk_id))
+        return page is not None
 
-    def locate(self, key: str, sharding: Sharding, chunk_id: int) -> Located | None:
+    def locate(self, key: str, sharding: Sharding, chunk_id: int) -> Job[Located | None]:
         """Find a chunk through the indexes: without a request, if they are known."""
-        return self._located(self._minishard(key, sharding, *sharding.locate(chunk_id)), sharding, chunk_id)
+        found = yield from self._minishard(key, sharding, *sharding.locate(chunk_id))
+        return self._located(found, sharding, chunk_id)
 
     def _located(self, found: _Minishard | None, sharding: Sharding, chunk_id: int) -> Located | None:
         located = None if found is None else found.locate(chunk_id)
@@ -251,7 +261,7 @@ class ShardReader:
         since: float,
         *,
         now: float | None = None,
-    ) -> bool:
+    ) -> Job[bool]:
         """Tell whether an index, by which chunks of one minishard were looked up and read, still holds.
 
         Where its version is too young to tell, the indexes are read once more: if these have the chunks in the same
@@ -267,16 +277,19 @@ class ShardReader:
         """
         shard, minishard = sharding.locate(ids[0])
         if found is None or found.is_settled:
-            return self._is_current_for(key, sharding, shard, minishard, since)
+            return (yield from self._is_current_for(key, sharding, shard, minishard, since))
         known = self._cache.get(_IndexKey(key, shard, "minishard", minishard))
         if not (isinstance(known, _Minishard) and known.is_settled):
+            since = time.monotonic() if now is None else now
             try:
-                known = self._read_anew(key, sharding, shard, minishard, time.monotonic() if now is None else now)
+                known = yield from self._read_again(key, sharding, shard, minishard, since)
             except ShardReplacedError:
                 return False
         return all(found.locate(one) == (known and known.locate(one)) for one in ids)
 
-    def _read_anew(self, key: str, sharding: Sharding, shard: int, minishard: int, now: float) -> _Minishard | None:
+    def _read_again(
+        self, key: str, sharding: Sharding, shard: int, minishard: int, now: float
+    ) -> Job[_Minishard | None]:
         """Read the indexes of a minishard, but for what was read since, and remember them.
 
         Raises
@@ -289,20 +302,20 @@ class ShardReader:
         page = self._cache.get(page_key)
         if not isinstance(page, _Page) or page.read_at < now:
             self._cache.forget(key, shard)
-            page = self._load_page(f"{key}/{sharding.shard_name(shard)}", sharding, place)
+            page = yield from self._load_page(f"{key}/{sharding.shard_name(shard)}", sharding, place)
             if page is None:
                 return None
             self._cache.put(page_key, page)
-        found = self._read_minishard(page, sharding, minishard)
+        found = yield from self._read_minishard(page, sharding, minishard)
         if found is not None:
             self._cache.put(_IndexKey(key, shard, "minishard", minishard), found)
         return found
 
-    def _is_current_for(self, key: str, sharding: Sharding, shard: int, minishard: int, since: float) -> bool:
+    def _is_current_for(self, key: str, sharding: Sharding, shard: int, minishard: int, since: float) -> Job[bool]:
         """Tell whether what is remembered of a shard still holds; if it does not, it is forgotten.
 
         A chunk that is in a remembered index is looked up at once, and the version tells if it has
-        moved. That one is absent is asked of the store anew, in one request of a few bytes.
+        moved. Absence is re-checked with one small request.
         """
         place = page_of(minishard, sharding)
         page = self._cache.get(_IndexKey(key, shard, "page", place.start))
@@ -310,9 +323,9 @@ class ShardReader:
             return True  # it was asked for just now
         start = minishard * ENTRY_BYTES
         try:
-            body = self._read(page.index_name, start, start + ENTRY_BYTES, "shard index")
+            body = yield from self._read(page.index_name, start, start + ENTRY_BYTES, "shard index")
         except NotFoundError:
-            body = Body(b"")
+            body = Body([])
         if body.version == page.version and body.data == page.data[start - place.start :][:ENTRY_BYTES]:
             return True
         self._cache.forget(key, shard)
@@ -321,18 +334,18 @@ class ShardReader:
     # ----------------------------------------------------------------------------- whole shards
 
     def forget(self, key: str, shard: int) -> None:
-        """Let go of what is remembered of a shard."""
+        """Forget what is remembered of a shard."""
         self._cache.forget(key, shard)
 
-    def inspect(self, key: str, sharding: Sharding, shard: int) -> ShardState | None:
-        """Read a shard's index anew; None if there is no such shard."""
+    def inspect(self, key: str, sharding: Sharding, shard: int) -> Job[ShardState | None]:
+        """Read a shard's index once more; None if there is no such shard."""
         self.forget(key, shard)
         minishards = []
         page: _Page | None = None
         for minishard in range(1 << sharding.minishard_bits):
             if minishard % PAGE_ENTRIES == 0:
                 before = page
-                page = self._page(key, sharding, shard, minishard)
+                page = yield from self._page(key, sharding, shard, minishard)
                 if page is None:
                     return None
                 if before is not None and before.version != page.version:
@@ -353,7 +366,7 @@ class ShardReader:
         state: ShardState,
         *,
         without: Container[int],
-    ) -> dict[int, bytes]:
+    ) -> Job[dict[int, bytes]]:
         """Fetch the chunks of a minishard as they are stored, but for some, by id.
 
         Raises
@@ -361,7 +374,7 @@ class ShardReader:
         ShardReplacedError
             If the shard is not in the given state any more.
         """
-        found = self._minishard(key, sharding, shard, minishard)
+        found = yield from self._minishard(key, sharding, shard, minishard)
         if found is None:
             return {}
         if not state.legacy and found.version != state.version:
@@ -378,9 +391,9 @@ class ShardReader:
         for read in plan_reads(wanted, gap=_COPY_GAP, size=_COPY_SIZE):
             began = time.monotonic()
             try:
-                body = self._read(found.name, read.start, read.end, f"minishard {minishard}")
+                body = yield from self._read(found.name, read.start, read.end, f"minishard {minishard}")
             except CorruptDataError:
-                if self._is_current_for(key, sharding, shard, minishard, began):
+                if (yield from self._is_current_for(key, sharding, shard, minishard, began)):
                     raise
                 raise ShardReplacedError from None
             if body.version != found.version:
@@ -392,18 +405,17 @@ class ShardReader:
 
     # -------------------------------------------------------------------------------- batches
 
-    def fetch_jobs(
+    def fetch_many(
         self,
         key: str,
         sharding: Sharding,
         wanted: Iterable[tuple[int, _Tag]],
-        finish: Callable[[_Tag, Stored | None], _Result],
+        finish: Callable[[_Tag, Stored | None], Job[_Result]],
         *,
         window: int,
         gap: int,
         size: int,
-        at_once: int,
-    ) -> Iterator[Callable[[], list[_Result] | More]]:
+    ) -> Iterator[Job[list[_Result] | More]]:
         """Go through many chunks, so many at a time: first their indexes, then ranges of the shards.
 
         Parameters
@@ -411,13 +423,11 @@ class ShardReader:
         wanted : iterable of (int, tag)
             Chunk ids, each with what the caller knows the chunk by.
         finish : callable
-            ``(tag, stored or None)`` to a result; called in a thread.
+            ``(tag, stored or None)`` to a job that makes the result.
         window : int
             How many chunks are planned at once to begin with; it doubles, up to 4096.
         gap, size : int
             See `plan_reads`.
-        at_once : int
-            How many results one job gives at most.
 
         Returns
         -------
@@ -430,20 +440,19 @@ class ShardReader:
             groups: dict[int, _Group[_Tag, _Result]] = {}
             for chunk_id, tag in chunks:
                 shard, minishard = sharding.locate(chunk_id)
-                group = groups.setdefault(shard, _Group(key, sharding, shard, finish, gap, size, at_once))
+                group = groups.setdefault(shard, _Group(key, sharding, shard, finish, gap, size))
                 group.tags.setdefault(chunk_id, []).append(tag)
                 group.minishards.add(minishard)
-            for group in groups.values():
-                yield functools.partial(self._open, group)
+            yield from map(self._fetch_group, groups.values())
 
-    def _open(self, group: "_Group[_Tag, _Result]") -> More:
-        """Find where the indexes are that a group needs, and plan how to read them: those that lie together at once."""
+    def _fetch_group(self, group: "_Group[_Tag, _Result]") -> Job[list[_Result] | More]:
+        """Read the indexes that a group needs, those that lie together at once; then plan how to read its chunks."""
         unread: dict[str, list[Wanted]] = {}
         pages: dict[str, _Page] = {}
         for minishard in group.minishards:
-            page = self._page(group.key, group.sharding, group.shard, minishard)
+            page = yield from self._page(group.key, group.sharding, group.shard, minishard)
             if page is None:
-                return More([functools.partial(self._finish, group, dict.fromkeys(group.tags).items())])
+                return (yield from self._finish(group, dict.fromkeys(group.tags)))
             if self._cache.get(_IndexKey(group.key, group.shard, "minishard", minishard)) is None:
                 with self._naming(page.index_name, "shard index"):
                     place = minishard_index_range(page.data, minishard, group.sharding)
@@ -451,42 +460,41 @@ class ShardReader:
                     pages[page.version] = page
                     wanted = Wanted(minishard, page.base + place.start, page.base + place.end)
                     unread.setdefault(page.version, []).append(wanted)
-        reads = [
-            (pages[version], read)
-            for version, wanted in unread.items()
-            for read in plan_reads(wanted, gap=group.gap, size=group.size)
+        outcomes: list[Any] = yield [
+            self._read_indexes(group, pages[version], read)
+            for version, wanted_ones in unread.items()
+            for read in plan_reads(wanted_ones, gap=group.gap, size=group.size)
         ]
-        if not reads:
-            return self._plan(group)
-        left = itertools.count(len(reads) - 1, -1)  # counts in one step, as threads share it
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+        return (yield from self._plan(group))
 
-        def read_indexes(page: _Page, read: Read) -> More:
-            self._read_indexes(group, page, read)
-            return More([]) if next(left) else self._plan(group)
-
-        return More([functools.partial(read_indexes, page, read) for page, read in reads])
-
-    def _read_indexes(self, group: "_Group[_Tag, _Result]", page: _Page, read: Read) -> None:
+    def _read_indexes(self, group: "_Group[_Tag, _Result]", page: _Page, read: Read) -> Job[None]:
         """Read minishard indexes that lie together; one by one, where that fails or the shard was replaced."""
         if len(read.chunks) > 1:
-            with contextlib.suppress(CorruptDataError):
-                body = self._read(page.name, read.start, read.end, "minishard indexes")
+            try:
+                body = yield from self._read(page.name, read.start, read.end, "minishard indexes")
                 if page.name != page.index_name or body.version == page.version:
                     for minishard, start, end in read.chunks:
                         index = self._parse(body.data[start - read.start : end - read.start], group.sharding)
                         key = _IndexKey(group.key, group.shard, "minishard", minishard)
                         self._cache.put(key, self._made(index, page, body))
                     return
+            except CorruptDataError:
+                pass
         for minishard, _, _ in read.chunks:
-            self._minishard(group.key, group.sharding, group.shard, minishard)
+            yield from self._minishard(group.key, group.sharding, group.shard, minishard)
 
-    def _plan(self, group: "_Group[_Tag, _Result]") -> More:
+    def _plan(self, group: "_Group[_Tag, _Result]") -> Job[list[_Result] | More]:
         """Plan what to read of a shard whose indexes are known."""
         for _ in range(_TRIES):
-            found = {one: self._minishard(group.key, group.sharding, group.shard, one) for one in group.minishards}
+            found = {}
+            for one in group.minishards:
+                found[one] = yield from self._minishard(group.key, group.sharding, group.shard, one)
             places = {one: self._located(found[group.minishard(one)], group.sharding, one) for one in group.tags}
             absent = [one for one, located in places.items() if located is None]
-            if self._all_hold(group, found, absent, absent=True):
+            if (yield from self._all_hold(group, found, absent, absent=True)):
                 break
         else:
             raise self._replaced(group.key, group.sharding, group.shard)
@@ -495,17 +503,17 @@ class ShardReader:
             if located is not None:
                 file = located._replace(start=0, end=0)
                 files.setdefault(file, []).append(Wanted(wanted_id, located.start, located.end))
-        jobs: list[Job] = []
+        more: list[Job[Any]] = []
         if absent:
-            jobs.append(functools.partial(self._finish, group, dict.fromkeys(absent).items()))
+            more.append(self._finish(group, dict.fromkeys(absent)))
         for file, chunks in files.items():
             reads = plan_reads(chunks, gap=group.gap, size=group.size)
-            jobs += [functools.partial(self._fetch_read, group, found, file, read) for read in reads]
-        return More(jobs)
+            more += [self._fetch_read(group, found, file, read) for read in reads]
+        return More(more)
 
     def _all_hold(
         self, group: "_Group[_Tag, _Result]", found: "_Found", ids: Iterable[int], *, absent: bool = False
-    ) -> bool:
+    ) -> Job[bool]:
         """Tell whether indexes still hold that are too young to tell, and, of absent chunks, one of the others.
 
         A version tells of the whole shard, so one of these is enough.
@@ -524,39 +532,38 @@ class ShardReader:
                 if is_told:
                     continue
                 is_told = True
-            if not self._holds(group.key, group.sharding, found[minishard], some, group.began, now=now):
+            holds = yield from self._holds(group.key, group.sharding, found[minishard], some, group.began, now=now)
+            if not holds:
                 return False
         return True
 
     def _fetch_read(
         self, group: "_Group[_Tag, _Result]", found: "_Found", file: Located, read: Read
-    ) -> list[_Result] | More:
+    ) -> Job[list[_Result]]:
         """Fetch the chunks of one range; one by one, where that fails or the shard was replaced."""
         ids = [chunk.chunk_id for chunk in read.chunks]
-        body = Body(b"")
+        body: Body | None = None
         try:
-            body = self._read(file.name, read.start, read.end, f"chunk {ids[0]}")
+            body = yield from self._read(file.name, read.start, read.end, f"chunk {ids[0]}")
         except CorruptDataError:  # of several, the one that fails by itself tells which it is
             index = found[group.minishard(ids[0])]
-            if len(ids) == 1 and self._holds(group.key, group.sharding, index, ids, group.began):
+            if len(ids) == 1 and (yield from self._holds(group.key, group.sharding, index, ids, group.began)):
                 raise
-        is_sound = bool(body.data) and body.version == file.version and self._all_hold(group, found, ids)
+        chunks: dict[int, Stored | None] = {}
+        if body is not None and body.version == file.version and (yield from self._all_hold(group, found, ids)):
+            for chunk in read.chunks:
+                chunks[chunk.chunk_id] = Stored(file.name, body, chunk.start - read.start, chunk.end - read.start)
+        else:
+            for one in ids:
+                chunks[one] = yield from self.fetch(group.key, group.sharding, one)
+        return (yield from self._finish(group, chunks))
 
-        def finish(chunks: Iterable[Wanted]) -> list[_Result]:
-            def stored(chunk: Wanted) -> Stored | None:
-                if not is_sound:
-                    return self.fetch(group.key, group.sharding, chunk.chunk_id)
-                return Stored(file.name, body.data[chunk.start - read.start : chunk.end - read.start])
-
-            return self._finish(group, ((chunk.chunk_id, stored(chunk)) for chunk in chunks))
-
-        if len(ids) <= group.at_once:
-            return finish(read.chunks)
-        parts = (read.chunks[i : i + group.at_once] for i in range(0, len(ids), group.at_once))
-        return More([functools.partial(finish, part) for part in parts])
-
-    def _finish(self, group: "_Group[_Tag, _Result]", found: Iterable[tuple[int, Stored | None]]) -> list[_Result]:
-        return [group.finish(tag, stored) for chunk_id, stored in found for tag in group.tags[chunk_id]]
+    def _finish(self, group: "_Group[_Tag, _Result]", found: Mapping[int, Stored | None]) -> Job[list[_Result]]:
+        results = []
+        for chunk_id, stored in found.items():
+            for tag in group.tags[chunk_id]:
+                results.append((yield from group.finish(tag, stored)))  # noqa: PERF401 - no comprehension can yield
+        return results
 
     # ---------------------------------------------------------------------------- the indexes
 
@@ -566,35 +573,35 @@ class ShardReader:
         cache = self._caches.get(pid)
         return self._caches.setdefault(pid, _IndexCache(INDEX_CACHE_BYTES)) if cache is None else cache
 
-    def _minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Minishard | None:
+    def _minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> Job[_Minishard | None]:
         load = functools.partial(self._load_minishard, key, sharding, shard, minishard)
         return self._remembered(_IndexKey(key, shard, "minishard", minishard), load)
 
-    def _remembered(self, key: _IndexKey, load: Callable[[], _Index | None]) -> _Index | None:
+    def _remembered(self, key: _IndexKey, load: Callable[[], Job[_Index | None]]) -> Job[_Index | None]:
         cache = self._cache
 
-        def load_and_keep() -> _Index | None:
-            value = load()
+        def load_and_keep() -> Job[_Index | None]:
+            value = yield from load()
             if value is not None:
                 cache.put(key, value)
             return value
 
-        return self._store.load_once(key, lambda: cast("_Index | None", cache.get(key)), load_and_keep)
+        return self._store.once(key, lambda: cast("_Index | None", cache.get(key)), load_and_keep)
 
-    def _load_minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Minishard | None:
+    def _load_minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> Job[_Minishard | None]:
         for _ in range(_TRIES):
             began = time.monotonic()
-            page = self._page(key, sharding, shard, minishard)
+            page = yield from self._page(key, sharding, shard, minishard)
             try:
-                return None if page is None else self._read_minishard(page, sharding, minishard)
+                return None if page is None else (yield from self._read_minishard(page, sharding, minishard))
             except ShardReplacedError:
                 self._cache.forget(key, shard)
             except CorruptDataError:
-                if self._is_current_for(key, sharding, shard, minishard, began):
+                if (yield from self._is_current_for(key, sharding, shard, minishard, began)):
                     raise
         raise self._replaced(key, sharding, shard)
 
-    def _read_minishard(self, page: _Page, sharding: Sharding, minishard: int) -> _Minishard | None:
+    def _read_minishard(self, page: _Page, sharding: Sharding, minishard: int) -> Job[_Minishard | None]:
         """Read the index that a page of the shard index has of a minishard.
 
         Raises
@@ -607,7 +614,7 @@ class ShardReader:
             place = minishard_index_range(page.data, minishard, sharding)
         if place is None:
             return None
-        body = self._read(page.name, page.base + place.start, page.base + place.end, where)
+        body = yield from self._read(page.name, page.base + place.start, page.base + place.end, where)
         if page.name == page.index_name and body.version != page.version:
             raise ShardReplacedError
         with self._naming(page.name, where):
@@ -620,30 +627,31 @@ class ShardReader:
         encoding, limit = sharding.minishard_index_encoding, sharding.largest_index
         return MinishardIndex.from_bytes(stored, encoding, limit)
 
-    def _page(self, key: str, sharding: Sharding, shard: int, minishard: int) -> _Page | None:
+    def _page(self, key: str, sharding: Sharding, shard: int, minishard: int) -> Job[_Page | None]:
         place = page_of(minishard, sharding)
 
-        def load() -> _Page | None:
+        def load() -> Job[_Page | None]:
             return self._load_page(f"{key}/{sharding.shard_name(shard)}", sharding, place)
 
         return self._remembered(_IndexKey(key, shard, "page", place.start), load)
 
-    def _load_page(self, stem: str, sharding: Sharding, place: ByteRange) -> _Page | None:
+    def _load_page(self, stem: str, sharding: Sharding, place: ByteRange) -> Job[_Page | None]:
         """Read a part of a shard index, from `.shard` or from the older pair of `.index` and `.data`."""
         began = time.monotonic()  # what others write from now on may not be in it
         for legacy in (False, True):  # beside `.shard`, a pair is what a merge could not delete
             index_name = f"{stem}.index" if legacy else f"{stem}.shard"
             try:
-                body = self._read(index_name, place.start, place.end, "shard index")
+                body = yield from self._read(index_name, place.start, place.end, "shard index")
             except NotFoundError:
                 continue
             name, base = (f"{stem}.data", 0) if legacy else (index_name, sharding.index_size)
             return _Page(body.data, index_name, name, base, body.version, body.is_settled, began)
         return None
 
-    def _read(self, name: str, start: int, end: int, what: str) -> Body:
+    def _read(self, name: str, start: int, end: int, what: str) -> Job[Body]:
+        get = Get(name, start, end)
         try:
-            return self._store.read_chunks(name, start, end)
+            return (yield from jobs.read_chunks(get, denied_is_missing=self._store.denied_is_missing))
         except DataAccessError as exc:
             error = type(exc)(f"{what}: {exc}")
             vars(error).update(vars(exc))  # what else is known of it

@@ -1,0 +1,151 @@
+"""What an HTTP answer means: whether it is what was asked for, and of which state of the object."""
+
+import http
+import re
+import time
+from collections.abc import Mapping
+
+from precomputed_fs.errors import CorruptDataError
+from precomputed_fs.format.compression import decode
+from precomputed_fs.store.explanations import MOST_BYTES
+from precomputed_fs.store.failures import BrokenAnswerError, StatusError, seconds_since_1970
+from precomputed_fs.store.requests import Body
+
+_UNENCODED = frozenset({"", "identity", "none", "binary", "utf-8"})
+"""What Content-Encoding says where there is no encoding; all but the first two are mistakes of uploaders."""
+
+_UNIQUE_VERSION = re.compile(r'"([0-9a-f]{32,}(-[0-9]+)?|0x[0-9a-f]{15})"', re.IGNORECASE)
+"""An ETag that no other state of an object gets: a hash of the content, or Azure's."""
+
+_YOUNG = 2.0  # seconds: some servers and file systems count in these
+_LARGEST_SKEW = 86400.0  # seconds: what is dated later was not dated by a clock
+
+
+class Answer:
+    """What a server has answered.
+
+    Parameters
+    ----------
+    status : int
+    lines : list of bytes
+        Of the head, as libcurl gives them: those of interim answers first, trailers last.
+    parts : list of bytes
+        Of the body, not decoded.
+    """
+
+    __slots__ = ("_headers", "_lines", "parts", "status")
+
+    def __init__(self, status: int, lines: list[bytes], parts: list[bytes]) -> None:
+        self.status = status
+        self.parts = parts
+        self._lines = lines
+        self._headers: dict[str, str] | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By their names in lower case."""
+        if self._headers is None:
+            self._headers = headers = {}
+            for line in self._lines:
+                if line.startswith(b"HTTP/"):  # an interim answer was before
+                    headers.clear()
+                    continue
+                name, colon, value = line.decode("latin-1").partition(":")
+                if colon:
+                    name, value = name.lower(), value.strip()
+                    headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return self._headers
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the head has come to its end: libcurl takes less for an answer without a body."""
+        lines = self._lines
+        return bool(lines) and (lines[-1] in _ENDS or not _ENDS.isdisjoint(lines))
+
+    @property
+    def keeps_connection(self) -> bool:
+        """Whether the server takes another request on this connection."""
+        is_old = self._lines[0].startswith(b"HTTP/1.0")
+        if not is_old and b"close" not in b"".join(self._lines).lower():
+            return True
+        said = self.headers.get("connection", "").lower()
+        return "keep-alive" in said if is_old else "close" not in said
+
+    def error(self, secrets: tuple[str, ...]) -> StatusError:
+        """Make the error that this answer is, with what the server says, but for secrets that it may repeat."""
+        headers, body = self.headers, b"".join(self.parts)[:MOST_BYTES]
+        if body:
+            try:
+                body = decode(
+                    body, content_encoding=headers.get("content-encoding", ""), sniff=False, limit=MOST_BYTES
+                )
+            except CorruptDataError:
+                body = b""
+            for secret in secrets:
+                body = body.replace(secret.encode(), b"***")
+        return StatusError(self.status, headers, body)
+
+
+_ENDS = frozenset({b"\r\n", b"\n"})
+
+
+def whole_body(answer: Answer, version_header: str, *, versioned: bool) -> Body:
+    """Take the body of an answer with status 200."""
+    headers = answer.headers
+    encoding = _encoding_in(headers)
+    return Body(answer.parts, encoding, headers.get(version_header, "") if versioned else "")
+
+
+def range_body(answer: Answer, start: int, end: int, version_header: str) -> Body:
+    """Take the body of an answer with status 206, which must be just what was asked for."""
+    headers = answer.headers
+    encoding = _encoding_in(headers)
+    sent = headers.get("content-range", "")
+    if encoding or not sent.startswith(f"bytes {start}-{end - 1}/"):
+        message = f"asked for bytes {start}-{end - 1}, got Content-Range {sent!r}, Content-Encoding {encoding!r}"
+        raise BrokenAnswerError(message)
+    version = headers.get(version_header, "")
+    is_settled = version_header != "etag" or _is_for_good(headers, version)
+    version = version or f"{headers.get('last-modified', '')} {sent.rpartition('/')[2]}"
+    return checked_range(Body(answer.parts, "", version, is_settled=is_settled), start, end)
+
+
+def _encoding_in(headers: Mapping[str, str]) -> str:
+    encodings = headers.get("content-encoding", "").lower().split(",")
+    return ", ".join(encoding.strip() for encoding in encodings if encoding.strip() not in _UNENCODED)
+
+
+def checked_range(body: Body, start: int, end: int | None) -> Body:
+    """Return the bytes of a range, if they are as many."""
+    if end is not None and len(body) != end - start:
+        message = f"asked for bytes {start}-{end - 1}, got {len(body)} instead of {end - start} bytes"
+        raise BrokenAnswerError(message)
+    return body
+
+
+def is_found(answer: Answer, secrets: tuple[str, ...]) -> bool:
+    """Tell presence from the status of an answer: only 404 means that there is nothing."""
+    if answer.status == http.HTTPStatus.NOT_FOUND:
+        return False
+    if answer.status in _PRESENT:
+        return True
+    raise answer.error(secrets)
+
+
+_PRESENT = (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT, http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+
+
+def is_young(modified: float, now: float) -> bool:
+    """Tell whether a file was modified so lately that it may change once more without a change of its date."""
+    return -_LARGEST_SKEW < now - modified < _YOUNG
+
+
+def _is_for_good(headers: Mapping[str, str], version: str) -> bool:
+    """Tell whether no other state of an object can get an answer's version any more.
+
+    Many servers make it of the time of the last change, in seconds, and of the size.
+    """
+    if "x-goog-generation" in headers or _UNIQUE_VERSION.fullmatch(version):
+        return True
+    modified, now = (seconds_since_1970(headers.get(name, "")) for name in ("last-modified", "date"))
+    return modified is None or not is_young(modified, time.time() if now is None else now)

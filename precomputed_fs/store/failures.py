@@ -1,0 +1,435 @@
+"""What foreign errors mean: which of our exceptions they become, which may pass, and when to try again.
+
+The one place that knows the exceptions of drivers and the words of stores.
+"""
+
+import email.utils
+import errno
+import functools
+import http
+import lzma
+import random
+import re
+import socket
+import time
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from precomputed_fs.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    CorruptDataError,
+    DataAccessError,
+    NotFoundError,
+    ReplacedError,
+)
+from precomputed_fs.format.compression import TooLargeError
+from precomputed_fs.store.explanations import (
+    BUSY,
+    DENIED,
+    NO_BUCKET,
+    NO_EXPLANATION,
+    WRONG_CREDENTIALS,
+    Explanation,
+    explanation_in,
+)
+from precomputed_fs.store.location import Location
+from precomputed_fs.store.requests import ChangedLately, Delete, Exists, Get, List, Put
+
+RETRY_SECONDS = 30.0
+"""No attempt begins later than this many seconds after the first."""
+
+_FIRST_WAIT, _LONGEST_WAIT, _JITTER = 0.2, 5.0, 0.2  # seconds; each wait is twice the last
+_FORBIDDEN = "Forbidden: "  # gcsfs gives an OSError without a number
+_CONDITION = re.compile("if-(none-)?match", re.IGNORECASE)
+
+
+class TransientError(DataAccessError):
+    """A failure that may pass; ``final`` is what it is if it does not."""
+
+    def __init__(self, message: str, final: type[DataAccessError], wait: float | None) -> None:
+        super().__init__(message)
+        self.final = final
+        self.wait = wait
+        """Seconds, where the server says when to ask again."""
+
+
+class StatusError(Exception):
+    """An HTTP answer that is not the one asked for."""
+
+    def __init__(self, status: int, headers: Mapping[str, str] = {}, body: bytes = b"") -> None:
+        said = explanation_in(headers, body)
+        try:
+            reason = http.HTTPStatus(status).phrase
+        except ValueError:
+            reason = ""
+        super().__init__(": ".join(filter(None, (f"{status} {reason}".strip(), *said))))
+        self.status = status
+        self.explanation = said
+        self.wait = seconds_to_wait(headers.get("retry-after", ""))
+
+
+class VersionError(Exception):
+    """The version of an object that was to be replaced is not there any more."""
+
+    def __init__(self) -> None:
+        super().__init__("another writer has replaced it meanwhile; nothing was written")
+
+
+class WrongThreadError(RuntimeError):
+    """A synchronous call from the filesystem's own event loop, which would wait for itself."""
+
+
+class BrokenAnswerError(Exception):
+    """An answer that is not what was asked for, or not what its own headers promise."""
+
+
+class RangeIgnoredError(BrokenAnswerError):
+    """A server that sends the whole object where a part was asked for."""
+
+
+class TruncatedError(BrokenAnswerError):
+    """An answer that ends before its end."""
+
+
+class TransferError(Exception):
+    """A transfer that libcurl has given up, with its code; or that we have, as it takes too long."""
+
+
+class CertificateError(Exception):
+    """A server whose certificate is not trusted."""
+
+
+def seconds_to_wait(retry_after: str) -> float | None:
+    """Read a Retry-After header: seconds, or a date."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    date = seconds_since_1970(retry_after)
+    return None if date is None else max(0.0, date - time.time())
+
+
+@functools.lru_cache
+def seconds_since_1970(date: str) -> float | None:
+    """Read the date of a header."""
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """When a request that failed in a way that may pass is sent again."""
+
+    attempts: int
+    """How often a request is sent at most."""
+
+    def next_time(self, error: TransientError, tries: int, began: float) -> float | None:
+        """Return when to try again, by the monotonic clock; None: not any more.
+
+        Parameters
+        ----------
+        tries : int
+            How often the request was sent.
+        began : float
+            When it was first sent, by the monotonic clock.
+        """
+        if tries >= self.attempts:
+            return None
+        wait = error.wait
+        if wait is None:
+            wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (tries - 1)) + random.uniform(0, _JITTER)  # noqa: S311
+        due = time.monotonic() + wait
+        return due if due <= began + RETRY_SECONDS else None
+
+
+def given_up(error: TransientError, tries: int, began: float) -> DataAccessError:
+    """Turn a failure that may pass into what it is when it does not."""
+    text = str(error)
+    if tries > 1:
+        text += f" (gave up after trying {tries} times in {time.monotonic() - began:.1f} s)"
+    if error.wait is not None and error.wait > RETRY_SECONDS - (time.monotonic() - began):
+        text += f"; the server asks to wait {error.wait:.0f} s"
+    final = error.final(text)
+    final.__cause__ = error.__cause__
+    return final
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Maps what goes wrong in one location to our exceptions, which name it and show no secrets."""
+
+    location: Location
+    secrets: tuple[str, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "secrets", self.location.secrets)
+
+    def mapped(self, request: Any, exc: Exception) -> Exception:  # noqa: ANN401
+        """Map a foreign exception; the cause goes along unless it shows a secret.
+
+        Parameters
+        ----------
+        request : Request or None
+            What has failed; None: to make the filesystem.
+        """
+        verb, name = _asked(request)
+        if isinstance(exc, TooLargeError):
+            return TooLargeError(f"{self.location.display(name)}: {exc}")
+        if isinstance(exc, (DataAccessError, MemoryError, WrongThreadError)):
+            return exc
+        said = explanation_of(exc)
+        rule = _rule_for(verb, exc, said.code)
+        message = f"cannot {verb} {self.location.display(name)}: {self._detail(exc, said)}"
+        if rule.advises_anonymity and verb in _READING and self.location.may_go_without_credentials:
+            message = f"{message.rstrip('.')}; anon=True reads public data without credentials"
+        may_pass = self.location.protocol.is_remote or verb == "open"  # an archive is opened over whatever it lies on
+        error: DataAccessError
+        if rule.transient and may_pass:
+            error = TransientError(message, rule.error, getattr(exc, "wait", None))
+        else:
+            error = rule.error(message)
+        if isinstance(error, NotFoundError):
+            error.is_of_bucket = said.code in NO_BUCKET
+        if isinstance(error, AccessDeniedError):
+            error.may_mean_absent = status_of(exc) == http.HTTPStatus.FORBIDDEN and said.may_mean_absent
+        error.__cause__ = None if self._shows_secret(exc) else exc
+        return error
+
+    def _detail(self, exc: Exception, said: Explanation) -> str:
+        if _shows_url(exc):
+            return type(exc).__name__
+        detail = str(exc)
+        if not isinstance(exc, _OWN):
+            detail = f"{status_of(exc)} {said}" if any(said) else f"{type(exc).__name__}: {exc}"
+        for secret in self.secrets:
+            detail = detail.replace(secret, "***")
+        return detail
+
+    def _shows_secret(self, exc: Exception) -> bool:
+        texts = [f"{link!r} {link}" for link in causes(exc)]
+        return (
+            _shows_url(exc)
+            or any(secret in text for text in texts for secret in self.secrets)
+            or any(_SIGNED_TEXT.search(text) for text in texts)
+        )
+
+
+_OWN = (StatusError, BrokenAnswerError, VersionError, TransferError, CertificateError)
+_READING = frozenset({"open", "read", "probe", "list"})
+_SIGNED_TEXT = re.compile("string ?to ?sign", re.IGNORECASE)  # of a request, with its signature
+_SHOWING_URLS = frozenset({"ClientResponseError", "InvalidURL", "RequestException"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Which foreign failures are one of ours."""
+
+    error: type[DataAccessError]
+    transient: bool = False
+    statuses: frozenset[int] = frozenset()
+    types: tuple[type[Exception], ...] = ()
+    names: frozenset[str] = frozenset()
+    """Names of drivers' exception classes, so that no driver is imported to ask."""
+
+    codes: frozenset[str] = frozenset()
+    """What the store calls it, which counts more than the status."""
+
+    verbs: frozenset[str] = frozenset({"open", "read", "probe", "write", "create", "delete", "list"})
+    """What was being done."""
+
+    advises_anonymity: bool = False
+    """Whether the credentials are to blame, which public data do not need."""
+
+
+_UNKNOWN = _Rule(DataAccessError)
+_RULES = (
+    _Rule(
+        NotFoundError,
+        statuses=frozenset({404}),
+        types=(FileNotFoundError,),
+    ),
+    _Rule(
+        NotFoundError,  # a folder is no object, and there are none below a file
+        types=(NotADirectoryError, IsADirectoryError),
+        verbs=frozenset({"read", "probe"}),
+    ),
+    _Rule(
+        AccessDeniedError,
+        statuses=frozenset({401, 403}),
+        codes=DENIED,
+        types=(PermissionError,),
+        names=frozenset({"AuthenticationException", "ClientAuthenticationError"}),
+    ),
+    _Rule(
+        AccessDeniedError,
+        codes=WRONG_CREDENTIALS,
+        names=frozenset(
+            {
+                "DefaultCredentialsError",
+                "NoCredentialsError",
+                "PartialCredentialsError",
+                "RefreshError",
+            }
+        ),
+        advises_anonymity=True,
+    ),
+    _Rule(AlreadyExistsError, types=(FileExistsError,), verbs=frozenset({"create"})),
+    _Rule(
+        CorruptDataError,
+        transient=True,
+        types=(TruncatedError,),
+        names=frozenset({"ClientPayloadError", "IncompleteRead", "IncompleteReadError"}),
+    ),
+    _Rule(
+        CorruptDataError,
+        statuses=frozenset({416}),
+        types=(BrokenAnswerError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    ),
+    _Rule(
+        DataAccessError,  # unreachable
+        types=(ConnectionRefusedError, socket.gaierror),
+        names=frozenset({"ClientConnectorError", "NoValidConnectionsError", "ServiceRequestError"}),
+    ),
+    _Rule(
+        DataAccessError,
+        transient=True,
+        statuses=frozenset({408, 409, 425, 429, 500, 502, 503, 504}),
+        codes=BUSY,
+        types=(TimeoutError, ConnectionError, EOFError),
+        names=frozenset(
+            {
+                "ClientOSError",
+                "ConnectTimeoutError",
+                "ConnectionClosedError",
+                "EndpointConnectionError",
+                "FSTimeoutError",
+                "ReadTimeoutError",
+                "SSHException",
+                "ServiceResponseError",
+                "ServerDisconnectedError",
+                "Timeout",
+            }
+        ),
+    ),
+)
+
+
+def _rule_for(verb: str, exc: Exception, code: str) -> _Rule:
+    """Find what a foreign failure is: by the store's own name for it, else by its status, else by its type."""
+    if isinstance(exc, VersionError):
+        return _Rule(ReplacedError)
+    rules = [rule for rule in _RULES if verb in rule.verbs]
+    named = next((rule for rule in rules if code in rule.codes), None)
+    if named is not None:
+        return named
+    status = None if isinstance(exc, FileExistsError) else status_of(exc)
+    if status is not None:
+        return next((rule for rule in rules if status in rule.statuses), _UNKNOWN)
+    if isinstance(exc, OSError) and exc.errno == errno.ENAMETOOLONG and verb in ("read", "probe"):
+        return _Rule(NotFoundError)  # a name that cannot be is not there
+    if str(exc) == "Invalid data stream":
+        return _Rule(CorruptDataError)  # bz2 gives an OSError without a number
+    names = _class_names(exc)
+    matching = (rule for rule in rules if isinstance(exc, rule.types) or names & rule.names)
+    return next(matching, _UNKNOWN)
+
+
+def _asked(request: Any) -> tuple[str, str]:  # noqa: ANN401
+    """Return what was to be done, and with which object."""
+    match request:
+        case Get(name=name):
+            return "read", name
+        case Exists(name=name):
+            return "probe", name
+        case Put(name=name, create=create):
+            return ("create" if create else "write"), name
+        case Delete(name=name):
+            return "delete", name
+        case List(prefix=name) | ChangedLately(folder=name):
+            return "list", name
+    return "open", ""
+
+
+def _class_names(exc: BaseException) -> set[str]:
+    return {base.__name__ for link in causes(exc) for base in type(link).__mro__}
+
+
+def _shows_url(exc: BaseException) -> bool:
+    """Whether an exception's text may hold a URL with a signature in it."""
+    return bool(_class_names(exc) & _SHOWING_URLS)
+
+
+# ----------------------------------------------------------------- what drivers' exceptions say
+
+
+def is_unmet(exc: Exception) -> bool:
+    """Tell whether a store has looked at a write's condition, and refused the write."""
+    return isinstance(exc, FileExistsError) or status_of(exc) == http.HTTPStatus.PRECONDITION_FAILED
+
+
+def is_gone(exc: Exception) -> bool:
+    """Tell whether a store says that there is no such object."""
+    return isinstance(exc, FileNotFoundError) or status_of(exc) == http.HTTPStatus.NOT_FOUND
+
+
+def refuses_conditions(exc: Exception) -> bool:
+    """Tell whether a store does not know conditional writes: 501, or a 400 that names the header."""
+    status = status_of(exc)
+    if status != http.HTTPStatus.BAD_REQUEST:
+        return status == http.HTTPStatus.NOT_IMPLEMENTED
+    return any(_CONDITION.search(f"{link} {getattr(link, 'response', '')}") for link in causes(exc))
+
+
+def status_of(exc: BaseException) -> int | None:
+    """Find the HTTP status that an exception of any driver carries."""
+    return next((status for link in causes(exc) if (status := _own_status(link)) is not None), None)
+
+
+def _own_status(exc: BaseException) -> int | None:
+    if type(exc).__module__ == "aiohttp.http_exceptions":
+        return None  # their code tells what a server would answer to such a request
+    if str(exc).startswith(_FORBIDDEN):
+        return http.HTTPStatus.FORBIDDEN
+    response = getattr(exc, "response", None)
+    if isinstance(response, dict):  # botocore
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status if isinstance(status, int) else None
+    for holder, name in ((exc, "status"), (exc, "status_code"), (response, "status_code"), (exc, "code")):
+        status = getattr(holder, name, None)  # aiohttp and ours, azure, requests, gcsfs
+        if isinstance(status, int):
+            return int(status)
+    return None
+
+
+def explanation_of(exc: BaseException) -> Explanation:
+    """Find what a store said, in an exception of any driver."""
+    return next((said for link in causes(exc) if any(said := _own_explanation(link))), NO_EXPLANATION)
+
+
+def _own_explanation(exc: BaseException) -> Explanation:
+    if isinstance(exc, StatusError):
+        return exc.explanation
+    response = getattr(exc, "response", None)
+    if isinstance(response, dict):  # botocore
+        code, message = (response.get("Error", {}).get(name) for name in ("Code", "Message"))
+        return NO_EXPLANATION if str(code).isdecimal() else Explanation.of(code, message)  # of HEAD, it is the status
+    if hasattr(exc, "error_code"):  # azure
+        code = getattr(exc.error_code, "value", exc.error_code)
+        return Explanation.of(code, getattr(exc, "message", ""))
+    if type(exc).__name__ == "HttpError":  # gcsfs
+        return Explanation.of("", str(exc).removesuffix(f", {getattr(exc, 'code', None)}"))
+    if str(exc).startswith(_FORBIDDEN):
+        return Explanation.of("", str(exc).partition("\n")[2])
+    return NO_EXPLANATION
+
+
+def causes(exc: BaseException) -> list[BaseException]:
+    """List an exception and those that led to it."""
+    chain = [exc]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    return chain

@@ -1,0 +1,156 @@
+"""Jobs about one object, and how jobs of all batches and threads take turns."""
+
+import concurrent.futures
+import os
+import random
+import threading
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
+from typing import Any, TypeVar
+
+from precomputed_fs.errors import AccessDeniedError, AlreadyExistsError, DataAccessError, NotFoundError
+from precomputed_fs.format.compression import stored_limit
+from precomputed_fs.store.requests import Body, Exists, Get, Job, Pause, Put, Wait
+
+_T = TypeVar("_T")
+
+_MOST_CONFLICTS = 30  # times that a change is tried again because another writer came before
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 1.0  # seconds between these
+_LONGEST_LOAD = 1.0  # seconds that others are waited for who load the same: their batch may stand still
+_LOOK_AGAIN = 60.0  # seconds, after which it is looked again whose turn it is
+
+
+def read(get: Get) -> Job[Body]:
+    """Read an object, or a part of it."""
+    body: Body = yield get
+    return body
+
+
+def read_chunks(get: Get, *, denied_is_missing: bool, knows_info: bool = True) -> Job[Body]:
+    """Read an object that holds chunks, whose absence is told with care.
+
+    Absent chunks are zeros to many, which nothing of a misspelt or deleted bucket should be: that is a
+    DataAccessError. A 403 that may mean absence is a NotFoundError if `denied_is_missing`; if not, the
+    AccessDeniedError names that option.
+
+    Parameters
+    ----------
+    knows_info : bool
+        Whether the pyramid's `info` was read; where even that was refused, a 403 is what it says.
+    """
+    try:
+        body: Body = yield get
+    except NotFoundError as exc:
+        if not exc.is_of_bucket:
+            raise
+        raise DataAccessError(str(exc)) from exc
+    except AccessDeniedError as exc:
+        if not (exc.may_mean_absent and knows_info):
+            raise
+        if denied_is_missing:
+            raise NotFoundError(str(exc)) from exc
+        error = AccessDeniedError(
+            f"{exc}; a bucket that may be read but not listed says so of absent chunks, too: "
+            "denied_is_missing=True takes it for that"
+        )
+        error.may_mean_absent = True
+        try:
+            raise error from exc
+        finally:
+            del error  # its traceback has this frame
+    return body
+
+
+def exists(name: str) -> Job[bool]:
+    """Tell whether there is an object of this name; False is the store's own word for it."""
+    try:
+        is_there: bool = yield Exists(name)
+    except NotFoundError:
+        return False
+    return is_there
+
+
+def write(put: Put) -> Job[None]:
+    """Write an object, whole or not at all.
+
+    The store itself decides whether it may take the place of another one where the protocol has a way to ask it:
+    `Put.create` on S3, GCS, Azure, files and SFTP, `Put.replacing` on S3, GCS and Azure, and under a lock on files
+    and SFTP. Elsewhere, and where S3 takes no conditions, it is checked before the write, which counts for the
+    threads of this process.
+    """
+    try:
+        yield put
+    except AlreadyExistsError as exc:
+        # A try whose answer was lost may have written just what the next one met.
+        if not exc.was_retried or (yield Get(put.name, limit=stored_limit(len(put.data)))).data != put.data[:]:
+            raise
+
+
+def once(
+    loads: MutableMapping[Hashable, Any], key: Hashable, kept: Callable[[], _T | None], load: Callable[[], Job[_T | None]]
+) -> Job[_T | None]:
+    """Return what is kept, or load it.
+
+    Of many jobs that ask at once, one loads and the others take its result, unless it fails: then each tries for
+    itself, one after the other.
+
+    Parameters
+    ----------
+    loads : mapping
+        Of what is being loaded, shared by all who ask.
+    """
+    value = kept()
+    if value is not None:
+        return value
+    mine: concurrent.futures.Future[tuple[_T | None] | None] = concurrent.futures.Future()
+    outcome: tuple[_T | None] | None = None
+    try:
+        while (theirs := loads.setdefault(key, mine)) is not mine:
+            if not (yield Wait(theirs, _LONGEST_LOAD)):
+                return (yield from load())
+            if theirs.result() is not None:
+                result: _T | None = theirs.result()[0]
+                return result
+        value = kept()  # another may have ended since it was asked
+        outcome = ((yield from load()) if value is None else value,)
+        return outcome[0]
+    finally:
+        if loads.get(key) is mine:
+            del loads[key]
+            mine.set_result(outcome)
+
+
+class Turn:
+    """One job's turn at a name: `yield from turn.begin()`, then ``with turn:``."""
+
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+        self._future: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def begin(self) -> Job["Turn"]:
+        """Wait until no other job of this process has its turn."""
+        while (theirs := _turns.setdefault(self._shown, self._future)) is not self._future:
+            yield Wait(theirs, _LOOK_AGAIN)
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if _turns.get(self._shown) is self._future:
+            del _turns[self._shown]
+            self._future.set_result(None)
+
+
+_turns: dict[str, concurrent.futures.Future[None]] = {}
+"""Of the objects that are being changed, with their twins; by what the object is shown as."""
+
+
+def conflicts() -> Iterator[Pause]:
+    """Yield as often as a change that another writer came before may be tried again: how long to wait before."""
+    for tries in range(_MOST_CONFLICTS):
+        longest = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2**tries) if tries else 0.0
+        yield Pause(random.uniform(0, longest))  # noqa: S311
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_turns.clear)

@@ -1,0 +1,673 @@
+"""The driver of filesystems of coroutines: it runs jobs in the thread that calls, and libcurl moves their bytes.
+
+A batch holds one multi handle, with its connections. It begins as many jobs as there is room for, has libcurl work,
+sends each job the answers to what it asked, and waits for the next ones. There is no other thread and no event loop
+on the way of a read; Ctrl-C is an exception in the caller's own thread, and to cancel is to close a generator.
+"""
+
+import collections
+import concurrent.futures
+import ctypes
+import functools
+import heapq
+import itertools
+import logging
+import os
+import socket
+import time
+import types
+import urllib.request
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import pycurl
+
+from precomputed_fs.errors import DataAccessError
+from precomputed_fs.format.compression import too_large
+from precomputed_fs.store import loop, pool
+from precomputed_fs.store.answers import Answer
+from precomputed_fs.store.certificates import Trust, how_to_mend
+from precomputed_fs.store.failures import (
+    CertificateError,
+    Failures,
+    Patience,
+    TransferError,
+    TransientError,
+    TruncatedError,
+    given_up,
+)
+from precomputed_fs.store.protocols.base import Filesystem
+from precomputed_fs.store.proxies import proxy_for
+from precomputed_fs.store.remote import Answering
+from precomputed_fs.store.requests import Compute, Exchange, Job, More, Pause, Upcoming, Wait
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger("precomputed_fs")
+
+_FEWEST = 6  # requests at once to begin with: servers that take in few connections take in so many
+_MOST = 128  # requests at once of this process to one server
+_LEAST_RATE = 1024  # bytes per second, on average after the first `timeout` seconds
+_LARGEST_ERROR = 1 << 16  # bytes of a body that says why
+_LONGEST_WAIT = 0.1  # seconds, after which it is looked whether all is well
+_SHORT_WAIT = 0.005  # seconds, where something else than libcurl is waited for, too
+_IDLE = 5e-4  # seconds of waiting, from which on it is the server that is waited for
+_MOST_KEPT = 32  # multi handles
+_FD_SETSIZE = 1024  # descriptors that `select` knows
+_ACCEPT = "gzip, br, zstd"
+_SUPPRESS_CONNECT_HEADERS = 265  # pycurl has no name for it
+
+
+class Pace:
+    """How many requests this process sends to one server at once: few at first, more while they are answered."""
+
+    def __init__(self) -> None:
+        self.active: set[Any] = set()  # easy handles, of all batches
+        self._window = _FEWEST
+        self._most = _MOST
+        self._shrunk = 0.0
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.active) < self._window
+
+    def grow(self, answers: int) -> None:
+        """Let there be more, as answers have come and the server was waited for."""
+        if len(self.active) + answers >= self._window:
+            self._window = min(self._most, self._window + answers)
+
+    def shrink(self) -> None:
+        """Let there be less, as the server has too much to do; once for all that it refuses within a second."""
+        now = time.monotonic()
+        if now - self._shrunk > 1:
+            self._window = max(1, self._window // 2)
+            self._shrunk = now
+
+    def stay_small(self) -> None:
+        """Stay with few, as each request takes a connection of its own, and small servers take in few at a time."""
+        self._most = _FEWEST
+        self._window = min(self._window, _FEWEST)
+
+
+_paces: dict[Hashable, Pace] = {}
+"""By the server, for all that this process asks of it."""
+
+_all: "weakref.WeakSet[Transfers]" = weakref.WeakSet()
+"""Of this process, for a forked child to leave what they have to its parent."""
+
+
+def _leave_parent() -> None:
+    _paces.clear()
+    for driver in list(_all):
+        driver.leave_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_parent)
+
+
+class _Wire:
+    """A multi handle with its connections, and easy handles that are not in use."""
+
+    def __init__(self) -> None:
+        self.multi = pycurl.CurlMulti()
+        self.multi.setopt(pycurl.M_MAXCONNECTS, 2 * _MOST)
+        self.idle: list[Any] = []
+
+    def handle(self, options: Iterable[tuple[int, Any]]) -> Any:  # noqa: ANN401 - a pycurl.Curl
+        """Take an easy handle."""
+        if self.idle:
+            return self.idle.pop()
+        handle = pycurl.Curl()
+        for option, value in options:
+            handle.setopt(option, value)
+        handle.accept = handle.span = handle.limit = handle.method = handle.headers = handle.signer = None
+        handle.origin = ""
+        return handle
+
+
+class Transfers:
+    """Runs jobs on a filesystem of coroutines.
+
+    Parameters
+    ----------
+    fs : filesystem
+    remote : Answering
+        What its requests are, over HTTP or as coroutines.
+    failures : Failures
+    patience : Patience
+    timeout : float
+        Seconds to connect in, and without a byte of an answer.
+    trust : Trust
+        How to check certificates.
+    """
+
+    def __init__(
+        self,
+        fs: Filesystem,
+        remote: Answering,
+        failures: Failures,
+        patience: Patience,
+        timeout: float,
+        trust: Trust,
+    ) -> None:
+        self.fs = fs
+        self.remote = remote
+        self.failures = failures
+        self.patience = patience
+        self.timeout = timeout
+        self.pace = _paces.setdefault(failures.location.server, Pace())
+        self.options = (
+            (pycurl.NOSIGNAL, 1),
+            (pycurl.BUFFERSIZE, 1 << 19),
+            (pycurl.HTTP_CONTENT_DECODING, 0),  # bodies stay as they are sent
+            (_SUPPRESS_CONNECT_HEADERS, 1),
+            (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+            (pycurl.CONNECTTIMEOUT_MS, max(1, int(timeout * 1000))),
+            (pycurl.USERAGENT, "precomputed_fs"),
+            (pycurl.PROXY, ""),
+            *_trusting(trust),
+        )
+        self.trust = trust
+        self.uses_proxy = bool(urllib.request.getproxies())
+        self._kept: list[_Wire] = []
+        _all.add(self)
+
+    def take(self) -> _Wire:
+        """Take a multi handle, with warm connections if there is one."""
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return _Wire()
+
+    def put_back(self, wire: _Wire) -> None:
+        """Keep a multi handle for the next batch."""
+        if len(self._kept) < _MOST_KEPT:
+            self._kept.append(wire)
+
+    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
+        """Have a coroutine of the filesystem run on its event loop."""
+        return loop.submit(self.fs, coroutine)
+
+    def run(
+        self, jobs: Iterable[Job[Any]], limit: int, finish: Callable[[Any], Any] | None, per_hop: int
+    ) -> Iterator[list[Any]]:
+        """Run jobs, up to `limit` at once; yields their results as they come, some at a time: see `Driver`."""
+        batch = _Batch(self, jobs, limit)
+        if finish is None:
+            yield from batch
+        else:
+            yield from pool.finished(batch, finish, per_hop=per_hop, most=limit)
+
+    def run_one(self, job: Job[_T]) -> _T:
+        """Run one job, and return its result."""
+        ((result,),) = _Batch(self, [_listed(job)], 1)
+        return result  # type: ignore[no-any-return]
+
+    def confined(self) -> "Transfers":
+        """Return itself: what is asked over HTTP has no links."""
+        return self
+
+    def close(self) -> None:
+        """Close connections that are not in use."""
+        kept, self._kept = self._kept, []
+        for wire in kept:
+            wire.multi.close()
+
+    def leave_parent(self) -> None:
+        """In a forked child, leave connections to the parent: to free them would end TLS on its sockets."""
+        for wire in self._kept:
+            for handle in (wire.multi, *wire.idle):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+        self._kept = []
+        self.pace = _paces.setdefault(self.failures.location.server, Pace())
+
+
+class _Task:
+    """A generator under way: a job; or what answers a request, for the task that has made it."""
+
+    __slots__ = ("began", "generator", "parent", "place", "request", "tries")
+
+    def __init__(self, generator: Generator[Any, Any, Any], parent: "_Task | _Several | None" = None) -> None:
+        self.generator = generator
+        self.parent = parent
+        self.place = 0
+        self.request: Any = None
+        self.tries = 0
+        self.began = 0.0
+
+
+class _Several:
+    """Requests that a task has made at once."""
+
+    __slots__ = ("left", "outcomes", "task")
+
+    def __init__(self, task: _Task, count: int) -> None:
+        self.task = task
+        self.left = count
+        self.outcomes: list[Any] = [None] * count
+
+
+def _listed(job: Job[_T]) -> Job[list[_T]]:
+    return [(yield from job)]
+
+
+def _only(request: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401
+    return (yield request)
+
+
+class _Batch:
+    """Jobs under way for one caller."""
+
+    def __init__(self, driver: Transfers, jobs: Iterable[Job[Any]], limit: int) -> None:
+        self._driver = driver
+        self._pace = driver.pace
+        self._upcoming = Upcoming(jobs)
+        self._limit = limit
+        self._open: set[_Task] = set()
+        self._waiting: collections.deque[tuple[_Task, Exchange]] = collections.deque()  # for room
+        self._active: dict[Any, _Task] = {}  # by the easy handle
+        self._futures: dict[concurrent.futures.Future[Any], list[_Task]] = {}
+        self._later: list[tuple[float, int, _Task, concurrent.futures.Future[Any] | None]] = []
+        self._submitted: set[concurrent.futures.Future[Any]] = set()  # those whose result is the answer
+        self._order = itertools.count()
+        self._results: list[Any] = []
+        self._wire: _Wire | None = None
+        self._pid = os.getpid()
+        self._next_look = 0.0
+        self._is_crowded = False
+        self._is_stopped = loop.stopped()
+        self._waited = 0.0  # seconds, when it was last waited for
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        try:
+            while results := self.advance():
+                yield results
+        finally:
+            self.end()
+
+    def advance(self) -> list[Any]:
+        """Do what can be done, and wait until there are results; none: all jobs have ended."""
+        if os.getpid() != self._pid:
+            message = f"{self._driver.failures.location.display()}: a batch goes on in the process that began it"
+            raise DataAccessError(message)
+        self._fill()
+        while not self._results and self._open:
+            self._wait()
+            self._collect()
+            self._fill()
+        if not self._results:
+            self._upcoming.end()
+        results, self._results = self._results, []
+        return results
+
+    def end(self) -> None:
+        """Cancel what is under way, and keep the connections that are not in use."""
+        if os.getpid() != self._pid:
+            return
+        active, self._active = self._active, {}
+        self._pace.active.difference_update(active)
+        for future in self._submitted:
+            future.cancel()
+        for task in self._open:
+            task.generator.close()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            for handle in active:
+                wire.multi.remove_handle(handle)
+            self._driver.put_back(wire)
+
+    # ---------------------------------------------------------------------------------- jobs
+
+    def _fill(self) -> None:
+        while self._waiting and self._has_room():
+            self._send(*self._waiting.popleft())
+        while len(self._open) < self._limit and not self._waiting and len(self._results) < self._limit:
+            if not self._has_room():
+                return
+            job = self._upcoming.take()
+            if job is None:
+                return
+            task = _Task(job)
+            self._open.add(task)
+            self._step(task, None, None)
+
+    def _has_room(self) -> bool:
+        return not self._active or self._pace.has_room  # each batch may send one
+
+    def _step(self, task: _Task, value: Any, error: Exception | None) -> None:  # noqa: ANN401
+        """Send a task what it waits for, and begin what it asks for next, until that has to be waited for."""
+        while True:
+            try:
+                request = task.generator.send(value) if error is None else task.generator.throw(error)
+            except StopIteration as end:
+                value, error = end.value, None
+            except Exception as exc:  # noqa: BLE001 - it goes on to who waits for it
+                value, error = None, exc
+            else:
+                if request == []:
+                    value, error = [], None
+                    continue
+                begun = self._begin(task, request)
+                if begun is None:
+                    return
+                task, value, error = begun, None, None
+                continue
+            if error is not None and task.request is not None:
+                error = self._judged(task, error)
+                if error is None:
+                    return
+            parent = task.parent
+            if type(parent) is _Several:
+                parent.outcomes[task.place] = value if error is None else error
+                parent.left -= 1
+                if parent.left:
+                    return
+                task, value, error = parent.task, parent.outcomes, None
+            elif parent is not None:
+                task = parent
+            else:
+                self._open.discard(task)
+                if error is not None:
+                    try:
+                        raise error
+                    finally:
+                        del error  # its traceback has this frame, which would keep all that it knows
+                if type(value) is More:
+                    self._upcoming.add(value)
+                else:
+                    self._results.extend(value)
+                return
+
+    def _begin(self, task: _Task, request: Any) -> _Task | None:  # noqa: ANN401
+        """Begin what a task asks for; returns a further task to be stepped at once, if there is one."""
+        kind = type(request)
+        if kind is Exchange:
+            if self._has_room():
+                self._send(task, request)
+            else:
+                self._waiting.append((task, request))
+        elif kind is types.CoroutineType:
+            self._await(task, self._driver.submit(request))
+        elif kind is Compute:
+            self._await(task, pool.call(request.function))
+        elif kind is Pause:
+            self._postpone(task, time.monotonic() + request.seconds)
+        elif kind is Wait:
+            self._futures.setdefault(request.future, []).append(task)
+            self._postpone(task, time.monotonic() + request.seconds, request.future)
+        elif isinstance(request, (list, tuple)):
+            several = _Several(task, len(request))
+            for place, one in enumerate(request):
+                child = _Task(one if isinstance(one, Generator) else _only(one), several)
+                child.place = place
+                self._step(child, None, None)
+        else:
+            child = _Task(self._driver.remote.answer(request), task)
+            child.request = request
+            child.tries, child.began = 1, time.monotonic()
+            return child
+        return None
+
+    def _judged(self, task: _Task, error: Exception) -> Exception | None:
+        """Map what a request has failed with; None: it is tried again later."""
+        driver = self._driver
+        request = task.request
+        error = driver.failures.mapped(request, error)
+        if not isinstance(error, TransientError):
+            return error
+        due = driver.patience.next_time(error, task.tries, task.began)
+        if due is None:
+            return given_up(error, task.tries, task.began)
+        if task.tries == 1:
+            _log.info("%s; it is tried again", error)
+        again = _Task(driver.remote.answer(request), task.parent)
+        again.request, again.place = request, task.place
+        again.tries, again.began = task.tries + 1, task.began
+        self._postpone(again, due)
+        return None
+
+    def _postpone(self, task: _Task, due: float, waits_for: "concurrent.futures.Future[Any] | None" = None) -> None:
+        heapq.heappush(self._later, (due, next(self._order), task, waits_for))
+
+    # ------------------------------------------------------------------------------- waiting
+
+    def _wait(self) -> None:
+        """Wait until something may have come."""
+        if self._is_stopped():
+            raise concurrent.futures.CancelledError
+        now = time.monotonic()
+        seconds = _LONGEST_WAIT
+        if self._later:
+            seconds = min(seconds, max(0.0, self._later[0][0] - now))
+        if self._waiting:
+            seconds = min(seconds, _SHORT_WAIT)  # other batches may leave room
+        if self._active and self._wire is not None:
+            if self._futures:
+                seconds = min(seconds, _SHORT_WAIT)
+            self._select(self._wire.multi, seconds)
+        elif self._futures:
+            concurrent.futures.wait(self._futures, seconds, concurrent.futures.FIRST_COMPLETED)
+        elif seconds:
+            time.sleep(seconds)
+
+    def _select(self, multi: Any, seconds: float) -> None:  # noqa: ANN401 - a pycurl.CurlMulti
+        due = multi.timeout()
+        if due >= 0:
+            seconds = min(seconds, due / 1000)
+        began = time.monotonic()
+        ready = 0 if self._is_crowded else multi.select(seconds)
+        self._waited = time.monotonic() - began
+        if not ready and self._waited < seconds / 2:  # it has nothing to watch, such as while a host is looked up
+            time.sleep(min(seconds, 1e-3))
+
+    def _collect(self) -> None:
+        """Have libcurl work, and hand on what has come."""
+        if self._active and self._wire is not None:
+            self._work(self._wire.multi)
+        for future in [future for future in self._futures if future.done()]:
+            self._take_result(future)
+        while self._later and self._later[0][0] <= time.monotonic():
+            _, _, task, future = heapq.heappop(self._later)
+            if future is None:
+                self._step(task, None, None)
+            elif task in self._futures.get(future, ()):
+                self._futures[future].remove(task)
+                self._step(task, False, None)  # noqa: FBT003 - the answer of `Wait`
+        now = time.monotonic()
+        if now > self._next_look:
+            self._look(now)
+
+    def _await(self, task: _Task, future: "concurrent.futures.Future[Any]") -> None:
+        self._submitted.add(future)
+        self._futures[future] = [task]
+
+    def _take_result(self, future: "concurrent.futures.Future[Any]") -> None:
+        """Hand on what has come of a coroutine, or that who was waited for is done."""
+        tasks = self._futures.pop(future)
+        if future in self._submitted:
+            self._submitted.discard(future)
+            value, error = None, None
+            try:
+                value = future.result()
+            except Exception as exc:  # noqa: BLE001 - it goes on to the task
+                error = exc
+            self._step(tasks[0], value, error)
+        else:
+            for task in tasks:
+                self._step(task, True, None)  # noqa: FBT003
+
+    # ------------------------------------------------------------------------------ transfers
+
+    def _send(self, task: _Task, exchange: Exchange) -> None:
+        """Have libcurl send a request."""
+        wire = self._wire
+        if wire is None:
+            wire = self._wire = self._driver.take()
+            self._is_crowded = _next_descriptor() > _FD_SETSIZE - 2 * _MOST
+        handle = wire.handle(self._driver.options)
+        prepare(handle, exchange)
+        if self._driver.uses_proxy:
+            _set_proxy(handle, _origin(exchange.http.url))
+        handle.began = handle.moved = time.monotonic()
+        handle.seen = 0
+        self._active[handle] = task
+        self._pace.active.add(handle)
+        wire.multi.add_handle(handle)
+
+    def _work(self, multi: Any) -> None:  # noqa: ANN401 - a pycurl.CurlMulti
+        multi.perform()
+        while True:
+            left, done, failed = multi.info_read()
+            if self._waited > _IDLE:
+                self._pace.grow(2 * len(done))
+            for handle in done:
+                task, answer = self._taken(handle)
+                if answer.is_whole:
+                    self._step(task, answer, None)
+                else:
+                    self._step(task, None, TruncatedError("the connection was closed within the head of the answer"))
+            for handle, code, message in failed:
+                task, answer = self._taken(handle)
+                outcome = failed_transfer(code, message, answer, handle, self._driver.trust)
+                if isinstance(outcome, Answer):
+                    self._step(task, outcome, None)
+                else:
+                    self._step(task, None, outcome)
+            if not left:
+                return
+
+    def _taken(self, handle: Any) -> tuple[_Task, Answer]:  # noqa: ANN401 - a pycurl.Curl
+        """Take a transfer off libcurl, and what has come of it."""
+        wire = self._wire
+        task = self._active.pop(handle)
+        self._pace.active.discard(handle)
+        answer = Answer(handle.getinfo(pycurl.RESPONSE_CODE), handle.lines, handle.parts)
+        if wire is not None:
+            wire.multi.remove_handle(handle)
+            wire.idle.append(handle)
+        if answer.status in _BUSY:
+            self._pace.shrink()
+        elif answer.is_whole and not answer.keeps_connection:
+            self._pace.stay_small()
+        return task, answer
+
+    def _look(self, now: float) -> None:
+        """Give up transfers that have fallen silent, or are slower than any line."""
+        timeout = self._driver.timeout
+        self._next_look = now + min(1.0, timeout / 8)
+        for handle, task in list(self._active.items()):
+            seen = len(handle.parts)
+            if seen != handle.seen:
+                handle.seen, handle.moved = seen, now
+            size = sum(map(len, handle.parts)) if now - handle.began > timeout else 0
+            if now - handle.moved > timeout:
+                message = f"no byte came for {timeout:g} s"
+            elif now - handle.began > timeout + size / _LEAST_RATE:
+                message = f"only {size} bytes came in {now - handle.began:.1f} s"
+            else:
+                continue
+            self._taken(handle)
+            self._step(task, None, TimeoutError(message))
+
+
+def _next_descriptor() -> int:
+    """Return the number that the next descriptor will have."""
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    os.close(descriptor)
+    return descriptor
+
+
+def prepare(handle: Any, exchange: Exchange) -> None:  # noqa: ANN401 - a pycurl.Curl
+    """Tell a handle what to send, and where to put what comes; what it knows from the last request stays."""
+    http, start, end, limit = exchange
+    handle.setopt(pycurl.URL, http.url)
+    handle.lines, handle.parts = [], []
+    handle.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
+    handle.setopt(pycurl.WRITEFUNCTION, handle.parts.append)
+    if start is None or end is None:
+        span, accept, wanted = None, _ACCEPT, limit
+    else:
+        span, accept, wanted = f"{start}-{end - 1}", "identity", end - start
+    if span != handle.span:
+        handle.span = span
+        handle.setopt(pycurl.RANGE, span) if span else handle.unsetopt(pycurl.RANGE)
+    if accept != handle.accept:
+        handle.accept = accept
+        handle.setopt(pycurl.ENCODING, accept)
+    if http.method != handle.method:
+        handle.method = http.method
+        handle.setopt(pycurl.NOBODY, http.method == "HEAD")
+    limit = 0 if http.method == "HEAD" else max(wanted, _LARGEST_ERROR)
+    if limit != handle.limit:
+        handle.limit = limit
+        handle.setopt(pycurl.MAXFILESIZE_LARGE, limit)
+    if http.headers != handle.headers:
+        handle.headers = http.headers
+        handle.setopt(pycurl.HTTPHEADER, _header_lines(tuple(http.headers.items())))
+    if http.signer != handle.signer:
+        _sign_as(handle, http.signer)
+
+
+def _origin(url: str) -> str:
+    return "/".join(url.split("/", 3)[:3])
+
+
+def _set_proxy(handle: Any, origin: str) -> None:  # noqa: ANN401
+    if origin != handle.origin:
+        handle.origin = origin
+        proxy = proxy_for(origin)
+        handle.setopt(pycurl.PROXY, proxy.url)
+        handle.setopt(pycurl.NOPROXY, proxy.no_proxy)
+
+
+def _trusting(trust: Trust) -> list[tuple[int, Any]]:
+    if not trust.check:
+        return [(pycurl.SSL_VERIFYPEER, 0), (pycurl.SSL_VERIFYHOST, 0)]
+    paths = ((pycurl.CAINFO, trust.path), (pycurl.CAPATH, trust.directory))
+    return [(option, path) for option, path in paths if path]
+
+
+def _sign_as(handle: Any, signer: Any) -> None:  # noqa: ANN401
+    handle.signer = signer
+    if signer is None:
+        handle.setopt(pycurl.AWS_SIGV4, "")
+        handle.unsetopt(pycurl.USERPWD)
+    else:
+        handle.setopt(pycurl.AWS_SIGV4, f"aws:amz:{signer.region}:s3")
+        handle.setopt(pycurl.USERPWD, f"{signer.access_key}:{signer.secret_key}")
+
+
+@functools.lru_cache
+def _header_lines(headers: tuple[tuple[str, str], ...]) -> list[str]:
+    return [f"{name}: {value}" if value else f"{name};" for name, value in headers]
+
+
+_BUSY = frozenset({429, 503})
+_UNTRUSTED = frozenset({pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE, pycurl.E_SSL_ISSUER_ERROR})
+_FAILURES: dict[int, type[Exception]] = {
+    pycurl.E_COULDNT_RESOLVE_PROXY: socket.gaierror,
+    pycurl.E_COULDNT_RESOLVE_HOST: socket.gaierror,
+    pycurl.E_COULDNT_CONNECT: ConnectionRefusedError,
+    pycurl.E_OPERATION_TIMEDOUT: TimeoutError,
+    pycurl.E_PARTIAL_FILE: TruncatedError,
+    pycurl.E_GOT_NOTHING: ConnectionResetError,
+    pycurl.E_SEND_ERROR: ConnectionResetError,
+    pycurl.E_RECV_ERROR: ConnectionResetError,
+    pycurl.E_HTTP2: ConnectionResetError,
+    92: ConnectionResetError,  # E_HTTP2_STREAM
+    pycurl.E_SSL_CONNECT_ERROR: ConnectionError,
+}
+"""What libcurl's codes are in Python; the other ones do not pass."""
+
+
+def failed_transfer(code: int, message: str, answer: Answer, handle: Any, trust: Trust) -> Answer | Exception:  # noqa: ANN401
+    """Tell what a transfer that libcurl has given up means: an answer nevertheless, or an exception."""
+    if code == pycurl.E_FILESIZE_EXCEEDED:
+        if handle.span is not None or answer.status >= 300:
+            return answer
+        return too_large(handle.limit)
+    if code in _UNTRUSTED:
+        return CertificateError(f"{message}; {how_to_mend(trust, message)}")
+    return _FAILURES.get(code, TransferError)(message)
