@@ -9,11 +9,10 @@ import contextlib
 import functools
 import itertools
 import posixpath
-import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
+from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from precomputed_fs import claims
 from precomputed_fs.errors import (
@@ -58,12 +57,12 @@ from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid.shard_writer import ShardWriter, Update
 from precomputed_fs.pyramid.shards import ShardReader, Stored
 from precomputed_fs.store import jobs
+from precomputed_fs.store.location import Location, resolve
 from precomputed_fs.store.loop import in_thread
 from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.pool import HOP
-from precomputed_fs.store.requests import Body, ChangedLately, Compute, Delete, Get, Job, List, Put
-from precomputed_fs.store.location import Location, resolve
 from precomputed_fs.store.protocols.base import Filesystem
+from precomputed_fs.store.requests import Body, ChangedLately, Compute, Delete, Get, Job, List, Put
 from precomputed_fs.store.url import AnyURL, check_relative_path, convert_file_url_to_pathname
 
 _T = TypeVar("_T")
@@ -966,7 +965,9 @@ class FsspecAccessor(Accessor):
         AlreadyExistsError, AccessDeniedError, DataAccessError
             For the first chunk that fails, named in the message; of those before it, some may be stored.
         """
-        batch = self._store_jobs(self._to_write(key), _counted(chunks, callback), encode, mime_type, overwrite=overwrite)
+        batch = self._store_jobs(
+            self._to_write(key), _counted(chunks, callback), encode, mime_type, overwrite=overwrite
+        )
         for stored in self._store.run_many(batch, _checked_in_flight(in_flight)):
             _tell(callback, len(stored))
 
@@ -982,7 +983,9 @@ class FsspecAccessor(Accessor):
         callback: Callback = None,
     ) -> None:
         """Store many chunks at once: `store_chunks`, to be awaited."""
-        batch = self._store_jobs(self._to_write(key), _counted(chunks, callback), encode, mime_type, overwrite=overwrite)
+        batch = self._store_jobs(
+            self._to_write(key), _counted(chunks, callback), encode, mime_type, overwrite=overwrite
+        )
         async for stored in self._store.run_many_async(batch, _checked_in_flight(in_flight)):
             _tell(callback, len(stored))
 
@@ -1330,9 +1333,7 @@ class FsspecAccessor(Accessor):
             shard_gzip=layout.sharding is not None and layout.sharding.data_encoding == "gzip",
         )
 
-    def _find_alone(
-        self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False
-    ) -> Job[Found]:
+    def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False) -> Job[Found]:
         names = self._names_in(key)
         limit = self._chunk_limit(layout, size_of(coords))
         tried = self._variants_to_read(names)
@@ -1576,10 +1577,8 @@ class FsspecAccessor(Accessor):
             for pause in jobs.conflicts():
                 yield pause
                 found: Found | None = None
-                try:
+                with contextlib.suppress(NotFoundError):
                     found = yield from self._find_alone(key, layout, coords, versioned=True)
-                except NotFoundError:
-                    pass
                 data: bytes | None = yield Compute(functools.partial(self._updated, coords, found, update))
                 if data is None:
                     return
@@ -1601,7 +1600,9 @@ class FsspecAccessor(Accessor):
         except CorruptDataError as exc:
             raise self._named(exc, found.name) from exc
 
-    def _put_updated(self, key: str, coords: ChunkCoords, found: Found | None, data: bytes, mime_type: str) -> Job[None]:
+    def _put_updated(
+        self, key: str, coords: ChunkCoords, found: Found | None, data: bytes, mime_type: str
+    ) -> Job[None]:
         """Replace the chunk that this one was made from, or create it."""
         if found is None:
             packed = yield Compute(functools.partial(self._packed, "", data, mime_type))
@@ -1650,10 +1651,8 @@ class FsspecAccessor(Accessor):
         """
         if self._store.protocol.cheap_misses:
             return _VARIANTS
-        try:
+        with contextlib.suppress(AccessDeniedError, NotFoundError):  # credentials without list permission may write
             yield from self._sample(key, names)
-        except (AccessDeniedError, NotFoundError):  # credentials without list permission may still write
-            pass
         return dict.fromkeys((*names.known(), *self._own_variants()))
 
     def _sample(self, key: str, names: _ScaleNames) -> Job[None]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from precomputed_fs.codecs import ENCODINGS
 from precomputed_fs.format.grid import ChunkCoords, Triple, morton_block
-from precomputed_fs.shard_writer import Update
+from precomputed_fs.pyramid.shard_writer import Update
 from precomputed_fs.store.location import Location
 from precomputed_fs.volume import Scale, ScaleArray, Selection
 

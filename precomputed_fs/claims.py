@@ -29,7 +29,7 @@ from precomputed_fs.format.info import HtmlError, check_not_html
 
 if TYPE_CHECKING:
     from precomputed_fs.accessor import FsspecAccessor
-    from precomputed_fs.transports import Body
+    from precomputed_fs.store.requests import Body
 
 PARTIAL = "info.partial"
 """The file that is there while a pyramid is being made."""

@@ -297,15 +297,15 @@ def _looked(
         return Sample(coords, "unlisted" if is_unlisted else _state_of(exc), one_line(str(exc)), name)
     except ImportError as exc:
         return Sample(coords, "undecodable", str(exc), name)
-    stored, said = found.body.data, found.body.content_encoding
+    stored, said = found.data, found.body.content_encoding
     return Sample(
         coords,
         "found",
         name=found.name,
         suffix=found.suffix,
-        is_flat=found.in_shard or found.name.endswith(f"/{chunk_name(coords)}{found.suffix}"),
+        is_flat=found.in_shard is not None or found.name.endswith(f"/{chunk_name(coords)}{found.suffix}"),
         content_encoding=said,
-        is_hidden_gzip=not found.in_shard and _is_hidden_gzip(found.suffix, said, stored, data),
+        is_hidden_gzip=found.in_shard is None and _is_hidden_gzip(found.suffix, said, stored, data),
         is_zlib=found.shard_gzip and stored.startswith(_ZLIB_MAGICS),
         is_gzip=found.shard_gzip and stored.startswith(_GZIP_MAGIC),
         is_progressive=encoding == "jpeg" and any(kind in _PROGRESSIVE_FRAMES for kind, _, _ in jpeg_segments(data)),

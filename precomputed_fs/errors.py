@@ -46,6 +46,9 @@ class NotFoundError(DataAccessError, FileNotFoundError):
 class AlreadyExistsError(DataAccessError, FileExistsError):
     """``overwrite=False`` met an object that exists, under any of its possible names."""
 
+    was_retried = False
+    """Whether the write was tried before, so that this may be what it has written."""
+
 
 class ReplacedError(DataAccessError):
     """Another writer has replaced what was to be replaced; nothing was written."""

@@ -42,7 +42,7 @@ from precomputed_fs.format.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block, size_of
 from precomputed_fs.format.info import MAX_INFO_BYTES, HtmlError, redirect_of, shown
 from precomputed_fs.format.sharding import propose_sharding
-from precomputed_fs.shard_writer import Apply, Update
+from precomputed_fs.pyramid.shard_writer import Apply, Update
 from precomputed_fs.store.location import Location, resolve
 from precomputed_fs.store.protocols import PROTOCOLS
 from precomputed_fs.store.url import AnyURL

@@ -28,7 +28,7 @@ from fsspec.callbacks import Callback, TqdmCallback
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError, flights
+from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError
 from tests import servers
 from tests.format.test_sharding import pack_shard
 

@@ -503,7 +503,7 @@ def test_each_object_is_written_once(
     kind: str, objects: int, blocks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So no two tasks write the same one, whichever blocks there are."""
-    from precomputed_fs.objects import ObjectStore
+    from precomputed_fs.store.objects import ObjectStore
 
     volume = make(tmp_path, np.zeros_like(voxels()), sharding=SHARDINGS[kind], gzip=False)
     before = {path for path in tmp_path.rglob("*") if path.is_file() and path.name != "info"}
@@ -585,7 +585,7 @@ def test_a_shard_that_could_not_be_written_waits_for_nothing(tmp_path: Path, mon
     """Another task may have it by then; and a volume's own chunks wait apart."""
     volume = make(tmp_path, sharding=sharding())
     with monkeypatch.context() as patch:
-        patch.setattr("precomputed_fs.shard_writer.ShardWriter.flush", lambda _: 1 / 0)
+        patch.setattr("precomputed_fs.pyramid.shard_writer.ShardWriter.flush", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             volume[0].store(da.zeros((*SIZE, 2), dtype=np.uint16))
     assert volume.accessor._writer.waiting == {}

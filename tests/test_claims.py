@@ -35,7 +35,7 @@ from precomputed_fs import (
     serve,
 )
 from precomputed_fs.claims import PARTIAL, Claimed
-from precomputed_fs.objects import ObjectStore
+from precomputed_fs.store.objects import ObjectStore
 from tests import servers
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ from precomputed_fs import accessor as accessor_module
 from precomputed_fs.claims import PARTIAL, Claim
 from precomputed_fs.codecs import Codec
 from precomputed_fs.format.sharding import propose_sharding
-from precomputed_fs.objects import ObjectStore
+from precomputed_fs.store.objects import ObjectStore
 from tests import servers
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("gzip was done or undone")
 
     monkeypatch.setattr(accessor_module, "gzip_compress", refuse)
-    monkeypatch.setattr("precomputed_fs.shard_writer.gzip_compress", refuse)
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.gzip_compress", refuse)
     monkeypatch.setattr(accessor_module, "decode", refuse)
     monkeypatch.setattr(accessor_module, "decode_gzip_or_zlib", refuse)
 
@@ -329,7 +329,9 @@ def test_from_shards_to_shards(tmp_path: Path, data_encoding: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Codec, "encode", lambda _, voxels: voxels.tobytes(order="F"))
         patch.setattr(Codec, "decode", lambda _, data, size: np.frombuffer(data, "u1").reshape((*size, 1), order="F"))
-        patch.setattr("precomputed_fs.shard_writer.gzip_compress", lambda data, _: gzip.compress(data, mtime=99))
+        patch.setattr(
+            "precomputed_fs.pyramid.shard_writer.gzip_compress", lambda data, _: gzip.compress(data, mtime=99)
+        )
         make(tmp_path / "a", sharding=source, scales=1)
     copy_pyramid(tmp_path / "a", tmp_path / "b", sharding=target)
     names = sorted(path.name for path in (tmp_path / "b" / KEY).iterdir())
@@ -342,7 +344,7 @@ def test_from_shards_to_shards(tmp_path: Path, data_encoding: str) -> None:
 
 def test_shards_in_zlib_are_gzip_in_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As neuroglancer-scripts writes them, only neuroglancer-scripts and we read them."""
-    monkeypatch.setattr("precomputed_fs.shard_writer.gzip_compress", lambda data, _: zlib.compress(data))
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.gzip_compress", lambda data, _: zlib.compress(data))
     volume = make(tmp_path / "a", sharding=MURMUR, scales=1)
     monkeypatch.undo()
     np.testing.assert_array_equal(volume[0][..., 0], voxels_of())

@@ -18,9 +18,10 @@ import fsspec
 import numpy as np
 import pytest
 
-from precomputed_fs import FsspecAccessor, create_volume, open_volume, shard_writer
+from precomputed_fs import FsspecAccessor, create_volume, open_volume
+from precomputed_fs.pyramid import shard_writer
 from tests import servers
-from tests.test_shard_writer import (
+from tests.pyramid.test_shard_writer import (
     CHUNKS,
     COORDS,
     FIRST,
@@ -409,7 +410,7 @@ def test_at_the_end_an_interrupt_says_what_was_not_written(make_pyramid: Callabl
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
     code = """
-from precomputed_fs.objects import ObjectStore
+from precomputed_fs.store.objects import ObjectStore
 def interrupted(*_, **__):
     raise KeyboardInterrupt
 ObjectStore.write = interrupted

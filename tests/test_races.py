@@ -37,7 +37,7 @@ from precomputed_fs import (
     create_volume,
     open_volume,
 )
-from precomputed_fs.objects import ObjectStore
+from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.protocols import files, local, sftp
 from precomputed_fs.store.protocols.base import LOCK_SUFFIX
 from tests import servers
@@ -627,7 +627,7 @@ def test_a_part_is_written_into_what_another_has_stored_since_it_was_read(
 
 
 def test_a_part_that_others_always_come_before_is_an_error(on_local: Pyramid, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("precomputed_fs.objects._MOST_CONFLICTS", 3)
+    monkeypatch.setattr("precomputed_fs.store.objects._MOST_CONFLICTS", 3)
     volume = made_of_one_chunk(on_local, sharded=False)
     write, coords = ObjectStore.write, (0, 16, 0, 16, 0, SLICES)
 

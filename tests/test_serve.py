@@ -47,6 +47,7 @@ from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.serve import LAYOUTS
 from precomputed_fs.store.protocols.local import Local
 from tests import browser, servers
+from tests.pyramid.test_shards import synthesize
 from tests.test_neuroglancer import (
     COLOURS,
     GREY,
@@ -62,7 +63,6 @@ from tests.test_neuroglancer import (
     sharding,
     write,
 )
-from tests.test_shards import synthesize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -42,7 +42,7 @@ from precomputed_fs import (
     open_volume,
 )
 from precomputed_fs.format.grid import Box
-from precomputed_fs.objects import ObjectStore
+from precomputed_fs.store.objects import ObjectStore
 from tests import servers
 from tests.conftest import Pyramid
 

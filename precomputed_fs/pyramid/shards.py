@@ -227,11 +227,7 @@ class ShardReader:
                     return None
             elif body.version != located.version:
                 self._cache.forget(key, shard)
-            elif (
-                found is None
-                or found.is_settled
-                or (yield from self._holds(key, sharding, found, [chunk_id], began))
-            ):
+            elif found is None or found.is_settled or (yield from self._holds(key, sharding, found, [chunk_id], began)):
                 return Stored(located.name, body, 0, len(body))
         raise self._replaced(key, sharding, shard)
 

@@ -45,7 +45,8 @@ class Answer:
     def headers(self) -> Mapping[str, str]:
         """By their names in lower case."""
         if self._headers is None:
-            self._headers = headers = {}
+            headers: dict[str, str] = {}
+            self._headers = headers
             for line in self._lines:
                 if line.startswith(b"HTTP/"):  # an interim answer was before
                     headers.clear()
@@ -76,9 +77,7 @@ class Answer:
         headers, body = self.headers, b"".join(self.parts)[:MOST_BYTES]
         if body:
             try:
-                body = decode(
-                    body, content_encoding=headers.get("content-encoding", ""), sniff=False, limit=MOST_BYTES
-                )
+                body = decode(body, content_encoding=headers.get("content-encoding", ""), sniff=False, limit=MOST_BYTES)
             except CorruptDataError:
                 body = b""
             for secret in secrets:

@@ -11,10 +11,11 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import PurePath
 from typing import Any, TypeVar
 
+from precomputed_fs.errors import AlreadyExistsError
 from precomputed_fs.store import loop, pool
 from precomputed_fs.store.answers import checked_range, is_young
 from precomputed_fs.store.failures import (
@@ -25,8 +26,8 @@ from precomputed_fs.store.failures import (
     VersionError,
     given_up,
 )
-from precomputed_fs.store.protocols.base import Filesystem, Synchronous
-from precomputed_fs.store.protocols.files import Files, temporary_name
+from precomputed_fs.store.protocols.base import Filesystem, Synchronous, temporary_name
+from precomputed_fs.store.protocols.files import Files
 from precomputed_fs.store.requests import (
     Body,
     ChangedLately,
@@ -74,6 +75,7 @@ class Direct:
         fs: Filesystem,
         protocol: Synchronous,
         root: str,
+        *,
         failures: Failures,
         patience: Patience,
         reopen: Callable[[], Filesystem],
@@ -91,7 +93,7 @@ class Direct:
     def confined(self) -> "Direct":
         """Return a driver of the same filesystem that, to read, follows no link out of the root."""
         twin = copy.copy(self)
-        twin._is_confined = True
+        twin._is_confined = True  # noqa: SLF001 - our own
         return twin
 
     def close(self) -> None:
@@ -194,6 +196,8 @@ class Direct:
                     _pause(due - time.monotonic(), is_stopped)
                     continue
                 error = given_up(error, tries, began)
+            if isinstance(error, AlreadyExistsError):
+                error.was_retried = tries > 1
             try:
                 raise error  # outside of the handler: a cause with secrets would follow as context
             finally:
@@ -215,7 +219,8 @@ class Direct:
             with self._turn:
                 if not self._is_alive():
                     self.fs = self._reopen()
-        return _VERBS[type(request)](self, request)
+        verb: Callable[[Any], Any] = getattr(self, _VERBS[type(request)])
+        return verb(request)
 
     # --------------------------------------------------------------------------------- verbs
 
@@ -270,7 +275,8 @@ class Direct:
         path = join(self._root, request.name)
         with self._turn, self._protocol.lock(self.fs, path):
             self._check_version(path, request.replacing)
-            self.fs.rm_file(path)
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.rm_file(path)
 
     def _put(self, request: Put) -> None:
         path = join(self._root, request.name)
@@ -342,13 +348,13 @@ class Direct:
             raise
 
 
-_VERBS: Mapping[type, Callable[[Direct, Any], Any]] = {
-    Get: Direct._get,
-    Exists: Direct._exists,
-    Put: Direct._put,
-    Delete: Direct._delete,
-    List: Direct._list,
-    ChangedLately: Direct._changed_lately,
+_VERBS = {
+    Get: "_get",
+    Exists: "_exists",
+    Put: "_put",
+    Delete: "_delete",
+    List: "_list",
+    ChangedLately: "_changed_lately",
 }
 
 

@@ -3,7 +3,6 @@
 import concurrent.futures
 import os
 import random
-import threading
 from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from typing import Any, TypeVar
 
@@ -86,7 +85,10 @@ def write(put: Put) -> Job[None]:
 
 
 def once(
-    loads: MutableMapping[Hashable, Any], key: Hashable, kept: Callable[[], _T | None], load: Callable[[], Job[_T | None]]
+    loads: MutableMapping[Hashable, Any],
+    key: Hashable,
+    kept: Callable[[], _T | None],
+    load: Callable[[], Job[_T | None]],
 ) -> Job[_T | None]:
     """Return what is kept, or load it.
 

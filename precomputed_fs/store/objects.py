@@ -1,4 +1,4 @@
-"""The objects below one root, on one filesystem: `ObjectStore` runs jobs on it, and has each verb for a single object."""
+"""The objects below one root, on one filesystem: `ObjectStore` runs jobs on it, and has each verb for one object."""
 
 import functools
 import mmap
@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from precomputed_fs.errors import DataAccessError, ReadOnlyError
+from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.format.compression import MAX_DECODED_SIZE
 from precomputed_fs.store import jobs
 from precomputed_fs.store.certificates import trusted
@@ -16,8 +16,8 @@ from precomputed_fs.store.direct import Direct
 from precomputed_fs.store.failures import Failures, Patience, TransientError, given_up
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.loop import in_thread
-from precomputed_fs.store.protocols.base import Asynchronous, Filesystem
-from precomputed_fs.store.protocols.caches import Cache
+from precomputed_fs.store.protocols.base import Asynchronous, Filesystem, Synchronous
+from precomputed_fs.store.protocols.caches import SimpleCache
 from precomputed_fs.store.protocols.s3 import S3
 from precomputed_fs.store.remote import Answering, Cached, Remote
 from precomputed_fs.store.requests import Body, ChangedLately, Delete, Get, Job, List, Put
@@ -163,7 +163,7 @@ class ObjectStore:
         DataAccessError
             If the store cannot be reached, or fails in another way.
         """
-        return self.run(_one(Get(name, start, end, limit, versioned)))
+        return self.run(jobs.read(Get(name, start, end, limit, versioned)))
 
     def exists(self, name: str) -> bool:
         """Tell whether there is an object of this name; False is the store's own word for it."""
@@ -188,11 +188,13 @@ class ObjectStore:
 
     def list_names(self, prefix: str, limit: int) -> list[str]:
         """List the last parts of up to `limit` names that begin with a prefix, in one request."""
-        return self.run(_one(List(prefix, limit)))
+        names: list[str] = self.run(_one(List(prefix, limit)))
+        return names
 
     def changed_lately(self, folder: str) -> bool:
         """Tell whether names in a folder may have changed in the last second."""
-        return self.run(_one(ChangedLately(folder)))
+        changed: bool = self.run(_one(ChangedLately(folder)))
+        return changed
 
     # --------------------------------------------------------------------- the filesystem
 
@@ -293,11 +295,20 @@ class _Connection:
         if isinstance(protocol, Asynchronous):
             return self._transfers(location, fs, Remote(fs, protocol, root))
         behind = location.behind
-        if behind is not None and isinstance(protocol, Cache) and isinstance(behind.protocol, Asynchronous):
+        if behind is not None and isinstance(protocol, SimpleCache) and isinstance(behind.protocol, Asynchronous):
             fs_behind, root_behind = behind.open(self._timeout)
             remote = Remote(fs_behind, behind.protocol, root_behind)
             return self._transfers(behind, fs_behind, Cached(fs, protocol, root, remote))
-        return Direct(fs, protocol, root, self._failures, self._patience, lambda: self._open_filesystem()[0])
+        if not isinstance(protocol, Synchronous):
+            raise TypeError(type(protocol).__name__)
+        return Direct(
+            fs,
+            protocol,
+            root,
+            failures=self._failures,
+            patience=self._patience,
+            reopen=lambda: self._open_filesystem()[0],
+        )
 
     def _open_filesystem(self) -> tuple[Filesystem, str]:
         try:
@@ -309,7 +320,9 @@ class _Connection:
     def _transfers(self, location: Location, fs: Filesystem, remote: Answering) -> Transfers:
         link = location.links[0]
         trust = trusted(link.options, is_s3=isinstance(location.protocol, S3))
-        return Transfers(fs, remote, self._failures, self._patience, self._timeout, trust)
+        return Transfers(
+            fs, remote, failures=self._failures, patience=self._patience, timeout=self._timeout, trust=trust
+        )
 
     def _confirm_missing(self, exc: Exception) -> None:
         """Ask the store behind an archive; to fsspec's HTTP files any failure is "not found"."""

@@ -4,6 +4,7 @@ Each kind of `Request` is a generator that yields what a driver does for it (an 
 event loop of the filesystem) and is sent what came of it, exceptions of the driver as they are.
 """
 
+import contextlib
 import functools
 import http
 import threading
@@ -24,9 +25,9 @@ from precomputed_fs.store.failures import (
     refuses_conditions,
     status_of,
 )
-from precomputed_fs.store.requests import Body, ChangedLately, Delete, Exchange, Exists, Get, HttpRequest, List, Put
 from precomputed_fs.store.protocols.base import Asynchronous, Filesystem, read_file
-from precomputed_fs.store.protocols.caches import Cache
+from precomputed_fs.store.protocols.caches import SimpleCache
+from precomputed_fs.store.requests import Body, ChangedLately, Delete, Exchange, Exists, Get, HttpRequest, List, Put
 from precomputed_fs.store.url import join, secrets_of
 
 _T = TypeVar("_T")
@@ -117,7 +118,7 @@ class Remote:
             return (yield from self._is_file(path))
         answer = yield from self._followed(http_request, limit=MOST_BYTES)
         if http_request.method == "HEAD" and answer.status in _UNTOLD:
-            http_request = yield from self._http("GET", path)
+            http_request = (yield from self._http("GET", path)) or http_request
             answer = yield from self._followed(http_request, 0, 1, limit=MOST_BYTES)
         if self._is_referred(answer):
             return (yield from self._is_file(path))
@@ -177,7 +178,7 @@ class Remote:
             return self._protocol.write(*content, create=create)
 
         def replace() -> Coroutine[Any, Any, Any]:
-            return self._protocol.replace(*content, request.replacing)
+            return self._protocol.replace(*content, version=request.replacing)
 
         if request.create:
             condition = _Condition(FileExistsError(path), functools.partial(write, create=True))
@@ -210,10 +211,8 @@ class Remote:
             self._takes_conditions[kind] = False
             yield write(create=False)
         elif trusted is None and may_repeat:
-            try:
+            with contextlib.suppress(Exception):  # the write itself is done; the next one will tell
                 self._takes_conditions[kind] = not (yield from condition.is_ignored())
-            except Exception:  # noqa: BLE001, S110 - the write itself is done; the next one will tell
-                pass
 
     def _check_absent(self, name: str, path: str) -> Steps[None]:
         if (yield from self._exists(Exists(name))):
@@ -232,7 +231,11 @@ class Remote:
         path = join(self._root, request.name)
         if request.replacing:
             yield from self._check_version(path, request.replacing)
-        yield self._protocol.delete(self._fs, path)
+        try:
+            yield self._protocol.delete(self._fs, path)
+        except Exception as exc:
+            if not is_gone(exc):
+                raise
 
     def _list(self, request: List) -> Steps[list[str]]:
         names: list[str] = yield self._protocol.list_names(self._fs, join(self._root, request.prefix), request.limit)
@@ -278,7 +281,7 @@ class Cached:
     any failure "not found". Ranges are passed on and not kept.
     """
 
-    def __init__(self, fs: Filesystem, protocol: Cache, root: str, behind: Remote) -> None:
+    def __init__(self, fs: Filesystem, protocol: SimpleCache, root: str, behind: Remote) -> None:
         self._fs = fs
         self._protocol = protocol
         self._root = root
@@ -298,7 +301,7 @@ class Cached:
                 file.seek(start or 0)
                 data = read_file(file, request.limit) if start is None or end is None else file.read(end - start)
             return Body([data]) if start is None else checked_range(Body([data]), start, end)
-        body = yield from self._behind.answer(request)
+        body: Body = yield from self._behind.answer(request)
         if start is not None:
             return body
         data = decode(body.data, content_encoding=body.content_encoding, limit=request.limit, sniff=False)

@@ -117,7 +117,9 @@ class Wait:
     seconds: float
 
 
-Request: TypeAlias = Union[Get, Exists, Put, Delete, List, ChangedLately, Compute, Pause, Wait, Sequence["Request | Job[Any]"]]
+Request: TypeAlias = Union[
+    Get, Exists, Put, Delete, List, ChangedLately, Compute, Pause, Wait, Sequence["Request | Job[Any]"]
+]
 
 Job: TypeAlias = Generator[Request, Any, _T]
 """Logic without I/O; see the module. Of a batch, each job returns a list of results, or `More`."""

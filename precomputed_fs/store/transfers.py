@@ -10,6 +10,7 @@ import concurrent.futures
 import ctypes
 import functools
 import heapq
+import http
 import itertools
 import logging
 import os
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 
 import pycurl
 
-from precomputed_fs.errors import DataAccessError
+from precomputed_fs.errors import AlreadyExistsError, DataAccessError
 from precomputed_fs.format.compression import too_large
 from precomputed_fs.store import loop, pool
 from precomputed_fs.store.answers import Answer
@@ -70,6 +71,7 @@ class Pace:
 
     @property
     def has_room(self) -> bool:
+        """Whether one more request may be sent."""
         return len(self.active) < self._window
 
     def grow(self, answers: int) -> None:
@@ -147,6 +149,7 @@ class Transfers:
         self,
         fs: Filesystem,
         remote: Answering,
+        *,
         failures: Failures,
         patience: Patience,
         timeout: float,
@@ -346,7 +349,7 @@ class _Batch:
             except Exception as exc:  # noqa: BLE001 - it goes on to who waits for it
                 value, error = None, exc
             else:
-                if request == []:
+                if type(request) is list and not request:
                     value, error = [], None
                     continue
                 begun = self._begin(task, request)
@@ -359,7 +362,7 @@ class _Batch:
                 if error is None:
                     return
             parent = task.parent
-            if type(parent) is _Several:
+            if isinstance(parent, _Several):
                 parent.outcomes[task.place] = value if error is None else error
                 parent.left -= 1
                 if parent.left:
@@ -416,6 +419,8 @@ class _Batch:
         request = task.request
         error = driver.failures.mapped(request, error)
         if not isinstance(error, TransientError):
+            if isinstance(error, AlreadyExistsError):
+                error.was_retried = task.tries > 1
             return error
         due = driver.patience.next_time(error, task.tries, task.began)
         if due is None:
@@ -469,12 +474,12 @@ class _Batch:
         for future in [future for future in self._futures if future.done()]:
             self._take_result(future)
         while self._later and self._later[0][0] <= time.monotonic():
-            _, _, task, future = heapq.heappop(self._later)
-            if future is None:
+            _, _, task, waits_for = heapq.heappop(self._later)
+            if waits_for is None:
                 self._step(task, None, None)
-            elif task in self._futures.get(future, ()):
-                self._futures[future].remove(task)
-                self._step(task, False, None)  # noqa: FBT003 - the answer of `Wait`
+            elif task in self._futures.get(waits_for, ()):
+                self._futures[waits_for].remove(task)
+                self._step(task, False, None)
         now = time.monotonic()
         if now > self._next_look:
             self._look(now)
@@ -496,7 +501,7 @@ class _Batch:
             self._step(tasks[0], value, error)
         else:
             for task in tasks:
-                self._step(task, True, None)  # noqa: FBT003
+                self._step(task, True, None)
 
     # ------------------------------------------------------------------------------ transfers
 
@@ -581,8 +586,8 @@ def _next_descriptor() -> int:
 
 def prepare(handle: Any, exchange: Exchange) -> None:  # noqa: ANN401 - a pycurl.Curl
     """Tell a handle what to send, and where to put what comes; what it knows from the last request stays."""
-    http, start, end, limit = exchange
-    handle.setopt(pycurl.URL, http.url)
+    request, start, end, limit = exchange
+    handle.setopt(pycurl.URL, request.url)
     handle.lines, handle.parts = [], []
     handle.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
     handle.setopt(pycurl.WRITEFUNCTION, handle.parts.append)
@@ -596,18 +601,18 @@ def prepare(handle: Any, exchange: Exchange) -> None:  # noqa: ANN401 - a pycurl
     if accept != handle.accept:
         handle.accept = accept
         handle.setopt(pycurl.ENCODING, accept)
-    if http.method != handle.method:
-        handle.method = http.method
-        handle.setopt(pycurl.NOBODY, http.method == "HEAD")
-    limit = 0 if http.method == "HEAD" else max(wanted, _LARGEST_ERROR)
+    if request.method != handle.method:
+        handle.method = request.method
+        handle.setopt(pycurl.NOBODY, request.method == "HEAD")
+    limit = 0 if request.method == "HEAD" else max(wanted, _LARGEST_ERROR)
     if limit != handle.limit:
         handle.limit = limit
         handle.setopt(pycurl.MAXFILESIZE_LARGE, limit)
-    if http.headers != handle.headers:
-        handle.headers = http.headers
-        handle.setopt(pycurl.HTTPHEADER, _header_lines(tuple(http.headers.items())))
-    if http.signer != handle.signer:
-        _sign_as(handle, http.signer)
+    if request.headers != handle.headers:
+        handle.headers = request.headers
+        handle.setopt(pycurl.HTTPHEADER, _header_lines(tuple(request.headers.items())))
+    if request.signer != handle.signer:
+        _sign_as(handle, request.signer)
 
 
 def _origin(url: str) -> str:
@@ -665,7 +670,7 @@ _FAILURES: dict[int, type[Exception]] = {
 def failed_transfer(code: int, message: str, answer: Answer, handle: Any, trust: Trust) -> Answer | Exception:  # noqa: ANN401
     """Tell what a transfer that libcurl has given up means: an answer nevertheless, or an exception."""
     if code == pycurl.E_FILESIZE_EXCEEDED:
-        if handle.span is not None or answer.status >= 300:
+        if handle.span is not None or answer.status >= http.HTTPStatus.MULTIPLE_CHOICES:
             return answer
         return too_large(handle.limit)
     if code in _UNTRUSTED:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from precomputed_fs import FsspecAccessor
-from precomputed_fs.objects import ObjectStore
 from precomputed_fs.store.location import resolve
+from precomputed_fs.store.objects import ObjectStore
 from tests.certificates import certificate
 from tests.store.faults import SOON, FaultServer, Talk
 

@@ -33,11 +33,11 @@ from precomputed_fs import (
     CorruptDataError,
     DataAccessError,
     NotFoundError,
-    objects,
     transports,
 )
-from precomputed_fs.objects import ObjectStore
+from precomputed_fs.store import failures
 from precomputed_fs.store.location import resolve
+from precomputed_fs.store.objects import ObjectStore
 from tests import servers
 
 if TYPE_CHECKING:
@@ -731,7 +731,7 @@ def test_retry_after_that_is_no_number_of_seconds_does_no_harm(said: str, monkey
 
 
 def test_no_attempt_begins_after_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(failures, "RETRY_SECONDS", 0.5)
     with servers.fault_server(servers.respond(503)) as server:
         store = store_at(server.url, attempts=1000)
         began = time.monotonic()
@@ -1391,7 +1391,7 @@ def test_a_retry_that_is_cancelled_before_it_begins_ends_as_cancelled(monkeypatc
         raise asyncio.CancelledError
         yield
 
-    monkeypatch.setattr("precomputed_fs.objects._retrying", cancelled)
+    monkeypatch.setattr("precomputed_fs.store.objects._retrying", cancelled)
     with servers.fault_server(servers.respond(503)) as server:
         store = store_at(server.url, attempts=3)
         with pytest.raises(asyncio.CancelledError):

@@ -6,9 +6,9 @@ import functools
 import pytest
 from azure.core.exceptions import HttpResponseError
 from gcsfs.retry import HttpError
+from precomputed_fs.transports import status_of
 
 from precomputed_fs.store.requests import HttpRequest
-from precomputed_fs.transports import status_of
 from tests.store.protocols.conftest import Place
 
 REFUSALS = (OSError, HttpError, HttpResponseError)

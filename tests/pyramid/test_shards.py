@@ -33,10 +33,11 @@ from neuroglancer_scripts.chunk_encoding import get_encoder
 from neuroglancer_scripts.sharded_file_accessor import ShardedFileAccessor
 from PIL import Image
 
-from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError, shards
+from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.chunk_limits import ROOM
 from precomputed_fs.format.compression import stored_limit
+from precomputed_fs.pyramid import shards
 from tests import servers
 from tests.format.test_sharding import index_rows, pack_shard
 from tests.test_foreign import VOLUMES

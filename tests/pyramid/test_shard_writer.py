@@ -38,7 +38,7 @@ from hypothesis import strategies as st
 
 from precomputed_fs import AccessDeniedError, AlreadyExistsError, DataAccessError, FsspecAccessor, NotFoundError
 from precomputed_fs.format.sharding import Sharding, propose_sharding
-from precomputed_fs.shard_writer import Update
+from precomputed_fs.pyramid.shard_writer import Update
 from tests import servers
 
 if TYPE_CHECKING:
@@ -899,7 +899,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_buffer_goes_to_disk_beyond_its_limit_and_is_released(
     make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1000)
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid("local"), sharding(data="raw")
     accessor = started(pyramid, spec)
     accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
@@ -952,7 +952,7 @@ class StoredAgain:
 def test_chunks_that_are_stored_again_and_again_do_not_fill_the_disk(
     make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch, data: str, limit: int
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", limit)
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", limit)
     pyramid, spec = make_pyramid("local"), sharding(data=data)
     storing = StoredAgain(pyramid, spec)
     with dropping(storing.accessor) as accessor:
@@ -970,7 +970,7 @@ def test_chunks_that_are_stored_again_and_again_do_not_fill_the_disk(
 def test_a_small_buffer_is_left_as_it_is(
     make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1_000_000)
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1_000_000)
     storing = StoredAgain(make_pyramid("local"), sharding(data="raw"))
     with dropping(storing.accessor):
         *_, size = storing(1000)
@@ -984,7 +984,7 @@ def test_what_is_being_flushed_stays_in_its_place_in_the_buffer(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, protocol: str, data: str
 ) -> None:
     """A flush that has begun is held before it reads the shard's index; then it takes chunks from the buffer."""
-    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1000)
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid(protocol), sharding((1, 2, 0), data=data)
     storing = StoredAgain(pyramid, spec)
     with dropping(storing.accessor) as accessor, ThreadPoolExecutor(1) as pool:
@@ -1006,7 +1006,7 @@ def test_what_is_being_flushed_stays_in_its_place_in_the_buffer(
 def test_chunks_are_stored_again_and_again_while_others_flush(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, data: str
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1000)
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1000)
     pyramid, spec, done = make_pyramid("local"), sharding((0, 1, 2), data=data), threading.Event()
     storing = StoredAgain(pyramid, spec)
     with dropping(storing.accessor) as accessor, ThreadPoolExecutor(2) as pool:
@@ -1047,7 +1047,7 @@ def peak_memory() -> Iterator[list[int]]:
 def test_memory_is_bounded_however_many_chunks_wait(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, data: str
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", MEBI)
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", MEBI)
     count, spec = 32, sharding((0, 3, 0), data=data)
     pyramid = make_pyramid("local")
     pyramid.put("info", big_info(count, spec))
@@ -1351,7 +1351,7 @@ def test_a_flush_into_a_full_disk_can_be_repeated(make_pyramid: Callable[[str], 
 def test_a_chunk_that_the_full_disk_cannot_take_harms_no_other(
     make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 100)
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 100)
     pyramid = make_pyramid("local")
     with dropping(started(pyramid, RAW_SHARD)) as accessor:
         for coords in COORDS[:5]:
@@ -1461,7 +1461,7 @@ def test_what_another_process_has_written_meanwhile_is_merged(
 def test_who_never_comes_first_is_told_and_loses_nothing(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.objects._MOST_CONFLICTS", 3)
+    monkeypatch.setattr("precomputed_fs.store.objects._MOST_CONFLICTS", 3)
     pyramid = make_pyramid(protocol)
     pyramid.put("info", info_of(ONE_SHARD))
     others = iter([[SECOND], [SECOND, THIRD], [THIRD]])
@@ -1554,7 +1554,7 @@ def test_very_many_changes_of_a_chunk_do_not_all_wait(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are in memory at once when they are made."""
-    monkeypatch.setattr("precomputed_fs.shard_writer._CHANGES_BYTES", 100)
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer._CHANGES_BYTES", 100)
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
     most = 0
@@ -1801,7 +1801,7 @@ def test_a_shard_comes_before_the_pair_that_was_left_beside_it(
 def test_a_disk_that_fills_up_while_the_buffer_is_renewed_harms_no_chunk(
     make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1000)
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid("local"), sharding(data="raw")
     storing, room = StoredAgain(pyramid, spec), [10**6]
 
@@ -1830,7 +1830,7 @@ def test_a_disk_that_fills_up_while_the_buffer_is_renewed_harms_no_chunk(
 def test_what_was_flushed_leaves_the_buffer_while_other_chunks_wait_on(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.shard_writer.BUFFER_BYTES", 1000)
+    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid("local"), sharding((0, 1, 2), data="raw")
     with dropping(started(pyramid, spec)) as accessor:
         pyramid.put(f"{KEY}/0.shard/file", b"a folder where the shard would be")
