@@ -355,7 +355,7 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
     _require_driver(scheme, text)
     if scheme in ("http", "https"):
         text = _quoted_base(text)
-    if scheme in ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss") and re.search("://(/|$)", text):
+    if protocol_of(scheme).has_bucket and re.search("://(/|$)", text):
         raise URLError(f"{without_secrets(text)}: the URL names no bucket")
     own = merged(extra, _take_options(scheme, options))
     inherits = text == f"{scheme}://" and protocol_of(scheme).keeps_copies
@@ -402,10 +402,7 @@ def _require_driver(protocol: str, text: str) -> None:
     """Import the filesystem's class, or tell what is missing."""
     import fsspec  # noqa: PLC0415
 
-    if protocol in ("gs", "gcs"):
-        # Else gcsfs asks for the bucket's layout before each operation: a minute of stalls on
-        # servers that do not know the question. It is read when gcsfs is first imported.
-        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    protocol_of(protocol).before_import()
     try:
         fsspec.get_filesystem_class(protocol)
     except ImportError as exc:

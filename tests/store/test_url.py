@@ -40,7 +40,8 @@ from precomputed_fs import (
 )
 from precomputed_fs.store.location import resolve
 from precomputed_fs.store.protocols import PROTOCOLS
-from precomputed_fs.store.url import FOREIGN, check_relative_path, convert_file_url_to_pathname, join
+from precomputed_fs.store.requests import HttpRequest, Signer
+from precomputed_fs.store.url import FOREIGN, check_relative_path, convert_file_url_to_pathname, join, secrets_of
 from tests import servers
 
 if TYPE_CHECKING:
@@ -638,6 +639,27 @@ def test_secrets_are_known_to_be_taken_out_of_messages(secret: Secret) -> None:
     known = resolve(secret.url, storage_options=secret.options).secrets
     for text in secret.secrets:
         assert any(other in text for other in known), f"{text!r} would stay in a message"
+
+
+@pytest.mark.parametrize(
+    ("request_", "secrets"),
+    [
+        (HttpRequest("https://host/a?sig=hunter2sig"), ("sig=hunter2sig", "hunter2sig")),
+        (HttpRequest("https://me:hunter2@host/a"), ("bWU6aHVudGVyMg==", "hunter2")),
+        (HttpRequest("https://host/a", {"Authorization": "Bearer hunter2hunter2hunter2"}), ("hunter2" * 3,)),
+        (HttpRequest("https://host/a", {"x-amz-security-token": "hunter2token"}), ("hunter2token",)),
+        (HttpRequest("https://host/a", signer=Signer("eu", "hunter2key", "hunter2s")), ("hunter2key", "hunter2s")),
+    ],
+    ids=["query", "password", "header", "token", "signer"],
+)
+def test_secrets_of_a_request_are_taken_out_of_what_a_server_repeats(
+    request_: HttpRequest, secrets: tuple[str, ...]
+) -> None:
+    assert {*secrets} <= {*secrets_of(request_)}
+
+
+def test_what_everybody_sends_is_no_secret() -> None:
+    assert secrets_of(HttpRequest("https://host/a", {"Accept": "application/json", "Range": "bytes=0-9"})) == ()
 
 
 @pytest.mark.parametrize("options", [{"anon": True}, {"token": "anon"}, {"use_ssl": False, "default_block_size": 5}])

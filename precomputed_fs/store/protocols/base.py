@@ -49,6 +49,9 @@ class Protocol:
     has_host = True
     """Whether the first part of a path names a bucket or host, or is the root, and no folder."""
 
+    has_bucket = False
+    """Whether the first part of a URL names a bucket, without which there is nothing."""
+
     cheap_misses = True
     """Whether asking for a name that is not there costs next to nothing."""
 
@@ -91,6 +94,9 @@ class Protocol:
     def defaults(self, timeout: float) -> Options:
         """Return storage options that hold unless the user gives others."""
         return {}
+
+    def before_import(self) -> None:
+        """Set what the driver reads when it is first imported."""
 
     def make(self, name: str, url: str, options: Options) -> tuple[Filesystem, str]:
         """Make the filesystem of a URL; return it with the path of the URL in it."""

@@ -12,6 +12,7 @@ METADATA_TIMEOUT = 0.25
 class Cloud(Asynchronous):
     """An object store, which keeps with an object how it is encoded and creates one only where there is none."""
 
+    has_bucket = True
     keeps_encoding = True
 
 

@@ -21,6 +21,11 @@ class Gcs(Cloud):
     version_header = "x-goog-generation"
     version_members = ("generation",)
 
+    def before_import(self) -> None:
+        # Else gcsfs asks for the bucket's layout before each operation: a minute of stalls on servers that do not
+        # know the question.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
     def defaults(self, timeout: float) -> Options:
         return super().defaults(timeout) | {"requests_timeout": timeout}
 

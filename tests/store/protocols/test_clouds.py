@@ -6,8 +6,8 @@ import functools
 import pytest
 from azure.core.exceptions import HttpResponseError
 from gcsfs.retry import HttpError
-from precomputed_fs.transports import status_of
 
+from precomputed_fs.store.failures import status_of
 from precomputed_fs.store.requests import HttpRequest
 from tests.store.protocols.conftest import Place
 

@@ -1,6 +1,9 @@
 """What is relied on of gcsfs."""
 
 import inspect
+import os
+import subprocess
+import sys
 
 import gcsfs
 
@@ -30,6 +33,17 @@ def test_who_pays_or_shows_a_certificate_is_left_to_gcsfs(gcs_server: servers.Gc
     assert place.fs._use_client_cert is False
     place.fs._use_client_cert = True
     assert place.protocol.http_requests(place.fs) is None
+
+
+def test_a_bucket_is_not_asked_for_its_layout() -> None:
+    """Gcsfs takes another class where the variable does not say that it shall not, which it reads when imported."""
+    code = (
+        "import precomputed_fs, fsspec; precomputed_fs.FsspecAccessor('gs://bucket/lab', anon=True); "
+        "print(fsspec.get_filesystem_class('gs').__name__)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"}
+    made = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert made.stdout.strip() == "GCSFileSystem"
 
 
 def test_each_request_is_sent_once(on_gcs: Place) -> None:
