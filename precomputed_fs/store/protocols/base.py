@@ -29,7 +29,7 @@ _PIECE = 1 << 20  # bytes that are read at once of what does not say how long it
 
 
 class Protocol:
-    """A protocol that is not in the table: used through fsspec's synchronous API, one request per name."""
+    """What is particular to a protocol; the defaults assume nothing."""
 
     package = ""
     """What to ``pip install`` when the driver is missing."""
@@ -73,9 +73,6 @@ class Protocol:
     follows_links = False
     """Whether there are symbolic links, so that `real_path` may differ from the path."""
 
-    publishes = False
-    """Whether an object is written beside its place and put there by `publish`; see `files.Files`."""
-
     version_members: tuple[str, ...] = ("ino", "size", "mtime", "created", "etag")
     """The members of the filesystem's ``info`` that tell the states of an object apart, where they exist."""
 
@@ -111,7 +108,7 @@ class Protocol:
         return path
 
     def prepare(self, fs: Filesystem, timeout: float) -> None:
-        """Set what has no option: above all, send each request once, as this package tries again by itself."""
+        """Set what has no option; above all, that each request is sent once: the store itself tries again."""
 
     def is_alive(self, fs: Filesystem) -> bool:
         """Tell whether the filesystem still has the connection that it was made with."""

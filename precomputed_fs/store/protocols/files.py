@@ -24,7 +24,6 @@ _swept: set[str] = set()
 class Files(Synchronous):
     """A protocol whose objects are files, which are put in place by renaming them."""
 
-    publishes = True
     follows_links = True
 
     @abstractmethod
