@@ -14,6 +14,7 @@ import http
 import itertools
 import logging
 import os
+import re
 import socket
 import time
 import types
@@ -512,7 +513,11 @@ class _Batch:
             wire = self._wire = self._driver.take()
             self._is_crowded = _next_descriptor() > _FD_SETSIZE - 2 * _MOST
         handle = wire.handle(self._driver.options)
-        prepare(handle, exchange)
+        try:
+            prepare(handle, exchange)
+        except ValueError as exc:  # it cannot be sent
+            self._step(task, None, exc)
+            return
         if self._driver.uses_proxy:
             _set_proxy(handle, _origin(exchange.http.url))
         handle.began = handle.moved = time.monotonic()
@@ -609,8 +614,9 @@ def prepare(handle: Any, exchange: Exchange) -> None:  # noqa: ANN401 - a pycurl
         handle.limit = limit
         handle.setopt(pycurl.MAXFILESIZE_LARGE, limit)
     if request.headers != handle.headers:
+        lines = _header_lines(tuple(request.headers.items()))
         handle.headers = request.headers
-        handle.setopt(pycurl.HTTPHEADER, _header_lines(tuple(request.headers.items())))
+        handle.setopt(pycurl.HTTPHEADER, lines) if lines else handle.unsetopt(pycurl.HTTPHEADER)  # [] changes nothing
     if request.signer != handle.signer:
         _sign_as(handle, request.signer)
 
@@ -645,8 +651,16 @@ def _sign_as(handle: Any, signer: Any) -> None:  # noqa: ANN401
 
 
 @functools.lru_cache
-def _header_lines(headers: tuple[tuple[str, str], ...]) -> list[str]:
-    return [f"{name}: {value}" if value else f"{name};" for name, value in headers]
+def _header_lines(headers: tuple[tuple[str, str], ...]) -> list[bytes]:
+    for name, value in headers:
+        if not _HEADER_NAME.fullmatch(name) or _LINE_END.search(value):
+            message = f"a header that cannot be sent: {name!r} has a line's end or NUL in it, or no name"
+            raise ValueError(message)
+    return [(f"{name}: {value}" if value else f"{name};").encode() for name, value in headers]
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LINE_END = re.compile(r"[\r\n\0]")
 
 
 _BUSY = frozenset({429, 503})
