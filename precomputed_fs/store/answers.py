@@ -42,15 +42,20 @@ class Answer:
         self._headers: dict[str, str] | None = None
 
     @property
+    def _head(self) -> list[bytes]:
+        """The lines from the last status line on: interim answers come before."""
+        lines = self._lines
+        return lines[max((place for place, line in enumerate(lines) if line.startswith(b"HTTP/")), default=0) :]
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """By their names in lower case."""
         if self._headers is None:
             headers: dict[str, str] = {}
             self._headers = headers
-            for line in self._lines:
-                if line.startswith(b"HTTP/"):  # an interim answer was before
-                    headers.clear()
-                    continue
+            for line in self._head[1:]:
+                if line in _ENDS:  # trailers come after
+                    break
                 name, colon, value = line.decode("latin-1").partition(":")
                 if colon:
                     name, value = name.lower(), value.strip()
@@ -61,7 +66,14 @@ class Answer:
     def is_whole(self) -> bool:
         """Whether the head has come to its end: libcurl takes less for an answer without a body."""
         lines = self._lines
-        return bool(lines) and (lines[-1] in _ENDS or not _ENDS.isdisjoint(lines))
+        if lines and lines[-1] in _ENDS:
+            return self.status >= http.HTTPStatus.OK
+        return not _ENDS.isdisjoint(self._head)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether its status says that there is nothing of what was asked for, however its body ends."""
+        return self.status >= http.HTTPStatus.MULTIPLE_CHOICES and self.is_whole
 
     @property
     def keeps_connection(self) -> bool:

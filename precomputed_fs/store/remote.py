@@ -16,8 +16,8 @@ from precomputed_fs.format.compression import decode, too_large
 from precomputed_fs.store.answers import Answer, checked_range, is_found, range_body, whole_body
 from precomputed_fs.store.explanations import BUSY, MOST_BYTES, WRONG_CREDENTIALS
 from precomputed_fs.store.failures import (
-    BrokenAnswerError,
     RangeIgnoredError,
+    TransferError,
     VersionError,
     explanation_of,
     is_gone,
@@ -157,7 +157,7 @@ class Remote:
                 return answer
             request = redirected(request, answer)
         message = f"more than {_MOST_REDIRECTS} redirects"
-        raise BrokenAnswerError(message)
+        raise TransferError(message)
 
     def _is_referred(self, answer: Answer) -> bool:
         """Whether only the filesystem knows where to ask; it is asked from then on."""
@@ -323,7 +323,7 @@ def redirected(request: HttpRequest, answer: Answer) -> HttpRequest:
     before, after = urllib.parse.urlsplit(request.url), urllib.parse.urlsplit(url)
     if after.scheme not in ("http", "https") or not after.hostname:
         message = f"{answer.status}, which redirects to {target.partition('?')[0]!r}"
-        raise BrokenAnswerError(message)
+        raise TransferError(message)
     if _origin(before) == _origin(after) or _is_secured(before, after):
         if "@" in before.netloc and "@" not in after.netloc:
             user = before.netloc.rpartition("@")[0]

@@ -10,7 +10,6 @@ import concurrent.futures
 import ctypes
 import functools
 import heapq
-import http
 import itertools
 import logging
 import os
@@ -578,8 +577,11 @@ class _Batch:
                 message = f"only {size} bytes came in {now - handle.began:.1f} s"
             else:
                 continue
-            self._taken(handle)
-            self._step(task, None, TimeoutError(message))
+            _, answer = self._taken(handle)
+            if answer.is_failure:
+                self._step(task, answer, None)
+            else:
+                self._step(task, None, TimeoutError(message))
 
 
 def _next_descriptor() -> int:
@@ -683,10 +685,10 @@ _FAILURES: dict[int, type[Exception]] = {
 
 def failed_transfer(code: int, message: str, answer: Answer, handle: Any, trust: Trust) -> Answer | Exception:  # noqa: ANN401
     """Tell what a transfer that libcurl has given up means: an answer nevertheless, or an exception."""
+    if answer.is_failure:
+        return answer
     if code == pycurl.E_FILESIZE_EXCEEDED:
-        if handle.span is not None or answer.status >= http.HTTPStatus.MULTIPLE_CHOICES:
-            return answer
-        return too_large(handle.limit)
+        return answer if handle.span is not None else too_large(handle.limit)
     if code in _UNTRUSTED:
         return CertificateError(f"{message}; {how_to_mend(trust, message)}")
     return _FAILURES.get(code, TransferError)(message)
