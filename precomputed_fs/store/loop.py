@@ -9,7 +9,7 @@ import concurrent.futures
 import functools
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from precomputed_fs.store.failures import WrongThreadError
@@ -39,12 +39,12 @@ def stopped() -> Callable[[], bool]:
     return bool if event is None else event.is_set
 
 
-async def in_thread(function: Callable[[], _T]) -> _T:
+async def in_thread(function: Callable[[], _T], is_cancelled: threading.Event | None = None) -> _T:
     """Call a function in some thread, and await it in any event loop.
 
     If the caller is cancelled, a driver that runs in that thread cancels what is under way.
     """
-    is_cancelled = threading.Event()
+    is_cancelled = is_cancelled or threading.Event()
 
     def call() -> _T:
         _here.is_cancelled = is_cancelled
@@ -59,6 +59,26 @@ async def in_thread(function: Callable[[], _T]) -> _T:
     except asyncio.CancelledError:
         is_cancelled.set()
         raise
+
+
+async def iterate(batch: Generator[_T, None, None]) -> AsyncGenerator[_T, None]:
+    """Iterate over what a driver yields in some thread, with ``async for`` in any event loop."""
+    is_cancelled, turn = threading.Event(), threading.Lock()
+
+    def advance() -> _T | None:
+        with turn:
+            return next(batch, None)
+
+    def end() -> None:
+        with turn:  # who has given up awaiting it may find it under way
+            batch.close()
+
+    try:
+        while (results := await in_thread(advance, is_cancelled)) is not None:
+            yield results
+    finally:
+        is_cancelled.set()
+        await in_thread(end)
 
 
 @functools.cache

@@ -5,17 +5,16 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.format.compression import MAX_DECODED_SIZE
-from precomputed_fs.store import jobs
+from precomputed_fs.store import jobs, loop
 from precomputed_fs.store.certificates import trusted
 from precomputed_fs.store.direct import Direct
 from precomputed_fs.store.failures import Failures, Patience, TransientError, given_up
 from precomputed_fs.store.location import Location
-from precomputed_fs.store.loop import in_thread
 from precomputed_fs.store.protocols.base import Asynchronous, Filesystem, Synchronous
 from precomputed_fs.store.protocols.caches import SimpleCache
 from precomputed_fs.store.protocols.s3 import S3
@@ -109,7 +108,7 @@ class ObjectStore:
         limit: int,
         finish: Callable[[Any], Any] | None = None,
         per_hop: int = 1,
-    ) -> Iterator[list[Any]]:
+    ) -> Generator[list[Any], None, None]:
         """Run jobs that return lists of results: see `Driver.run`.
 
         A new one is taken only while fewer than `limit` are under way or wait to be consumed. The
@@ -117,20 +116,15 @@ class ObjectStore:
         """
         yield from self._driver.run(jobs, limit, finish, per_hop)
 
-    async def run_many_async(
+    def run_many_async(
         self,
         jobs: Iterable[Job[Any]],
         limit: int,
         finish: Callable[[Any], Any] | None = None,
         per_hop: int = 1,
-    ) -> AsyncIterator[list[Any]]:
+    ) -> AsyncGenerator[list[Any], None]:
         """Run jobs: `run_many`, with ``async for`` in any event loop."""
-        batch = self.run_many(jobs, limit, finish, per_hop)
-        try:
-            while (results := await in_thread(functools.partial(next, batch, None))) is not None:
-                yield results
-        finally:
-            await in_thread(batch.close)  # type: ignore[attr-defined]
+        return loop.iterate(self.run_many(jobs, limit, finish, per_hop))
 
     def once(self, key: Hashable, kept: Callable[[], _T | None], load: Callable[[], Job[_T | None]]) -> Job[_T | None]:
         """Return what is kept, or load it, once for all jobs of this process: see `jobs.once`."""
