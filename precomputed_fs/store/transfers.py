@@ -65,9 +65,9 @@ class Pace:
 
     def __init__(self) -> None:
         self.active: set[Any] = set()  # easy handles, of all batches
-        self._window = _FEWEST
+        self._window: float = _FEWEST
         self._most = _MOST
-        self._shrunk = 0.0
+        self._shrunk = 0.0  # when, by the monotonic clock
 
     @property
     def has_room(self) -> bool:
@@ -77,14 +77,14 @@ class Pace:
     def grow(self, answers: int) -> None:
         """Let there be more, as answers have come and the server was waited for."""
         if len(self.active) + answers >= self._window:
-            self._window = min(self._most, self._window + answers)
+            more = answers / self._window if self._shrunk else answers  # where too many were too many, it is slower
+            self._window = min(self._most, self._window + more)
 
-    def shrink(self) -> None:
-        """Let there be less, as the server has too much to do; once for all that it refuses within a second."""
-        now = time.monotonic()
-        if now - self._shrunk > 1:
+    def shrink(self, began: float) -> None:
+        """Let there be less, as the server has too much to do; once for all that had begun before it said so."""
+        if began > self._shrunk:
             self._window = max(1, self._window // 2)
-            self._shrunk = now
+            self._shrunk = time.monotonic()
 
     def stay_small(self) -> None:
         """Stay with few, as each request takes a connection of its own, and small servers take in few at a time."""
@@ -557,7 +557,7 @@ class _Batch:
             wire.multi.remove_handle(handle)
             wire.idle.append(handle)
         if answer.status in _BUSY:
-            self._pace.shrink()
+            self._pace.shrink(handle.began)
         elif answer.is_whole and not answer.keeps_connection:
             self._pace.stay_small()
         return task, answer
