@@ -185,7 +185,7 @@ def data_folder(keep: Path | None) -> Iterator[Folder]:
 
 def report(rows: Sequence[Row] | Sequence[scale_out.Row], args: argparse.Namespace) -> dict[str, Any]:
     tools = ("tensorstore", "cloud-volume", "neuroglancer-scripts")
-    packages = (*tools, "numpy", "imagecodecs", "aiohttp", "s3fs", "dask", "distributed")
+    packages = (*tools, "numpy", "imagecodecs", "pycurl", "aiohttp", "s3fs", "dask", "distributed")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": {name: str(value) for name, value in vars(args).items()},

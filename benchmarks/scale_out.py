@@ -90,10 +90,10 @@ import dask
 import numpy as np
 from distributed import Client, LocalCluster
 
+import precomputed_fs
 from benchmarks.data import GZIP, PNG, RAW, Folder
 from benchmarks.jobs import DataSet, box_of
 from benchmarks.places import DISK, HTTP, HTTP_30, Place, Servers
-from precomputed_fs import Volume, copy_pyramid, open_volume
 
 SIDE = 768  # voxels: 12^3 chunks, which are 4 tasks of a copy, and 8 blocks of a mean
 
@@ -240,7 +240,7 @@ class Bench:
         """Run once, with the result compared."""
         server = self._servers.at(self._workload.place)
         assert server
-        with open_volume(self._location.url, progress=False) as volume:
+        with precomputed_fs.open_volume(self._location.url, progress=False) as volume:
             server.clear()
             timed = self._copy if self._workload.verb == "copy" else self._mean
             seconds = timed(volume, client)
@@ -249,7 +249,7 @@ class Bench:
             raise WrongResultError(f"{self._workload.name}: {requests} requests were enough, so something was kept")
         return Run(seconds, requests, sent or 0)
 
-    def _mean(self, volume: Volume, client: Client | None) -> float:
+    def _mean(self, volume: "precomputed_fs.Volume", client: Client | None) -> float:
         """Compute the mean in 8 blocks."""
         half = -(-volume[0].grid.shape[0] // 2) * volume[0].chunk_size[0]
         began = time.perf_counter()
@@ -260,12 +260,12 @@ class Bench:
             raise WrongResultError(f"{self._workload.name}: the mean is {found!r}, and not {expected!r}")
         return seconds
 
-    def _copy(self, volume: Volume, client: Client | None) -> float:
+    def _copy(self, volume: "precomputed_fs.Volume", client: Client | None) -> float:
         """Copy, compare what is there, and take it away."""
         data = self._workload.data
         there = self._servers.to_write(data, DISK)
         began = time.perf_counter()
-        copied = copy_pyramid(volume, there.url, client=client, progress=False, **self._workload.options)
+        copied = precomputed_fs.copy_pyramid(volume, there.url, client=client, progress=False, **self._workload.options)
         seconds = time.perf_counter() - began
         try:
             for coords in data.chunks(data.whole):
@@ -278,7 +278,7 @@ class Bench:
         return seconds
 
 
-def mean_of(volume: Volume, length: int) -> float:
+def mean_of(volume: "precomputed_fs.Volume", length: int) -> float:
     """Compute the mean as one writes it down without dask: block by block, as the volume may be larger than memory."""
     scale = volume[0]
     starts = [range(0, size, length) for size in scale.shape[:3]]
@@ -291,7 +291,7 @@ def mean_of(volume: Volume, length: int) -> float:
     return float(sum(block.sum(dtype=np.float64) for block in blocks)) / scale.array.size
 
 
-def mean_by_dask(volume: Volume, length: int, client: Client) -> float:
+def mean_by_dask(volume: "precomputed_fs.Volume", length: int, client: Client) -> float:
     future = client.compute(volume[0].to_dask(chunks=length).mean())
     mean = float(future.result())
     future.release()  # so that the next run computes it again
