@@ -1278,11 +1278,12 @@ class FsspecAccessor(Accessor):
 
     def find_chunk(self, key: str, chunk_coords: ChunkCoords) -> Found:
         """Find a chunk under one of the names that it may have, or in its shard: what `fetch_chunk` decodes."""
-        key, coords = self._chunk(key, chunk_coords)
-        layout = self._layout(key)
-        return self._store.run(self._find_chunk(key, layout, coords))
+        return self._store.run(self.finding(key, chunk_coords))
 
-    def _find_chunk(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> Job[Found]:
+    def finding(self, key: str, chunk_coords: ChunkCoords) -> Job[Found]:
+        """Return the job of `find_chunk`."""
+        key, coords = self._chunk(key, chunk_coords)
+        layout = yield from self._layout_job(key)
         if layout.sharding is None:
             return (yield from self._find_alone(key, layout, coords))
         found = yield from self._find_in_shard(key, layout, coords)

@@ -4,6 +4,8 @@ Until all chunks are there, the destination has no `info`, but `info.partial`: w
 run that finds the same one goes on where the last has ended; one that finds another stops.
 """
 
+import collections
+import concurrent.futures
 import contextlib
 import functools
 import hashlib
@@ -13,12 +15,14 @@ import math
 import operator
 import os
 import posixpath
+import queue
+import threading
 import time
 import warnings
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +39,6 @@ from precomputed_fs.errors import (
     InvalidInfoError,
     ReadOnlyError,
 )
-from precomputed_fs.flights import More
 from precomputed_fs.format.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.format.grid import (
     Box,
@@ -49,13 +52,14 @@ from precomputed_fs.format.grid import (
 )
 from precomputed_fs.format.info import JSON
 from precomputed_fs.format.sharding import Sharding, propose_sharding
+from precomputed_fs.store import pool
 from precomputed_fs.store.location import Location, store_of
+from precomputed_fs.store.loop import stoppable
 from precomputed_fs.store.protocols import protocol_of
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume import Progress, Scale, Volume, open_volume, volume_of, what_is_there
 
 if TYPE_CHECKING:
-    from precomputed_fs.flights import Job
     from precomputed_fs.format.models import Info, ScaleInfo
 
 _AXES = 3
@@ -64,8 +68,9 @@ _GROUP_BITS = 9  # the same for sharded sources: 8 x 8 x 8 chunks, which lie tog
 _BYTES_IN_FLIGHT = 64 << 20  # of chunks that are under way
 _LEAST_IN_FLIGHT = 2
 _SHARD_READS = 16  # at once, of up to 4 MiB, where chunks go from shard to shard
-_BLOCK_BYTES = 64 << 20  # of voxels that are cut into other chunks at once
-_BLOCKS = 2  # of these at once
+_BLOCK_BYTES = 64 << 20  # of voxels that are read at once, where they are cut into other chunks
+_LOCAL_THREADS = max(4, 2 * pool.CORES)  # that write to disk: some may wait for it
+_LOOKS_AHEAD = 16  # parts that are looked at before their turn, to find out what is there already
 _SCATTERED = 1 << 20  # chunks whose shards are worked out at once, where a hash scatters them
 _TASKS_PER_THREAD = 2  # that wait on a cluster
 _DIGEST_BYTES = 16
@@ -210,8 +215,10 @@ def copy_pyramid(
             shows = volume.progress if progress is None else progress
             bar = stack.enter_context(_CopyProgress(f"copying to {accessor.url}", total, shows))
             with accessor.expecting_info(info.to_dict()):
-                for count in _copied(works) if client is None else _copied_on(client, works):
-                    bar.add(*count)
+                if client is None:
+                    _copy_here(works, bar.add)
+                else:
+                    _copy_on(client, works, bar.add)
             place.complete()
     return Volume(accessor, info, missing=volume.missing, progress=volume.progress)
 
@@ -314,9 +321,14 @@ class _Work:
     """The process that it was planned in."""
 
     @property
-    def store(self) -> FsspecAccessor:
-        """What tells how many threads are of use: it waits for a server, if one of the two does."""
-        return self.destination if self.destination.is_remote else self.source
+    def cutting(self) -> _Recoding | None:
+        """How chunks are encoded anew that are cut otherwise than at the source; None, if they are cut as there."""
+        return None if self.source_grid == self.grid else self.recoding
+
+    @property
+    def threads(self) -> int:
+        """How many chunks are written at once."""
+        return self.in_flight if self.destination.is_remote else min(self.in_flight, _LOCAL_THREADS)
 
     @property
     def in_flight(self) -> int:
@@ -620,6 +632,15 @@ class _Made(NamedTuple):
 _Sink = Callable[[ChunkCoords, _Made], int]
 """Takes a chunk of the copy to where it belongs; returns how many bytes it takes there."""
 
+_Tell = Callable[[_Count], object]
+"""Is told what is done, as it is done, in the thread that copies."""
+
+_Task: TypeAlias = Callable[[], _Count]
+"""Makes a chunk of the copy and takes it to where it belongs, in a thread."""
+
+_Submit: TypeAlias = Callable[[Callable[[], Any]], "concurrent.futures.Future[Any]"]
+"""Has a thread call a function."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -653,13 +674,24 @@ class _Part:
             yield _Part(block & self.box)
 
 
-def _copied(works: Iterable[_Work]) -> Iterator[_Count]:
-    """Copy in this process; yields what is done as it is done."""
+class _ToDo(NamedTuple):
+    """What is to be done of a part."""
+
+    wanted: Sequence[ChunkCoords]
+    there: Collection[ChunkCoords]
+    """Those of them that are only verified."""
+
+    sink: _Sink
+    done: _Count
+
+
+def _copy_here(works: Iterable[_Work], tell: _Tell) -> None:
+    """Copy in this process."""
     for work in works:
-        yield from _copy_parts(work, _parts(work))
+        _copy_parts(work, _parts(work), tell)
 
 
-def _copied_on(client: Any, works: Iterable[_Work]) -> Iterator[_Count]:  # noqa: ANN401 - a distributed.Client
+def _copy_on(client: Any, works: Iterable[_Work], tell: _Tell) -> None:  # noqa: ANN401 - a distributed.Client
     """Copy on a cluster; only some tasks are there at once, however many there will be."""
     from distributed import as_completed  # noqa: PLC0415 - who has a client has it
 
@@ -675,7 +707,7 @@ def _copied_on(client: Any, works: Iterable[_Work]) -> Iterator[_Count]:  # noqa
                 added = client.submit(_copy_part, *task, pure=False)
                 waiting.add(added)
                 completed.add(added)
-            yield count
+            tell(count)
     finally:
         client.cancel(list(waiting))
 
@@ -687,19 +719,20 @@ def _copy_part(work: _Work, part: _Part) -> _Count:
             if any(link.protocol == "memory" for link in location.links):
                 message = f"{location.display()}: memory is of one process alone, and this is another one"
                 raise ValueError(message)
-    counts = list(_copy_parts(work, [part]))
+    counts = [_Count(0, 0)]
+    _copy_parts(work, [part], counts.append)
     return _Count(sum(count.chunks for count in counts), sum(count.size for count in counts))
 
 
-def _copy_parts(work: _Work, parts: Iterable[_Part]) -> Iterator[_Count]:
+def _copy_parts(work: _Work, parts: Iterable[_Part], tell: _Tell) -> None:
     if work.sharding is None:
-        yield from _chunks(work, parts, None)
+        _copy_chunks(work, parts, None, tell)
         return
     for part in parts:
-        yield from _copy_shard(work, part)
+        _copy_shard(work, part, tell)
 
 
-def _copy_shard(work: _Work, part: _Part) -> Iterator[_Count]:
+def _copy_shard(work: _Work, part: _Part, tell: _Tell) -> None:
     """Copy the chunks of one shard, which is written when all are there; its memory is a temporary file."""
     is_there = work.resumes and work.destination.has_shard(work.key, part.shard)
     expected: dict[ChunkCoords, bytes] = {}
@@ -709,10 +742,10 @@ def _copy_shard(work: _Work, part: _Part) -> Iterator[_Count]:
         return 0
 
     if is_there and not work.verify:
-        yield _Count(sum(1 for _ in part.cells()), 0)
+        tell(_Count(sum(1 for _ in part.cells()), 0))
         return
     if is_there:
-        yield from _chunks(work, [part], remember)
+        _copy_chunks(work, [part], remember, tell)
     else:
         with work.destination.whole_shard(work.key) as add:
 
@@ -721,40 +754,59 @@ def _copy_shard(work: _Work, part: _Part) -> Iterator[_Count]:
                     remember(coords, made)
                 return add(coords, made.chunk)
 
-            yield from _chunks(work, [part], sink)
+            _copy_chunks(work, [part], sink, tell)
     if work.verify:
         _check(work, map(work.grid.chunk, part.cells()), expected)
 
 
-def _chunks(work: _Work, parts: Iterable[_Part], sink: _Sink | None) -> Iterator[_Count]:
+def _copy_chunks(work: _Work, parts: Iterable[_Part], sink: _Sink | None, tell: _Tell) -> None:
     """Get the chunks of some parts to a sink; without one, each to an object of its own, if it is not there."""
-    recoding = work.recoding
-    if recoding is None or work.source_grid == work.grid:
-        limit = work.in_flight
-        jobs: Iterator[Job] = (functools.partial(_look, work, part, sink) for part in parts)
-    else:
-        limit = _BLOCKS
-        blocks = itertools.chain.from_iterable(part.blocks(_block_shape(work)) for part in parts)
-        jobs = (functools.partial(_cut, work, recoding, block, sink) for block in blocks)
-    for counts in work.store.run_many(jobs, limit):
-        yield from counts
+    cutting = work.cutting
+    if cutting is not None:
+        block = _block_shape(work)
+        parts = itertools.chain.from_iterable(part.blocks(block) for part in parts)
+    with _threads(work.threads) as submit:
+        todos = _looked_at(submit, functools.partial(_to_do, work, sink=sink), parts)
+        tasks = _moves(work, todos, tell) if cutting is None else _cuts(work, cutting, todos, tell)
+        with contextlib.closing(tasks):
+            _do(submit, tasks, work.threads, tell)
 
 
-class _ToDo(NamedTuple):
-    """What is to be done of a part."""
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[_Submit]:
+    """Have threads of their own for what waits for stores, as those of the pool must not; end what they do."""
+    executor = concurrent.futures.ThreadPoolExecutor(count, "precomputed_fs copy")
+    is_ended = threading.Event()
+    try:
+        yield lambda function: executor.submit(stoppable, is_ended, function)
+    finally:
+        is_ended.set()
+        executor.shutdown(cancel_futures=True)
 
-    wanted: Sequence[ChunkCoords]
-    there: Collection[ChunkCoords]
-    """Those of them that are only verified."""
 
-    sink: _Sink
-    done: _Count
+def _looked_at(submit: _Submit, look: Callable[[_Part], _ToDo], parts: Iterable[_Part]) -> Iterator[_ToDo]:
+    """Have threads look at parts, some ahead of those that are copied."""
+    looks: collections.deque[concurrent.futures.Future[_ToDo]] = collections.deque()
+    for part in parts:
+        looks.append(submit(functools.partial(look, part)))
+        if len(looks) > _LOOKS_AHEAD:
+            yield looks.popleft().result()
+    while looks:
+        yield looks.popleft().result()
 
-    def absent(self, work: _Work, coords: ChunkCoords) -> _Count:
-        """Count a chunk that is absent at the source, and so in the copy."""
-        if coords in self.there:
-            raise _wrong(work, coords, "it is there, and not at the source")
-        return _Count(1, 0)
+
+def _do(submit: _Submit, tasks: Iterable[_Task], most: int, tell: _Tell) -> None:
+    """Have threads do tasks, so many at once; the first one that fails ends it."""
+    done: queue.SimpleQueue[concurrent.futures.Future[_Count]] = queue.SimpleQueue()
+    under_way = 0
+    for task in tasks:
+        submit(task).add_done_callback(done.put)
+        under_way += 1
+        while under_way == most or not done.empty():
+            tell(done.get().result())
+            under_way -= 1
+    for _ in range(under_way):
+        tell(done.get().result())
 
 
 def _to_do(work: _Work, part: _Part, sink: _Sink | None) -> _ToDo:
@@ -781,25 +833,41 @@ def _put(work: _Work, there: Collection[ChunkCoords], coords: ChunkCoords, made:
     return size
 
 
+def _copy_chunk(work: _Work, todo: _ToDo, coords: ChunkCoords, make: Callable[[], _Made | None]) -> _Count:
+    """Take a chunk to where it belongs; one that is absent at the source is absent in the copy."""
+    made = make()
+    if made is not None:
+        return _Count(1, todo.sink(coords, made))
+    if coords in todo.there:
+        raise _wrong(work, coords, "it is there, and not at the source")
+    return _Count(1, 0)
+
+
 # -------------------------------------------------------------------------- the same grid
 
 
-def _look(work: _Work, part: _Part, sink: _Sink | None) -> More:
-    """Return the jobs that copy the chunks of a part that are not there."""
-    todo = _to_do(work, part, sink)
+def _moves(work: _Work, todos: Iterable[_ToDo], tell: _Tell) -> Generator[_Task, None, None]:
+    """Go through chunks that are cut as at the source, as they come from there."""
+    todo_of: dict[ChunkCoords, _ToDo] = {}
 
-    def use(coords: ChunkCoords, stored: StoredChunk | None) -> _Count:
-        if stored is None:
-            return todo.absent(work, coords)
-        return _Count(1, todo.sink(coords, _made(work, coords, stored)))
+    def wanted() -> Iterator[ChunkCoords]:
+        for todo in todos:
+            tell(todo.done)
+            todo_of.update(dict.fromkeys(todo.wanted, todo))
+            yield from todo.wanted
 
-    range_size = max(1, _BYTES_IN_FLIGHT // work.in_flight)
-    jobs = work.source.stored_chunk_jobs(work.source_key, todo.wanted, use, range_size=range_size)
-    return More([lambda: [todo.done], *jobs])
+    stored_chunks = work.source.stored_chunks(
+        work.source_key, wanted(), range_size=max(1, _BYTES_IN_FLIGHT // work.in_flight), in_flight=work.in_flight
+    )
+    for coords, stored in stored_chunks:
+        make = functools.partial(_made, work, coords, stored)
+        yield functools.partial(_copy_chunk, work, todo_of.pop(coords), coords, make)
 
 
-def _made(work: _Work, coords: ChunkCoords, stored: StoredChunk) -> _Made:
+def _made(work: _Work, coords: ChunkCoords, stored: StoredChunk | None) -> _Made | None:
     """Make a chunk of the copy of the same chunk at the source."""
+    if stored is None:
+        return None
     if work.recoding is not None:
         data = stored.decoded()
         try:
@@ -847,31 +915,45 @@ def _is_compressible(work: _Work) -> bool:
 # -------------------------------------------------------------------------- another grid
 
 
-def _cut(work: _Work, recoding: _Recoding, part: _Part, sink: _Sink | None) -> list[_Count]:
-    """Copy a block of chunks that are cut otherwise than at the source."""
-    todo = _to_do(work, part, sink)
-    if not todo.wanted:
-        return [todo.done]
-    boxes = [Box.of(coords) for coords in todo.wanted]
-    box = Box(_extreme(min, [box.start for box in boxes]), _extreme(max, [box.stop for box in boxes]))
-    voxels, is_there = _read(work, recoding.decoder, box)
+class _Block(NamedTuple):
+    """Voxels that were read at the source, to be cut."""
 
-    def store(coords: ChunkCoords) -> _Count:
-        inner = Box.of(coords)
-        if not is_there(inner):
-            return todo.absent(work, coords)
-        made = _encoded(work, recoding.encoder, coords, voxels[_relative(inner, box.start)])
-        return _Count(1, todo.sink(coords, made))
+    box: Box
+    voxels: NDArray[Any]
+    cells: Box
+    """Of the source's grid."""
 
-    jobs = (functools.partial(store, coords) for coords in todo.wanted)
-    return [todo.done, *work.store.run_many(jobs, work.in_flight)]
+    present: NDArray[np.bool_]
+    """In which of these a chunk was found."""
 
 
-def _read(work: _Work, decoder: Codec, box: Box) -> tuple[NDArray[Any], Callable[[Box], bool]]:
-    """Read a box of voxels, and find out in which boxes any of its chunks is not absent."""
-    grid = work.source_grid
-    voxels = np.zeros((*box.shape, decoder.num_channels), decoder.dtype, order="F")
+def _cuts(work: _Work, recoding: _Recoding, todos: Iterable[_ToDo], tell: _Tell) -> Generator[_Task, None, None]:
+    """Go through chunks that are cut otherwise than at the source; while some are written, the next block is read."""
+    for todo in todos:
+        tell(todo.done)
+        if not todo.wanted:
+            continue
+        block = _read(work, recoding, todo.wanted)
+        for coords in todo.wanted:
+            make = functools.partial(_cut, work, recoding, coords, block)
+            yield functools.partial(_copy_chunk, work, todo, coords, make)
+
+
+def _cut(work: _Work, recoding: _Recoding, coords: ChunkCoords, block: _Block) -> _Made | None:
+    """Make a chunk of the copy of the voxels that were read."""
+    box = Box.of(coords)
+    if not block.present[_relative(_cells(work.source_grid, box), block.cells.start)].any():
+        return None
+    return _encoded(work, recoding.encoder, coords, block.voxels[_relative(box, block.box.start)])
+
+
+def _read(work: _Work, recoding: _Recoding, coords: Iterable[ChunkCoords]) -> _Block:
+    """Read the voxels of some chunks of the copy, which lie together."""
+    boxes = [Box.of(each) for each in coords]
+    box = Box(_extreme(min, [each.start for each in boxes]), _extreme(max, [each.stop for each in boxes]))
+    grid, decoder = work.source_grid, recoding.decoder
     cells = _cells(grid, box)
+    voxels = np.zeros((*box.shape, decoder.num_channels), decoder.dtype, order="F")
     present = np.zeros(cells.shape, bool)
 
     def paste(coords: ChunkCoords, data: bytes | None) -> None:
@@ -885,7 +967,7 @@ def _read(work: _Work, decoder: Codec, box: Box) -> tuple[NDArray[Any], Callable
     wanted = (grid.chunk(cell) for cell in _Part(cells).cells())
     for _ in work.source.fetch_chunks(work.source_key, wanted, decode=paste, in_flight=work.in_flight):
         pass
-    return voxels, lambda inner: bool(present[_relative(_cells(grid, inner), cells.start)].any())
+    return _Block(box, voxels, cells, present)
 
 
 def _cells(grid: ChunkGrid, box: Box) -> Box:
@@ -1017,11 +1099,11 @@ class _CopyProgress(Progress):
         self._began = time.monotonic()
         self._size = 0
 
-    def add(self, chunks: int, size: int) -> None:
+    def add(self, count: _Count) -> None:
         """Count what is done."""
-        self._size += size
+        self._size += count.size
         rate = self._size / max(time.monotonic() - self._began, 1e-3)
-        self.relative_update(chunks, f"{_readable(rate)}/s")
+        self.relative_update(count.chunks, f"{_readable(rate)}/s")
 
 
 def _readable(size: float) -> str:

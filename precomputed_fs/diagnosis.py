@@ -16,13 +16,13 @@ import random
 import struct
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from precomputed_fs import claims
-from precomputed_fs.accessor import FsspecAccessor, accessor_with
-from precomputed_fs.codecs import jpeg_segments
+from precomputed_fs.accessor import Found, FsspecAccessor, accessor_with
+from precomputed_fs.codecs import Codec, jpeg_segments
 from precomputed_fs.errors import (
     AccessDeniedError,
     CorruptDataError,
@@ -46,9 +46,10 @@ from precomputed_fs.readers import (
     SeenScale,
     Server,
 )
+from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.protocols.base import Asynchronous
-from precomputed_fs.store.requests import HttpRequest
+from precomputed_fs.store.requests import Compute, Exchange, HttpRequest, Job
 from precomputed_fs.store.url import AnyURL, join
 from precomputed_fs.volume import Scale, Volume, check_not_redirected, one_line, open_volume
 
@@ -232,7 +233,7 @@ class _Examination:
 
     def _asks_as_page(self) -> None:
         with contextlib.suppress(Exception):  # then nothing is known of the server
-            self.seen.server = _asked_as_page(self.seen.location, float(self.options["timeout"]))
+            self.seen.server = _asked_as_page(self.accessor, float(self.options["timeout"]))
 
     def _looks_at_scales(self) -> None:
         if self.seen.state != "found":
@@ -260,11 +261,9 @@ class _Examination:
             return
         coords = _chosen(scale.grid, self.samples, f"{self.seed}:{seen.index}")
 
-        def look(one: ChunkCoords) -> Sample:
-            return _looked(accessor, key, one, functools.partial(codec.decode, size=size_of(one)), codec.encoding)
-
         at_once = max(1, min(_IN_FLIGHT, _BYTES_IN_FLIGHT // seen.bytes_of_chunk))
-        found = list(accessor.run_many((functools.partial(look, one) for one in coords), at_once))
+        looks = (_look(accessor, key, one, codec) for one in coords)
+        found = itertools.chain.from_iterable(accessor.objects.run_many(looks, at_once))
         seen.samples = sorted(found, key=lambda sample: coords.index(sample.coords))
         if scale.info.sharding is not None:
             _look_at_indexes(seen, accessor, key, scale.info.sharding)
@@ -282,16 +281,25 @@ def _chosen(grid: ChunkGrid, count: int, seed: str) -> list[ChunkCoords]:
     return [grid.chunk(cell) for cell in cells]
 
 
-def _looked(
-    accessor: FsspecAccessor, key: str, coords: ChunkCoords, decode: Callable[[bytes], object], encoding: str
-) -> Sample:
-    """Look at a chunk: how it stands, and whether it can be decoded."""
+def _look(accessor: FsspecAccessor, key: str, coords: ChunkCoords, codec: Codec) -> Job[list[Sample]]:
+    """Find a chunk, and look at it in a thread of the pool."""
+    found: Found | Exception
+    try:
+        found = yield from accessor.finding(key, coords)
+    except (DataAccessError, ValueError) as exc:
+        found = exc
+    return [(yield Compute(functools.partial(_looked, accessor, coords, found, codec)))]
+
+
+def _looked(accessor: FsspecAccessor, coords: ChunkCoords, found: Found | Exception, codec: Codec) -> Sample:
+    """Tell how a chunk stands, and whether it can be decoded."""
     name = chunk_name(coords)
     try:
-        found = accessor.find_chunk(key, coords)
+        if isinstance(found, Exception):
+            raise found
         name = accessor.location.display(found.name)
         data = accessor.decoded(found)
-        decode(data)
+        codec.decode(data, size_of(coords))
     except (DataAccessError, ValueError) as exc:
         is_unlisted = isinstance(exc, AccessDeniedError) and exc.may_mean_absent
         return Sample(coords, "unlisted" if is_unlisted else _state_of(exc), one_line(str(exc)), name)
@@ -308,7 +316,8 @@ def _looked(
         is_hidden_gzip=found.in_shard is None and _is_hidden_gzip(found.suffix, said, stored, data),
         is_zlib=found.shard_gzip and stored.startswith(_ZLIB_MAGICS),
         is_gzip=found.shard_gzip and stored.startswith(_GZIP_MAGIC),
-        is_progressive=encoding == "jpeg" and any(kind in _PROGRESSIVE_FRAMES for kind, _, _ in jpeg_segments(data)),
+        is_progressive=codec.encoding == "jpeg"
+        and any(kind in _PROGRESSIVE_FRAMES for kind, _, _ in jpeg_segments(data)),
     )
 
 
@@ -347,28 +356,29 @@ def _look_at_indexes(seen: SeenScale, accessor: FsspecAccessor, key: str, shardi
 # --------------------------------------------------------------------------------------------------------- the server
 
 
-def _asked_as_page(location: Location, timeout: float) -> Server | None:
+def _asked_as_page(accessor: FsspecAccessor, timeout: float) -> Server | None:
     """Ask for the first byte of `info` as a web page does: from elsewhere, without credentials; None where none can."""
+    location = accessor.location
     if len(location.links) > 1 or location.fs is not None or not location.protocol.is_asynchronous:
         return None
     url = _public_url(dataclasses.replace(location, anon=True), timeout)
     if url is None:
         return None
-    from precomputed_fs.http_client import HttpClient  # noqa: PLC0415 - only where requests are sent
-
-    client = HttpClient(timeout)
-    headers = {"Origin": PAGE_ORIGIN, "Range": "bytes=0-0", "Accept-Encoding": "identity"}
-    try:
-        answer = client.ask("GET", _without_user(url), headers, http.HTTPStatus.PARTIAL_CONTENT, most=1)
-    finally:
-        client.close()
+    headers = {"Origin": PAGE_ORIGIN}
+    answer = accessor.objects.run(_exchanged(Exchange(HttpRequest(_without_user(url), headers), 0, 1, limit=1)))
     denied = answer.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
     return Server(
         answer.status,
         answer.headers.get("access-control-allow-origin", ""),
         is_anonymous=not denied,
-        said=answer.reason,
+        said=http.HTTPStatus(answer.status).phrase if denied else "",
     )
+
+
+def _exchanged(exchange: Exchange) -> Job[Answer]:
+    """Send a request as it is, without credentials, and return whatever is answered."""
+    answer: Answer = yield exchange
+    return answer
 
 
 def _public_url(location: Location, timeout: float) -> str | None:

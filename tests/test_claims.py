@@ -27,6 +27,7 @@ from precomputed_fs import (
     FsspecAccessor,
     NotFoundError,
     Volume,
+    accessor,
     claims,
     copy_pyramid,
     create_volume,
@@ -35,6 +36,7 @@ from precomputed_fs import (
     serve,
 )
 from precomputed_fs.claims import PARTIAL, Claimed
+from precomputed_fs.store import jobs
 from precomputed_fs.store.objects import ObjectStore
 from tests import servers
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from precomputed_fs.store.requests import Job, Put
     from tests.conftest import Pyramid
 
 DEADLINE = 60.0
@@ -100,18 +103,27 @@ def killed_at(count: int, act: Callable[[], Any]) -> int:
 
     def counting() -> None:  # pragma: no cover - in the child
         changes = itertools.count()
+        write, delete, delete_chunk = jobs.write, ObjectStore.delete, accessor._deleted
 
-        def counted(change: Callable[..., None]) -> Callable[..., None]:
-            def changing(self: ObjectStore, name: str, *args: Any, **options: Any) -> None:
-                is_change = bool(args or options) or self.exists(name)  # most deletes are of what is not there
-                if is_change and next(changes) == count:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                change(self, name, *args, **options)
+        def count_one() -> None:
+            if next(changes) == count:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-            return changing
+        def writing(put: Put) -> Job[None]:
+            count_one()
+            return write(put)
 
-        ObjectStore.write = counted(ObjectStore.write)  # type: ignore[method-assign]
-        ObjectStore.delete = counted(ObjectStore.delete)  # type: ignore[method-assign]
+        def deleting(self: ObjectStore, name: str) -> None:
+            if self.exists(name):  # most are not there
+                count_one()
+            delete(self, name)
+
+        def deleting_chunk(name: str) -> Job[list[None]]:
+            count_one()
+            return delete_chunk(name)
+
+        jobs.write, accessor._deleted = writing, deleting_chunk  # type: ignore[assignment]
+        ObjectStore.delete = deleting  # type: ignore[method-assign,assignment]
         act()
 
     return in_child(counting)

@@ -39,21 +39,22 @@ def stopped() -> Callable[[], bool]:
     return bool if event is None else event.is_set
 
 
+def stoppable(is_cancelled: threading.Event, function: Callable[[], _T]) -> _T:
+    """Call a function in this thread, where a driver cancels what is under way when the event is set."""
+    _here.is_cancelled = is_cancelled
+    try:
+        return function()
+    finally:
+        _here.is_cancelled = None
+
+
 async def in_thread(function: Callable[[], _T], is_cancelled: threading.Event | None = None) -> _T:
     """Call a function in some thread, and await it in any event loop.
 
     If the caller is cancelled, a driver that runs in that thread cancels what is under way.
     """
     is_cancelled = is_cancelled or threading.Event()
-
-    def call() -> _T:
-        _here.is_cancelled = is_cancelled
-        try:
-            return function()
-        finally:
-            _here.is_cancelled = None
-
-    future = _threads().submit(call)
+    future = _threads().submit(stoppable, is_cancelled, function)
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:

@@ -15,6 +15,7 @@ a job yields              and is sent
 `Compute`                 what the function returns
 `Pause`                   None, when the time is over
 `Wait`                    whether the future is done: False when the time is over
+`Exchange`                an `Answer`, where the filesystem is reached over HTTP
 a list of these, or jobs  a list of answers or results, or of exceptions in their places, when all are there
 ========================  ==========================================================================
 """
@@ -118,7 +119,7 @@ class Wait:
 
 
 Request: TypeAlias = Union[
-    Get, Exists, Put, Delete, List, ChangedLately, Compute, Pause, Wait, Sequence["Request | Job[Any]"]
+    Get, Exists, Put, Delete, List, ChangedLately, Compute, Pause, Wait, "Exchange", Sequence["Request | Job[Any]"]
 ]
 
 Job: TypeAlias = Generator[Request, Any, _T]
