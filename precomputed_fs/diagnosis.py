@@ -364,8 +364,12 @@ def _asked_as_page(accessor: FsspecAccessor, timeout: float) -> Server | None:
     url = _public_url(dataclasses.replace(location, anon=True), timeout)
     if url is None:
         return None
-    headers = {"Origin": PAGE_ORIGIN}
-    answer = accessor.objects.run(_exchanged(Exchange(HttpRequest(_without_user(url), headers), 0, 1, limit=1)))
+    exchange = Exchange(HttpRequest(_without_user(url), {"Origin": PAGE_ORIGIN}), 0, 1, limit=1)
+    page = accessor.at(location)  # on a kept connection, libcurl might ask once more
+    try:
+        answer = page.objects.run(_exchanged(exchange))
+    finally:
+        page.close()
     denied = answer.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
     return Server(
         answer.status,

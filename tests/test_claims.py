@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import warnings
 import zipfile
@@ -102,7 +103,7 @@ def killed_at(count: int, act: Callable[[], Any]) -> int:
     """Do something in a fork that is killed before it changes the store for that many-th time."""
 
     def counting() -> None:  # pragma: no cover - in the child
-        changes = itertools.count()
+        changes, one_at_a_time = itertools.count(), threading.RLock()
         write, delete, delete_chunk = jobs.write, ObjectStore.delete, accessor._deleted
 
         def count_one() -> None:
@@ -110,8 +111,9 @@ def killed_at(count: int, act: Callable[[], Any]) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         def writing(put: Put) -> Job[None]:
-            count_one()
-            return write(put)
+            with one_at_a_time:
+                count_one()
+                yield from write(put)
 
         def deleting(self: ObjectStore, name: str) -> None:
             if self.exists(name):  # most are not there
@@ -122,7 +124,7 @@ def killed_at(count: int, act: Callable[[], Any]) -> int:
             count_one()
             return delete_chunk(name)
 
-        jobs.write, accessor._deleted = writing, deleting_chunk  # type: ignore[assignment]
+        jobs.write, accessor._deleted = writing, deleting_chunk
         ObjectStore.delete = deleting  # type: ignore[method-assign,assignment]
         act()
 
