@@ -12,7 +12,7 @@ import pytest
 from precomputed_fs import FsspecAccessor
 from precomputed_fs.store.location import resolve
 from precomputed_fs.store.objects import ObjectStore
-from tests.certificates import certificate
+from tests.certificates import BUNDLE_VARIABLES, certificate
 from tests.store.faults import SOON, FaultServer, Talk
 
 if TYPE_CHECKING:
@@ -63,7 +63,14 @@ def tls() -> ssl.SSLContext:
 
 
 @pytest.fixture
-def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+def trusting_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no bundles of this machine count."""
+    for name in (*BUNDLE_VARIABLES, "CURL_CA_BUNDLE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def trusting(trusting_nobody_else: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate().chain))
 
 

@@ -47,15 +47,17 @@ def chunked(*chunks: bytes, status: str = "200 OK", headers: str = "", trailers:
 
 def moved(to: str, status: str = "302 Found") -> bytes:
     """Return an answer that refers elsewhere."""
-    return sized(b"over there", status, f"Location: {to}\r\n")
+    return sized(b"", status, f"Location: {to}\r\n")
 
 
 def part(body: bytes, asked: Asked) -> bytes:
-    """Return the range that was asked for, or all."""
-    if asked.range is None:
-        return sized(body)
-    start, end = asked.range
-    return sized(body[start:end], "206 Partial Content", f"Content-Range: bytes {start}-{end - 1}/{len(body)}\r\n")
+    """Return the range that was asked for, or all; to HEAD without its body."""
+    answer = sized(body)
+    if asked.range is not None:
+        start, end = asked.range
+        said = f"Content-Range: bytes {start}-{end - 1}/{len(body)}\r\n"
+        answer = sized(body[start:end], "206 Partial Content", said)
+    return answer[: answer.index(b"\r\n\r\n") + 4] if asked.method == "HEAD" else answer
 
 
 # ------------------------------------------------------------------------------------------------------------- servers
@@ -117,6 +119,10 @@ class Peer:
         asked = Asked(head, self.number)
         self.server.requests.append(asked)
         return asked
+
+    def hear(self) -> None:
+        """Wait until something comes."""
+        self._sock.recv(_PIECE)
 
     def send(self, data: bytes) -> None:
         self._sock.sendall(data)
