@@ -17,6 +17,7 @@ _UNENCODED = frozenset({"", "identity", "none", "binary", "utf-8"})
 _UNIQUE_VERSION = re.compile(r'"([0-9a-f]{32,}(-[0-9]+)?|0x[0-9a-f]{15})"', re.IGNORECASE)
 """An ETag that no other state of an object gets: a hash of the content, or Azure's."""
 
+_SIGNATURE = re.compile(rb"\b[0-9a-f]{64}\b")  # of AWS: libcurl makes it
 _YOUNG = 2.0  # seconds: some servers and file systems count in these
 _LARGEST_SKEW = 86400.0  # seconds: what is dated later was not dated by a clock
 
@@ -86,7 +87,9 @@ class Answer:
 
     def error(self, secrets: tuple[str, ...]) -> StatusError:
         """Make the error that this answer is, with what the server says, but for secrets that it may repeat."""
-        headers, body = self.headers, b"".join(self.parts)[:MOST_BYTES]
+        headers, body = self.headers, b"".join(self.parts)
+        if len(body) > MOST_BYTES:
+            body = b""
         if body:
             try:
                 body = decode(body, content_encoding=headers.get("content-encoding", ""), sniff=False, limit=MOST_BYTES)
@@ -94,6 +97,7 @@ class Answer:
                 body = b""
             for secret in secrets:
                 body = body.replace(secret.encode(), b"***")
+            body = _SIGNATURE.sub(b"***", body)
         return StatusError(self.status, headers, body)
 
 

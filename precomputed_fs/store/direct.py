@@ -241,6 +241,8 @@ class Direct:
 
     def _get(self, request: Get) -> Body:
         path, start, end = self._path(request.name), request.start, request.end
+        if start is not None and start == end:
+            return Body([])
         with self._turn:
             if start is None or end is None:
                 version = self._protocol.state(self.fs, path).version if request.versioned else ""

@@ -84,6 +84,8 @@ class Remote:
 
     def _get(self, request: Get) -> Steps[Body]:
         start, end = request.start, request.end
+        if start is not None and start == end:
+            return Body([])
         path = join(self._root, request.name)
         http_request = yield from self._http("GET", path)
         if http_request is None:

@@ -33,7 +33,6 @@ from precomputed_fs import (
     CorruptDataError,
     DataAccessError,
     NotFoundError,
-    transports,
 )
 from precomputed_fs.store import failures
 from precomputed_fs.store.location import resolve
@@ -687,7 +686,7 @@ def failing_with(store: ObjectStore, failures: list[Exception], monkeypatch: pyt
     [
         (FileNotFoundError(), NotFoundError),
         (PermissionError(), AccessDeniedError),
-        (transports.BrokenAnswerError(), CorruptDataError),
+        (failures.BrokenAnswerError(), CorruptDataError),
     ],
     ids=["absent", "denied", "broken"],
 )
@@ -695,7 +694,7 @@ def test_what_fails_in_another_way_the_second_time_is_what_it_is_then(
     second: Exception, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = store_at("http://127.0.0.1:9/none", attempts=3)
-    failures = [transports.StatusError(503, "busy", "0"), second]
+    failures = [failures.StatusError(503, {"retry-after": "0"}), second]
     failing_with(store, failures, monkeypatch)
     assert type(failure(store.read, NAME)) is expected
     assert failures == []

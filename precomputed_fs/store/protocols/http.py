@@ -3,7 +3,10 @@
 from precomputed_fs.store.protocols.base import Ask, Asynchronous, Filesystem, Options
 from precomputed_fs.store.requests import HttpRequest
 
-_PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout"})  # settings of a client that ours has, too
+_PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout", "trust_env", "verify"})
+"""Settings of the filesystem's client that ours has, too."""
+
+_PLAIN_REQUEST = frozenset({"headers", "verify"})
 
 
 class Http(Asynchronous):
@@ -23,7 +26,8 @@ class Http(Asynchronous):
         """Ask with the user's headers; with other settings of the user's, the filesystem's own session asks."""
         from fsspec.implementations.http import get_client
 
-        if fs.kwargs.keys() - {"headers"} or fs.client_kwargs.keys() - _PLAIN_CLIENT or fs.get_client is not get_client:
+        settings = {name for name, value in fs.kwargs.items() if (name, value) != ("ssl", False)}
+        if settings - _PLAIN_REQUEST or fs.client_kwargs.keys() - _PLAIN_CLIENT or fs.get_client is not get_client:
             return None
         headers = {**(fs.client_kwargs.get("headers") or {}), **(fs.kwargs.get("headers") or {})}
         return lambda method, path: HttpRequest(path, headers, method)
