@@ -1335,31 +1335,37 @@ class FsspecAccessor(Accessor):
         )
 
     def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False) -> Job[Found]:
-        names = self._names_in(key)
-        limit = self._chunk_limit(layout, size_of(coords))
-        tried = self._variants_to_read(names)
-        denied: AccessDeniedError | None = None
-
-        def find(variant: _Variant) -> Job[Found | None]:
-            nonlocal denied
-            name = _object_name(key, coords, variant)
-            try:
-                body = yield from _read_whole(Get(name, versioned=versioned), limit, self._read_chunks)
-            except NotFoundError:
-                return None
-            except AccessDeniedError as exc:  # S3 without the right to list says so of absent ones
-                denied = denied or exc
-                return None
-            names.note(variant)
-            return Found(name, variant.suffix, body, limit, _raw_length(layout, coords))
-
-        found = yield from self._first(tried, lambda variant: _object_name(key, coords, variant), find)
+        tried = self._variants_to_read(self._names_in(key))
+        denials: list[AccessDeniedError] = []
+        find = functools.partial(self._find_variant, key, layout, coords, denials, versioned)
+        found: Found | None = yield from self._first(tried, functools.partial(_object_name, key, coords), find)
         if found is not None:
             return found
         # Without `info`, the chunk may be in a shard: who may not read that does not know.
         if isinstance(self._info_error, AccessDeniedError):
-            denied = denied or self._info_error
-        raise denied or self._not_found(f"{key}/{chunk_name(coords)}", len(tried))
+            denials.append(self._info_error)
+        raise denials[0] if denials else self._not_found(f"{key}/{chunk_name(coords)}", len(tried))
+
+    def _find_variant(
+        self,
+        key: str,
+        layout: ScaleLayout,
+        coords: ChunkCoords,
+        denials: list[AccessDeniedError],
+        versioned: bool,
+        variant: _Variant,
+    ) -> Job[Found | None]:
+        name = _object_name(key, coords, variant)
+        limit = self._chunk_limit(layout, size_of(coords))
+        try:
+            body = yield from _read_whole(Get(name, versioned=versioned), limit, self._read_chunks)
+        except NotFoundError:
+            return None
+        except AccessDeniedError as exc:  # S3 without the right to list says so of absent ones
+            denials.append(exc)
+            return None
+        self._names_in(key).note(variant)
+        return Found(name, variant.suffix, body, limit, _raw_length(layout, coords))
 
     def _read_chunks(self, get: Get) -> Job[Body]:
         knows_info = self._info_error is None

@@ -65,6 +65,10 @@ class CorruptDataError(DataAccessError, ValueError):
     """The bytes that came back cannot be what was stored: truncated, not decodable, or more than there can be."""
 
 
+class NoRangesError(CorruptDataError):
+    """The server sends a whole object where a part of it was asked for."""
+
+
 class ReadOnlyError(DataAccessError, NotImplementedError):
     """The protocol cannot be written to (or, an archive being written, not be read from)."""
 

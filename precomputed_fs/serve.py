@@ -52,8 +52,8 @@ from precomputed_fs.errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from precomputed_fs.store.loop import in_thread
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, chunk_coords, chunk_name
+from precomputed_fs.store.loop import in_thread
 from precomputed_fs.store.url import AnyURL, check_relative_path
 from precomputed_fs.volume import Scale, Volume, open_volume, volume_of
 

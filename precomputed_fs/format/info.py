@@ -5,6 +5,7 @@ Nothing else is looked at here. What shows arrays needs all of it to be right, a
 
 import dataclasses
 import json
+import math
 import re
 import reprlib
 from collections.abc import Callable, Mapping
@@ -164,12 +165,15 @@ class ScaleLayout:
     voxel: Chunk | None = field(default=None, compare=False)
     """One voxel of the scale; None if `info` does not say what it is."""
 
+    chunk_voxels: int | None = field(default=None, compare=False)
+    """Voxels of a whole chunk; None if `info` does not say it."""
+
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of the voxels of a whole chunk of a sharded scale, or a guess where `info` does not say it."""
-        if self.voxel is None or self.grid is None:
+        """Bytes of the voxels of a whole chunk, or a guess where `info` does not say it."""
+        if self.voxel is None or self.chunk_voxels is None:
             return _USUAL_CHUNK
-        return self.voxel._replace(size=self.grid.chunk_size).raw_bytes
+        return self.voxel.raw_bytes * self.chunk_voxels
 
     def with_largest_chunk(self, size: int) -> "ScaleLayout":
         """Have shards tell that a chunk takes at most so many bytes in them."""
@@ -208,7 +212,7 @@ def scale_layout(info: Mapping[str, Any], key: str, where: str = "info") -> Scal
             encoding = lowercase(scale.get("encoding"))
             voxel = _voxel(info, scale, encoding)
             raw_voxel_bytes = voxel.raw_bytes if voxel is not None and encoding == "raw" else None
-            return ScaleLayout(raw_voxel_bytes, sharding, grid, encoding, voxel)
+            return ScaleLayout(raw_voxel_bytes, sharding, grid, encoding, voxel, _chunk_voxels(scale))
     return ScaleLayout()
 
 
@@ -237,6 +241,13 @@ def _voxel(info: Mapping[str, Any], scale: Mapping[str, Any], encoding: str) -> 
     given = scale.get("compressed_segmentation_block_size")
     sides = [side for side in map(_positive, given if isinstance(given, list) else ()) if side is not None]
     return voxel._replace(block_size=(sides[0], sides[1], sides[2])) if len(sides) == len(voxel.size) else None
+
+
+def _chunk_voxels(scale: Mapping[str, Any]) -> int | None:
+    sizes = scale.get("chunk_sizes")
+    first = sizes[0] if isinstance(sizes, list) and sizes else None
+    sides = [side for side in map(_positive, first if isinstance(first, list) else ()) if side is not None]
+    return math.prod(sides) if len(sides) == 3 else None  # noqa: PLR2004
 
 
 def _positive(value: object) -> int | None:

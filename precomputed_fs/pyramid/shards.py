@@ -14,12 +14,14 @@ import itertools
 import os
 import threading
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from precomputed_fs.errors import CorruptDataError, DataAccessError, NotFoundError
+from precomputed_fs.errors import CorruptDataError, DataAccessError, NoRangesError, NotFoundError
+from precomputed_fs.format.compression import TooLargeError
 from precomputed_fs.format.shard_index import (
     PAGE_ENTRIES,
     ByteRange,
@@ -32,14 +34,20 @@ from precomputed_fs.format.shard_index import (
 )
 from precomputed_fs.format.sharding import ENTRY_BYTES, Sharding
 from precomputed_fs.store import jobs
+from precomputed_fs.store.answers import checked_range
+from precomputed_fs.store.failures import BrokenAnswerError
 from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.requests import Body, Get, Job, More
+
+LARGEST_WHOLE = 64 << 20
+"""Bytes of a shard that is read as a whole if its server knows no ranges (64 MiB)."""
 
 INDEX_CACHE_BYTES = 64 << 20
 """Memory that the indexes of one accessor may take (64 MiB: 2.8 million chunks)."""
 
 _COPY_GAP, _COPY_SIZE = 1 << 16, 8 << 20  # bytes, see `plan_reads`; of chunks that are copied
 _LARGEST_WINDOW = 4096  # chunks of a batch whose reading is planned at once
+_WHOLE_SECONDS = 10.0  # that such a shard is kept for
 _TRIES = 3  # times that a shard may be replaced while it is read
 
 
@@ -195,6 +203,7 @@ class ShardReader:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._caches: dict[int, _IndexCache] = {}
+        self._wholes: dict[tuple[int, str], tuple[float, Body]] = {}  # by process and name, with when it was read
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardReader, (self._store,)
@@ -645,9 +654,15 @@ class ShardReader:
         return None
 
     def _read(self, name: str, start: int, end: int, what: str) -> Job[Body]:
-        get = Get(name, start, end)
         try:
-            return (yield from jobs.read_chunks(get, denied_is_missing=self._store.denied_is_missing))
+            try:
+                return (yield from self._get(Get(name, start, end)))
+            except NoRangesError as exc:
+                whole = yield from self._whole(name, exc)
+                return checked_range(Body([whole.data[start:end]], version=whole.version), start, end)
+        except BrokenAnswerError as exc:
+            message = f"{self._store.location.display(name)}, {what}: {exc}"
+            raise CorruptDataError(message) from exc
         except DataAccessError as exc:
             error = type(exc)(f"{what}: {exc}")
             vars(error).update(vars(exc))  # what else is known of it
@@ -655,6 +670,31 @@ class ShardReader:
                 raise error from exc
             finally:
                 del error  # its traceback has this frame, which would keep the accessor
+
+    def _get(self, get: Get) -> Job[Body]:
+        return jobs.read_chunks(get, denied_is_missing=self._store.denied_is_missing)
+
+    def _whole(self, name: str, failure: NoRangesError) -> Job[Body]:
+        """Read a small shard as a whole, as its server knows no ranges, and keep it for some seconds."""
+
+        def kept() -> Body | None:
+            read_at, whole = self._wholes.get((os.getpid(), name), (0.0, None))
+            return whole if time.monotonic() < read_at + _WHOLE_SECONDS else None
+
+        def load() -> Job[Body]:
+            try:
+                body = yield from self._get(Get(name, limit=LARGEST_WHOLE))
+            except TooLargeError as exc:
+                message = f"{failure}, and a shard of more than {LARGEST_WHOLE >> 20} MiB is not read as a whole"
+                raise NoRangesError(message) from exc
+            whole = Body([body.data], version=f"{len(body)} {zlib.crc32(body.data)}")
+            while sum(len(other) for _, other in self._wholes.values()) > LARGEST_WHOLE:
+                self._wholes.pop(next(iter(self._wholes)), None)
+            self._wholes[os.getpid(), name] = time.monotonic(), whole
+            return whole
+
+        whole = yield from self._store.once(("whole", name), kept, load)
+        return Body([]) if whole is None else whole
 
     @contextlib.contextmanager
     def _naming(self, name: str, what: str) -> Iterator[None]:

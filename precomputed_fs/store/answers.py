@@ -34,12 +34,13 @@ class Answer:
         Of the body, not decoded.
     """
 
-    __slots__ = ("_headers", "_lines", "parts", "status")
+    __slots__ = ("_head", "_headers", "_lines", "parts", "status")
 
     def __init__(self, status: int, lines: list[bytes], parts: list[bytes]) -> None:
         self.status = status
         self.parts = parts
         self._lines = lines
+        self._head = b"".join(lines).lower()
         self._headers: dict[str, str] | None = None
 
     @property
@@ -64,6 +65,14 @@ class Answer:
         return self._headers
 
     @property
+    def encoding(self) -> str:
+        """How the body is encoded, in lower case; nothing if it is not."""
+        if b"\ncontent-encoding:" not in self._head:
+            return ""  # without parsing all of it
+        encodings = self.headers.get("content-encoding", "").lower().split(",")
+        return ", ".join(encoding.strip() for encoding in encodings if encoding.strip() not in _UNENCODED)
+
+    @property
     def is_whole(self) -> bool:
         """Whether the head has come to its end: libcurl takes less for an answer without a body."""
         lines = self._lines
@@ -79,11 +88,9 @@ class Answer:
     @property
     def keeps_connection(self) -> bool:
         """Whether the server takes another request on this connection."""
-        is_old = self._lines[0].startswith(b"HTTP/1.0")
-        if not is_old and b"close" not in b"".join(self._lines).lower():
-            return True
-        said = self.headers.get("connection", "").lower()
-        return "keep-alive" in said if is_old else "close" not in said
+        if self._head.startswith(b"http/1.0"):
+            return b"\nconnection: keep-alive" in self._head
+        return b"\nconnection: close" not in self._head
 
     def error(self, secrets: tuple[str, ...]) -> StatusError:
         """Make the error that this answer is, with what the server says, but for secrets that it may repeat."""
@@ -106,15 +113,13 @@ _ENDS = frozenset({b"\r\n", b"\n"})
 
 def whole_body(answer: Answer, version_header: str, *, versioned: bool) -> Body:
     """Take the body of an answer with status 200."""
-    headers = answer.headers
-    encoding = _encoding_in(headers)
-    return Body(answer.parts, encoding, headers.get(version_header, "") if versioned else "")
+    return Body(answer.parts, answer.encoding, answer.headers.get(version_header, "") if versioned else "")
 
 
 def range_body(answer: Answer, start: int, end: int, version_header: str) -> Body:
     """Take the body of an answer with status 206, which must be just what was asked for."""
     headers = answer.headers
-    encoding = _encoding_in(headers)
+    encoding = answer.encoding
     sent = headers.get("content-range", "")
     if encoding or not sent.startswith(f"bytes {start}-{end - 1}/"):
         message = f"asked for bytes {start}-{end - 1}, got Content-Range {sent!r}, Content-Encoding {encoding!r}"
@@ -123,11 +128,6 @@ def range_body(answer: Answer, start: int, end: int, version_header: str) -> Bod
     is_settled = version_header != "etag" or _is_for_good(headers, version)
     version = version or f"{headers.get('last-modified', '')} {sent.rpartition('/')[2]}"
     return checked_range(Body(answer.parts, "", version, is_settled=is_settled), start, end)
-
-
-def _encoding_in(headers: Mapping[str, str]) -> str:
-    encodings = headers.get("content-encoding", "").lower().split(",")
-    return ", ".join(encoding.strip() for encoding in encodings if encoding.strip() not in _UNENCODED)
 
 
 def checked_range(body: Body, start: int, end: int | None) -> Body:

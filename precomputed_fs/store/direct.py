@@ -122,7 +122,7 @@ class Direct:
         try:
             while True:
                 while len(futures) * per_hop < limit and (some := _some(upcoming, per_hop)):
-                    run = functools.partial(self._run_some, some, finish, is_stopped)
+                    run = functools.partial(self._run_some, some, finish, per_hop, is_stopped)
                     is_alone = len(some) < per_hop and not futures
                     futures.append(pool.called(run) if is_alone else pool.call(run, self._threads))
                 if not futures:
@@ -140,7 +140,7 @@ class Direct:
             concurrent.futures.wait(futures)
 
     def _run_some(
-        self, jobs: list[Job[Any]], finish: Callable[[Any], Any] | None, is_stopped: Callable[[], bool]
+        self, jobs: list[Job[Any]], finish: Callable[[Any], Any] | None, per_hop: int, is_stopped: Callable[[], bool]
     ) -> tuple[list[Any], list[More]]:
         results: list[Any] = []
         follow: list[More] = []
@@ -148,8 +148,12 @@ class Direct:
             result = self._run(job, is_stopped)
             if isinstance(result, More):
                 follow.append(result)
+            elif finish is None:
+                results += result
             else:
-                results += result if finish is None else map(finish, result)
+                results += map(finish, result[:per_hop])  # what is made of very many would be in memory at once
+                rest = range(per_hop, len(result), per_hop)
+                follow.append(More([_known(result[first : first + per_hop]) for first in rest]))
         return results, follow
 
     def _run(self, job: Job[_T], is_stopped: Callable[[], bool]) -> _T:
@@ -358,6 +362,11 @@ _VERBS = {
     List: "_list",
     ChangedLately: "_changed_lately",
 }
+
+
+def _known(results: list[_T]) -> Job[list[_T]]:
+    yield from ()
+    return results
 
 
 def _lost(exc: Exception) -> ConnectionResetError:

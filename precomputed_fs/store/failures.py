@@ -23,6 +23,7 @@ from precomputed_fs.errors import (
     AlreadyExistsError,
     CorruptDataError,
     DataAccessError,
+    NoRangesError,
     NotFoundError,
     ReplacedError,
 )
@@ -284,6 +285,7 @@ _RULES = (
         types=(TruncatedError,),
         names=frozenset({"ClientPayloadError", "IncompleteRead", "IncompleteReadError"}),
     ),
+    _Rule(NoRangesError, types=(RangeIgnoredError,)),
     _Rule(
         CorruptDataError,
         statuses=frozenset({416}),

@@ -73,10 +73,10 @@ def finished(
             while hop := list(itertools.islice(rest, per_hop)):
                 hops.append((len(hop), call(functools.partial(_finish, finish, hop))))
                 waiting += len(hop)
-            while hops and (waiting > most or hops[0][1].done()):
-                count, future = hops.popleft()
-                waiting -= count
-                yield future.result()
+                while hops and (waiting > most or hops[0][1].done()):
+                    count, future = hops.popleft()
+                    waiting -= count
+                    yield future.result()
         while hops:
             yield hops.popleft()[1].result()
     finally:

@@ -48,6 +48,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger("precomputed_fs")
 
 _FEWEST = 6  # requests at once to begin with: servers that take in few connections take in so many
+_CLOSINGS = 3  # in a row, after which a server is one that keeps no connections
 _MOST = 128  # requests at once of this process to one server
 _LEAST_RATE = 1024  # bytes per second, on average after the first `timeout` seconds
 _LARGEST_ERROR = 1 << 16  # bytes of a body that says why
@@ -66,8 +67,8 @@ class Pace:
     def __init__(self) -> None:
         self.active: set[Any] = set()  # easy handles, of all batches
         self._window: float = _FEWEST
-        self._most = _MOST
         self._shrunk = 0.0  # when, by the monotonic clock
+        self._closings = 0  # answers in a row after which the server has closed the connection
 
     @property
     def has_room(self) -> bool:
@@ -76,9 +77,10 @@ class Pace:
 
     def grow(self, answers: int) -> None:
         """Let there be more, as answers have come and the server was waited for."""
+        most = _MOST if self._closings < _CLOSINGS else _FEWEST
         if len(self.active) + answers >= self._window:
             more = answers / self._window if self._shrunk else answers  # where too many were too many, it is slower
-            self._window = min(self._most, self._window + more)
+            self._window = min(most, self._window + more)
 
     def shrink(self, began: float) -> None:
         """Let there be less, as the server has too much to do; once for all that had begun before it said so."""
@@ -86,10 +88,11 @@ class Pace:
             self._window = max(1, self._window // 2)
             self._shrunk = time.monotonic()
 
-    def stay_small(self) -> None:
-        """Stay with few, as each request takes a connection of its own, and small servers take in few at a time."""
-        self._most = _FEWEST
-        self._window = min(self._window, _FEWEST)
+    def note(self, *, is_kept: bool) -> None:
+        """Tell whether a connection is kept: where none is, each request takes a new one, of which few may wait."""
+        self._closings = 0 if is_kept else self._closings + 1
+        if self._closings >= _CLOSINGS:
+            self._window = min(self._window, _FEWEST)
 
 
 _paces: dict[Hashable, Pace] = {}
@@ -121,9 +124,9 @@ class _Wire:
         """Take an easy handle."""
         if self.idle:
             return self.idle.pop()
-        handle = pycurl.Curl()
+        handle: Any = pycurl.Curl()
         for option, value in options:
-            handle.setopt(option, value)
+            handle.unsetopt(option) if value is None else handle.setopt(option, value)
         handle.accept = handle.span = handle.limit = handle.method = handle.headers = handle.signer = None
         handle.origin = ""
         return handle
@@ -170,6 +173,7 @@ class Transfers:
             (pycurl.CONNECTTIMEOUT_MS, max(1, int(timeout * 1000))),
             (pycurl.USERAGENT, "precomputed_fs"),
             (pycurl.PROXY, ""),
+            (pycurl.HTTP_VERSION, int(os.environ.get("HV", "2"))),
             *_trusting(trust),
         )
         self.trust = trust
@@ -558,8 +562,8 @@ class _Batch:
             wire.idle.append(handle)
         if answer.status in _BUSY:
             self._pace.shrink(handle.began)
-        elif answer.is_whole and not answer.keeps_connection:
-            self._pace.stay_small()
+        elif answer.is_whole:
+            self._pace.note(is_kept=answer.keeps_connection)
         return task, answer
 
     def _look(self, now: float) -> None:
@@ -638,8 +642,9 @@ def _set_proxy(handle: Any, origin: str) -> None:  # noqa: ANN401
 def _trusting(trust: Trust) -> list[tuple[int, Any]]:
     if not trust.check:
         return [(pycurl.SSL_VERIFYPEER, 0), (pycurl.SSL_VERIFYHOST, 0)]
-    paths = ((pycurl.CAINFO, trust.path), (pycurl.CAPATH, trust.directory))
-    return [(option, path) for option, path in paths if path]
+    if trust.directory is None:
+        return [(pycurl.CAINFO, trust.path)] if trust.path else []
+    return [(pycurl.CAINFO, trust.path), (pycurl.CAPATH, trust.directory)]  # None: not libcurl's own file either
 
 
 def _sign_as(handle: Any, signer: Any) -> None:  # noqa: ANN401
