@@ -34,13 +34,13 @@ class Answer:
         Of the body, not decoded.
     """
 
-    __slots__ = ("_head", "_headers", "_lines", "parts", "status")
+    __slots__ = ("_headers", "_lines", "_text", "parts", "status")
 
     def __init__(self, status: int, lines: list[bytes], parts: list[bytes]) -> None:
         self.status = status
         self.parts = parts
         self._lines = lines
-        self._head = b"".join(lines).lower()
+        self._text = b"".join(lines).lower()
         self._headers: dict[str, str] | None = None
 
     @property
@@ -67,7 +67,7 @@ class Answer:
     @property
     def encoding(self) -> str:
         """How the body is encoded, in lower case; nothing if it is not."""
-        if b"\ncontent-encoding:" not in self._head:
+        if b"\ncontent-encoding:" not in self._text:
             return ""  # without parsing all of it
         encodings = self.headers.get("content-encoding", "").lower().split(",")
         return ", ".join(encoding.strip() for encoding in encodings if encoding.strip() not in _UNENCODED)
@@ -88,9 +88,9 @@ class Answer:
     @property
     def keeps_connection(self) -> bool:
         """Whether the server takes another request on this connection."""
-        if self._head.startswith(b"http/1.0"):
-            return b"\nconnection: keep-alive" in self._head
-        return b"\nconnection: close" not in self._head
+        if self._text.startswith(b"http/1.0"):
+            return b"\nconnection: keep-alive" in self._text
+        return b"\nconnection: close" not in self._text
 
     def error(self, secrets: tuple[str, ...]) -> StatusError:
         """Make the error that this answer is, with what the server says, but for secrets that it may repeat."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from precomputed_fs.errors import AlreadyExistsError
+from precomputed_fs.errors import AlreadyExistsError, DataAccessError
 from precomputed_fs.store import loop, pool
 from precomputed_fs.store.answers import checked_range, is_young
 from precomputed_fs.store.failures import (
@@ -114,6 +114,7 @@ class Direct:
         upcoming = Upcoming(jobs)
         is_ended = threading.Event()
         is_cancelled = loop.stopped()
+        pid = os.getpid()
         futures: collections.deque[concurrent.futures.Future[tuple[list[Any], list[More]]]] = collections.deque()
 
         def is_stopped() -> bool:
@@ -127,6 +128,9 @@ class Direct:
                     futures.append(pool.called(run) if is_alone else pool.call(run, self._threads))
                 if not futures:
                     break
+                if os.getpid() != pid:
+                    message = f"{self._failures.location.display()}: a batch goes on in the process that began it"
+                    raise DataAccessError(message)
                 results, follow = futures.popleft().result()
                 for more in follow:
                     upcoming.add(more)
@@ -135,9 +139,10 @@ class Direct:
             upcoming.end()
         finally:
             is_ended.set()
-            for future in futures:
-                future.cancel()
-            concurrent.futures.wait(futures)
+            if os.getpid() == pid:  # a forked child has none of the threads
+                for future in futures:
+                    future.cancel()
+                concurrent.futures.wait(futures)
 
     def _run_some(
         self, jobs: list[Job[Any]], finish: Callable[[Any], Any] | None, per_hop: int, is_stopped: Callable[[], bool]

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from precomputed_fs.errors import DataAccessError
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -59,12 +61,14 @@ def finished(
     Parameters
     ----------
     batches : iterable of sequences
-        It is gone on with while the pool is busy, unless `most` wait.
+        It is gone on with while the pool is busy, unless `most` wait; empty ones, so that what is finished is not
+        held back.
     per_hop : int
         How many one thread is given at once.
     most : int
         How many may wait to be finished.
     """
+    pid = os.getpid()
     hops: collections.deque[tuple[int, concurrent.futures.Future[list[_R]]]] = collections.deque()
     waiting = 0
     try:
@@ -73,16 +77,26 @@ def finished(
             while hop := list(itertools.islice(rest, per_hop)):
                 hops.append((len(hop), call(functools.partial(_finish, finish, hop))))
                 waiting += len(hop)
-                while hops and (waiting > most or hops[0][1].done()):
-                    count, future = hops.popleft()
-                    waiting -= count
-                    yield future.result()
+                if waiting > most:
+                    waiting -= hops[0][0]
+                    yield _taken(hops.popleft()[1], pid)
+            while hops and hops[0][1].done():
+                waiting -= hops[0][0]
+                yield _taken(hops.popleft()[1], pid)
         while hops:
-            yield hops.popleft()[1].result()
+            yield _taken(hops.popleft()[1], pid)
     finally:
-        for _, future in hops:
-            future.cancel()
-        concurrent.futures.wait([future for _, future in hops])
+        if os.getpid() == pid:  # a forked child has none of the threads
+            for _, future in hops:
+                future.cancel()
+            concurrent.futures.wait([future for _, future in hops])
+
+
+def _taken(future: "concurrent.futures.Future[_T]", pid: int) -> _T:
+    if os.getpid() != pid:
+        message = "a batch goes on in the process that began it"
+        raise DataAccessError(message)
+    return future.result()
 
 
 def _finish(finish: Callable[[Any], _R], hop: list[Any]) -> list[_R]:

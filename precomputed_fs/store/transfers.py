@@ -53,6 +53,7 @@ _MOST = 128  # requests at once of this process to one server
 _LEAST_RATE = 1024  # bytes per second, on average after the first `timeout` seconds
 _LARGEST_ERROR = 1 << 16  # bytes of a body that says why
 _LONGEST_WAIT = 0.1  # seconds, after which it is looked whether all is well
+_MOMENT = 0.05  # seconds, after which a batch lets those who finish its results go on
 _SHORT_WAIT = 0.005  # seconds, where something else than libcurl is waited for, too
 _IDLE = 5e-4  # seconds of waiting, from which on it is the server that is waited for
 _MOST_KEPT = 32  # multi handles
@@ -202,14 +203,12 @@ class Transfers:
     ) -> Iterator[list[Any]]:
         """Run jobs, up to `limit` at once; yields their results as they come, some at a time: see `Driver`."""
         batch = _Batch(self, jobs, limit)
-        if finish is None:
-            yield from batch
-        else:
-            yield from pool.finished(batch, finish, per_hop=per_hop, most=limit)
+        results = batch if finish is None else pool.finished(batch, finish, per_hop=per_hop, most=limit)
+        yield from filter(None, results)
 
     def run_one(self, job: Job[_T]) -> _T:
         """Run one job, and return its result."""
-        ((result,),) = _Batch(self, [_listed(job)], 1)
+        ((result,),) = filter(None, _Batch(self, [_listed(job)], 1))
         return result  # type: ignore[no-any-return]
 
     def confined(self) -> "Transfers":
@@ -289,23 +288,29 @@ class _Batch:
 
     def __iter__(self) -> Iterator[list[Any]]:
         try:
-            while results := self.advance():
-                yield results
+            while not self._is_over():
+                yield self.advance()
         finally:
             self.end()
 
+    def _is_over(self) -> bool:
+        if not self._open and not self._results:
+            self._fill()
+            if not self._open and not self._results:
+                self._upcoming.end()
+                return True
+        return False
+
     def advance(self) -> list[Any]:
-        """Do what can be done, and wait until there are results; none: all jobs have ended."""
+        """Do what can be done, and wait until there are results, or for a moment."""
         if os.getpid() != self._pid:
             message = f"{self._driver.failures.location.display()}: a batch goes on in the process that began it"
             raise DataAccessError(message)
-        self._fill()
-        while not self._results and self._open:
+        until = time.monotonic() + _MOMENT
+        while not self._results and self._open and time.monotonic() < until:
             self._wait()
             self._collect()
             self._fill()
-        if not self._results:
-            self._upcoming.end()
         results, self._results = self._results, []
         return results
 

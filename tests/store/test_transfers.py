@@ -466,7 +466,7 @@ WRONG = {
 def test_what_is_not_the_range_is_corrupt_at_once(plain: Lane, name: str) -> None:
     store, server = plain.asked(answering(WRONG[name]), attempts=3)
     error = failure(data, store, 5, 25)
-    assert type(error) is CorruptDataError
+    assert isinstance(error, CorruptDataError)
     assert f"{server.url}/{NAME}" in str(error)
     assert server.count == 1
 
