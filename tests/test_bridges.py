@@ -35,6 +35,7 @@ from precomputed_fs import (
     open_volume,
 )
 from precomputed_fs.bridges import Source, _restored
+from precomputed_fs.store import jobs
 from precomputed_fs.xarray_backend import PrecomputedBackend
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from precomputed_fs.format.grid import ChunkCoords
     from precomputed_fs.format.sharding import Sharding
+    from precomputed_fs.store.requests import Job, Put
     from tests import servers
 
 OFFSET = (-5, 7, 100)
@@ -503,19 +505,16 @@ def test_each_object_is_written_once(
     kind: str, objects: int, blocks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So no two tasks write the same one, whichever blocks there are."""
-    from precomputed_fs.store.objects import ObjectStore
-
     volume = make(tmp_path, np.zeros_like(voxels()), sharding=SHARDINGS[kind], gzip=False)
     before = {path for path in tmp_path.rglob("*") if path.is_file() and path.name != "info"}
     written: Counter[str] = Counter()
-    original = ObjectStore._attempt
+    original = jobs.write
 
-    def spied(self: Any, verb: str, name: str, *args: Any, **options: Any) -> Any:
-        if verb in ("write", "store"):
-            written[name] += 1
-        return original(self, verb, name, *args, **options)
+    def spied(put: Put) -> Job[None]:
+        written[put.name] += 1
+        return original(put)
 
-    monkeypatch.setattr(ObjectStore, "_attempt", spied)
+    monkeypatch.setattr(jobs, "write", spied)
     volume[0].store(da.from_array(voxels(), chunks=(*BLOCKS[blocks], 2)[:4]))
     assert len(before) == objects
     assert {name: count for name, count in written.items() if count > 1} == {}

@@ -410,10 +410,10 @@ def test_at_the_end_an_interrupt_says_what_was_not_written(make_pyramid: Callabl
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
     code = """
-from precomputed_fs.store.objects import ObjectStore
+from precomputed_fs.store import jobs
 def interrupted(*_, **__):
     raise KeyboardInterrupt
-ObjectStore.write = interrupted
+jobs.write = interrupted
 store()
 """
     _, said = run(pyramid, code)

@@ -38,11 +38,11 @@ from precomputed_fs import (
     URLError,
     Volume,
     create_volume,
-    flights,
     open_volume,
 )
 from precomputed_fs.format.grid import Box
-from precomputed_fs.store.objects import ObjectStore
+from precomputed_fs.store import jobs, pool
+from precomputed_fs.store.requests import Job, Put
 from tests import servers
 from tests.conftest import Pyramid
 
@@ -1180,14 +1180,22 @@ def test_long_reads_show_progress_on_a_terminal(
     assert capsys.readouterr().err == ""
 
 
-def test_a_failed_read_leaves_no_thread_at_work(tmp_path: Path) -> None:
+def test_a_failed_read_leaves_no_thread_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, gzip=False)
     chunk_files(tmp_path)[30].write_bytes(b"broken")
     scale = open_volume(tmp_path)[0]
+    call, calls = pool.call, list[Any]()
+
+    def noting(*args: Any) -> Any:
+        calls.append(call(*args))
+        return calls[-1]
+
+    monkeypatch.setattr(pool, "call", noting)
     for _ in range(3):
         with pytest.raises(CorruptDataError):
             scale[...]
-    assert flights._workers.threads == flights._workers.idle
+        assert calls
+        assert all(future.done() for future in calls)
 
 
 # ------------------------------------------------------------------------------------------- what a reviewer thought of
@@ -1441,14 +1449,14 @@ def test_large_writes_go_shard_by_shard(
         "shard_bits": 5, "minishard_index_encoding": "raw", "data_encoding": "gzip",
     }  # fmt: skip
     written: list[str] = []
-    write = ObjectStore.write
+    write = jobs.write
 
-    def noting(self: ObjectStore, name: str, *args: Any, **options: Any) -> None:
-        written.append(name)
-        write(self, name, *args, **options)
+    def noting(put: Put) -> Job[None]:
+        written.append(put.name)
+        return write(put)
 
     volume = make(tmp_path, sharding=sharding)
-    monkeypatch.setattr(ObjectStore, "write", noting)
+    monkeypatch.setattr(jobs, "write", noting)
     expected = voxels()
     expected[shifted(part)] = 1
     volume[0][part] = 1
