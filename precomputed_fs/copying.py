@@ -164,9 +164,9 @@ def copy_pyramid(
 
     Notes
     -----
-    In memory is what is under way: some 64 MiB of chunks; a shard that is being written, which waits in a temporary
-    file; or blocks of 64 MiB of voxels, where the chunk size changes. A scale whose key leads out of the source by
-    ``..`` is at the same key without that in the copy.
+    Memory holds only what is under way: some 64 MiB of chunks that are read, and as many that are written; where the
+    chunk size changes, a few blocks of 64 MiB of voxels. A shard that is being written waits in a temporary file. A
+    scale whose key leads out of the source by ``..`` is at the same key without that in the copy.
 
     Examples
     --------

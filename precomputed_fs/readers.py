@@ -567,8 +567,8 @@ RULES: tuple[Rule, ...] = (
         f"configure CORS: any origin, GET and HEAD, header Range; or {_SERVE}", "Fetch standard, CORS protocol",
     ),
     _rule(
-        "no-range", "error", READERS, "pyramid", lambda p: _found(_ignores_range(p) and _is_sharded(p)),
-        "the server ignores Range, so that shards cannot be read",
+        "no-range", "error", _OTHERS, "pyramid", lambda p: _found(_ignores_range(p) and _is_sharded(p)),
+        "the server ignores Range: shards cannot be read, but by this package, which reads small ones as a whole",
         "enable range requests (206); do not compress on the fly",
         f"{_SHARDED_SPECIFICATION}; {_ALL_MEASURED}",
     ),

@@ -49,6 +49,7 @@ from precomputed_fs.codecs import Codec
 from precomputed_fs.format.sharding import propose_sharding
 from precomputed_fs.store import jobs
 from precomputed_fs.store.objects import ObjectStore
+from precomputed_fs.store.requests import Pause
 from tests import servers
 
 if TYPE_CHECKING:
@@ -775,6 +776,32 @@ def failing_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
             written.set()
 
     monkeypatch.setattr(jobs, "write", failing)
+
+
+@pytest.mark.parametrize("wish", [{}, {"chunk_size": (32, 32, 20)}], ids=["moved", "cut"])
+@pytest.mark.parametrize("error", [DataAccessError, KeyboardInterrupt])
+def test_the_first_failure_ends_what_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: dict[str, Any], error: type[BaseException]
+) -> None:
+    volume, begun = make(tmp_path / "a", scales=1), itertools.count()
+
+    def writing(put: Put) -> Job[None]:
+        if not put.name.startswith(KEY):
+            yield from WRITE(put)
+        elif next(begun) != 1:
+            yield Pause(DEADLINE)
+        elif error is DataAccessError:
+            raise error
+        else:
+            signal.raise_signal(signal.SIGINT)  # of Ctrl-C, in the main thread
+
+    monkeypatch.setattr(jobs, "write", writing)
+    began = time.monotonic()
+    with pytest.raises(error):
+        copy_pyramid(volume, tmp_path / "b", **wish)
+    assert time.monotonic() - began < DEADLINE / 2
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("precomputed_fs copy")]
+    assert next(begun) < 60, "not all of them were begun"
 
 
 def settled(there: Pyramid) -> set[str]:

@@ -420,7 +420,7 @@ SERVED = (
     *(Flaw(f"a key {key}", spoil=renamed(key)) for key in ("a b", "1e+06", f"./{KEY}", f"{KEY}/", "../elsewhere")),
     Flaw("a key a%20b", ["key-percent"], spoil=renamed("a%20b")),
     Flaw("chunks that are forbidden", ["chunks-denied"], spoil=marked("status", "403")),
-    Flaw("no ranges", ["no-range", "chunks-damaged", "shards-over-http"], SHARDED, marked("whole")),
+    Flaw("no ranges", ["no-range", "shards-over-http"], SHARDED, marked("whole")),
     Flaw("no ranges, and no shards", spoil=marked("whole")),
     *(Flaw(f"a server that says {status}", ["server-redirects"], spoil=marked("moved", status))
       for status in ("301", "302")),
