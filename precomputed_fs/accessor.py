@@ -1442,9 +1442,10 @@ class FsspecAccessor(Accessor):
         Once one chunk of a scale was found, the others are asked for under the same name; and under
         those that our own writer uses there, since it may have written some of them anew.
         """
-        if self._store.protocol.cheap_misses or not names.known():
+        known = names.known()
+        if self._store.protocol.cheap_misses or not known:
             return _VARIANTS
-        return dict.fromkeys((*names.known(), *self._own_variants()))
+        return dict.fromkeys((*known, *self._own_variants())) if self.can_write else known
 
     def _own_variants(self) -> Iterable[_Variant]:
         if not self.can_write:

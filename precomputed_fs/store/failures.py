@@ -3,7 +3,6 @@
 The one place that knows the exceptions of drivers and the words of stores.
 """
 
-import email.utils
 import errno
 import functools
 import http
@@ -115,6 +114,8 @@ def seconds_to_wait(retry_after: str) -> float | None:
 @functools.lru_cache
 def seconds_since_1970(date: str) -> float | None:
     """Read the date of a header."""
+    import email.utils  # noqa: PLC0415 - takes long, and is rarely used
+
     try:
         return email.utils.parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):

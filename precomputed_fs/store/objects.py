@@ -285,14 +285,12 @@ class _Connection:
 
     def _make(self) -> Driver:
         location, protocol = self._location, self._location.protocol
-        fs, root = self._open_filesystem()
         if isinstance(protocol, Asynchronous):
-            return self._transfers(location, fs, Remote(fs, protocol, root))
+            return self._transfers(location, self._remote(location, protocol))
+        fs, root = self._open_filesystem()
         behind = location.behind
         if behind is not None and isinstance(protocol, SimpleCache) and isinstance(behind.protocol, Asynchronous):
-            fs_behind, root_behind = behind.open(self._timeout)
-            remote = Remote(fs_behind, behind.protocol, root_behind)
-            return self._transfers(behind, fs_behind, Cached(fs, protocol, root, remote))
+            return self._transfers(behind, Cached(fs, protocol, root, self._remote(behind, behind.protocol)))
         if not isinstance(protocol, Synchronous):
             raise TypeError(type(protocol).__name__)
         return Direct(
@@ -304,6 +302,15 @@ class _Connection:
             reopen=lambda: self._open_filesystem()[0],
         )
 
+    def _remote(self, location: Location, protocol: Asynchronous) -> Remote:
+        link = location.links[0]
+        if location.fs is None and len(location.links) == 1:
+            ask = protocol.plain_requests(link.options)
+            if ask is not None:
+                return Remote(protocol, link.url, ask, lambda: location.open(self._timeout)[0])
+        fs, root = location.open(self._timeout)
+        return Remote(protocol, root, protocol.http_requests(fs), lambda: fs)
+
     def _open_filesystem(self) -> tuple[Filesystem, str]:
         try:
             return self._location.open(self._timeout)
@@ -311,12 +318,10 @@ class _Connection:
             self._confirm_missing(exc)
             raise
 
-    def _transfers(self, location: Location, fs: Filesystem, remote: Answering) -> Transfers:
+    def _transfers(self, location: Location, remote: Answering) -> Transfers:
         link = location.links[0]
         trust = trusted(link.options, is_s3=isinstance(location.protocol, S3))
-        return Transfers(
-            fs, remote, failures=self._failures, patience=self._patience, timeout=self._timeout, trust=trust
-        )
+        return Transfers(remote, failures=self._failures, patience=self._patience, timeout=self._timeout, trust=trust)
 
     def _confirm_missing(self, exc: Exception) -> None:
         """Ask the store behind an archive; to fsspec's HTTP files any failure is "not found"."""

@@ -25,7 +25,7 @@ from precomputed_fs.store.failures import (
     refuses_conditions,
     status_of,
 )
-from precomputed_fs.store.protocols.base import Asynchronous, Filesystem, read_file
+from precomputed_fs.store.protocols.base import Ask, Asynchronous, Filesystem, read_file
 from precomputed_fs.store.protocols.caches import SimpleCache
 from precomputed_fs.store.requests import Body, ChangedLately, Delete, Exchange, Exists, Get, HttpRequest, List, Put
 from precomputed_fs.store.url import join, secrets_of
@@ -44,6 +44,10 @@ _OK, _PARTIAL = http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT
 class Answering(Protocol):
     """Answers requests, one step after the other."""
 
+    @property
+    def fs(self) -> Filesystem:
+        """Whose event loop runs the coroutines."""
+
     def answer(self, request: Any) -> Steps[Any]:  # noqa: ANN401
         """Begin to answer a request."""
 
@@ -53,17 +57,20 @@ class Remote:
 
     Parameters
     ----------
-    fs : filesystem
     protocol : Asynchronous
     root : str
         The pyramid's path in the filesystem.
+    ask : callable, optional
+        Makes the HTTP requests by which we read.
+    make : callable
+        Makes the filesystem, when it is first needed.
     """
 
-    def __init__(self, fs: Filesystem, protocol: Asynchronous, root: str) -> None:
-        self._fs = fs
+    def __init__(self, protocol: Asynchronous, root: str, ask: Ask | None, make: Callable[[], Filesystem]) -> None:
         self._protocol = protocol
         self._root = root
-        self._ask = protocol.http_requests(fs)
+        self._ask = ask
+        self._make = make
         self._takes_conditions: dict[type, bool] = {}  # by the failure; False: it ignores or refuses them
         if protocol.checks_versions:
             self._takes_conditions[VersionError] = True
@@ -75,6 +82,11 @@ class Remote:
             List: self._list,
             ChangedLately: self._changed_lately,
         }
+
+    @functools.cached_property
+    def fs(self) -> Filesystem:
+        """The filesystem."""
+        return self._make()
 
     def answer(self, request: Any) -> Steps[Any]:  # noqa: ANN401
         """Begin to answer a request."""
@@ -106,8 +118,8 @@ class Remote:
 
     def _get_by_coroutine(self, path: str, request: Get) -> Steps[Body]:
         start, end = request.start, request.end
-        version = (yield self._protocol.version(self._fs, path)) if request.versioned else ""
-        data = yield self._protocol.read(self._fs, path, start, end)
+        version = (yield self._protocol.version(self.fs, path)) if request.versioned else ""
+        data = yield self._protocol.read(self.fs, path, start, end)
         if len(data) > request.most:
             raise too_large(request.most, len(data))
         body = Body([data], version=version, is_settled=bool(version))
@@ -128,7 +140,7 @@ class Remote:
 
     def _is_file(self, path: str) -> Steps[bool]:
         try:
-            info = yield self._protocol.info(self._fs, path)
+            info = yield self._protocol.info(self.fs, path)
         except FileNotFoundError:
             return False
         except Exception as exc:
@@ -136,7 +148,7 @@ class Remote:
                 raise
         else:
             return bool(info["type"] == "file")
-        yield self._protocol.read(self._fs, path, 0, 1)
+        yield self._protocol.read(self.fs, path, 0, 1)
         return True
 
     def _http(self, method: str, path: str) -> Steps[HttpRequest | None]:
@@ -174,7 +186,7 @@ class Remote:
         path = join(self._root, request.name)
         may_repeat = isinstance(request.data, bytes)  # a mapped file is large
         data = request.data if isinstance(request.data, bytes) else request.data[:]  # no driver sends a mapped file
-        content = (self._fs, path, data, request.content_type, request.content_encoding)
+        content = (self.fs, path, data, request.content_type, request.content_encoding)
 
         def write(*, create: bool) -> Coroutine[Any, Any, Any]:
             return self._protocol.write(*content, create=create)
@@ -222,7 +234,7 @@ class Remote:
 
     def _check_version(self, path: str, version: str) -> Steps[None]:
         try:
-            if (yield self._protocol.version(self._fs, path)) == version:
+            if (yield self._protocol.version(self.fs, path)) == version:
                 return
         except Exception as exc:
             if not is_gone(exc):
@@ -234,18 +246,18 @@ class Remote:
         if request.replacing:
             yield from self._check_version(path, request.replacing)
         try:
-            yield self._protocol.delete(self._fs, path)
+            yield self._protocol.delete(self.fs, path)
         except Exception as exc:
             if not is_gone(exc):
                 raise
 
     def _list(self, request: List) -> Steps[list[str]]:
-        names: list[str] = yield self._protocol.list_names(self._fs, join(self._root, request.prefix), request.limit)
+        names: list[str] = yield self._protocol.list_names(self.fs, join(self._root, request.prefix), request.limit)
         return names
 
     def _changed_lately(self, request: ChangedLately) -> Steps[bool]:
         yield from ()
-        return self._protocol.changed_lately(self._fs, join(self._root, request.folder))
+        return self._protocol.changed_lately(self.fs, join(self._root, request.folder))
 
 
 class _Condition(NamedTuple):
@@ -289,6 +301,11 @@ class Cached:
         self._root = root
         self._behind = behind
         self._turn = threading.Lock()
+
+    @property
+    def fs(self) -> Filesystem:
+        """What the coroutines are of."""
+        return self._behind.fs
 
     def answer(self, request: Any) -> Steps[Any]:  # noqa: ANN401
         """Begin to answer a request."""

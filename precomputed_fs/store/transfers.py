@@ -38,7 +38,6 @@ from precomputed_fs.store.failures import (
     TruncatedError,
     given_up,
 )
-from precomputed_fs.store.protocols.base import Filesystem
 from precomputed_fs.store.proxies import proxy_for
 from precomputed_fs.store.remote import Answering
 from precomputed_fs.store.requests import Compute, Exchange, Job, More, Pause, Upcoming, Wait
@@ -138,7 +137,6 @@ class Transfers:
 
     Parameters
     ----------
-    fs : filesystem
     remote : Answering
         What its requests are, over HTTP or as coroutines.
     failures : Failures
@@ -151,7 +149,6 @@ class Transfers:
 
     def __init__(
         self,
-        fs: Filesystem,
         remote: Answering,
         *,
         failures: Failures,
@@ -159,7 +156,6 @@ class Transfers:
         timeout: float,
         trust: Trust,
     ) -> None:
-        self.fs = fs
         self.remote = remote
         self.failures = failures
         self.patience = patience
@@ -196,7 +192,7 @@ class Transfers:
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
         """Have a coroutine of the filesystem run on its event loop."""
-        return loop.submit(self.fs, coroutine)
+        return loop.submit(self.remote.fs, coroutine)
 
     def run(
         self, jobs: Iterable[Job[Any]], limit: int, finish: Callable[[Any], Any] | None, per_hop: int

@@ -85,6 +85,9 @@ def read_links(url: AnyURL, given: Mapping[str, Any]) -> list[Link]:
     return links
 
 
+_UNQUOTED = re.compile(r"[\w./-]*", re.ASCII)
+
+
 def join(root: str, relative_path: str) -> str:
     """Join a pyramid's root in its filesystem and the checked path of an object.
 
@@ -98,12 +101,14 @@ def join(root: str, relative_path: str) -> str:
     >>> join("http://host/a?sig=x%2F", "1e+06/0-1_0-1_0-1")
     'http://host/a/1e%2B06/0-1_0-1_0-1?sig=x%2F'
     """
-    if not root:
-        return relative_path
+    if not root or not relative_path:
+        return root or relative_path
     if "://" not in root:
         return f"{root.rstrip('/')}/{relative_path}"
     base, mark, query = root.partition("?")
-    quoted = urllib.parse.quote(relative_path, safe="/!$&'()*,;=:@~")
+    quoted = relative_path
+    if not _UNQUOTED.fullmatch(relative_path):
+        quoted = urllib.parse.quote(relative_path, safe="/!$&'()*,;=:@~")
     return f"{base.rstrip('/')}/{quoted}{mark}{query}"
 
 
@@ -400,6 +405,8 @@ def _quoted_base(text: str) -> str:
 
 def _require_driver(protocol: str, text: str) -> None:
     """Import the filesystem's class, or tell what is missing."""
+    if protocol_of(protocol).comes_with_us:
+        return
     import fsspec  # noqa: PLC0415
 
     protocol_of(protocol).before_import()

@@ -40,6 +40,9 @@ class Protocol:
     credential_options: frozenset[str] = frozenset()
     """Storage options that settle whether to use credentials."""
 
+    comes_with_us = False
+    """Whether the driver is one of our dependencies, and needs not be imported to know that it is there."""
+
     is_asynchronous = False
     """Whether the filesystem is one of coroutines: see `Asynchronous`."""
 
@@ -211,6 +214,10 @@ class Asynchronous(Protocol):
 
     def defaults(self, timeout: float) -> Options:
         return {"use_listings_cache": False}
+
+    def plain_requests(self, options: Options) -> Ask | None:
+        """Return what makes them where these storage options are all that it takes: no filesystem is made to read."""
+        return None
 
     def http_requests(self, fs: Filesystem) -> Ask | None:
         """Return what makes the HTTP requests by which we read; None: the filesystem's coroutines do all."""

@@ -6,12 +6,13 @@ from precomputed_fs.store.requests import HttpRequest
 _PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout", "trust_env", "verify"})
 """Settings of the filesystem's client that ours has, too."""
 
-_PLAIN_REQUEST = frozenset({"headers", "verify"})
+_PLAIN_OPTIONS = frozenset({"client_kwargs", "headers", "skip_instance_cache", "verify"})
 
 
 class Http(Asynchronous):
     """Objects of a web server."""
 
+    comes_with_us = True
     is_read_only = True
 
     def defaults(self, timeout: float) -> Options:
@@ -22,12 +23,18 @@ class Http(Asynchronous):
         client = {"auto_decompress": False, "timeout": limits}
         return super().defaults(timeout) | {"encoded": True, "client_kwargs": client}
 
+    def plain_requests(self, options: Options) -> Ask | None:
+        """Ask with the user's headers; other settings of the user's are for the filesystem's own session."""
+        client = options.get("client_kwargs") or {}
+        settings = {name for name, value in options.items() if (name, value) != ("ssl", False)}
+        if settings - _PLAIN_OPTIONS or client.keys() - _PLAIN_CLIENT:
+            return None
+        headers = {**(client.get("headers") or {}), **(options.get("headers") or {})}
+        return lambda method, path: HttpRequest(path, headers, method)
+
     def http_requests(self, fs: Filesystem) -> Ask | None:
-        """Ask with the user's headers; with other settings of the user's, the filesystem's own session asks."""
         from fsspec.implementations.http import get_client
 
-        settings = {name for name, value in fs.kwargs.items() if (name, value) != ("ssl", False)}
-        if settings - _PLAIN_REQUEST or fs.client_kwargs.keys() - _PLAIN_CLIENT or fs.get_client is not get_client:
+        if fs.get_client is not get_client:
             return None
-        headers = {**(fs.client_kwargs.get("headers") or {}), **(fs.kwargs.get("headers") or {})}
-        return lambda method, path: HttpRequest(path, headers, method)
+        return self.plain_requests({**fs.kwargs, "client_kwargs": fs.client_kwargs})
