@@ -203,6 +203,7 @@ class ShardReader:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._caches: dict[int, _IndexCache] = {}
+        self._is_without_ranges = False  # whether the server was found to send all of a shard for a part
         self._wholes: dict[tuple[int, str], tuple[float, Body]] = {}  # by process and name, with when it was read
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -655,11 +656,13 @@ class ShardReader:
 
     def _read(self, name: str, start: int, end: int, what: str) -> Job[Body]:
         try:
-            try:
-                return (yield from self._get(Get(name, start, end)))
-            except NoRangesError as exc:
-                whole = yield from self._whole(name, exc)
-                return checked_range(Body([whole.data[start:end]], version=whole.version), start, end)
+            if not self._is_without_ranges:
+                try:
+                    return (yield from self._get(Get(name, start, end)))
+                except NoRangesError:
+                    self._is_without_ranges = True
+            whole = yield from self._whole(name)
+            return checked_range(Body([whole.data[start:end]], version=whole.version), start, end)
         except BrokenAnswerError as exc:
             message = f"{self._store.location.display(name)}, {what}: {exc}"
             raise CorruptDataError(message) from exc
@@ -674,7 +677,7 @@ class ShardReader:
     def _get(self, get: Get) -> Job[Body]:
         return jobs.read_chunks(get, denied_is_missing=self._store.denied_is_missing)
 
-    def _whole(self, name: str, failure: NoRangesError) -> Job[Body]:
+    def _whole(self, name: str) -> Job[Body]:
         """Read a small shard as a whole, as its server knows no ranges, and keep it for some seconds."""
 
         def kept() -> Body | None:
@@ -685,7 +688,10 @@ class ShardReader:
             try:
                 body = yield from self._get(Get(name, limit=LARGEST_WHOLE))
             except TooLargeError as exc:
-                message = f"{failure}, and a shard of more than {LARGEST_WHOLE >> 20} MiB is not read as a whole"
+                message = (
+                    f"{self._store.location.display(name)}: the server ignores Range, so that it sends all of a shard "
+                    f"for a part, and this one has more than {LARGEST_WHOLE >> 20} MiB; serve it by one that knows Range"
+                )
                 raise NoRangesError(message) from exc
             whole = Body([body.data], version=f"{len(body)} {zlib.crc32(body.data)}")
             while sum(len(other) for _, other in self._wholes.values()) > LARGEST_WHOLE:

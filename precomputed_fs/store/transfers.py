@@ -7,6 +7,7 @@ on the way of a read; Ctrl-C is an exception in the caller's own thread, and to 
 
 import collections
 import concurrent.futures
+import contextlib
 import ctypes
 import functools
 import heapq
@@ -23,6 +24,12 @@ from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, 
 from typing import Any, TypeVar
 
 import pycurl
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from precomputed_fs.errors import AlreadyExistsError, DataAccessError
 from precomputed_fs.format.compression import too_large
@@ -58,6 +65,7 @@ _IDLE = 5e-4  # seconds of waiting, from which on it is the server that is waite
 _MOST_KEPT = 32  # multi handles
 _FD_SETSIZE = 1024  # descriptors that `select` knows
 _ACCEPT = "gzip, br, zstd"
+_NOTHING = bytes(4)  # of an int, in which the kernel says how much was received and not read
 _SUPPRESS_CONNECT_HEADERS = 265  # pycurl has no name for it
 
 
@@ -102,8 +110,13 @@ _all: "weakref.WeakSet[Transfers]" = weakref.WeakSet()
 """Of this process, for a forked child to leave what they have to its parent."""
 
 
+_in_use: "weakref.WeakSet[_Wire]" = weakref.WeakSet()
+"""Of this process: they share how many connections are kept."""
+
+
 def _leave_parent() -> None:
     _paces.clear()
+    _in_use.clear()
     for driver in list(_all):
         driver.leave_parent()
 
@@ -117,8 +130,8 @@ class _Wire:
 
     def __init__(self) -> None:
         self.multi = pycurl.CurlMulti()
-        self.multi.setopt(pycurl.M_MAXCONNECTS, 2 * _MOST)
         self.idle: list[Any] = []
+        self.sockets: dict[int, int] = {}  # descriptors of connections that were used, by their local port
 
     def handle(self, options: Iterable[tuple[int, Any]]) -> Any:  # noqa: ANN401 - a pycurl.Curl
         """Take an easy handle."""
@@ -129,7 +142,19 @@ class _Wire:
             handle.unsetopt(option) if value is None else handle.setopt(option, value)
         handle.accept = handle.span = handle.limit = handle.method = handle.headers = handle.signer = None
         handle.origin = ""
+        handle.setopt(pycurl.PREREQFUNCTION, functools.partial(_check_silent, self.sockets))
         return handle
+
+
+def _check_silent(sockets: dict[int, int], _ip: str, _local_ip: str, _port: int, local_port: int) -> int:
+    """Refuse to use a connection again on which the server has sent what nobody asked for."""
+    descriptor = sockets.get(local_port)
+    if descriptor is not None and fcntl is not None:
+        with contextlib.suppress(OSError):  # libcurl has closed it, and another connection has its port
+            if fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) != _NOTHING:
+                del sockets[local_port]
+                return pycurl.PREREQFUNC_ABORT
+    return pycurl.PREREQFUNC_OK
 
 
 class Transfers:
@@ -181,12 +206,16 @@ class Transfers:
     def take(self) -> _Wire:
         """Take a multi handle, with warm connections if there is one."""
         try:
-            return self._kept.pop()
+            wire = self._kept.pop()
         except IndexError:
-            return _Wire()
+            wire = _Wire()
+        _in_use.add(wire)
+        wire.multi.setopt(pycurl.M_MAXCONNECTS, max(_FEWEST, 2 * _MOST // len(_in_use)))
+        return wire
 
     def put_back(self, wire: _Wire) -> None:
         """Keep a multi handle for the next batch."""
+        _in_use.discard(wire)
         if len(self._kept) < _MOST_KEPT:
             self._kept.append(wire)
 
@@ -517,6 +546,7 @@ class _Batch:
             wire = self._wire = self._driver.take()
             self._is_crowded = _next_descriptor() > _FD_SETSIZE - 2 * _MOST
         handle = wire.handle(self._driver.options)
+        handle.exchange = exchange
         try:
             prepare(handle, exchange)
         except ValueError as exc:  # it cannot be sent
@@ -544,6 +574,9 @@ class _Batch:
                     self._step(task, None, TruncatedError("the connection was closed within the head of the answer"))
             for handle, code, message in failed:
                 task, answer = self._taken(handle)
+                if code == pycurl.E_ABORTED_BY_CALLBACK:  # see _check_silent: on another connection, then
+                    self._send(task, handle.exchange)
+                    continue
                 outcome = failed_transfer(code, message, answer, handle, self._driver.trust)
                 if isinstance(outcome, Answer):
                     self._step(task, outcome, None)
@@ -559,6 +592,7 @@ class _Batch:
         self._pace.active.discard(handle)
         answer = Answer(handle.getinfo(pycurl.RESPONSE_CODE), handle.lines, handle.parts)
         if wire is not None:
+            wire.sockets[handle.getinfo(pycurl.LOCAL_PORT)] = handle.getinfo(pycurl.ACTIVESOCKET)
             wire.multi.remove_handle(handle)
             wire.idle.append(handle)
         if answer.status in _BUSY:

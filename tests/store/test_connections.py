@@ -542,3 +542,35 @@ def test_a_fork_while_other_threads_read_hangs_nobody(plain: Lane) -> None:
         finally:
             stop.set()
         assert all(future.result(SOON) for future in reading)
+
+
+def test_a_batch_that_is_let_go_of_leaves_nothing_behind(lane: Lane) -> None:
+    def talk(peer: Peer) -> None:
+        while asked := peer.request():
+            if len(chunks_in(server)) - before > 3:
+                peer.wait()
+                return
+            peer.send(echo(asked))
+
+    server = lane.serve(talk)
+    with leaving_nothing(lane, server) as accessor:
+        before = len(chunks_in(server))
+        chunks = iter(accessor.fetch_chunks(KEY, boxes(200)))
+        next(chunks)
+        chunks.close()  # type: ignore[attr-defined]
+
+
+@forking
+def test_a_fork_in_the_middle_of_a_batch(lane: Lane) -> None:
+    """The child uses none of its parent's connections, and both get what is theirs."""
+    server = lane.serve(waiting(0.005))
+    accessor = lane.accessor(server.url)
+    chunks = iter(accessor.fetch_chunks(KEY, boxes(300)))
+    first = dict([next(chunks)])
+    connections = server.connections
+    begun, read, batch = forked(accessor, chunks)
+    assert "the process that began it" in begun
+    assert (read, batch) == (f"/{NAME}".encode(), expected(30))
+    assert server.connections > connections
+    assert first | dict(chunks) == expected(300)
+    assert accessor.fetch_file(NAME) == f"/{NAME}".encode()

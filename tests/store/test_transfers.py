@@ -962,3 +962,19 @@ def test_no_error_shows_a_secret(lane: Lane, name: str) -> None:
         error = error.__cause__ or error.__context__
     assert "SECRET" not in shown
     assert re.search(rf"{server.netloc}/p/{NAME}", shown), "what is not secret is told"
+
+
+def test_what_comes_while_a_connection_is_kept_is_no_part_of_the_next_answer(lane: Lane) -> None:
+    def talk(peer: Peer) -> None:
+        if peer.number:
+            answering(sized(b"true"))(peer)
+        peer.request()
+        peer.send(sized(BODY))
+        peer.server.closing.wait(SHORT)
+        peer.send(FORGED)
+        answering(sized(b"true"))(peer)
+
+    store, server = lane.asked(talk)
+    assert data(store) == BODY
+    server.closing.wait(2 * SHORT)
+    assert data(store) == b"true"

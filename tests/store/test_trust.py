@@ -281,3 +281,32 @@ def test_a_proxy_that_refuses_is_told_of_and_shows_no_secret(
         assert not isinstance(caught.value, FileNotFoundError)
         assert f"{scheme}://{HOST}/p/{NAME}" in str(caught.value)
         assert "SECRET" not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+
+
+@on_both
+def test_the_option_verify_counts_more_than_variables(
+    secure: Lane, kind: str, vouching: str, stranger: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = secure.serve(answering(sized(BODY)))
+
+    def store(verify: str | bool) -> ObjectStore:
+        options: dict[str, Any] = {"client_kwargs": {"verify": verify}} if kind == "s3" else {"verify": verify}
+        return KINDS[kind](secure, server.url, **options)
+
+    for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, stranger)
+    assert store(vouching).read(NAME).data == BODY
+    assert store(False).read(NAME).data == BODY
+    for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, vouching)
+    failure(store(stranger))
+    assert store(vouching).read(NAME).data == BODY
+
+
+def test_who_trusts_less_gets_no_connection_of_who_trusts_more(secure: Lane, vouching: str, stranger: str) -> None:
+    server = secure.serve(answering(sized(BODY)))
+    for _ in range(3):
+        assert web(secure, server.url, verify=vouching).read(NAME).data == BODY
+        failure(web(secure, server.url, verify=stranger))
+        assert web(secure, server.url, verify=False).read(NAME).data == BODY
+        failure(web(secure, server.url))
