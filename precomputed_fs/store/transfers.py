@@ -54,7 +54,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger("precomputed_fs")
 
 _FEWEST = 6  # requests at once to begin with: servers that take in few connections take in so many
-_CLOSINGS = 3  # in a row, after which a server is one that keeps no connections
+_GROWTH = 4  # requests more at once for each answer
 _MOST = 128  # requests at once of this process to one server
 _LEAST_RATE = 1024  # bytes per second, on average after the first `timeout` seconds
 _LARGEST_ERROR = 1 << 16  # bytes of a body that says why
@@ -76,7 +76,7 @@ class Pace:
         self.active: set[Any] = set()  # easy handles, of all batches
         self._window: float = _FEWEST
         self._shrunk = 0.0  # when, by the monotonic clock
-        self._closings = 0  # answers in a row after which the server has closed the connection
+        self._keeps = True  # whether the server keeps connections
 
     @property
     def has_room(self) -> bool:
@@ -84,11 +84,13 @@ class Pace:
         return len(self.active) < self._window
 
     def grow(self, answers: int) -> None:
-        """Let there be more, as answers have come and the server was waited for."""
-        most = _MOST if self._closings < _CLOSINGS else _FEWEST
-        if len(self.active) + answers >= self._window:
-            more = answers / self._window if self._shrunk else answers  # where too many were too many, it is slower
-            self._window = min(most, self._window + more)
+        """Let there be more, as answers have come and the server was waited for.
+
+        Where each request takes a connection of its own, there are not: small servers take in few at a time.
+        """
+        if self._keeps and len(self.active) + _GROWTH * answers >= self._window:
+            more = answers / self._window if self._shrunk else _GROWTH * answers  # slower after it was too many
+            self._window = min(_MOST, self._window + more)
 
     def shrink(self, began: float) -> None:
         """Let there be less, as the server has too much to do; once for all that had begun before it said so."""
@@ -97,10 +99,8 @@ class Pace:
             self._shrunk = time.monotonic()
 
     def note(self, *, is_kept: bool) -> None:
-        """Tell whether a connection is kept: where none is, each request takes a new one, of which few may wait."""
-        self._closings = 0 if is_kept else self._closings + 1
-        if self._closings >= _CLOSINGS:
-            self._window = min(self._window, _FEWEST)
+        """Tell whether the server keeps a connection."""
+        self._keeps = is_kept
 
 
 _paces: dict[Hashable, Pace] = {}
@@ -564,8 +564,6 @@ class _Batch:
         multi.perform()
         while True:
             left, done, failed = multi.info_read()
-            if self._waited > _IDLE:
-                self._pace.grow(2 * len(done))
             for handle in done:
                 task, answer = self._taken(handle)
                 if answer.is_whole:
@@ -582,6 +580,8 @@ class _Batch:
                     self._step(task, outcome, None)
                 else:
                     self._step(task, None, outcome)
+            if done and self._waited > _IDLE:
+                self._pace.grow(len(done))
             if not left:
                 return
 
