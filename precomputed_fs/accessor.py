@@ -386,8 +386,8 @@ class FsspecAccessor(Accessor):
     attempts : int
         How often a request is sent at most, if it fails in a way that may pass.
     timeout : float
-        Seconds after which a request without an answer, or without a byte of it, has failed. No
-        request is repeated later than 30 seconds after it was first sent.
+        Seconds without a byte after which a request has failed; so has a read that is slower than 1 KiB a second on
+        average after that time. No request is repeated later than 30 seconds after it was first sent.
     denied_is_missing : bool
         Whether a chunk or shard for which the store answers 403 is absent, once `info` was read. So S3 answers for
         what is not there in buckets that may be read but not listed, as public ones often are. A 401, credentials

@@ -113,10 +113,18 @@ _all: "weakref.WeakSet[Transfers]" = weakref.WeakSet()
 _in_use: "weakref.WeakSet[_Wire]" = weakref.WeakSet()
 """Of this process: they share how many connections are kept."""
 
+_kept: "dict[Hashable, list[_Wire]]" = {}
+"""Multi handles with warm connections, by their server and options: those of one volume serve the next one."""
+
 
 def _leave_parent() -> None:
-    _paces.clear()
+    """In a forked child, leave connections to the parent: to free them would end TLS on its sockets."""
+    for wire in (*itertools.chain(*_kept.values()), *_in_use):
+        for handle in (wire.multi, *wire.idle):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+    _kept.clear()
     _in_use.clear()
+    _paces.clear()
     for driver in list(_all):
         driver.leave_parent()
 
@@ -144,6 +152,28 @@ class _Wire:
         handle.origin = ""
         handle.setopt(pycurl.PREREQFUNCTION, functools.partial(_check_silent, self.sockets))
         return handle
+
+
+def _take(key: Hashable) -> _Wire:
+    """Take a multi handle, with warm connections if there is one."""
+    try:
+        wire = _kept[key].pop()
+    except LookupError:
+        wire = _Wire()
+    _in_use.add(wire)
+    wire.multi.setopt(pycurl.M_MAXCONNECTS, max(_FEWEST, 2 * _MOST // len(_in_use)))
+    return wire
+
+
+def _put_back(key: Hashable, wire: _Wire) -> None:
+    """Keep a multi handle for the next batch; those of servers that were not asked for longest go."""
+    _in_use.discard(wire)
+    wires = _kept.pop(key, [])
+    wires.append(wire)
+    _kept[key] = wires
+    while sum(map(len, _kept.values())) > _MOST_KEPT:
+        for gone in _kept.pop(next(iter(_kept)), []):
+            gone.multi.close()
 
 
 def _check_silent(sockets: dict[int, int], _ip: str, _local_ip: str, _port: int, local_port: int) -> int:
@@ -200,24 +230,9 @@ class Transfers:
         )
         self.trust = trust
         self.uses_proxy = bool(urllib.request.getproxies())
-        self._kept: list[_Wire] = []
+        self.wires: Hashable = (failures.location.server, self.options)
+        self.is_open = True
         _all.add(self)
-
-    def take(self) -> _Wire:
-        """Take a multi handle, with warm connections if there is one."""
-        try:
-            wire = self._kept.pop()
-        except IndexError:
-            wire = _Wire()
-        _in_use.add(wire)
-        wire.multi.setopt(pycurl.M_MAXCONNECTS, max(_FEWEST, 2 * _MOST // len(_in_use)))
-        return wire
-
-    def put_back(self, wire: _Wire) -> None:
-        """Keep a multi handle for the next batch."""
-        _in_use.discard(wire)
-        if len(self._kept) < _MOST_KEPT:
-            self._kept.append(wire)
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
         """Have a coroutine of the filesystem run on its event loop."""
@@ -241,17 +256,14 @@ class Transfers:
         return self
 
     def close(self) -> None:
-        """Close connections that are not in use."""
-        kept, self._kept = self._kept, []
-        for wire in kept:
-            wire.multi.close()
+        """Close connections that are not in use, unless others use them, too."""
+        self.is_open = False
+        if not any(other.is_open and other.wires == self.wires for other in list(_all)):
+            for wire in _kept.pop(self.wires, []):
+                wire.multi.close()
 
     def leave_parent(self) -> None:
-        """In a forked child, leave connections to the parent: to free them would end TLS on its sockets."""
-        for wire in self._kept:
-            for handle in (wire.multi, *wire.idle):
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
-        self._kept = []
+        """Begin again in a forked child."""
         self.pace = _paces.setdefault(self.failures.location.server, Pace())
 
 
@@ -353,7 +365,7 @@ class _Batch:
         if wire is not None:
             for handle in active:
                 wire.multi.remove_handle(handle)
-            self._driver.put_back(wire)
+            _put_back(self._driver.wires, wire)
 
     # ---------------------------------------------------------------------------------- jobs
 
@@ -497,9 +509,9 @@ class _Batch:
             seconds = min(seconds, due / 1000)
         began = time.monotonic()
         ready = 0 if self._is_crowded else multi.select(seconds)
-        self._waited = time.monotonic() - began
-        if not ready and self._waited < seconds / 2:  # it has nothing to watch, such as while a host is looked up
+        if not ready and time.monotonic() - began < seconds / 2:  # nothing to watch, as while a host is looked up
             time.sleep(min(seconds, 1e-3))
+        self._waited = time.monotonic() - began
 
     def _collect(self) -> None:
         """Have libcurl work, and hand on what has come."""
@@ -543,7 +555,7 @@ class _Batch:
         """Have libcurl send a request."""
         wire = self._wire
         if wire is None:
-            wire = self._wire = self._driver.take()
+            wire = self._wire = _take(self._driver.wires)
             self._is_crowded = _next_descriptor() > _FD_SETSIZE - 2 * _MOST
         handle = wire.handle(self._driver.options)
         handle.exchange = exchange
