@@ -243,7 +243,7 @@ class Transfers:
     ) -> Iterator[list[Any]]:
         """Run jobs, up to `limit` at once; yields their results as they come, some at a time: see `Driver`."""
         batch = _Batch(self, jobs, limit)
-        results = batch if finish is None else pool.finished(batch, finish, per_hop=per_hop, most=limit)
+        results = batch if finish is None else pool.finished(batch, finish, per_hop=per_hop, most=limit // 2)
         yield from filter(None, results)
 
     def run_one(self, job: Job[_T]) -> _T:
