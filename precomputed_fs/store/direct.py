@@ -1,6 +1,5 @@
 """The driver of synchronous filesystems: it calls them; of a batch, some jobs at a time in each of a few threads."""
 
-import collections
 import concurrent.futures
 import contextlib
 import copy
@@ -115,7 +114,7 @@ class Direct:
         is_ended = threading.Event()
         is_cancelled = loop.stopped()
         pid = os.getpid()
-        futures: collections.deque[concurrent.futures.Future[tuple[list[Any], list[More]]]] = collections.deque()
+        futures: list[concurrent.futures.Future[tuple[list[Any], list[More]]]] = []
 
         def is_stopped() -> bool:
             return is_ended.is_set() or is_cancelled()
@@ -131,7 +130,9 @@ class Direct:
                 if os.getpid() != pid:
                     message = f"{self._failures.location.display()}: a batch goes on in the process that began it"
                     raise DataAccessError(message)
-                results, follow = futures.popleft().result()
+                done = _first_done(futures)
+                futures.remove(done)
+                results, follow = done.result()
                 for more in follow:
                     upcoming.add(more)
                 if results:
@@ -378,6 +379,12 @@ def _lost(exc: Exception) -> ConnectionResetError:
     lost = ConnectionResetError(f"the connection was lost: {exc}")
     lost.__cause__ = exc
     return lost
+
+
+def _first_done(futures: list[concurrent.futures.Future[_T]]) -> concurrent.futures.Future[_T]:
+    if not any(future.done() for future in futures):
+        concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED)
+    return next(future for future in futures if future.done())
 
 
 def _some(upcoming: Upcoming, count: int) -> list[Job[Any]]:
