@@ -1337,7 +1337,7 @@ class FsspecAccessor(Accessor):
     def _find_alone(self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False) -> Job[Found]:
         tried = self._variants_to_read(self._names_in(key))
         denials: list[AccessDeniedError] = []
-        find = functools.partial(self._find_variant, key, layout, coords, denials, versioned)
+        find = functools.partial(self._find_variant, key, layout, coords, denials, versioned=versioned)
         found: Found | None = yield from self._first(tried, functools.partial(_object_name, key, coords), find)
         if found is not None:
             return found
@@ -1352,8 +1352,9 @@ class FsspecAccessor(Accessor):
         layout: ScaleLayout,
         coords: ChunkCoords,
         denials: list[AccessDeniedError],
-        versioned: bool,
         variant: _Variant,
+        *,
+        versioned: bool,
     ) -> Job[Found | None]:
         name = _object_name(key, coords, variant)
         limit = self._chunk_limit(layout, size_of(coords))

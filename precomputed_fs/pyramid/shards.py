@@ -689,8 +689,8 @@ class ShardReader:
                 body = yield from self._get(Get(name, limit=LARGEST_WHOLE))
             except TooLargeError as exc:
                 message = (
-                    f"{self._store.location.display(name)}: the server ignores Range, so that it sends all of a shard "
-                    f"for a part, and this one has more than {LARGEST_WHOLE >> 20} MiB; serve it by one that knows Range"
+                    f"{self._store.location.display(name)}: the server ignores Range, so it sends all of a shard for a "
+                    f"part, and this one has more than {LARGEST_WHOLE >> 20} MiB; serve it by one that knows Range"
                 )
                 raise NoRangesError(message) from exc
             whole = Body([body.data], version=f"{len(body)} {zlib.crc32(body.data)}")

@@ -130,9 +130,7 @@ class Direct:
                 if os.getpid() != pid:
                     message = f"{self._failures.location.display()}: a batch goes on in the process that began it"
                     raise DataAccessError(message)
-                done = _first_done(futures)
-                futures.remove(done)
-                results, follow = done.result()
+                results, follow = futures.pop(_first_done(futures)).result()
                 for more in follow:
                     upcoming.add(more)
                 if results:
@@ -181,14 +179,19 @@ class Direct:
             job.close()
 
     def _answer(self, request: Any, is_stopped: Callable[[], bool]) -> Any:  # noqa: ANN401
-        if isinstance(request, (list, tuple)):
-            return [self._outcome(one, is_stopped) for one in request]
-        if isinstance(request, Pause):
-            return _pause(request.seconds, is_stopped)
-        if isinstance(request, Wait):
-            return _is_done(request, is_stopped)
-        if isinstance(request, Compute):
-            return request.function()
+        match request:
+            case list():
+                return [self._outcome(one, is_stopped) for one in request]
+            case Pause(seconds=seconds):
+                return _pause(seconds, is_stopped)
+            case Wait():
+                return _is_done(request, is_stopped)
+            case Compute(function=function):
+                return function()
+            case _:
+                return self._tried(request, is_stopped)
+
+    def _tried(self, request: Any, is_stopped: Callable[[], bool]) -> Any:  # noqa: ANN401
         began, tries = time.monotonic(), 1
         while True:
             if is_stopped():
@@ -381,10 +384,11 @@ def _lost(exc: Exception) -> ConnectionResetError:
     return lost
 
 
-def _first_done(futures: list[concurrent.futures.Future[_T]]) -> concurrent.futures.Future[_T]:
+def _first_done(futures: list[concurrent.futures.Future[Any]]) -> int:
+    """Wait until one has ended, and return its place."""
     if not any(future.done() for future in futures):
         concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED)
-    return next(future for future in futures if future.done())
+    return next(place for place, future in enumerate(futures) if future.done())
 
 
 def _some(upcoming: Upcoming, count: int) -> list[Job[Any]]:

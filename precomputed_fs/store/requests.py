@@ -21,13 +21,15 @@ a list of these, or jobs  a list of answers or results, or of exceptions in thei
 """
 
 import collections
-import concurrent.futures
 import mmap
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, Union
 
 from precomputed_fs.format.compression import MAX_DECODED_SIZE
+
+if TYPE_CHECKING:
+    import concurrent.futures
 
 _T = TypeVar("_T")
 
@@ -112,7 +114,7 @@ class Pause:
 
 @dataclass(slots=True)
 class Wait:
-    """Wait until another job is done with something, in this batch or another; not for ever, as that may stand still."""
+    """Wait until another job is done with something, in this batch or another; for a time, as that may stand still."""
 
     future: "concurrent.futures.Future[Any]"
     seconds: float

@@ -380,57 +380,57 @@ class _Batch:
                 return
             task = _Task(job)
             self._open.add(task)
-            self._step(task, None, None)
+            self._step(task, None)
 
     def _has_room(self) -> bool:
         return not self._active or self._pace.has_room  # each batch may send one
 
-    def _step(self, task: _Task, value: Any, error: Exception | None) -> None:  # noqa: ANN401
+    def _step(self, task: _Task, value: Any, error: Exception | None = None) -> None:  # noqa: ANN401
         """Send a task what it waits for, and begin what it asks for next, until that has to be waited for."""
-        while True:
+        following: _Task | None = task
+        while following is not None:
             try:
-                request = task.generator.send(value) if error is None else task.generator.throw(error)
+                generator = following.generator
+                request = generator.send(value) if error is None else generator.throw(error)
             except StopIteration as end:
-                value, error = end.value, None
+                following, value, error = self._ended(following, end.value, None)
             except Exception as exc:  # noqa: BLE001 - it goes on to who waits for it
-                value, error = None, exc
+                following, value, error = self._ended(following, None, exc)
             else:
-                if type(request) is list and not request:
-                    value, error = [], None
-                    continue
-                begun = self._begin(task, request)
-                if begun is None:
-                    return
-                task, value, error = begun, None, None
-                continue
-            if error is not None and task.request is not None:
-                error = self._judged(task, error)
-                if error is None:
-                    return
-            parent = task.parent
-            if isinstance(parent, _Several):
-                parent.outcomes[task.place] = value if error is None else error
-                parent.left -= 1
-                if parent.left:
-                    return
-                task, value, error = parent.task, parent.outcomes, None
-            elif parent is not None:
-                task = parent
-            else:
-                self._open.discard(task)
-                if error is not None:
-                    try:
-                        raise error
-                    finally:
-                        del error  # its traceback has this frame, which would keep all that it knows
-                if type(value) is More:
-                    self._upcoming.add(value)
-                else:
-                    self._results.extend(value)
-                return
+                following, value, error = self._begin(following, request), None if request else [], None
+
+    def _ended(
+        self,
+        task: _Task,
+        value: Any,  # noqa: ANN401
+        error: Exception | None,
+    ) -> tuple[_Task | None, Any, Exception | None]:
+        """Hand on what has come of a task; returns who waits for it, and for nothing else."""
+        if error is not None and task.request is not None:
+            error = self._judged(task, error)
+            if error is None:
+                return None, None, None
+        parent = task.parent
+        if isinstance(parent, _Several):
+            parent.outcomes[task.place] = value if error is None else error
+            parent.left -= 1
+            return None if parent.left else parent.task, parent.outcomes, None
+        if parent is not None:
+            return parent, value, error
+        self._open.discard(task)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame, which would keep all that it knows
+        if type(value) is More:
+            self._upcoming.add(value)
+        else:
+            self._results.extend(value)
+        return None, None, None
 
     def _begin(self, task: _Task, request: Any) -> _Task | None:  # noqa: ANN401
-        """Begin what a task asks for; returns a further task to be stepped at once, if there is one."""
+        """Begin what a task asks for; returns what is to be stepped at once, if anything is."""
         kind = type(request)
         if kind is Exchange:
             if self._has_room():
@@ -446,12 +446,13 @@ class _Batch:
         elif kind is Wait:
             self._futures.setdefault(request.future, []).append(task)
             self._postpone(task, time.monotonic() + request.seconds, request.future)
-        elif isinstance(request, (list, tuple)):
+        elif kind is list:
             several = _Several(task, len(request))
             for place, one in enumerate(request):
                 child = _Task(one if isinstance(one, Generator) else _only(one), several)
                 child.place = place
-                self._step(child, None, None)
+                self._step(child, None)
+            return None if request else task  # which is sent an empty list
         else:
             child = _Task(self._driver.remote.answer(request), task)
             child.request = request
@@ -522,10 +523,10 @@ class _Batch:
         while self._later and self._later[0][0] <= time.monotonic():
             _, _, task, waits_for = heapq.heappop(self._later)
             if waits_for is None:
-                self._step(task, None, None)
+                self._step(task, None)
             elif task in self._futures.get(waits_for, ()):
                 self._futures[waits_for].remove(task)
-                self._step(task, False, None)
+                self._step(task, False)
         now = time.monotonic()
         if now > self._next_look:
             self._look(now)
@@ -547,7 +548,7 @@ class _Batch:
             self._step(tasks[0], value, error)
         else:
             for task in tasks:
-                self._step(task, True, None)
+                self._step(task, True)
 
     # ------------------------------------------------------------------------------ transfers
 
@@ -579,7 +580,7 @@ class _Batch:
             for handle in done:
                 task, answer = self._taken(handle)
                 if answer.is_whole:
-                    self._step(task, answer, None)
+                    self._step(task, answer)
                 else:
                     self._step(task, None, TruncatedError("the connection was closed within the head of the answer"))
             for handle, code, message in failed:
@@ -589,7 +590,7 @@ class _Batch:
                     continue
                 outcome = failed_transfer(code, message, answer, handle, self._driver.trust)
                 if isinstance(outcome, Answer):
-                    self._step(task, outcome, None)
+                    self._step(task, outcome)
                 else:
                     self._step(task, None, outcome)
             if done and self._waited > _IDLE:
@@ -630,7 +631,7 @@ class _Batch:
                 continue
             _, answer = self._taken(handle)
             if answer.is_failure:
-                self._step(task, answer, None)
+                self._step(task, answer)
             else:
                 self._step(task, None, TimeoutError(message))
 
