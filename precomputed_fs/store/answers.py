@@ -1,5 +1,6 @@
 """What an HTTP answer means: whether it is what was asked for, and of which state of the object."""
 
+import functools
 import http
 import re
 import time
@@ -34,14 +35,11 @@ class Answer:
         Of the body, not decoded.
     """
 
-    __slots__ = ("_headers", "_lines", "_text", "parts", "status")
-
     def __init__(self, status: int, lines: list[bytes], parts: list[bytes]) -> None:
         self.status = status
         self.parts = parts
         self._lines = lines
         self._text = b"".join(lines).lower()
-        self._headers: dict[str, str] | None = None
 
     @property
     def _head(self) -> list[bytes]:
@@ -49,20 +47,18 @@ class Answer:
         lines = self._lines
         return lines[max((place for place, line in enumerate(lines) if line.startswith(b"HTTP/")), default=0) :]
 
-    @property
+    @functools.cached_property
     def headers(self) -> Mapping[str, str]:
         """By their names in lower case."""
-        if self._headers is None:
-            headers: dict[str, str] = {}
-            self._headers = headers
-            for line in self._head[1:]:
-                if line in _ENDS:  # trailers come after
-                    break
-                name, colon, value = line.decode("latin-1").partition(":")
-                if colon:
-                    name, value = name.lower(), value.strip()
-                    headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        return self._headers
+        headers: dict[str, str] = {}
+        for line in self._head[1:]:
+            if line in _ENDS:  # trailers come after
+                break
+            name, colon, value = line.decode("latin-1").partition(":")
+            if colon:
+                name, value = name.lower(), value.strip()
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
 
     @property
     def encoding(self) -> str:
@@ -75,8 +71,7 @@ class Answer:
     @property
     def is_whole(self) -> bool:
         """Whether the head has come to its end: libcurl takes less for an answer without a body."""
-        lines = self._lines
-        if lines and lines[-1] in _ENDS:
+        if self._lines and self._lines[-1] in _ENDS:
             return self.status >= http.HTTPStatus.OK
         return not _ENDS.isdisjoint(self._head)
 
@@ -97,15 +92,13 @@ class Answer:
         headers, body = self.headers, b"".join(self.parts)
         if len(body) > MOST_BYTES:
             body = b""
-        if body:
-            try:
-                body = decode(body, content_encoding=headers.get("content-encoding", ""), sniff=False, limit=MOST_BYTES)
-            except CorruptDataError:
-                body = b""
-            for secret in secrets:
-                body = body.replace(secret.encode(), b"***")
-            body = _SIGNATURE.sub(b"***", body)
-        return StatusError(self.status, headers, body)
+        try:
+            body = decode(body, content_encoding=headers.get("content-encoding", ""), sniff=False, limit=MOST_BYTES)
+        except CorruptDataError:
+            body = b""
+        for secret in secrets:
+            body = body.replace(secret.encode(), b"***")
+        return StatusError(self.status, headers, _SIGNATURE.sub(b"***", body))
 
 
 _ENDS = frozenset({b"\r\n", b"\n"})
@@ -118,12 +111,12 @@ def whole_body(answer: Answer, version_header: str, *, versioned: bool) -> Body:
 
 def range_body(answer: Answer, start: int, end: int, version_header: str) -> Body:
     """Take the body of an answer with status 206, which must be just what was asked for."""
-    headers = answer.headers
-    encoding = answer.encoding
+    headers, encoding = answer.headers, answer.encoding
     sent = headers.get("content-range", "")
     if encoding or not sent.startswith(f"bytes {start}-{end - 1}/"):
-        message = f"asked for bytes {start}-{end - 1}, got Content-Range {sent!r}, Content-Encoding {encoding!r}"
-        raise BrokenAnswerError(message)
+        raise BrokenAnswerError(
+            f"asked for bytes {start}-{end - 1}, got Content-Range {sent!r}, Content-Encoding {encoding!r}"
+        )
     version = headers.get(version_header, "")
     is_settled = version_header != "etag" or _is_for_good(headers, version)
     version = version or f"{headers.get('last-modified', '')} {sent.rpartition('/')[2]}"
@@ -133,8 +126,7 @@ def range_body(answer: Answer, start: int, end: int, version_header: str) -> Bod
 def checked_range(body: Body, start: int, end: int | None) -> Body:
     """Return the bytes of a range, if they are as many."""
     if end is not None and len(body) != end - start:
-        message = f"asked for bytes {start}-{end - 1}, got {len(body)} instead of {end - start} bytes"
-        raise BrokenAnswerError(message)
+        raise BrokenAnswerError(f"asked for bytes {start}-{end - 1}, got {len(body)} instead of {end - start} bytes")
     return body
 
 

@@ -14,17 +14,9 @@ from typing import Any, NamedTuple
 MOST_BYTES = 1 << 16
 """Of the body of an error, that are read at most."""
 
-WRONG_CREDENTIALS = frozenset(
-    {
-        "AuthenticationFailed",
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidAuthenticationInfo",
-        "InvalidToken",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-        "authError",
-    }
+WRONG_CREDENTIALS = (
+    frozenset({"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired"})
+    | {"AuthenticationFailed", "InvalidAuthenticationInfo", "authError"}  # Azure, GCS
 )
 """The store does not accept the credentials that it was given; anonymous requests may still be answered."""
 

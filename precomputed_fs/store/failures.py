@@ -5,7 +5,7 @@ The one place that knows the exceptions of drivers and the words of stores.
 
 import errno
 import functools
-import http
+import http.client
 import lzma
 import random
 import re
@@ -14,28 +14,15 @@ import time
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any
 
-from precomputed_fs.errors import (
-    AccessDeniedError,
-    AlreadyExistsError,
-    CorruptDataError,
-    DataAccessError,
-    NoRangesError,
-    NotFoundError,
-    ReplacedError,
-)
+from precomputed_fs import errors
+from precomputed_fs.errors import DataAccessError
 from precomputed_fs.format.compression import TooLargeError
-from precomputed_fs.store.explanations import (
-    BUSY,
-    DENIED,
-    NO_BUCKET,
-    NO_EXPLANATION,
-    WRONG_CREDENTIALS,
-    Explanation,
-    explanation_in,
-)
+from precomputed_fs.store import explanations
+from precomputed_fs.store.explanations import NO_EXPLANATION, Explanation
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.requests import ChangedLately, Delete, Exists, Get, List, Put
 
@@ -61,14 +48,10 @@ class StatusError(Exception):
     """An HTTP answer that is not the one asked for."""
 
     def __init__(self, status: int, headers: Mapping[str, str] = {}, body: bytes = b"") -> None:
-        said = explanation_in(headers, body)
-        try:
-            reason = http.HTTPStatus(status).phrase
-        except ValueError:
-            reason = ""
-        super().__init__(": ".join(filter(None, (f"{status} {reason}".strip(), *said))))
         self.status = status
-        self.explanation = said
+        self.explanation = explanations.explanation_in(headers, body)
+        shown = f"{status} {http.client.responses.get(status, '')}".strip()
+        super().__init__(": ".join(filter(None, (shown, *self.explanation))))
         self.wait = seconds_to_wait(headers.get("retry-after", ""))
 
 
@@ -160,15 +143,12 @@ def given_up(error: TransientError, tries: int, began: float) -> DataAccessError
     return final
 
 
-@dataclass(frozen=True, slots=True)
 class Failures:
     """Maps what goes wrong in one location to our exceptions, which name it and show no secrets."""
 
-    location: Location
-    secrets: tuple[str, ...] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "secrets", self.location.secrets)
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self._secrets = location.secrets
 
     def mapped(self, request: Any, exc: Exception) -> Exception:  # noqa: ANN401
         """Map a foreign exception; the cause goes along unless it shows a secret.
@@ -189,14 +169,12 @@ class Failures:
         if rule.advises_anonymity and verb in _READING and self.location.may_go_without_credentials:
             message = f"{message.rstrip('.')}; anon=True reads public data without credentials"
         may_pass = self.location.protocol.is_remote or verb == "open"  # an archive is opened over whatever it lies on
-        error: DataAccessError
+        error = rule.error(message)
         if rule.transient and may_pass:
             error = TransientError(message, rule.error, getattr(exc, "wait", None))
-        else:
-            error = rule.error(message)
-        if isinstance(error, NotFoundError):
-            error.is_of_bucket = said.code in NO_BUCKET
-        if isinstance(error, AccessDeniedError):
+        if isinstance(error, errors.NotFoundError):
+            error.is_of_bucket = said.code in explanations.NO_BUCKET
+        if isinstance(error, errors.AccessDeniedError):
             error.may_mean_absent = status_of(exc) == http.HTTPStatus.FORBIDDEN and said.may_mean_absent
         error.__cause__ = None if self._shows_secret(exc) else exc
         return error
@@ -207,7 +185,7 @@ class Failures:
         detail = str(exc)
         if not isinstance(exc, _OWN):
             detail = f"{status_of(exc)} {said}" if any(said) else f"{type(exc).__name__}: {exc}"
-        for secret in self.secrets:
+        for secret in self._secrets:
             detail = detail.replace(secret, "***")
         return detail
 
@@ -215,7 +193,7 @@ class Failures:
         texts = [f"{link!r} {link}" for link in causes(exc)]
         return (
             _shows_url(exc)
-            or any(secret in text for text in texts for secret in self.secrets)
+            or any(secret in text for text in texts for secret in self._secrets)
             or any(_SIGNED_TEXT.search(text) for text in texts)
         )
 
@@ -232,15 +210,15 @@ class _Rule:
 
     error: type[DataAccessError]
     transient: bool = False
-    statuses: frozenset[int] = frozenset()
+    statuses: AbstractSet[int] = frozenset()
     types: tuple[type[Exception], ...] = ()
-    names: frozenset[str] = frozenset()
+    names: AbstractSet[str] = frozenset()
     """Names of drivers' exception classes, so that no driver is imported to ask."""
 
-    codes: frozenset[str] = frozenset()
+    codes: AbstractSet[str] = frozenset()
     """What the store calls it, which counts more than the status."""
 
-    verbs: frozenset[str] = frozenset({"open", "read", "probe", "write", "create", "delete", "list"})
+    verbs: AbstractSet[str] = frozenset({"open", "read", "probe", "write", "create", "delete", "list"})
     """What was being done."""
 
     advises_anonymity: bool = False
@@ -249,112 +227,73 @@ class _Rule:
 
 _UNKNOWN = _Rule(DataAccessError)
 _RULES = (
+    _Rule(errors.ReplacedError, types=(VersionError,)),
+    _Rule(errors.NotFoundError, statuses={404}, types=(FileNotFoundError,)),
+    # A folder is no object, and there are none below a file.
+    _Rule(errors.NotFoundError, types=(NotADirectoryError, IsADirectoryError), verbs={"read", "probe"}),
     _Rule(
-        NotFoundError,
-        statuses=frozenset({404}),
-        types=(FileNotFoundError,),
-    ),
-    _Rule(
-        NotFoundError,  # a folder is no object, and there are none below a file
-        types=(NotADirectoryError, IsADirectoryError),
-        verbs=frozenset({"read", "probe"}),
-    ),
-    _Rule(
-        AccessDeniedError,
-        statuses=frozenset({401, 403}),
-        codes=DENIED,
+        errors.AccessDeniedError,
+        statuses={401, 403},
+        codes=explanations.DENIED,
         types=(PermissionError,),
-        names=frozenset({"AuthenticationException", "ClientAuthenticationError"}),
+        names={"AuthenticationException", "ClientAuthenticationError"},  # paramiko, azure
     ),
     _Rule(
-        AccessDeniedError,
-        codes=WRONG_CREDENTIALS,
-        names=frozenset(
-            {
-                "DefaultCredentialsError",
-                "NoCredentialsError",
-                "PartialCredentialsError",
-                "RefreshError",
-            }
-        ),
+        errors.AccessDeniedError,
+        codes=explanations.WRONG_CREDENTIALS,
+        names={"DefaultCredentialsError", "NoCredentialsError", "PartialCredentialsError", "RefreshError"},
         advises_anonymity=True,
     ),
-    _Rule(AlreadyExistsError, types=(FileExistsError,), verbs=frozenset({"create"})),
+    _Rule(errors.AlreadyExistsError, types=(FileExistsError,), verbs={"create"}),
+    _Rule(errors.CorruptDataError, transient=True, types=(TruncatedError,)),
     _Rule(
-        CorruptDataError,
-        transient=True,
-        types=(TruncatedError,),
-        names=frozenset({"ClientPayloadError", "IncompleteRead", "IncompleteReadError"}),
+        errors.CorruptDataError, transient=True, names={"ClientPayloadError", "IncompleteRead", "IncompleteReadError"}
     ),
-    _Rule(NoRangesError, types=(RangeIgnoredError,)),
-    _Rule(
-        CorruptDataError,
-        statuses=frozenset({416}),
-        types=(BrokenAnswerError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    ),
-    _Rule(
-        DataAccessError,  # unreachable
-        types=(ConnectionRefusedError, socket.gaierror),
-        names=frozenset({"ClientConnectorError", "NoValidConnectionsError", "ServiceRequestError"}),
-    ),
+    _Rule(errors.NoRangesError, types=(RangeIgnoredError,)),
+    _Rule(errors.CorruptDataError, statuses={416}, types=(BrokenAnswerError,)),
+    _Rule(errors.CorruptDataError, types=(zipfile.BadZipFile, zlib.error, lzma.LZMAError)),
+    # Nobody is there.
+    _Rule(DataAccessError, types=(ConnectionRefusedError, socket.gaierror)),
+    _Rule(DataAccessError, names={"ClientConnectorError", "NoValidConnectionsError", "ServiceRequestError"}),
     _Rule(
         DataAccessError,
         transient=True,
-        statuses=frozenset({408, 409, 425, 429, 500, 502, 503, 504}),
-        codes=BUSY,
+        statuses={408, 409, 425, 429, 500, 502, 503, 504},
+        codes=explanations.BUSY,
         types=(TimeoutError, ConnectionError, EOFError),
-        names=frozenset(
-            {
-                "ClientOSError",
-                "ConnectTimeoutError",
-                "ConnectionClosedError",
-                "EndpointConnectionError",
-                "FSTimeoutError",
-                "ReadTimeoutError",
-                "SSHException",
-                "ServiceResponseError",
-                "ServerDisconnectedError",
-                "Timeout",
-            }
-        ),
+        names={"ClientOSError", "ServerDisconnectedError"}  # aiohttp
+        | {"ConnectionClosedError", "EndpointConnectionError", "Timeout"}  # botocore, which has requests' Timeout, too
+        | {"SSHException", "ServiceResponseError"},  # paramiko, azure
     ),
 )
 
 
 def _rule_for(verb: str, exc: Exception, code: str) -> _Rule:
     """Find what a foreign failure is: by the store's own name for it, else by its status, else by its type."""
-    if isinstance(exc, VersionError):
-        return _Rule(ReplacedError)
     rules = [rule for rule in _RULES if verb in rule.verbs]
     named = next((rule for rule in rules if code in rule.codes), None)
     if named is not None:
         return named
-    status = None if isinstance(exc, FileExistsError) else status_of(exc)
+    status = None if isinstance(exc, (FileExistsError, VersionError)) else status_of(exc)
     if status is not None:
         return next((rule for rule in rules if status in rule.statuses), _UNKNOWN)
     if isinstance(exc, OSError) and exc.errno == errno.ENAMETOOLONG and verb in ("read", "probe"):
-        return _Rule(NotFoundError)  # a name that cannot be is not there
+        return _Rule(errors.NotFoundError)  # a name that cannot be is not there
     if str(exc) == "Invalid data stream":
-        return _Rule(CorruptDataError)  # bz2 gives an OSError without a number
+        return _Rule(errors.CorruptDataError)  # bz2 gives an OSError without a number
     names = _class_names(exc)
     matching = (rule for rule in rules if isinstance(exc, rule.types) or names & rule.names)
     return next(matching, _UNKNOWN)
 
 
+_VERBS = {Get: "read", Exists: "probe", Put: "write", Delete: "delete", List: "list", ChangedLately: "list"}
+
+
 def _asked(request: Any) -> tuple[str, str]:  # noqa: ANN401
     """Return what was to be done, and with which object."""
-    match request:
-        case Get(name=name):
-            return "read", name
-        case Exists(name=name):
-            return "probe", name
-        case Put(name=name, create=create):
-            return ("create" if create else "write"), name
-        case Delete(name=name):
-            return "delete", name
-        case List(prefix=name) | ChangedLately(folder=name):
-            return "list", name
-    return "open", ""
+    verb = _VERBS.get(type(request), "open")
+    members = (getattr(request, member, "") for member in ("name", "prefix", "folder"))
+    return "create" if verb == "write" and request.create else verb, next(filter(None, members), "")
 
 
 def _class_names(exc: BaseException) -> set[str]:
@@ -421,8 +360,7 @@ def _own_explanation(exc: BaseException) -> Explanation:
         code, message = (response.get("Error", {}).get(name) for name in ("Code", "Message"))
         return NO_EXPLANATION if str(code).isdecimal() else Explanation.of(code, message)  # of HEAD, it is the status
     if hasattr(exc, "error_code"):  # azure
-        code = getattr(exc.error_code, "value", exc.error_code)
-        return Explanation.of(code, getattr(exc, "message", ""))
+        return Explanation.of(getattr(exc.error_code, "value", exc.error_code), getattr(exc, "message", ""))
     if type(exc).__name__ == "HttpError":  # gcsfs
         return Explanation.of("", str(exc).removesuffix(f", {getattr(exc, 'code', None)}"))
     if str(exc).startswith(_FORBIDDEN):

@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
+from precomputed_fs.store import pool
 from precomputed_fs.store.failures import WrongThreadError
 from precomputed_fs.store.protocols.base import Filesystem
 
@@ -26,8 +27,7 @@ def submit(fs: Filesystem, coroutine: Coroutine[Any, Any, _T]) -> "concurrent.fu
     loop = fs.loop  # asked for at each call: it is another one after a fork
     if asyncio._get_running_loop() is loop is not None:  # noqa: SLF001 - the public one raises where there is none
         coroutine.close()
-        message = "called from the filesystem's own event loop: await the _async method instead"
-        raise WrongThreadError(message)
+        raise WrongThreadError("called from the filesystem's own event loop: await the _async method instead")
     if _threadless is not None:
         loop.set_default_executor(_threadless)
     return asyncio.run_coroutine_threadsafe(coroutine, loop)
@@ -91,12 +91,7 @@ class _Threadless(concurrent.futures.ThreadPoolExecutor):
     """Does at once, in the thread that asks, what an event loop has threads do: above all, look up hosts' names."""
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> "concurrent.futures.Future[_T]":  # noqa: ANN401
-        future: concurrent.futures.Future[_T] = concurrent.futures.Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as exc:  # noqa: BLE001 - it is raised where the result is awaited
-            future.set_exception(exc)
-        return future
+        return pool.called(functools.partial(fn, *args, **kwargs))
 
 
 _threadless: _Threadless | None = None

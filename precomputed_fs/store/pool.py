@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from precomputed_fs.errors import DataAccessError
 
@@ -75,7 +75,7 @@ def finished(
         for batch in batches:
             rest = iter(batch)
             while hop := list(itertools.islice(rest, per_hop)):
-                hops.append((len(hop), call(functools.partial(_finish, finish, hop))))
+                hops.append((len(hop), call(functools.partial(list, map(finish, hop)))))
                 waiting += len(hop)
                 if waiting > most:
                     waiting -= hops[0][0]
@@ -94,10 +94,5 @@ def finished(
 
 def _taken(future: "concurrent.futures.Future[_T]", pid: int) -> _T:
     if os.getpid() != pid:
-        message = "a batch goes on in the process that began it"
-        raise DataAccessError(message)
+        raise DataAccessError("a batch goes on in the process that began it")
     return future.result()
-
-
-def _finish(finish: Callable[[Any], _R], hop: list[Any]) -> list[_R]:
-    return [finish(one) for one in hop]

@@ -1,5 +1,6 @@
 """What is particular to a protocol: `Protocol` assumes nothing, and each module here says what differs for its own."""
 
+import itertools
 import re
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -107,8 +108,7 @@ class Protocol:
 
     def path_in(self, fs: Filesystem, url: str) -> str:
         """Return the path that a URL has in a filesystem."""
-        path: str = fs._strip_protocol(url)
-        return path
+        return str(fs._strip_protocol(url))
 
     def prepare(self, fs: Filesystem, timeout: float) -> None:
         """Set what has no option; above all, that each request is sent once: the store itself tries again."""
@@ -159,15 +159,14 @@ class Synchronous(Protocol):
                 return read_file(file, limit, size)
         if size is not None and size > limit:
             raise too_large(limit, size)
-        data: bytes = fs.cat_file(path)
+        data = bytes(fs.cat_file(path))
         if len(data) > limit:
             raise too_large(limit, len(data))
         return data
 
     def read_range(self, fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
         """Read a part of an object."""
-        data: bytes = fs.cat_file(path, start=start, end=end)
-        return data
+        return bytes(fs.cat_file(path, start=start, end=end))
 
     def state(self, fs: Filesystem, path: str) -> State:
         """Return what is known of an object; a FileNotFoundError if there is none."""
@@ -180,12 +179,16 @@ class Synchronous(Protocol):
 
     def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
         """List the last parts of some names that begin with a prefix, down to the next ``/``, in one request."""
+        folder, _, start = prefix.rpartition("/")
         try:
-            listed = fs.ls(prefix.rpartition("/")[0], detail=False)
-        except FileNotFoundError:
+            names = (name for name in self.names_in(fs, folder, limit) if name.startswith(start))
+            return list(itertools.islice(itertools.filterfalse(is_temporary, names), limit))
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        start = prefix.rpartition("/")[2]
-        return [name for name in last_parts(listed) if is_listed(name, start)][:limit]
+
+    def names_in(self, fs: Filesystem, folder: str, limit: int) -> Iterable[str]:
+        """Go through the names in a folder; where to read more takes more requests, through so many."""
+        return last_parts(fs.ls(folder, detail=False))
 
     def real_path(self, fs: Filesystem, path: str) -> str:
         """Return a path without symbolic links."""
@@ -225,8 +228,7 @@ class Asynchronous(Protocol):
 
     async def info(self, fs: Filesystem, path: str) -> Mapping[str, Any]:
         """Return what the filesystem knows of an object."""
-        info: Mapping[str, Any] = await fs._info(path)
-        return info
+        return dict(await fs._info(path))
 
     async def version(self, fs: Filesystem, path: str) -> str:
         """Return what tells the states of an object apart; empty if nothing does."""
@@ -235,8 +237,7 @@ class Asynchronous(Protocol):
 
     async def read(self, fs: Filesystem, path: str, start: int | None = None, end: int | None = None) -> bytes:
         """Read an object, or a part of it."""
-        data: bytes = await fs._cat_file(path, start=start, end=end)
-        return data
+        return bytes(await fs._cat_file(path, start=start, end=end))
 
     async def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
         """List the last parts of some names that begin with a prefix, down to the next ``/``, in one request.
@@ -275,8 +276,7 @@ class Asynchronous(Protocol):
 
 def protocol_name(fs: Filesystem) -> str:
     """Return the first name of a filesystem's protocol."""
-    name: str = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-    return name
+    return str(fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0])
 
 
 def check_kind(kind: str, path: str) -> None:
@@ -295,11 +295,6 @@ def temporary_name(folder: str) -> str:
 def is_temporary(name: str) -> bool:
     """Tell whether a name is that of a file beside objects: one that is being written, or a lock."""
     return _TEMPORARY.fullmatch(name) is not None
-
-
-def is_listed(name: str, start: str) -> bool:
-    """Tell whether a name is that of an object and begins as wanted."""
-    return name.startswith(start) and not is_temporary(name)
 
 
 def last_parts(names: Iterable[str]) -> list[str]:

@@ -29,8 +29,7 @@ class SimpleCache(Synchronous):
 
     def find_copy(self, fs: Filesystem, path: str) -> str | None:
         """Find the file that holds a whole and valid copy; reading through the cache would download unchecked."""
-        found: str | None = fs._check_file(path)
-        return found
+        return str(found) if (found := fs._check_file(path)) else None
 
     def keep_copy(self, fs: Filesystem, path: str, data: bytes) -> None:
         """Keep a copy, complete from its first moment on."""

@@ -1,5 +1,6 @@
 """What local files and those of SFTP have in common: each is written beside its place, and put there as a whole."""
 
+import itertools
 import stat
 import time
 from abc import abstractmethod
@@ -26,36 +27,29 @@ class Files(Synchronous):
 
     follows_links = True
 
+    most_swept = 100_000
+    """Entries of a folder that are looked at for what is left over."""
+
     @abstractmethod
     def publish(self, fs: Filesystem, temporary: str, path: str, create: bool) -> None:
         """Put a finished temporary sibling in place, atomically; if it is to create, where there is no file yet."""
 
     def sweep(self, fs: Filesystem, folder: str) -> None:
         """Remove what writers that were killed long ago have left in a folder, before the first write into it."""
+        now = time.time()
         if _is_first_write(f"{getattr(fs, 'host', '')}:{folder}"):
             with suppress(OSError):
-                for name in self.left_over(fs, folder):
+                names = itertools.islice(self.names_in(fs, folder, self.most_swept), self.most_swept)
+                for path in [f"{folder}/{name}" for name in filter(is_temporary, names)]:
                     with suppress(OSError):  # of another user
-                        self.remove(fs, f"{folder}/{name}")
-
-    @abstractmethod
-    def remove(self, fs: Filesystem, path: str) -> None:
-        """Remove a file, and no folder."""
-
-    @abstractmethod
-    def left_over(self, fs: Filesystem, folder: str) -> list[str]:
-        """List the files in a folder that `is_left_over` tells."""
+                        if fs.isfile(path) and (self.state(fs, path).modified or now) < now - _LEFT_OVER:
+                            fs.rm_file(path)
 
 
 def check_file(state: Any, path: str) -> None:  # noqa: ANN401 - an os.stat_result, or paramiko's
     """Refuse to read what is no regular file; before it is opened, as a pipe would wait."""
     if not stat.S_ISREG(state.st_mode):
         check_kind("directory" if stat.S_ISDIR(state.st_mode) else "other", path)
-
-
-def is_left_over(name: str, mtime: float | None) -> bool:
-    """Tell whether a file is one that a writer has not put in place for a day."""
-    return is_temporary(name) and mtime is not None and mtime < time.time() - _LEFT_OVER
 
 
 def _is_first_write(folder: str) -> bool:

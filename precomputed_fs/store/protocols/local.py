@@ -2,15 +2,14 @@
 
 import errno
 import io
-import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from precomputed_fs.store.protocols import files
-from precomputed_fs.store.protocols.base import Filesystem, State, is_listed, is_temporary, read_file
-from precomputed_fs.store.protocols.files import Files, check_file, is_left_over
+from precomputed_fs.store.protocols.base import Filesystem, State, read_file
+from precomputed_fs.store.protocols.files import Files, check_file
 
 try:
     import fcntl
@@ -19,7 +18,6 @@ except ImportError:  # Windows
 
 _LATELY = 1.0  # seconds, in which file systems may give two changes of a folder one time
 _SHORTEST_LOCK_PAUSE = 0.0002  # seconds
-_MOST_SWEPT = 100_000  # entries of a folder that are looked at for what is left over
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -39,13 +37,9 @@ class Local(Files):
         state = os.stat(path)
         return State(f"{state.st_ino} {state.st_size} {state.st_mtime_ns}", state.st_size, state.st_mtime)
 
-    def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
-        parent, _, start = prefix.rpartition("/")
-        try:
-            with os.scandir(parent or "/") as entries:
-                return list(itertools.islice((entry.name for entry in entries if is_listed(entry.name, start)), limit))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+    def names_in(self, fs: Filesystem, folder: str, limit: int) -> Iterable[str]:
+        with os.scandir(folder or "/") as entries:
+            yield from (entry.name for entry in entries)
 
     def real_path(self, fs: Filesystem, path: str) -> str:
         return os.path.realpath(path)
@@ -72,14 +66,6 @@ class Local(Files):
             os.replace(temporary, path)
         else:
             os.unlink(temporary)
-
-    def remove(self, fs: Filesystem, path: str) -> None:
-        os.unlink(path)
-
-    def left_over(self, fs: Filesystem, folder: str) -> list[str]:
-        with os.scandir(folder) as entries:
-            seen = [entry for entry in itertools.islice(entries, _MOST_SWEPT) if is_temporary(entry.name)]
-        return [entry.name for entry in seen if is_left_over(entry.name, entry.stat(follow_symlinks=False).st_mtime)]
 
     @contextmanager
     def lock(self, fs: Filesystem, path: str) -> Iterator[None]:

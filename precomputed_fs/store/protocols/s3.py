@@ -89,8 +89,7 @@ class S3(Cloud):
 
     async def read(self, fs: Filesystem, path: str, start: int | None = None, end: int | None = None) -> bytes:
         keywords = {"max_concurrency": 1} if start is None else {}  # otherwise a HEAD goes before every GET
-        data: bytes = await fs._cat_file(path, start=start, end=end, **keywords)
-        return data
+        return bytes(await fs._cat_file(path, start=start, end=end, **keywords))
 
     def write_keywords(self, content_type: str, content_encoding: str) -> Options:
         return {"ContentType": content_type} | ({"ContentEncoding": content_encoding} if content_encoding else {})

@@ -2,16 +2,15 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from precomputed_fs.store.protocols import files
-from precomputed_fs.store.protocols.base import LOCK_SUFFIX, Filesystem, is_listed, read_file
-from precomputed_fs.store.protocols.files import Files, check_file, is_left_over
+from precomputed_fs.store.protocols.base import LOCK_SUFFIX, Filesystem, read_file
+from precomputed_fs.store.protocols.files import Files, check_file
 
 _Client = Any  # a paramiko.SFTPClient
-_MOST_SWEPT = 10_000  # entries of a folder that are looked at for what is left over
 
 
 class Sftp(Files):
@@ -21,6 +20,7 @@ class Sftp(Files):
     is_remote = True
     cheap_misses = False
     one_at_a_time = True
+    most_swept = 10_000
 
     def is_alive(self, fs: Filesystem) -> bool:
         transport = fs.client.get_transport()
@@ -37,17 +37,11 @@ class Sftp(Files):
                 file.prefetch(state.st_size)  # asks for all blocks at once; else `read` waits for each
             return read_file(file, limit, state.st_size)
 
-    def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
-        parent, _, start = prefix.rpartition("/")
-        try:
-            entries = itertools.islice(fs.ftp.listdir_iter(parent), limit)
-            return [entry.filename for entry in entries if is_listed(entry.filename, start)]
-        except FileNotFoundError:
-            return []
+    def names_in(self, fs: Filesystem, folder: str, limit: int) -> Iterable[str]:
+        return (entry.filename for entry in itertools.islice(fs.ftp.listdir_iter(folder), limit))
 
     def real_path(self, fs: Filesystem, path: str) -> str:
-        real: str = fs.ftp.normalize(path)
-        return real
+        return str(fs.ftp.normalize(path))
 
     def publish(self, fs: Filesystem, temporary: str, path: str, create: bool) -> None:
         if not create:
@@ -60,13 +54,6 @@ class Sftp(Files):
             if fs.exists(path):
                 raise FileExistsError(path) from exc
             raise
-
-    def remove(self, fs: Filesystem, path: str) -> None:
-        fs.ftp.remove(path)
-
-    def left_over(self, fs: Filesystem, folder: str) -> list[str]:
-        entries = itertools.islice(fs.ftp.listdir_iter(folder), _MOST_SWEPT)
-        return [entry.filename for entry in entries if is_left_over(entry.filename, entry.st_mtime)]
 
     @contextmanager
     def lock(self, fs: Filesystem, path: str) -> Iterator[None]:
@@ -87,10 +74,9 @@ class Sftp(Files):
 
 def _mtime(ftp: _Client, path: str) -> int | None:
     try:
-        mtime: int | None = ftp.stat(path).st_mtime
+        return int(ftp.stat(path).st_mtime)
     except FileNotFoundError:
         return None
-    return mtime
 
 
 def _date_after(ftp: _Client, temporary: str, path: str) -> None:
