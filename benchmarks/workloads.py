@@ -9,12 +9,10 @@ from benchmarks import data as data_sets
 from benchmarks.data import (
     GZIP,
     JPEG,
-    PNG,
     RAW,
     RAW_SHARDS,
     SEGMENTATION,
     SEGMENTATION_GZIP,
-    SEGMENTATION_SHARDS,
     TINY,
     sharding,
 )
@@ -291,7 +289,6 @@ class Required:
         )
 
 
-OVER_PLAIN_S3 = (S3, S3_30, S3_SIGNED, S3_SIGNED_30)
 REQUIRED = (
     # of tensorstore's best setting
     Required(0.95, [WHOLE], [HTTPS], [RAW], TENSORSTORE),
@@ -310,15 +307,7 @@ REQUIRED = (
     Required(0.7, [FETCH_CHUNK], [HTTP], against=NEUROGLANCER_SCRIPTS),  # with latency, that is all there is
     Required(1.0, [FETCH_CHUNK], [DISK], against=NEUROGLANCER_SCRIPTS),
     # of the best peer
-    Required(0.55, [WHOLE], [HTTP], [GZIP]),
-    Required(0.45, [WHOLE], [HTTP], [JPEG, PNG]),
-    Required(0.60, [WHOLE], [HTTP], [SEGMENTATION, SEGMENTATION_GZIP]),
-    Required(0.70, [WHOLE], [HTTP], [RAW_SHARDS, SEGMENTATION_SHARDS]),
-    Required(0.55, [WHOLE], [HTTP_30]),
-    Required(0.75, [WHOLE], OVER_PLAIN_S3),
     Required(0.8, [WHOLE], [DISK], [GZIP]),
-    Required(0.7, [*PLANES, BOXES], [HTTP, HTTP_30, *OVER_PLAIN_S3]),
-    Required(0.6, [WRITE], [DISK, S3_MOTO], [GZIP, SEGMENTATION, SEGMENTATION_GZIP]),
     Required(None, [MEMORY], [HTTPS, HTTP, S3_SIGNED, DISK], most=100),
 )
 """The first one that a row is of counts."""
