@@ -16,9 +16,9 @@ import logging
 import os
 import re
 import socket
+import sys
 import time
 import types
-import urllib.request
 import weakref
 from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -45,7 +45,6 @@ from precomputed_fs.store.failures import (
     TruncatedError,
     given_up,
 )
-from precomputed_fs.store.proxies import proxy_for
 from precomputed_fs.store.remote import Answering
 from precomputed_fs.store.requests import Compute, Exchange, Job, More, Pause, Upcoming, Wait
 
@@ -66,6 +65,7 @@ _MOST_KEPT = 32  # multi handles
 _FD_SETSIZE = 1024  # descriptors that `select` knows
 _ACCEPT = "gzip, br, zstd"
 _NOTHING = bytes(4)  # of an int, in which the kernel says how much was received and not read
+_PROXY = re.compile("_proxy$", re.IGNORECASE)  # names of variables that may say so
 _SUPPRESS_CONNECT_HEADERS = 265  # pycurl has no name for it
 
 
@@ -229,7 +229,7 @@ class Transfers:
             *_trusting(trust),
         )
         self.trust = trust
-        self.uses_proxy = bool(urllib.request.getproxies())
+        self.uses_proxy = sys.platform in ("darwin", "win32") or any(map(_PROXY.search, os.environ))
         self.wires: Hashable = (failures.location.server, self.options)
         self.is_open = True
         _all.add(self)
@@ -682,6 +682,8 @@ def _origin(url: str) -> str:
 def _set_proxy(handle: Any, origin: str) -> None:  # noqa: ANN401
     if origin != handle.origin:
         handle.origin = origin
+        from precomputed_fs.store.proxies import proxy_for  # noqa: PLC0415 - brings Python's own client
+
         proxy = proxy_for(origin)
         handle.setopt(pycurl.PROXY, proxy.url)
         handle.setopt(pycurl.NOPROXY, proxy.no_proxy)
