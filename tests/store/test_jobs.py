@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from precomputed_fs import DataAccessError, NotFoundError
-from precomputed_fs.store.requests import Exists, Get, Job
-from tests.store.jobs import feed
+from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError, NotFoundError
+from precomputed_fs.errors import ReplacedError
+from precomputed_fs.format.compression import TooLargeError
+from precomputed_fs.store.requests import Compute, Delete, Exists, Get, Job, List, More, Put
+from tests.store.jobs import Objects, feed
 
 
 def reading_twins() -> Job[bytes]:
@@ -38,3 +40,47 @@ def test_a_job_is_fed_by_hand() -> None:
 def test_feeding_notices_what_is_not_expected(exchanges: list[tuple[Any, Any]]) -> None:
     with pytest.raises(AssertionError, match="request"):
         feed(reading_twins(), exchanges)
+
+
+def test_feeding_makes_bodies_of_bytes_only_where_they_are_read() -> None:
+    def asking() -> Job[Any]:
+        return [(yield Exists("a")), *(yield [Get("b"), Exists("c")])]
+
+    exists, body, exists_too = feed(asking(), [(Exists("a"), b"x"), ([Get("b"), Exists("c")], [b"x", b"x"])])
+    assert (exists, body.data, exists_too) == (b"x", b"x", b"x")
+
+
+def test_objects_answer_as_a_store_does() -> None:
+    objects = Objects({"a": b"old", "f/b": b"x"})
+    assert objects.run(reading_twins()) == b"old"
+    assert objects.answer(Get("a", 1, 3)).data == b"ld"
+    assert isinstance(objects.answer(Get("a", 1, 4)), CorruptDataError)
+    assert isinstance(objects.answer(Get("a", limit=2)), TooLargeError)
+    assert isinstance(objects.answer(Put("a", b"new", "", create=True)), AlreadyExistsError)
+    version = objects.answer(Get("a", versioned=True)).version
+    assert objects.answer(Put("a", b"new", "", replacing=version)) is None
+    assert isinstance(objects.answer(Delete("a", version)), ReplacedError)
+    assert objects.answer(List("f/", 9)) == ["b"]
+    assert objects.answer(List("f", 9)) == ["f"]
+    objects.answer(Delete("a"))
+    assert objects.contents == {"f/b": b"x"}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_others_come_in_between_two_answers_of_objects(number: int) -> None:
+    objects = Objects({"a.gz": b"twin"})
+    objects.before[number] = lambda: (objects.put("a", b"new"), objects.put("a.br", b""), objects.delete("a.gz"))
+    found = {1: b"new", 2: b"absent", 3: b"twinTrue"}[number]
+    assert objects.run(reading_twins()) == found
+
+
+def test_objects_run_batches_and_jobs_within_jobs() -> None:
+    def within() -> Job[list[Any]]:
+        first, second = yield [reading_twins(), Get("b")]
+        return [first, type(second)]
+
+    def following() -> Job[More]:
+        yield Compute(list)
+        return More([within()])
+
+    assert Objects({"a": b"x"}).run_all([following(), within()]) == [b"x", NotFoundError] * 2
