@@ -223,10 +223,12 @@ class Remote:
             yield from check
         if trusted is False or not (yield from condition.put()):
             self._takes_conditions[kind] = False
+            if trusted:  # until now
+                yield from check
             yield write(create=False)
         elif trusted is None and may_repeat:
             with contextlib.suppress(Exception):  # the write itself is done; the next one will tell
-                self._takes_conditions[kind] = not (yield from condition.is_ignored())
+                self._takes_conditions[kind] = yield from condition.is_looked_at()
 
     def _check_absent(self, name: str, path: str) -> Steps[None]:
         if (yield from self._exists(Exists(name))):
@@ -280,12 +282,13 @@ class _Condition(NamedTuple):
             return False
         return True
 
-    def is_ignored(self) -> Steps[bool]:
-        """Tell whether the store writes although the condition does not hold."""
+    def is_looked_at(self) -> Steps[bool]:
+        """Tell whether the store refuses a write whose condition does not hold, for that reason."""
         try:
-            return (yield from self.put())
+            yield from self.put()
         except type(self.failure):
-            return False
+            return True
+        return False
 
 
 class Cached:

@@ -81,7 +81,7 @@ def asked_first(job: Job[Any]) -> Any:
 def _advance(job: Job[Any], asked: Any, answer: Answer) -> Any:
     if isinstance(answer, BaseException):
         return job.throw(answer)
-    if isinstance(answer, list) and isinstance(asked, (list, tuple)):
+    if isinstance(answer, list) and isinstance(asked, list):
         return job.send([_body(*pair) for pair in zip(asked, answer, strict=True)])
     return job.send(_body(asked, answer))
 
@@ -261,5 +261,6 @@ class Objects:
 
 
 def _name(request: Any) -> str:
-    name: str = getattr(request, "name", None) or getattr(request, "prefix", None) or getattr(request, "folder", "")
-    return name
+    return str(
+        next(value for word in ("name", "prefix", "folder") if (value := getattr(request, word, None)) is not None)
+    )

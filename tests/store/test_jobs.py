@@ -69,7 +69,13 @@ def test_objects_answer_as_a_store_does() -> None:
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_others_come_in_between_two_answers_of_objects(number: int) -> None:
     objects = Objects({"a.gz": b"twin"})
-    objects.before[number] = lambda: (objects.put("a", b"new"), objects.put("a.br", b""), objects.delete("a.gz"))
+
+    def come_in() -> None:
+        objects.put("a", b"new")
+        objects.put("a.br", b"")
+        objects.delete("a.gz")
+
+    objects.before[number] = come_in
     found = {1: b"new", 2: b"absent", 3: b"twinTrue"}[number]
     assert objects.run(reading_twins()) == found
 
