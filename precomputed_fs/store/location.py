@@ -13,21 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from precomputed_fs.format.grid import layout_of
+from precomputed_fs.store import url as urls
 from precomputed_fs.store.protocols import PROTOCOLS, protocol_of
 from precomputed_fs.store.protocols.base import Filesystem, Options, Protocol, protocol_name
-from precomputed_fs.store.url import (
-    CHAIN,
-    LOCAL_NAMES,
-    AnyURL,
-    Link,
-    URLPath,
-    longest_first,
-    merged,
-    path_of,
-    read_links,
-    unwrapped,
-    without_secrets,
-)
+from precomputed_fs.store.url import AnyURL, Link, merged
 
 _SCALE_KEY = r"[\d.e+-]+(?:_[\d.e+-]+){2}|[\d.]+(?:nm|um|mm)"  # of cloud-volume and tensorstore, neuroglancer-scripts
 _TELLING_APART = ("endpoint_url", "account_name", "connection_string", "host", "port", "path")  # options
@@ -71,13 +60,12 @@ class Location:
     @property
     def may_go_without_credentials(self) -> bool:
         """Whether ``anon=True`` would make a difference."""
-        knows_anonymity = any(protocol_of(link.protocol).anonymous for link in self.links)
-        return knows_anonymity and not self.anon and self.fs is None
+        return not self.anon and self.fs is None and any(protocol_of(link.protocol).anonymous for link in self.links)
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must not show in a message: query strings, passwords, keys, tokens."""
-        return longest_first({secret for link in self.links for secret in link.secrets})
+        return urls.longest_first({secret for link in self.links for secret in link.secrets})
 
     @property
     def has_credentials(self) -> bool:
@@ -96,7 +84,7 @@ class Location:
             scheme, mark, path = shown[self._place].rpartition("://")
             path = f"{path.rstrip('/')}/{name}" if path else name
             shown[self._place] = scheme + mark + path
-        return CHAIN.join(shown)
+        return urls.CHAIN.join(shown)
 
     @property
     def mistaken(self) -> str:
@@ -133,7 +121,7 @@ class Location:
         if len(folders) - levels < (1 if protocol_of(link.protocol).has_host else 0):
             raise ValueError(f"{self.display()}: there are no {levels} folders above it")
         url = f"{scheme}{mark}{'/'.join(folders[:-levels])}{query_mark}{query}"
-        shown = without_secrets(url.removeprefix("file://") if link.protocol == "file" else url)
+        shown = urls.without_secrets(url.removeprefix("file://") if link.protocol == "file" else url)
         moved = link._replace(url=url, display=shown)
         return dataclasses.replace(self, links=tuple(moved if one is link else one for one in self.links))
 
@@ -157,7 +145,7 @@ class Location:
         if len(self.links) == 1:  # `url_to_fs` would take a `::` in it for a chain
             fs, root = self.protocol.make(self.links[0].protocol, self.links[0].url, options[self.links[0].protocol])
         else:
-            fs, root = fsspec.core.url_to_fs(CHAIN.join(link.url for link in self.links), **options)
+            fs, root = fsspec.core.url_to_fs(urls.CHAIN.join(link.url for link in self.links), **options)
         inner = fs
         for link in self.links:
             if inner is not None:
@@ -206,18 +194,18 @@ def resolve(
     if isinstance(url, Location):
         return url
     given = storage_options or {}
-    if isinstance(url, URLPath) and url.protocol not in ("", *LOCAL_NAMES):
+    if isinstance(url, urls.URLPath) and url.protocol not in ("", *urls.LOCAL_NAMES):
         given = merged(url.storage_options, given)
         url = str(url)
     if fs is None:
-        return Location(tuple(read_links(url, given)), anon=anon, given=given)
+        return Location(tuple(urls.read_links(url, given)), anon=anon, given=given)
     if given or anon is not None:
         raise ValueError("fs is a finished filesystem: storage_options and anon do not apply to it")
     if getattr(fs, "asynchronous", False):
         raise ValueError("fs: an instance made with asynchronous=True is bound to its own event loop")
-    text = unwrapped(url) if isinstance(url, str) else path_of(url)
+    text = urls.unwrapped(url) if isinstance(url, str) else urls.path_of(url)
     return Location(
-        (Link(protocol_name(fs), text, without_secrets(text), dict(fs.storage_options), has_path=True),), fs=fs
+        (Link(protocol_name(fs), text, urls.without_secrets(text), dict(fs.storage_options), has_path=True),), fs=fs
     )
 
 

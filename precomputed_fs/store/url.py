@@ -106,10 +106,9 @@ def join(root: str, relative_path: str) -> str:
     if "://" not in root:
         return f"{root.rstrip('/')}/{relative_path}"
     base, mark, query = root.partition("?")
-    quoted = relative_path
     if not _UNQUOTED.fullmatch(relative_path):
-        quoted = urllib.parse.quote(relative_path, safe="/!$&'()*,;=:@~")
-    return f"{base.rstrip('/')}/{quoted}{mark}{query}"
+        relative_path = urllib.parse.quote(relative_path, safe="/!$&'()*,;=:@~")
+    return f"{base.rstrip('/')}/{relative_path}{mark}{query}"
 
 
 def check_relative_path(path: str) -> str:
@@ -130,8 +129,7 @@ def check_relative_path(path: str) -> str:
         ...
     ValueError: 'mesh/%2e%2e/%2e%2e/etc' is not a path inside the pyramid
     """
-    if not isinstance(path, str):
-        path = os.fspath(path)
+    path = os.fspath(path)
     decoded = re.split(r"[/\\]", urllib.parse.unquote(path))
     segments = path.split("/")
     if ".." in decoded or "" in segments or "\0" in "".join(decoded) or "\0" in path:
@@ -171,32 +169,26 @@ def convert_file_url_to_pathname(url: str) -> str:
     if scheme is None:
         return text
     if scheme != "file":
-        raise URLError(f"{without_secrets(text)}: a local path or a file:/// URL is required")
+        raise _refused(text, "a local path or a file:/// URL is required")
     parts = urllib.parse.urlsplit(text)
+    if parts.netloc in (".", ".."):
+        raise _refused(text, f"not a local file; write {parts.netloc}{parts.path}")
     if parts.netloc not in ("", "localhost"):
-        meant = (
-            f"write {parts.netloc}{parts.path}" if parts.netloc in (".", "..") else "is a slash missing in file:///?"
-        )
-        raise URLError(f"{without_secrets(text)}: not a local file; {meant}")
+        raise _refused(text, "not a local file; is a slash missing in file:///?")
     try:
         return urllib.parse.unquote(parts.path, errors="strict")
     except UnicodeDecodeError as exc:
         raise URLError(f"{text}: the percent-encoded bytes cannot be decoded, as they are not UTF-8") from exc
 
 
+_CAVE = "needs CAVE: open it with cloud-volume or CAVEclient, or here its flat copy, precomputed://..., if it has one"
+_OTHER_FORMAT = "is another format: xarray and zarr open Zarr, tensorstore opens N5, too"
+_OTHER_SOURCE = "is another of Neuroglancer's data sources: this package opens precomputed pyramids only"
+
 FOREIGN: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("graphene", "middleauth", "middleauth+http", "middleauth+https"),
-        "needs CAVE: open it with cloud-volume or CAVEclient, or here its flat copy, precomputed://..., if it has one",
-    ),
-    **dict.fromkeys(
-        ("n5", "ome-zarr", "zarr", "zarr2", "zarr3"),
-        "is another format: xarray and zarr open Zarr, tensorstore opens N5, too",
-    ),
-    **dict.fromkeys(
-        ("boss", "brainmaps", "deepzoom", "dvid", "nggraph", "nifti", "render"),
-        "is another of Neuroglancer's data sources: this package opens precomputed pyramids only",
-    ),
+    **dict.fromkeys(("graphene", "middleauth", "middleauth+http", "middleauth+https"), _CAVE),
+    **dict.fromkeys(("n5", "ome-zarr", "zarr", "zarr2", "zarr3"), _OTHER_FORMAT),
+    **dict.fromkeys(("boss", "brainmaps", "deepzoom", "dvid", "nggraph", "nifti", "render"), _OTHER_SOURCE),
     **dict.fromkeys(("wasb", "wasbs"), "is written az://container/path"),
     "http+s3": "is written s3+http://endpoint/bucket/path",
     "https+s3": "is written s3+https://endpoint/bucket/path",
@@ -216,12 +208,10 @@ def _check_fragment(text: str) -> None:
         found = re.findall(r"precomputed://[^\s\"'<>]+|[^\s\"'<>]+\|neuroglancer-precomputed:", state)
         sources = list(dict.fromkeys(map(without_secrets, found)))
         told = f": {' or '.join(sources[:_SHOWN_SOURCES])}" if sources else ", which it shows in the layer's tab Source"
-        raise URLError(f"{without_secrets(url)}: a link to Neuroglancer, not to a pyramid; open a layer's source{told}")
+        raise _refused(url, f"a link to Neuroglancer, not to a pyramid; open a layer's source{told}")
     if part := re.fullmatch(r"type=(\w+)", fragment):
-        raise URLError(
-            f"{without_secrets(text)}: {part[0]} is not read, only volumes are: write the URL without it for these; "
-            "fetch_file of an accessor gets the files of other parts"
-        )
+        why = "is not read, only volumes are: write the URL without it for these"
+        raise _refused(text, f"{part[0]} {why}; fetch_file of an accessor gets the files of other parts")
 
 
 def _strip_precomputed(url: str) -> str:
@@ -235,7 +225,7 @@ def _strip_precomputed(url: str) -> str:
             unknown = f"is written zip://{adapter[2]}::{without_secrets(text[: adapter.start()])}"
         elif _scheme_of(text) is None:
             unknown += "; for a local file of this name pass a pathlib.Path"
-        raise URLError(f"{without_secrets(text)}: the adapter {adapter[1]!r} {FOREIGN.get(adapter[1], unknown)}")
+        raise _refused(text, f"the adapter {adapter[1]!r} {FOREIGN.get(adapter[1], unknown)}")
     if url and not text.strip(":"):  # an empty path is the current directory, as in neuroglancer-scripts
         raise URLError(f"{url!r} names no pyramid")
     return text
@@ -250,7 +240,7 @@ def _check_pasted(text: str) -> None:
     """Refuse a URL with something around it, which would be taken for a path, or for a part of a name."""
     url = text.strip(_PASTED_ALONG)
     if url != text and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
-        raise URLError(f"{without_secrets(url)}: there are spaces or quotes around this URL: write it without")
+        raise _refused(url, "there are spaces or quotes around this URL: write it without")
 
 
 def path_of(path: object) -> str:
@@ -262,7 +252,7 @@ def path_of(path: object) -> str:
         raise TypeError(f"the path {text!r} is bytes: pass os.fsdecode(path), which is a string")
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", text)
     if match and _is_protocol(match[1].lower()):
-        raise URLError(f"{without_secrets(text)}: a URL has to be a string; a pathlib.Path has lost one of its slashes")
+        raise _refused(text, "a URL has to be a string; a pathlib.Path has lost one of its slashes")
     return text
 
 
@@ -278,16 +268,13 @@ def _chain(text: str, options: Options) -> list[Link]:
     links: list[Link] = []
     for part in parts:
         if links and not _takes_target(links[-1].protocol):
-            shown = CHAIN.join(map(without_secrets, parts))
-            raise URLError(
-                f"{shown}: nothing can be chained to {links[-1].protocol}:// by '::'; where that is part of a name, "
-                "pass the filesystem as fs=, and the path in it as the URL"
-            )
+            shown, instead = CHAIN.join(map(without_secrets, parts)), "pass the filesystem as fs="
+            why = f"nothing can be chained to {links[-1].protocol}:// by '::'; where that is part of a name, {instead}"
+            raise URLError(f"{shown}: {why}, and the path in it as the URL")
         links.append(_link(part, options, chained=len(parts) > 1))
     if len(links) > 1 and any(CHAIN in link.url for link in links):
-        raise URLError(
-            f"{CHAIN.join(link.display for link in links)}: write addresses in a chain in full, without '::'"
-        )
+        shown = CHAIN.join(link.display for link in links)
+        raise URLError(f"{shown}: write addresses in a chain in full, without '::'")
     return links
 
 
@@ -296,23 +283,19 @@ def _split_chain(text: str) -> list[str]:
     if "://" not in text and text.partition(CHAIN)[0] not in PROTOCOLS:
         return [text]
     first, *others = re.split(r"::(?![0-9A-Fa-f:.]*\])", text)
-    is_path = _scheme_of(first) in (None, *LOCAL_NAMES) and (first in LOCAL_NAMES or first not in PROTOCOLS)
-    if not is_path:
+    if _scheme_of(first) not in (None, *LOCAL_NAMES) or (first in PROTOCOLS and first not in LOCAL_NAMES):
         return [first, *others]
     if any("://" in part for part in others):
-        raise URLError(
-            f"{without_secrets(first)}: nothing can be chained to a path by '::'; is this a misspelt protocol?"
-        )
+        raise _refused(first, "nothing can be chained to a path by '::'; is this a misspelt protocol?")
     return [text]
 
 
 def _check_behind(last: Link) -> None:
     """Refuse an archive or a cache that is in front of nothing: it would be the current directory."""
-    if last.protocol in _IN_FRONT and last.options.keys().isdisjoint(("fo", "fs", "target_protocol")):
-        raise URLError(
-            f"{last.display}: {last.protocol}:// is in front of another place: write {last.protocol}://folder::URL, "
-            f"or {last.protocol}::URL"
-        )
+    name = last.protocol
+    if name in _IN_FRONT and last.options.keys().isdisjoint(("fo", "fs", "target_protocol")):
+        instead = f"write {name}://folder::URL, or {name}::URL"
+        raise URLError(f"{last.display}: {name}:// is in front of another place: {instead}")
 
 
 def _takes_target(protocol: str) -> bool:
@@ -344,24 +327,18 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
     if scheme is None or scheme in LOCAL_NAMES:
         return _local_link(text, options)
     if scheme in FOREIGN:
-        raise URLError(f"{without_secrets(text)}: {scheme}:// {FOREIGN[scheme]}")
+        raise _refused(text, f"{scheme}:// {FOREIGN[scheme]}")
     if not re.match(r"[^:]+://", text):
-        shown = without_secrets(text)
-        raise URLError(
-            f"{shown}: a URL has two slashes after its scheme ({scheme}://...); "
-            f"for a local file of this name write ./{shown}"
-        )
-    extra: Options = {}
+        instead = f"for a local file of this name write ./{without_secrets(text)}"
+        raise _refused(text, f"a URL has two slashes after its scheme ({scheme}://...); {instead}")
+    text, extra = scheme + text[len(scheme) :], Options()
     if scheme in ("s3+http", "s3+https"):
-        text, extra = _s3_at_endpoint(text)
-        scheme = "s3"
-    else:
-        text = scheme + text[len(scheme) :]
+        scheme, text, extra = "s3", *_s3_at_endpoint(text)
     _require_driver(scheme, text)
     if scheme in ("http", "https"):
         text = _quoted_base(text)
     if protocol_of(scheme).has_bucket and re.search("://(/|$)", text):
-        raise URLError(f"{without_secrets(text)}: the URL names no bucket")
+        raise _refused(text, "the URL names no bucket")
     own = merged(extra, _take_options(scheme, options))
     inherits = text == f"{scheme}://" and protocol_of(scheme).keeps_copies
     return Link(scheme, text, scheme if inherits else without_secrets(text), own, has_path=not inherits)
@@ -369,9 +346,9 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
 
 def _local_link(text: str, options: Options) -> Link:
     url = re.sub("^local:", "file:", text)
-    if at_home := re.match("(?i:file)://(?=~)", url):  # as fsspec has it
-        return _path_link(convert_file_url_to_pathname(f"file:///{url[at_home.end() :]}")[1:], options)
-    return _path_link(convert_file_url_to_pathname(url), options)
+    at_home = re.match("(?i:file)://(?=~)", url)  # as fsspec has it
+    path = convert_file_url_to_pathname(f"file:///{url[at_home.end() :]}" if at_home else url)
+    return _path_link(path[1:] if at_home else path, options)
 
 
 def _path_link(path: str, options: Options) -> Link:
@@ -384,7 +361,7 @@ def _s3_at_endpoint(text: str) -> tuple[str, Options]:
     parts = urllib.parse.urlsplit(text)
     bucket_path = parts.path.lstrip("/")
     if not parts.netloc or not bucket_path:
-        raise URLError(f"{without_secrets(text)}: expected s3+https://endpoint/bucket/path")
+        raise _refused(text, "expected s3+https://endpoint/bucket/path")
     endpoint = f"{parts.scheme.removeprefix('s3+')}://{parts.netloc}"
     options = {"endpoint_url": endpoint, "config_kwargs": {"s3": {"addressing_style": "path"}}}
     return f"s3://{urllib.parse.unquote(bucket_path)}", options
@@ -396,9 +373,9 @@ def _quoted_base(text: str) -> str:
         parts = urllib.parse.urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError as exc:
-        raise URLError(f"{without_secrets(text)}: {exc}") from exc
+        raise _refused(text, str(exc)) from exc
     if not host:
-        raise URLError(f"{without_secrets(text)}: the URL names no host")
+        raise _refused(text, "the URL names no host")
     path = urllib.parse.quote(parts.path, safe="/%!$&'()*+,;=:@~")
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
@@ -415,19 +392,16 @@ def _require_driver(protocol: str, text: str) -> None:
     except ImportError as exc:
         package = protocol_of(protocol).package
         hint = f"pip install {package}" if package else str(exc)
-        raise URLError(f"{without_secrets(text)}: the driver of {protocol}:// is not installed: {hint}") from exc
+        raise _refused(text, f"the driver of {protocol}:// is not installed: {hint}") from exc
     except ValueError as exc:
-        raise URLError(
-            f"{without_secrets(text)}: the scheme {protocol!r} is not known to fsspec; "
-            "is it misspelt, or is a package to be installed that registers it?"
-        ) from exc
+        hint = "is it misspelt, or is a package to be installed that registers it?"
+        raise _refused(text, f"the scheme {protocol!r} is not known to fsspec; {hint}") from exc
 
 
 def _take_options(protocol: str, options: Options) -> Options:
     """Take out what is nested under a protocol, by any of the names of its row."""
-    names = [protocol, *(name for name, other in PROTOCOLS.items() if other is PROTOCOLS.get(protocol))]
     taken: Options = {"skip_instance_cache": True}
-    for name in names:
+    for name in (protocol, *(name for name, other in PROTOCOLS.items() if other is PROTOCOLS.get(protocol))):
         if isinstance(options.get(name), Mapping):
             taken.update(options.pop(name))
     return taken
@@ -444,6 +418,10 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Options:
 
 _LONGEST_PUBLIC_PART = 16  # characters of an Authorization header's parts that are no secrets: AWS4-HMAC-SHA256
 _AT_IN_NAMES = ("abfs", "abfss", "az", "github", "git")
+
+
+def _refused(text: str, why: str) -> URLError:
+    return URLError(f"{without_secrets(text)}: {why}")
 
 
 def without_secrets(text: str) -> str:
@@ -474,9 +452,7 @@ def _secret_values(options: object, *, secret: bool) -> Iterable[str]:
         for value in options:
             yield from _secret_values(value, secret=secret)
     elif isinstance(options, str):
-        yield from _secrets_in_url(options)
-        if secret and options != "anon":
-            yield options
+        yield from (*_secrets_in_url(options), options if secret and options != "anon" else "")
 
 
 def secrets_of(request: HttpRequest) -> tuple[str, ...]:
