@@ -8,6 +8,7 @@ import itertools
 import logging
 import mmap
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -114,23 +115,25 @@ class Direct:
         is_ended = threading.Event()
         is_cancelled = loop.stopped()
         pid = os.getpid()
-        futures: list[concurrent.futures.Future[tuple[list[Any], list[More]]]] = []
+        per_hop = min(per_hop, max(1, limit // pool.CORES))
+        calls: list[pool.Call[tuple[list[Any], list[More]]]] = []
+        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
         def is_stopped() -> bool:
             return is_ended.is_set() or is_cancelled()
 
         try:
             while True:
-                while len(futures) * per_hop < limit and (some := _some(upcoming, per_hop)):
+                while (len(calls) + 1) * per_hop <= limit and (some := _some(upcoming, per_hop)):
                     run = functools.partial(self._run_some, some, finish, per_hop, is_stopped)
-                    is_alone = len(some) < per_hop and not futures
-                    futures.append(pool.called(run) if is_alone else pool.call(run, self._threads))
-                if not futures:
+                    is_alone = len(some) < per_hop and not calls
+                    calls.append(pool.called(run) if is_alone else pool.call(run, self._threads, ended))
+                if not calls:
                     break
                 if os.getpid() != pid:
                     message = f"{self._failures.location.display()}: a batch goes on in the process that began it"
                     raise DataAccessError(message)
-                results, follow = futures.pop(_first_done(futures)).result()
+                results, follow = calls.pop(pool.first_done(calls, ended)).result()
                 for more in follow:
                     upcoming.add(more)
                 if results:
@@ -139,9 +142,7 @@ class Direct:
         finally:
             is_ended.set()
             if os.getpid() == pid:  # a forked child has none of the threads
-                for future in futures:
-                    future.cancel()
-                concurrent.futures.wait(futures)
+                pool.wait(calls)
 
     def _run_some(
         self, jobs: list[Job[Any]], finish: Callable[[Any], Any] | None, per_hop: int, is_stopped: Callable[[], bool]
@@ -382,13 +383,6 @@ def _lost(exc: Exception) -> ConnectionResetError:
     lost = ConnectionResetError(f"the connection was lost: {exc}")
     lost.__cause__ = exc
     return lost
-
-
-def _first_done(futures: list[concurrent.futures.Future[Any]]) -> int:
-    """Wait until one has ended, and return its place."""
-    if not any(future.done() for future in futures):
-        concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED)
-    return next(place for place, future in enumerate(futures) if future.done())
 
 
 def _some(upcoming: Upcoming, count: int) -> list[Job[Any]]:

@@ -58,7 +58,6 @@ _MOST = 128  # requests at once of this process to one server
 _LEAST_RATE = 1024  # bytes per second, on average after the first `timeout` seconds
 _LARGEST_ERROR = 1 << 16  # bytes of a body that says why
 _LONGEST_WAIT = 0.1  # seconds, after which it is looked whether all is well
-_MOMENT = 0.05  # seconds, after which a batch lets those who finish its results go on
 _SHORT_WAIT = 0.005  # seconds, where something else than libcurl is waited for, too
 _IDLE = 5e-4  # seconds of waiting, from which on it is the server that is waited for
 _MOST_KEPT = 32  # multi handles
@@ -242,9 +241,8 @@ class Transfers:
         self, jobs: Iterable[Job[Any]], limit: int, finish: Callable[[Any], Any] | None, per_hop: int
     ) -> Iterator[list[Any]]:
         """Run jobs, up to `limit` at once; yields their results as they come, some at a time: see `Driver`."""
-        batch = _Batch(self, jobs, limit)
-        results = batch if finish is None else pool.finished(batch, finish, per_hop=per_hop, most=limit // 2)
-        yield from filter(None, results)
+        finishing = None if finish is None else pool.Finishing(finish, min(per_hop, limit))
+        yield from filter(None, _Batch(self, jobs, limit, finishing))
 
     def run_one(self, job: Job[_T]) -> _T:
         """Run one job, and return its result."""
@@ -303,8 +301,15 @@ def _only(request: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401
 class _Batch:
     """Jobs under way for one caller."""
 
-    def __init__(self, driver: Transfers, jobs: Iterable[Job[Any]], limit: int) -> None:
+    def __init__(
+        self,
+        driver: Transfers,
+        jobs: Iterable[Job[Any]],
+        limit: int,
+        finishing: "pool.Finishing[Any, Any] | None" = None,
+    ) -> None:
         self._driver = driver
+        self._finishing = finishing
         self._pace = driver.pace
         self._upcoming = Upcoming(jobs)
         self._limit = limit
@@ -325,26 +330,30 @@ class _Batch:
 
     def __iter__(self) -> Iterator[list[Any]]:
         try:
-            while not self._is_over():
-                yield self.advance()
+            yield from iter(self.advance, []) if self._finishing is None else self._finished(self._finishing)
+            self._upcoming.end()
         finally:
             self.end()
 
-    def _is_over(self) -> bool:
-        if not self._open and not self._results:
-            self._fill()
-            if not self._open and not self._results:
-                self._upcoming.end()
-                return True
-        return False
+    def _finished(self, finishing: "pool.Finishing[Any, Any]") -> Iterator[list[Any]]:
+        try:
+            while True:
+                finishing.add(self.advance())
+                if finishing.is_ready or (finishing.waiting and not self._open):
+                    yield finishing.take()
+                elif not self._open:
+                    return
+        finally:
+            finishing.end()
 
     def advance(self) -> list[Any]:
-        """Do what can be done, and wait until there are results, or for a moment."""
+        """Do what can be done, and wait until there are results, or some are finished; else it is over."""
         if os.getpid() != self._pid:
             message = f"{self._driver.failures.location.display()}: a batch goes on in the process that began it"
             raise DataAccessError(message)
-        until = time.monotonic() + _MOMENT
-        while not self._results and self._open and time.monotonic() < until:
+        finishing = self._finishing
+        self._fill()
+        while self._open and not self._results and not (finishing is not None and finishing.is_ready):
             self._wait()
             self._collect()
             self._fill()
@@ -364,7 +373,8 @@ class _Batch:
         wire, self._wire = self._wire, None
         if wire is not None:
             for handle in active:
-                wire.multi.remove_handle(handle)
+                with contextlib.suppress(pycurl.error):  # Ctrl-C came just before it was added, or since it was removed
+                    wire.multi.remove_handle(handle)
             _put_back(self._driver.wires, wire)
 
     # ---------------------------------------------------------------------------------- jobs
@@ -372,7 +382,8 @@ class _Batch:
     def _fill(self) -> None:
         while self._waiting and self._has_room():
             self._send(*self._waiting.popleft())
-        while len(self._open) < self._limit and not self._waiting and len(self._results) < self._limit:
+        finishing = 0 if self._finishing is None else self._finishing.waiting
+        while len(self._open) + len(self._results) + finishing < self._limit and not self._waiting:
             if not self._has_room():
                 return
             job = self._upcoming.take()
@@ -440,7 +451,7 @@ class _Batch:
         elif kind is types.CoroutineType:
             self._await(task, self._driver.submit(request))
         elif kind is Compute:
-            self._await(task, pool.call(request.function))
+            self._await(task, pool.future(request.function))
         elif kind is Pause:
             self._postpone(task, time.monotonic() + request.seconds)
         elif kind is Wait:
@@ -495,6 +506,8 @@ class _Batch:
             seconds = min(seconds, max(0.0, self._later[0][0] - now))
         if self._waiting:
             seconds = min(seconds, _SHORT_WAIT)  # other batches may leave room
+        if self._finishing is not None and self._finishing.waiting:
+            seconds = min(seconds, _SHORT_WAIT)
         if self._active and self._wire is not None:
             if self._futures:
                 seconds = min(seconds, _SHORT_WAIT)
@@ -601,12 +614,13 @@ class _Batch:
     def _taken(self, handle: Any) -> tuple[_Task, Answer]:  # noqa: ANN401 - a pycurl.Curl
         """Take a transfer off libcurl, and what has come of it."""
         wire = self._wire
-        task = self._active.pop(handle)
-        self._pace.active.discard(handle)
         answer = Answer(handle.getinfo(pycurl.RESPONSE_CODE), handle.lines, handle.parts)
         if wire is not None:
             wire.sockets[handle.getinfo(pycurl.LOCAL_PORT)] = handle.getinfo(pycurl.ACTIVESOCKET)
             wire.multi.remove_handle(handle)
+        self._pace.active.discard(handle)
+        task = self._active.pop(handle)  # the last, so that nothing is forgotten where Ctrl-C comes before
+        if wire is not None:
             wire.idle.append(handle)
         if answer.status in _BUSY:
             self._pace.shrink(handle.began)
