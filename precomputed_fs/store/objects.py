@@ -315,8 +315,12 @@ class _Connection:
         try:
             return self._location.open(self._timeout)
         except (FileNotFoundError, ValueError) as exc:
-            self._confirm_missing(exc)
-            raise
+            failure = exc
+        try:
+            self._confirm_missing(failure)  # outside of the handler: a failure with secrets would follow as context
+            raise failure
+        finally:
+            del failure  # its traceback has this frame
 
     def _transfers(self, location: Location, remote: Answering) -> Transfers:
         link = location.links[0]
