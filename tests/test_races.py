@@ -37,7 +37,8 @@ from precomputed_fs import (
     create_volume,
     open_volume,
 )
-from precomputed_fs.store.objects import ObjectStore
+from precomputed_fs.store import jobs
+from precomputed_fs.store.direct import Direct
 from precomputed_fs.store.protocols import files, local, sftp
 from precomputed_fs.store.protocols.base import LOCK_SUFFIX
 from tests import servers
@@ -45,6 +46,8 @@ from tests import servers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from precomputed_fs.store.requests import Get, Job, Put
 
 KEY = "8_8_8"
 COORDS = (0, 64, 0, 64, 0, 64)
@@ -412,17 +415,17 @@ def test_a_shard_is_replaced_only_in_the_version_that_was_read_where_conditions_
 
     one, other = store(0, b"\1"), store(8, b"\2")
     one.flush()
-    merge = ObjectStore.write
+    merge = jobs.write
 
-    def write_after_another(self: ObjectStore, *args: Any, **kwargs: Any) -> None:
+    def write_after_another(put: Put) -> Job[None]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ObjectStore, "write", merge)
+            patch.setattr(jobs, "write", merge)
             with store(0, b"\3"):
                 pass
-        merge(self, *args, **kwargs)
+        yield from merge(put)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ObjectStore, "write", write_after_another)
+        patch.setattr(jobs, "write", write_after_another)
         other.flush()
     one.close()
     other.close()
@@ -610,35 +613,35 @@ def test_a_part_is_written_into_what_another_has_stored_since_it_was_read(
     coords = (0, 16, 0, 16, 0, SLICES)
     others = [bytes([i]) * 256 * SLICES for i in range(3)]
     volume[0][...] = 9
-    write = ObjectStore.write
+    write = jobs.write
 
-    def write_late(store: ObjectStore, *args: Any, **kwargs: Any) -> None:
+    def write_late(put: Put) -> Job[None]:
         if others:
             with monkeypatch.context() as patch, pyramid.accessor() as accessor:
-                patch.setattr(ObjectStore, "write", write)
+                patch.setattr(jobs, "write", write)
                 accessor.store_chunk(others.pop(0), KEY, coords, overwrite=True)
-        write(store, *args, **kwargs)
+        yield from write(put)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ObjectStore, "write", write_late)
+        patch.setattr(jobs, "write", write_late)
         volume[0][:, :, 3:4] = 7
     voxels = open_volume(pyramid.url, storage_options=pyramid.options)[0][0, 0, :, 0]
     assert voxels.tolist() == [2, 2, 2, 7, *[2] * (SLICES - 4)]
 
 
 def test_a_part_that_others_always_come_before_is_an_error(on_local: Pyramid, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("precomputed_fs.store.objects._MOST_CONFLICTS", 3)
+    monkeypatch.setattr("precomputed_fs.store.jobs._MOST_CONFLICTS", 3)
     volume = made_of_one_chunk(on_local, sharded=False)
-    write, coords = ObjectStore.write, (0, 16, 0, 16, 0, SLICES)
+    write, coords = jobs.write, (0, 16, 0, 16, 0, SLICES)
 
-    def write_late(store: ObjectStore, *args: Any, **kwargs: Any) -> None:
+    def write_late(put: Put) -> Job[None]:
         with monkeypatch.context() as patch, on_local.accessor() as accessor:
-            patch.setattr(ObjectStore, "write", write)
+            patch.setattr(jobs, "write", write)
             accessor.store_chunk(b"\1" * 256 * SLICES, KEY, coords, overwrite=True)
-        write(store, *args, **kwargs)
+        yield from write(put)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ObjectStore, "write", write_late)
+        patch.setattr(jobs, "write", write_late)
         with pytest.raises(DataAccessError, match=rf"{KEY}/0-16_0-16_0-{SLICES}: another writer has .*try again"):
             volume[0][:, :, 3:4] = 7
     assert set(volume[0][...].ravel()) == {1}
@@ -650,17 +653,17 @@ def test_a_part_of_a_chunk_that_another_stores_first_under_another_name_is_writt
 ) -> None:
     volume = made_of_one_chunk(pyramid, sharded=False, gzip=False)
     others = [b"\1" * 256 * SLICES]
-    write = ObjectStore.write
+    write = jobs.write
 
-    def write_late(store: ObjectStore, *args: Any, **kwargs: Any) -> None:
+    def write_late(put: Put) -> Job[None]:
         if others:
             with monkeypatch.context() as patch, pyramid.accessor(gzip=True) as accessor:
-                patch.setattr(ObjectStore, "write", write)
+                patch.setattr(jobs, "write", write)
                 accessor.store_chunk(others.pop(), KEY, (0, 16, 0, 16, 0, SLICES))
-        write(store, *args, **kwargs)
+        yield from write(put)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ObjectStore, "write", write_late)
+        patch.setattr(jobs, "write", write_late)
         volume[0][:, :, 3:4] = 7
     voxels = open_volume(pyramid.url, storage_options=pyramid.options)[0][0, 0, :, 0]
     assert voxels.tolist() == [1, 1, 1, 7, *[1] * (SLICES - 4)]
@@ -674,17 +677,17 @@ def test_parts_of_a_chunk_that_writers_bring_under_names_of_their_own_are_in_one
     others = [open_volume(on_local.url, gzip=True)]
     with on_local.accessor() as accessor:
         accessor.store_file(f"{KEY}/0-16_0-16_0-{SLICES}.br", brotli.compress(b"\1" * 256 * SLICES))
-    write = ObjectStore.write
+    write = jobs.write
 
-    def write_late(store: ObjectStore, *args: Any, **kwargs: Any) -> None:
+    def write_late(put: Put) -> Job[None]:
         if others:
             with monkeypatch.context() as patch:
-                patch.setattr(ObjectStore, "write", write)
+                patch.setattr(jobs, "write", write)
                 others.pop()[0][:, :, 5:6] = 5
-        write(store, *args, **kwargs)
+        yield from write(put)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ObjectStore, "write", write_late)
+        patch.setattr(jobs, "write", write_late)
         volume[0][:, :, 3:4] = 3
     assert volume[0][0, 0, :7, 0].tolist() == [1, 1, 1, 3, 1, 5, 1]
     assert len(os.listdir(f"{on_local.url}/{KEY}")) == 1  # noqa: PTH208
@@ -696,17 +699,17 @@ def test_the_first_part_of_a_chunk_that_another_replaces_as_a_whole_is_written_i
     volume = made_of_one_chunk(on_local, sharded=False, gzip=False)
     name = f"{KEY}/0-16_0-16_0-{SLICES}"
     others = [b"\1" * 256 * SLICES]
-    exists = ObjectStore.exists
+    exists = jobs.exists
 
-    def exists_late(store: ObjectStore, asked: str) -> bool:
+    def exists_late(asked: str) -> Job[bool]:
         """Answer when the other has written its own and before it has deleted what it takes for a twin of that."""
-        if others and asked == f"{name}.gz" and exists(store, name):
+        if others and asked == f"{name}.gz" and (yield from exists(name)):
             with on_local.accessor(gzip=True) as accessor:
                 accessor.store_chunk(others.pop(), KEY, (0, 16, 0, 16, 0, SLICES), overwrite=True)
-        return exists(store, asked)
+        return (yield from exists(asked))
 
     with monkeypatch.context() as patch:
-        patch.setattr(ObjectStore, "exists", exists_late)
+        patch.setattr(jobs, "exists", exists_late)
         volume[0][:, :, 3:4] = 7
     assert others == []
     assert volume[0][0, 0, :5, 0].tolist() == [1, 1, 1, 7, 1]
@@ -801,17 +804,18 @@ def test_an_object_that_is_moved_from_name_to_name_is_not_absent(pyramid: Pyrami
     with pyramid.accessor(gzip=False) as accessor:
         accessor.store_file(name, b"x")
         files, root = fsspec.core.url_to_fs(pyramid.url)
-        read, moves = accessor._store.read, iter(range(9))
+        read, moves = Direct._get, iter(range(9))
 
-        def read_late(asked: str, *args: Any, **kwargs: Any) -> Any:
+        def read_late(driver: Direct, request: Get) -> Any:
             """Move the object to another name just before it is asked for under this one."""
+            asked = request.name
             twin = f"{name}.gz" if asked == name else name
             if asked in {name, f"{name}.gz"} and files.exists(f"{root}/{asked}") and next(moves, None) is not None:
                 files.mv(f"{root}/{asked}", f"{root}/{twin}")
-            return read(asked, *args, **kwargs)
+            return read(driver, request)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(accessor._store, "read", read_late)
+            patch.setattr(Direct, "_get", read_late)
             if what == "chunk":
                 accessor.find_chunk(KEY, COORDS)
             else:
@@ -824,16 +828,16 @@ def test_an_absent_chunk_is_asked_for_once_where_nothing_has_changed_lately(on_l
     with FsspecAccessor(on_local.url if files is None else "", fs=files) as accessor:
         accessor.store_chunk(b"x", KEY, (64, 128, 0, 64, 0, 64))
         asked: list[str] = []
-        read = accessor._store.read
+        read = Direct._get
 
-        def note(name: str, *args: Any, **kwargs: Any) -> Any:
-            asked.append(name)
-            return read(name, *args, **kwargs)
+        def note(driver: Direct, request: Get) -> Any:
+            asked.append(request.name)
+            return read(driver, request)
 
         for folder in (on_local.url, f"{on_local.url}/{KEY}") if files is None else ():
             os.utime(folder, (1, 1))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(accessor._store, "read", note)
+            patch.setattr(Direct, "_get", note)
             with pytest.raises(NotFoundError):
                 accessor.fetch_chunk(KEY, COORDS)
         chunks = [name for name in asked if name.startswith(KEY)]
