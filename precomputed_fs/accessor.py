@@ -925,10 +925,12 @@ class FsspecAccessor(Accessor):
         in_flight = _checked_in_flight(in_flight)
         batch = self._finding_jobs(key, layout, _counted(chunk_coords, callback), in_flight, self._max_range)
         finish = functools.partial(self._finished, decode)
-        async for results in self._store.run_many_async(batch, in_flight, finish, _per_hop(layout)):
-            for result in results:
-                _tell(callback)
-                yield result
+        found = self._store.run_many_async(batch, in_flight, finish, _per_hop(layout))
+        async with contextlib.aclosing(found):
+            async for results in found:
+                for result in results:
+                    _tell(callback)
+                    yield result
 
     def store_chunks(
         self,
