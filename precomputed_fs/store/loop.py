@@ -91,7 +91,7 @@ class _Threadless(concurrent.futures.ThreadPoolExecutor):
     """Does at once, in the thread that asks, what an event loop has threads do: above all, look up hosts' names."""
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> "concurrent.futures.Future[_T]":  # noqa: ANN401
-        return pool.called(functools.partial(fn, *args, **kwargs))
+        return pool.future(functools.partial(fn, *args, **kwargs), pool.called)
 
 
 _threadless: _Threadless | None = None

@@ -142,8 +142,10 @@ def called(function: Callable[[], _T]) -> Call[_T]:
     return one
 
 
-def future(function: Callable[[], _T]) -> "concurrent.futures.Future[_T]":
-    """Have some thread call a function, and give its result to a future."""
+def future(
+    function: Callable[[], _T], run: Callable[[Callable[[], None]], Call[None]] = call
+) -> "concurrent.futures.Future[_T]":
+    """Have a function called, by some thread or by what else is given, and its result given to a future."""
     outcome: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
     def settle() -> None:
@@ -152,7 +154,7 @@ def future(function: Callable[[], _T]) -> "concurrent.futures.Future[_T]":
         except Exception as exc:  # noqa: BLE001 - it is raised where the result is taken
             outcome.set_exception(exc)
 
-    call(settle)
+    run(settle)
     return outcome
 
 
