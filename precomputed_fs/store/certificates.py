@@ -13,6 +13,7 @@ An empty variable counts as none.
 """
 
 import contextlib
+import dataclasses
 import os
 import ssl
 from collections.abc import Iterator, Mapping
@@ -78,13 +79,10 @@ def trusted(options: Mapping[str, Any], *, is_s3: bool = False) -> Trust:
         return Trust(check=False, source=option, is_s3=is_s3)
     settings = _settings(options, is_aws=is_s3 and verify is None)  # to boto3, True says: none of AWS's
     path, source = next(settings, ("", "")) if verify in (None, True) else (os.fspath(verify), option)
-    if not path:
-        return _openssl(is_s3=is_s3) or _system(is_s3=is_s3)
-    if not Path(path).exists():
+    if path and not Path(path).exists():
         raise _missing(source, path)
-    if Path(path).is_dir():
-        return Trust(directory=path, source=source, is_s3=is_s3)
-    return Trust(path, source=source, is_s3=is_s3)
+    trust = _trust_in(path, source) if path else _openssl() or _system()
+    return dataclasses.replace(trust, is_s3=is_s3)
 
 
 def how_to_mend(trust: Trust, reason: str) -> str:
@@ -96,9 +94,8 @@ def how_to_mend(trust: Trust, reason: str) -> str:
     reason : str
         What libcurl or OpenSSL says.
     """
-    for words, fault in _AT_FAULT.items():
-        if words in reason:
-            return fault
+    if fault := next((fault for words, fault in _AT_FAULT.items() if words in reason), ""):
+        return fault
     option = 'client_kwargs={"verify": PATH}' if trust.is_s3 else "verify=PATH"
     variables = f"{'AWS_CA_BUNDLE, ' if trust.is_s3 else ''}REQUESTS_CA_BUNDLE or SSL_CERT_FILE"
     return (
@@ -114,9 +111,7 @@ def _verify_option(options: Mapping[str, Any], *, is_s3: bool) -> tuple[Any, str
         return client["verify"], 'client_kwargs["verify"]'
     if not is_s3 and options.get("verify") is not None:
         return options["verify"], "verify"
-    if not is_s3 and options.get("ssl") is False:
-        return False, "ssl=False"
-    return None, ""
+    return (False, "ssl=False") if not is_s3 and options.get("ssl") is False else (None, "")
 
 
 def _settings(options: Mapping[str, Any], *, is_aws: bool) -> Iterator[tuple[str, str]]:
@@ -140,7 +135,11 @@ def _ca_bundle_of_profile(profile: str | None) -> str:
     return ""
 
 
-def _openssl(*, is_s3: bool) -> Trust | None:
+def _trust_in(path: str, source: str) -> Trust:
+    return Trust(directory=path, source=source) if Path(path).is_dir() else Trust(path, source=source)
+
+
+def _openssl() -> Trust | None:
     """Read OpenSSL's variables: each replaces one of its two defaults."""
     file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if file and not Path(file).is_file():
@@ -150,21 +149,19 @@ def _openssl(*, is_s3: bool) -> Trust | None:
     if not file and not folders:
         return None
     source = " and ".join(name for name, value in (("SSL_CERT_FILE", file), ("SSL_CERT_DIR", folders)) if value)
-    return Trust(file or None, folders or None, source=source, is_s3=is_s3)
+    return Trust(file or None, folders or None, source=source)
 
 
-def _system(*, is_s3: bool) -> Trust:
+def _system() -> Trust:
     paths = ssl.get_default_verify_paths()
-    source = "the system's certificates"
-    if Path(paths.openssl_cafile).is_file():
-        return Trust(paths.openssl_cafile, source=source, is_s3=is_s3)
-    if Path(paths.openssl_capath).is_dir() and any(Path(paths.openssl_capath).glob("*.0")):
-        return Trust(directory=paths.openssl_capath, source=source, is_s3=is_s3)
+    for path in (paths.openssl_cafile, paths.openssl_capath):
+        if Path(path).is_file() or any(Path(path).glob("*.0")):
+            return _trust_in(path, "the system's certificates")
     with contextlib.suppress(ImportError):
         import certifi  # noqa: PLC0415 - others install it, or nobody does
 
-        return Trust(certifi.where(), source="certifi", is_s3=is_s3)
-    return Trust(is_s3=is_s3)
+        return Trust(certifi.where(), source="certifi")
+    return Trust()
 
 
 def _missing(source: str, path: str) -> DataAccessError:

@@ -4,13 +4,16 @@ import concurrent.futures
 import os
 import random
 from collections.abc import Callable, Hashable, Iterator, MutableMapping
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 from precomputed_fs.errors import AccessDeniedError, AlreadyExistsError, DataAccessError, NotFoundError
 from precomputed_fs.format.compression import stored_limit
 from precomputed_fs.store.requests import Body, Exists, Get, Job, Pause, Put, Wait
 
 _T = TypeVar("_T")
+
+_Load: TypeAlias = "concurrent.futures.Future[tuple[_T | None] | None]"
+"""Of what is being loaded; None: that has failed."""
 
 _MOST_CONFLICTS = 30  # times that a change is tried again because another writer came before
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 1.0  # seconds between these
@@ -47,25 +50,23 @@ def read_chunks(get: Get, *, denied_is_missing: bool, knows_info: bool = True) -
             raise
         if denied_is_missing:
             raise NotFoundError(str(exc)) from exc
-        error = AccessDeniedError(
-            f"{exc}; a bucket that may be read but not listed says so of absent chunks, too: "
-            "denied_is_missing=True takes it for that"
-        )
-        error.may_mean_absent = True
-        try:
-            raise error from exc
-        finally:
-            del error  # its traceback has this frame
+        raise _with_advice(exc) from exc
     return body
+
+
+def _with_advice(denied: AccessDeniedError) -> AccessDeniedError:
+    said = "a bucket that may be read but not listed says so of absent chunks, too"
+    error = AccessDeniedError(f"{denied}; {said}: denied_is_missing=True takes it for that")
+    error.may_mean_absent = True
+    return error
 
 
 def exists(name: str) -> Job[bool]:
     """Tell whether there is an object of this name; False is the store's own word for it."""
     try:
-        is_there: bool = yield Exists(name)
+        return bool((yield Exists(name)))
     except NotFoundError:
         return False
-    return is_there
 
 
 def write(put: Put) -> Job[None]:
@@ -85,7 +86,7 @@ def write(put: Put) -> Job[None]:
 
 
 def once(
-    loads: MutableMapping[Hashable, Any],
+    loads: MutableMapping[Hashable, "_Load[_T]"],
     key: Hashable,
     kept: Callable[[], _T | None],
     load: Callable[[], Job[_T | None]],
@@ -103,15 +104,14 @@ def once(
     value = kept()
     if value is not None:
         return value
-    mine: concurrent.futures.Future[tuple[_T | None] | None] = concurrent.futures.Future()
+    mine: _Load[_T] = concurrent.futures.Future()
     outcome: tuple[_T | None] | None = None
     try:
         while (theirs := loads.setdefault(key, mine)) is not mine:
             if not (yield Wait(theirs, _LONGEST_LOAD)):
                 return (yield from load())
-            if theirs.result() is not None:
-                result: _T | None = theirs.result()[0]
-                return result
+            if (loaded := theirs.result()) is not None:
+                return loaded[0]
         value = kept()  # another may have ended since it was asked
         outcome = ((yield from load()) if value is None else value,)
         return outcome[0]

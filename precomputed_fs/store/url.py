@@ -250,16 +250,12 @@ def path_of(path: object) -> str:
     text = os.fspath(path)
     if not isinstance(text, str):
         raise TypeError(f"the path {text!r} is bytes: pass os.fsdecode(path), which is a string")
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", text)
-    if match and _is_protocol(match[1].lower()):
-        raise _refused(text, "a URL has to be a string; a pathlib.Path has lost one of its slashes")
-    return text
-
-
-def _is_protocol(scheme: str) -> bool:
     import fsspec  # noqa: PLC0415
 
-    return scheme in {*fsspec.available_protocols(), "precomputed", "s3+http", "s3+https"}
+    known = {*fsspec.available_protocols(), "precomputed", "s3+http", "s3+https"}
+    if text.partition(":/")[0].lower() in known and ":/" in text:
+        raise _refused(text, "a URL has to be a string; a pathlib.Path has lost one of its slashes")
+    return text
 
 
 def _chain(text: str, options: Options) -> list[Link]:
