@@ -190,12 +190,8 @@ class Failures:
         return detail
 
     def _shows_secret(self, exc: Exception) -> bool:
-        texts = [f"{link!r} {link}" for link in causes(exc)]
-        return (
-            _shows_url(exc)
-            or any(secret in text for text in texts for secret in self._secrets)
-            or any(_SIGNED_TEXT.search(text) for text in texts)
-        )
+        said = " ".join(f"{link!r} {link}" for link in causes(exc))
+        return _shows_url(exc) or bool(_SIGNED_TEXT.search(said)) or any(secret in said for secret in self._secrets)
 
 
 _OWN = (StatusError, BrokenAnswerError, VersionError, TransferError, CertificateError)
@@ -271,8 +267,7 @@ _RULES = (
 def _rule_for(verb: str, exc: Exception, code: str) -> _Rule:
     """Find what a foreign failure is: by the store's own name for it, else by its status, else by its type."""
     rules = [rule for rule in _RULES if verb in rule.verbs]
-    named = next((rule for rule in rules if code in rule.codes), None)
-    if named is not None:
+    if named := next((rule for rule in rules if code in rule.codes), None):
         return named
     status = None if isinstance(exc, (FileExistsError, VersionError)) else status_of(exc)
     if status is not None:
@@ -337,14 +332,11 @@ def _own_status(exc: BaseException) -> int | None:
     if str(exc).startswith(_FORBIDDEN):
         return http.HTTPStatus.FORBIDDEN
     response = getattr(exc, "response", None)
+    places = ((exc, "status"), (exc, "status_code"), (response, "status_code"), (exc, "code"))
+    found = [getattr(holder, name, None) for holder, name in places]  # aiohttp and ours, azure, requests, gcsfs
     if isinstance(response, dict):  # botocore
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return status if isinstance(status, int) else None
-    for holder, name in ((exc, "status"), (exc, "status_code"), (response, "status_code"), (exc, "code")):
-        status = getattr(holder, name, None)  # aiohttp and ours, azure, requests, gcsfs
-        if isinstance(status, int):
-            return int(status)
-    return None
+        found = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
+    return next((int(status) for status in found if isinstance(status, int)), None)
 
 
 def explanation_of(exc: BaseException) -> Explanation:

@@ -7,14 +7,8 @@ from precomputed_fs.store.protocols.base import Ask, Filesystem, Options, last_p
 from precomputed_fs.store.protocols.clouds import Cloud, metadata_service_answers
 from precomputed_fs.store.requests import HttpRequest
 
-_CREDENTIAL_VARIABLES = (
-    "AZURE_CLIENT_ID",
-    "AZURE_STORAGE_ACCOUNT_KEY",
-    "AZURE_STORAGE_ANON",  # none, but the user's own word on it, which adlfs takes
-    "AZURE_STORAGE_CLIENT_ID",
-    "AZURE_STORAGE_CONNECTION_STRING",
-    "AZURE_STORAGE_SAS_TOKEN",
-)
+_SETTINGS = ("ACCOUNT_KEY", "ANON", "CLIENT_ID", "CONNECTION_STRING", "SAS_TOKEN")
+"""What ``AZURE_STORAGE_...`` variables give adlfs: credentials, or (ANON) the user's own word that there are none."""
 
 
 class Azure(Cloud):
@@ -34,7 +28,7 @@ class Azure(Cloud):
 
     def has_credentials(self, options: Options) -> bool:
         return (
-            any(name in os.environ for name in _CREDENTIAL_VARIABLES)
+            not os.environ.keys().isdisjoint(("AZURE_CLIENT_ID", *(f"AZURE_STORAGE_{name}" for name in _SETTINGS)))
             or os.path.isdir(os.path.expanduser("~/.azure"))
             or metadata_service_answers("/metadata/instance?api-version=2021-02-01", "Metadata", "true")
         )

@@ -136,13 +136,10 @@ async def _find_bucket(fs: Filesystem, name: str) -> _Bucket | None:
     if fs.anon:
         return bucket
     signed = dict(urllib.parse.parse_qsl(query))
-    access_key, *scope = signed.get("X-Amz-Credential", "").rsplit("/", 4)
+    access_key, _, region, service, _ = signed.get("X-Amz-Credential", "////").rsplit("/", 4)
     client = await fs.get_s3(name)
     credentials = await client._request_signer._credentials.get_frozen_credentials()  # no public way
-    if signed.get("X-Amz-Algorithm") != "AWS4-HMAC-SHA256" or credentials.access_key != access_key:
-        return None
-    _, region, service, _ = scope
-    if service != "s3":
+    if (signed.get("X-Amz-Algorithm"), service, access_key) != ("AWS4-HMAC-SHA256", "s3", credentials.access_key):
         return None
     return bucket._replace(signer=Signer(region, access_key, credentials.secret_key), token=credentials.token or "")
 
