@@ -28,8 +28,8 @@ def submit(fs: Filesystem, coroutine: Coroutine[Any, Any, _T]) -> "concurrent.fu
     if asyncio._get_running_loop() is loop is not None:  # noqa: SLF001 - the public one raises where there is none
         coroutine.close()
         raise WrongThreadError("called from the filesystem's own event loop: await the _async method instead")
-    if _threadless is not None:
-        loop.set_default_executor(_threadless)
+    if _is_ending.is_set():
+        loop.set_default_executor(_Threadless())
     return asyncio.run_coroutine_threadsafe(coroutine, loop)
 
 
@@ -94,14 +94,13 @@ class _Threadless(concurrent.futures.ThreadPoolExecutor):
         return pool.future(functools.partial(fn, *args, **kwargs), pool.called)
 
 
-_threadless: _Threadless | None = None
-"""At the end of the process, what takes the place of pools of threads, which are gone before."""
+_is_ending = threading.Event()
+"""Whether this is the end of the process, before which pools of threads are gone."""
 
 
 def expect_no_threads() -> None:
     """Go on without pools of threads, as the process ends."""
-    global _threadless  # noqa: PLW0603 - the process ends
-    _threadless = _Threadless()
+    _is_ending.set()
 
 
 if hasattr(os, "register_at_fork"):

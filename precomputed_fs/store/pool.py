@@ -90,9 +90,8 @@ class _Pool:
     def submit(self, call: Call[Any]) -> None:
         """Have a thread run a call; a RuntimeError if there can be none."""
         if len(self._threads) < min(self._size, len(self._open) + 1):
-            thread = threading.Thread(
-                target=self._work, name=f"precomputed_fs {self._size}_{next(self._count)}", daemon=True
-            )
+            name = f"precomputed_fs {self._size}_{next(self._count)}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
             thread.start()
             self._threads.add(thread)
         self._open.add(call)
@@ -126,11 +125,8 @@ def call(function: Callable[[], _T], size: int = CORES, ended: "queue.SimpleQueu
     """
     if not getattr(_here, "is_of_pool", False):
         one = Call(function, ended)
-        try:
+        with contextlib.suppress(RuntimeError):  # the interpreter is about to end
             _pool(size).submit(one)
-        except RuntimeError:  # the interpreter is about to end
-            pass
-        else:
             return one
     return called(function)
 

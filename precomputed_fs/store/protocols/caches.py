@@ -2,9 +2,8 @@
 
 import os
 import time
-import uuid
 
-from precomputed_fs.store.protocols.base import Filesystem, Synchronous, protocol_name, read_opened
+from precomputed_fs.store.protocols.base import Filesystem, Synchronous, protocol_name, read_opened, temporary_name
 
 
 class SimpleCache(Synchronous):
@@ -35,7 +34,7 @@ class SimpleCache(Synchronous):
         """Keep a copy, complete from its first moment on."""
         fs._mkcache()
         name = os.path.join(fs.storage[-1], fs._mapper(path))
-        temporary = f"{name}.{uuid.uuid4().hex}.tmp"
+        temporary = temporary_name(fs.storage[-1])
         with open(temporary, "wb") as file:
             file.write(data)
         os.replace(temporary, name)
@@ -46,9 +45,7 @@ class RecordingCache(SimpleCache):
 
     def find_copy(self, fs: Filesystem, path: str) -> str | None:
         found = fs._check_file(path)
-        if not found or found[0]["blocks"] is not True:
-            return None
-        return str(found[1])
+        return str(found[1]) if found and found[0]["blocks"] is True else None
 
     def keep_copy(self, fs: Filesystem, path: str, data: bytes) -> None:
         super().keep_copy(fs, path, data)

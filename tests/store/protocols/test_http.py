@@ -1,5 +1,6 @@
 """What is relied on of fsspec's HTTP filesystem."""
 
+import ssl
 from typing import Any
 
 import fsspec.implementations.http
@@ -18,7 +19,9 @@ def test_the_headers_of_the_user_are_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    "own", [{"ssl": False}, {"client_kwargs": {"trust_env": True}}, {"get_client": lambda **_: None}], ids=" ".join
+    "own",
+    [{"ssl": ssl.create_default_context()}, {"client_kwargs": {"cookies": {}}}, {"get_client": lambda **_: None}],
+    ids=" ".join,
 )
 def test_a_session_of_the_users_is_left_to_fsspec(own: dict[str, Any]) -> None:
     protocol, fs, _ = open_place("http://127.0.0.1:9/lab", **own)
