@@ -203,7 +203,7 @@ class ShardReader:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._caches: dict[int, _IndexCache] = {}
-        self._is_without_ranges = False  # whether the server was found to send all of a shard for a part
+        self._no_ranges_until = 0.0  # as the server has sent all of a shard for a part
         self._wholes: dict[tuple[int, str], tuple[float, Body]] = {}  # by process and name, with when it was read
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -656,11 +656,11 @@ class ShardReader:
 
     def _read(self, name: str, start: int, end: int, what: str) -> Job[Body]:
         try:
-            if not self._is_without_ranges:
+            if time.monotonic() > self._no_ranges_until:
                 try:
                     return (yield from self._get(Get(name, start, end)))
                 except NoRangesError:
-                    self._is_without_ranges = True
+                    self._no_ranges_until = time.monotonic() + _WHOLE_SECONDS
             whole = yield from self._whole(name)
             return checked_range(Body([whole.data[start:end]], version=whole.version), start, end)
         except BrokenAnswerError as exc:
@@ -688,6 +688,7 @@ class ShardReader:
             try:
                 body = yield from self._get(Get(name, limit=LARGEST_WHOLE))
             except TooLargeError as exc:
+                self._no_ranges_until = 0.0
                 message = (
                     f"{self._store.location.display(name)}: the server ignores Range, so it sends all of a shard for a "
                     f"part, and this one has more than {LARGEST_WHOLE >> 20} MiB; serve it by one that knows Range"
