@@ -39,18 +39,20 @@ from hypothesis import strategies as st
 from precomputed_fs import AccessDeniedError, AlreadyExistsError, DataAccessError, FsspecAccessor, NotFoundError
 from precomputed_fs.format.sharding import Sharding, propose_sharding
 from precomputed_fs.pyramid.shard_writer import Update
+from precomputed_fs.store.requests import Get, Put
 from tests import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from precomputed_fs.format.grid import ChunkCoords
+    from precomputed_fs.store.requests import Job
     from tests.conftest import Pyramid
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Spec = dict[str, Any]
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 
 KEY = "8_8_40"
 CHUNK_SIZE = (4, 8, 2)  # voxels: anisotropic
@@ -989,7 +991,7 @@ def test_what_is_being_flushed_stays_in_its_place_in_the_buffer(
     storing = StoredAgain(pyramid, spec)
     with dropping(storing.accessor) as accessor, ThreadPoolExecutor(1) as pool:
         list(storing(20))
-        before, hold = storing.by_id(), Hold(accessor, "read")
+        before, hold = storing.by_id(), Hold(accessor, Get)
         flush = flushing_late(pool, accessor, hold)
         list(storing(200))
         hold.go.set()
@@ -1376,22 +1378,38 @@ def flushing_late(pool: ThreadPoolExecutor, accessor: FsspecAccessor, gate: Any)
     return flush
 
 
-class Hold:
-    """Between an accessor and its store, on any protocol: what one verb is asked for can be held."""
+def before_each(job: Job[Any], kind: type, act: Callable[[], None]) -> Job[Any]:
+    """Run a job, and act before each of its requests of a kind is sent."""
+    answer: Any = None
+    error: Exception | None = None
+    while True:
+        try:
+            request = job.send(answer) if error is None else job.throw(error)
+        except StopIteration as end:
+            return end.value
+        if isinstance(request, kind):
+            act()
+        try:
+            answer, error = (yield request), None
+        except Exception as exc:  # noqa: BLE001 - it goes on to the job
+            error = exc
 
-    def __init__(self, accessor: FsspecAccessor, verb: str) -> None:
+
+class Hold:
+    """Between an accessor and its store, on any protocol: requests of a kind can be held."""
+
+    def __init__(self, accessor: FsspecAccessor, kind: type) -> None:
         self.holding = False
         self.arrived = threading.Event()
         self.go = threading.Event()
-        self._store = accessor._store
-        self._verb = getattr(self._store, verb)
-        setattr(self._store, verb, self._pass_on)
+        store = accessor._store
+        run = store.run
+        store.run = lambda job: run(before_each(job, kind, self._wait))  # type: ignore[method-assign]
 
-    def _pass_on(self, *args: Any, **kwargs: Any) -> Any:
+    def _wait(self) -> None:
         if self.holding:
             self.arrived.set()
             assert self.go.wait(servers.DEADLINE)
-        return self._verb(*args, **kwargs)
 
 
 class HeldFiles(LocalFileSystem):  # type: ignore[misc]
@@ -1447,7 +1465,7 @@ def test_what_another_process_has_written_meanwhile_is_merged(
     if before:
         pyramid.put(f"{KEY}/0.shard", shard_of(before))
     with dropping(pyramid.accessor()) as later, ThreadPoolExecutor(1) as pool:
-        hold = Hold(later, "write")
+        hold = Hold(later, Put)
         later.store_chunk(CHUNKS[FIRST], KEY, FIRST)
         flush = flushing_late(pool, later, hold)
         pyramid.put(f"{KEY}/0.shard", shard_of([*before, SECOND]))
@@ -1461,20 +1479,19 @@ def test_what_another_process_has_written_meanwhile_is_merged(
 def test_who_never_comes_first_is_told_and_loses_nothing(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.store.objects._MOST_CONFLICTS", 3)
+    monkeypatch.setattr("precomputed_fs.store.jobs._MOST_CONFLICTS", 3)
     pyramid = make_pyramid(protocol)
     pyramid.put("info", info_of(ONE_SHARD))
     others = iter([[SECOND], [SECOND, THIRD], [THIRD]])
     with dropping(pyramid.accessor()) as later:
-        write = later._store.write
+        run = later._store.run
 
-        def write_late(*args: Any, **kwargs: Any) -> None:
+        def come_first() -> None:
             pyramid.put(f"{KEY}/0.shard", shard_of(next(others)))
-            write(*args, **kwargs)
 
         later.store_chunk(CHUNKS[FIRST], KEY, FIRST)
         with monkeypatch.context() as patch:
-            patch.setattr(later._store, "write", write_late)
+            patch.setattr(later._store, "run", lambda job: run(before_each(job, Put, come_first)))
             with pytest.raises(DataAccessError, match=r"0\.shard.*another writer.*again and again.*flush again"):
                 later.flush()
         assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(THIRD): CHUNKS[THIRD]}
@@ -1580,7 +1597,7 @@ def test_a_batch_misses_nothing_that_is_flushed_while_it_is_read(
     accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
     find = accessor._writer.find
 
-    def find_late(*args: Any) -> bytes | None:
+    def find_late(*args: Any) -> Job[bytes | None]:
         accessor.flush()
         return find(*args)
 
