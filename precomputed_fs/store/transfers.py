@@ -8,43 +8,36 @@ on the way of a read; Ctrl-C is an exception in the caller's own thread, and to 
 import collections
 import concurrent.futures
 import contextlib
-import ctypes
-import functools
 import heapq
 import itertools
 import logging
 import os
-import re
-import socket
-import sys
 import time
 import types
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 import pycurl
 
-try:
-    import fcntl
-    import termios
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 from precomputed_fs.errors import AlreadyExistsError, DataAccessError
-from precomputed_fs.format.compression import too_large
 from precomputed_fs.store import loop, pool
 from precomputed_fs.store.answers import Answer
-from precomputed_fs.store.certificates import Trust, how_to_mend
-from precomputed_fs.store.failures import (
-    CertificateError,
-    Failures,
-    Patience,
-    TransferError,
-    TransientError,
-    TruncatedError,
-    given_up,
+from precomputed_fs.store.certificates import Trust
+from precomputed_fs.store.curl import (
+    Wire,
+    close_kept,
+    failed_transfer,
+    is_crowded,
+    may_use_proxy,
+    prepare,
+    put_back,
+    set_proxy,
+    settings_of,
+    take_wire,
 )
+from precomputed_fs.store.failures import Failures, Patience, TransientError, TruncatedError, given_up
+from precomputed_fs.store.pace import Pace, pace_of
 from precomputed_fs.store.remote import Answering
 from precomputed_fs.store.requests import Compute, Exchange, Job, More, Pause, Upcoming, Wait
 
@@ -52,138 +45,16 @@ _T = TypeVar("_T")
 
 _log = logging.getLogger("precomputed_fs")
 
-_FEWEST = 6  # requests at once to begin with: servers that take in few connections take in so many
-_GROWTH = 4  # requests more at once for each answer
-_MOST = 128  # requests at once of this process to one server
 _LEAST_RATE = 1024  # bytes per second, on average after the first `timeout` seconds
-_LARGEST_ERROR = 1 << 16  # bytes of a body that says why
 _LONGEST_WAIT = 0.1  # seconds, after which it is looked whether all is well
 _SHORT_WAIT = 0.005  # seconds, where something else than libcurl is waited for, too
 _IDLE = 5e-4  # seconds of waiting, from which on it is the server that is waited for
-_MOST_KEPT = 32  # multi handles
-_FD_SETSIZE = 1024  # descriptors that `select` knows
-_ACCEPT = "gzip, br, zstd"
-_NOTHING = bytes(4)  # of an int, in which the kernel says how much was received and not read
-_PROXY = re.compile("_proxy$", re.IGNORECASE)  # names of variables that may say so
-_SUPPRESS_CONNECT_HEADERS = 265  # pycurl has no name for it
 
 
-class Pace:
-    """How many requests this process sends to one server at once: few at first, more while they are answered."""
-
-    def __init__(self) -> None:
-        self.active: set[Any] = set()  # easy handles, of all batches
-        self._window: float = _FEWEST
-        self._shrunk = 0.0  # when, by the monotonic clock
-        self._keeps = True  # whether the server keeps connections
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one more request may be sent."""
-        return len(self.active) < self._window
-
-    def grow(self, answers: int) -> None:
-        """Let there be more, as answers have come and the server was waited for.
-
-        Where each request takes a connection of its own, there are not: small servers take in few at a time.
-        """
-        if self._keeps and len(self.active) + _GROWTH * answers >= self._window:
-            more = answers / self._window if self._shrunk else _GROWTH * answers  # slower after it was too many
-            self._window = min(_MOST, self._window + more)
-
-    def shrink(self, began: float) -> None:
-        """Let there be less, as the server has too much to do; once for all that had begun before it said so."""
-        if began > self._shrunk:
-            self._window = max(1, self._window // 2)
-            self._shrunk = time.monotonic()
-
-    def note(self, *, is_kept: bool) -> None:
-        """Tell whether the server keeps a connection."""
-        self._keeps = is_kept
-
-
-_paces: dict[Hashable, Pace] = {}
-"""By the server, for all that this process asks of it."""
+_BUSY = frozenset({429, 503})
 
 _all: "weakref.WeakSet[Transfers]" = weakref.WeakSet()
-"""Of this process, for a forked child to leave what they have to its parent."""
-
-
-_in_use: "weakref.WeakSet[_Wire]" = weakref.WeakSet()
-"""Of this process: they share how many connections are kept."""
-
-_kept: "dict[Hashable, list[_Wire]]" = {}
-"""Multi handles with warm connections, by their server and options: those of one volume serve the next one."""
-
-
-def _leave_parent() -> None:
-    """In a forked child, leave connections to the parent: to free them would end TLS on its sockets."""
-    for wire in (*itertools.chain(*_kept.values()), *_in_use):
-        for handle in (wire.multi, *wire.idle):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
-    _kept.clear()
-    _in_use.clear()
-    _paces.clear()
-    for driver in list(_all):
-        driver.leave_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_parent)
-
-
-class _Wire:
-    """A multi handle with its connections, and easy handles that are not in use."""
-
-    def __init__(self) -> None:
-        self.multi = pycurl.CurlMulti()
-        self.idle: list[Any] = []
-        self.sockets: dict[int, int] = {}  # descriptors of connections that were used, by their local port
-
-    def handle(self, options: Iterable[tuple[int, Any]]) -> Any:  # noqa: ANN401 - a pycurl.Curl
-        """Take an easy handle."""
-        if self.idle:
-            return self.idle.pop()
-        handle: Any = pycurl.Curl()
-        for option, value in options:
-            handle.unsetopt(option) if value is None else handle.setopt(option, value)
-        handle.accept = handle.span = handle.limit = handle.method = handle.headers = handle.signer = None
-        handle.origin = ""
-        handle.setopt(pycurl.PREREQFUNCTION, functools.partial(_check_silent, self.sockets))
-        return handle
-
-
-def _take(key: Hashable) -> _Wire:
-    """Take a multi handle, with warm connections if there is one."""
-    try:
-        wire = _kept[key].pop()
-    except LookupError:
-        wire = _Wire()
-    _in_use.add(wire)
-    wire.multi.setopt(pycurl.M_MAXCONNECTS, max(_FEWEST, 2 * _MOST // len(_in_use)))
-    return wire
-
-
-def _put_back(key: Hashable, wire: _Wire) -> None:
-    """Keep a multi handle for the next batch; those of servers that were not asked for longest go."""
-    _in_use.discard(wire)
-    wires = _kept.pop(key, [])
-    wires.append(wire)
-    _kept[key] = wires
-    while sum(map(len, _kept.values())) > _MOST_KEPT:
-        for gone in _kept.pop(next(iter(_kept)), []):
-            gone.multi.close()
-
-
-def _check_silent(sockets: dict[int, int], _ip: str, _local_ip: str, _port: int, local_port: int) -> int:
-    """Refuse to use a connection again on which the server has sent what nobody asked for."""
-    descriptor = sockets.get(local_port)
-    if descriptor is not None and fcntl is not None:
-        with contextlib.suppress(OSError):  # libcurl has closed it, and another connection has its port
-            if fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) != _NOTHING:
-                del sockets[local_port]
-                return pycurl.PREREQFUNC_ABORT
-    return pycurl.PREREQFUNC_OK
+"""Of this process: connections are closed with the last of those that use them."""
 
 
 class Transfers:
@@ -214,24 +85,17 @@ class Transfers:
         self.failures = failures
         self.patience = patience
         self.timeout = timeout
-        self.pace = _paces.setdefault(failures.location.server, Pace())
-        self.options = (
-            (pycurl.NOSIGNAL, 1),
-            (pycurl.BUFFERSIZE, 1 << 19),
-            (pycurl.HTTP_CONTENT_DECODING, 0),  # bodies stay as they are sent
-            (_SUPPRESS_CONNECT_HEADERS, 1),
-            (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
-            (pycurl.CONNECTTIMEOUT_MS, max(1, int(timeout * 1000))),
-            (pycurl.USERAGENT, "precomputed_fs"),
-            (pycurl.PROXY, ""),
-            (pycurl.HTTP_VERSION, int(os.environ.get("HV", "2"))),
-            *_trusting(trust),
-        )
+        self.settings = settings_of(timeout, trust)
         self.trust = trust
-        self.uses_proxy = sys.platform in ("darwin", "win32") or any(map(_PROXY.search, os.environ))
-        self.wires: Hashable = (failures.location.server, self.options)
+        self.uses_proxy = may_use_proxy()
+        self.wires = failures.location.server, self.settings
         self.is_open = True
         _all.add(self)
+
+    @property
+    def pace(self) -> Pace:
+        """How many requests are sent at once."""
+        return pace_of(self.failures.location.server)
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
         """Have a coroutine of the filesystem run on its event loop."""
@@ -257,12 +121,7 @@ class Transfers:
         """Close connections that are not in use, unless others use them, too."""
         self.is_open = False
         if not any(other.is_open and other.wires == self.wires for other in list(_all)):
-            for wire in _kept.pop(self.wires, []):
-                wire.multi.close()
-
-    def leave_parent(self) -> None:
-        """Begin again in a forked child."""
-        self.pace = _paces.setdefault(self.failures.location.server, Pace())
+            close_kept(self.wires)
 
 
 class _Task:
@@ -321,7 +180,7 @@ class _Batch:
         self._submitted: set[concurrent.futures.Future[Any]] = set()  # those whose result is the answer
         self._order = itertools.count()
         self._results: list[Any] = []
-        self._wire: _Wire | None = None
+        self._wire: Wire | None = None
         self._pid = os.getpid()
         self._next_look = 0.0
         self._is_crowded = False
@@ -375,7 +234,7 @@ class _Batch:
             for handle in active:
                 with contextlib.suppress(pycurl.error):  # Ctrl-C came just before it was added, or since it was removed
                     wire.multi.remove_handle(handle)
-            _put_back(self._driver.wires, wire)
+            put_back(self._driver.wires, wire)
 
     # ---------------------------------------------------------------------------------- jobs
 
@@ -569,9 +428,9 @@ class _Batch:
         """Have libcurl send a request."""
         wire = self._wire
         if wire is None:
-            wire = self._wire = _take(self._driver.wires)
-            self._is_crowded = _next_descriptor() > _FD_SETSIZE - 2 * _MOST
-        handle = wire.handle(self._driver.options)
+            wire = self._wire = take_wire(self._driver.wires)
+            self._is_crowded = is_crowded()
+        handle = wire.handle(self._driver.settings)
         handle.exchange = exchange
         try:
             prepare(handle, exchange)
@@ -579,7 +438,7 @@ class _Batch:
             self._step(task, None, exc)
             return
         if self._driver.uses_proxy:
-            _set_proxy(handle, _origin(exchange.http.url))
+            set_proxy(handle, exchange.http.url)
         handle.began = handle.moved = time.monotonic()
         handle.seen = 0
         self._active[handle] = task
@@ -648,116 +507,3 @@ class _Batch:
                 self._step(task, answer)
             else:
                 self._step(task, None, TimeoutError(message))
-
-
-def _next_descriptor() -> int:
-    """Return the number that the next descriptor will have."""
-    descriptor = os.open(os.devnull, os.O_RDONLY)
-    os.close(descriptor)
-    return descriptor
-
-
-def prepare(handle: Any, exchange: Exchange) -> None:  # noqa: ANN401 - a pycurl.Curl
-    """Tell a handle what to send, and where to put what comes; what it knows from the last request stays."""
-    request, start, end, limit = exchange
-    handle.setopt(pycurl.URL, request.url)
-    handle.lines, handle.parts = [], []
-    handle.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
-    handle.setopt(pycurl.WRITEFUNCTION, handle.parts.append)
-    if start is None or end is None:
-        span, accept, wanted = None, _ACCEPT, limit
-    else:
-        span, accept, wanted = f"{start}-{end - 1}", "identity", end - start
-    if span != handle.span:
-        handle.span = span
-        handle.setopt(pycurl.RANGE, span) if span else handle.unsetopt(pycurl.RANGE)
-    if accept != handle.accept:
-        handle.accept = accept
-        handle.setopt(pycurl.ENCODING, accept)
-    if request.method != handle.method:
-        handle.method = request.method
-        handle.setopt(pycurl.NOBODY, request.method == "HEAD")
-    limit = 0 if request.method == "HEAD" else max(wanted, _LARGEST_ERROR)
-    if limit != handle.limit:
-        handle.limit = limit
-        handle.setopt(pycurl.MAXFILESIZE_LARGE, limit)
-    if request.headers != handle.headers:
-        lines = _header_lines(tuple(request.headers.items()))
-        handle.headers = request.headers
-        handle.setopt(pycurl.HTTPHEADER, lines) if lines else handle.unsetopt(pycurl.HTTPHEADER)  # [] changes nothing
-    if request.signer != handle.signer:
-        _sign_as(handle, request.signer)
-
-
-def _origin(url: str) -> str:
-    return "/".join(url.split("/", 3)[:3])
-
-
-def _set_proxy(handle: Any, origin: str) -> None:  # noqa: ANN401
-    if origin != handle.origin:
-        handle.origin = origin
-        from precomputed_fs.store.proxies import proxy_for  # noqa: PLC0415 - brings Python's own client
-
-        proxy = proxy_for(origin)
-        handle.setopt(pycurl.PROXY, proxy.url)
-        handle.setopt(pycurl.NOPROXY, proxy.no_proxy)
-
-
-def _trusting(trust: Trust) -> list[tuple[int, Any]]:
-    if not trust.check:
-        return [(pycurl.SSL_VERIFYPEER, 0), (pycurl.SSL_VERIFYHOST, 0)]
-    if trust.directory is None:
-        return [(pycurl.CAINFO, trust.path)] if trust.path else []
-    return [(pycurl.CAINFO, trust.path), (pycurl.CAPATH, trust.directory)]  # None: not libcurl's own file either
-
-
-def _sign_as(handle: Any, signer: Any) -> None:  # noqa: ANN401
-    handle.signer = signer
-    if signer is None:
-        handle.setopt(pycurl.AWS_SIGV4, "")
-        handle.unsetopt(pycurl.USERPWD)
-    else:
-        handle.setopt(pycurl.AWS_SIGV4, f"aws:amz:{signer.region}:s3")
-        handle.setopt(pycurl.USERPWD, f"{signer.access_key}:{signer.secret_key}")
-
-
-@functools.lru_cache
-def _header_lines(headers: tuple[tuple[str, str], ...]) -> list[bytes]:
-    for name, value in headers:
-        if not _HEADER_NAME.fullmatch(name) or _LINE_END.search(value):
-            message = f"a header that cannot be sent: {name!r} has a line's end or NUL in it, or no name"
-            raise ValueError(message)
-    return [(f"{name}: {value}" if value else f"{name};").encode() for name, value in headers]
-
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_LINE_END = re.compile(r"[\r\n\0]")
-
-
-_BUSY = frozenset({429, 503})
-_UNTRUSTED = frozenset({pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE, pycurl.E_SSL_ISSUER_ERROR})
-_FAILURES: dict[int, type[Exception]] = {
-    pycurl.E_COULDNT_RESOLVE_PROXY: socket.gaierror,
-    pycurl.E_COULDNT_RESOLVE_HOST: socket.gaierror,
-    pycurl.E_COULDNT_CONNECT: ConnectionRefusedError,
-    pycurl.E_OPERATION_TIMEDOUT: TimeoutError,
-    pycurl.E_PARTIAL_FILE: TruncatedError,
-    pycurl.E_GOT_NOTHING: ConnectionResetError,
-    pycurl.E_SEND_ERROR: ConnectionResetError,
-    pycurl.E_RECV_ERROR: ConnectionResetError,
-    pycurl.E_HTTP2: ConnectionResetError,
-    92: ConnectionResetError,  # E_HTTP2_STREAM
-    pycurl.E_SSL_CONNECT_ERROR: ConnectionError,
-}
-"""What libcurl's codes are in Python; the other ones do not pass."""
-
-
-def failed_transfer(code: int, message: str, answer: Answer, handle: Any, trust: Trust) -> Answer | Exception:  # noqa: ANN401
-    """Tell what a transfer that libcurl has given up means: an answer nevertheless, or an exception."""
-    if answer.is_failure:
-        return answer
-    if code == pycurl.E_FILESIZE_EXCEEDED:
-        return answer if handle.span is not None else too_large(handle.limit)
-    if code in _UNTRUSTED:
-        return CertificateError(f"{message}; {how_to_mend(trust, message)}")
-    return _FAILURES.get(code, TransferError)(message)

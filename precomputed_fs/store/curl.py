@@ -1,0 +1,257 @@
+"""How libcurl is told what to send, over which connections, and what its failures mean."""
+
+import contextlib
+import ctypes
+import functools
+import itertools
+import os
+import re
+import socket
+import sys
+import weakref
+from collections.abc import Hashable
+from typing import Any
+
+import pycurl
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+from precomputed_fs.format.compression import too_large
+from precomputed_fs.store.answers import Answer
+from precomputed_fs.store.certificates import Trust, how_to_mend
+from precomputed_fs.store.failures import CertificateError, TransferError, TruncatedError
+from precomputed_fs.store.pace import FEWEST, MOST
+from precomputed_fs.store.requests import Exchange
+
+_LARGEST_ERROR = 1 << 16  # bytes of a body that says why
+_MOST_KEPT = 32  # multi handles
+_FD_SETSIZE = 1024  # descriptors that `select` knows
+_ACCEPT = "gzip, br, zstd"
+_NOTHING = bytes(4)  # of an int, in which the kernel says how much was received and not read
+_PROXY = re.compile("_proxy$", re.IGNORECASE)  # names of variables that may say so
+_SUPPRESS_CONNECT_HEADERS = 265  # pycurl has no name for it
+
+Settings = tuple[tuple[int, Any], ...]
+"""Options of libcurl, each with its value; None: none."""
+
+
+def settings_of(timeout: float, trust: Trust) -> Settings:
+    """Return the options of libcurl for all requests of one filesystem.
+
+    HTTP/1.1, as many connections are quicker than the streams of one: large chunks by a quarter, small ones by a tenth.
+    """
+    return (
+        (pycurl.NOSIGNAL, 1),
+        (pycurl.BUFFERSIZE, 1 << 19),
+        (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1),
+        (pycurl.HTTP_CONTENT_DECODING, 0),  # bodies stay as they are sent
+        (_SUPPRESS_CONNECT_HEADERS, 1),
+        (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+        (pycurl.CONNECTTIMEOUT_MS, max(1, int(timeout * 1000))),
+        (pycurl.USERAGENT, "precomputed_fs"),
+        (pycurl.PROXY, ""),
+        *_trusting(trust),
+    )
+
+
+def may_use_proxy() -> bool:
+    """Tell whether anything on this machine may say that there is a proxy."""
+    return sys.platform in ("darwin", "win32") or any(map(_PROXY.search, os.environ))
+
+
+_in_use: "weakref.WeakSet[Wire]" = weakref.WeakSet()
+"""Of this process: they share how many connections are kept."""
+
+_kept: "dict[Hashable, list[Wire]]" = {}
+"""Multi handles with warm connections, by their server and options: those of one volume serve the next one."""
+
+
+def _leave_parent() -> None:
+    """In a forked child, leave connections to the parent: to free them would end TLS on its sockets."""
+    for wire in (*itertools.chain(*_kept.values()), *_in_use):
+        for handle in (wire.multi, *wire.idle):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+    _kept.clear()
+    _in_use.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_parent)
+
+
+class Wire:
+    """A multi handle with its connections, and easy handles that are not in use."""
+
+    def __init__(self) -> None:
+        self.multi = pycurl.CurlMulti()
+        self.idle: list[Any] = []
+        self.sockets: dict[int, int] = {}  # descriptors of connections that were used, by their local port
+
+    def handle(self, settings: Settings) -> Any:  # noqa: ANN401 - a pycurl.Curl
+        """Take an easy handle."""
+        if self.idle:
+            return self.idle.pop()
+        handle: Any = pycurl.Curl()
+        for option, value in settings:
+            handle.unsetopt(option) if value is None else handle.setopt(option, value)
+        handle.accept = handle.span = handle.limit = handle.method = handle.headers = handle.signer = None
+        handle.origin = ""
+        handle.setopt(pycurl.PREREQFUNCTION, functools.partial(_check_silent, self.sockets))
+        return handle
+
+
+def take_wire(key: Hashable) -> Wire:
+    """Take a multi handle, with warm connections if there is one."""
+    try:
+        wire = _kept[key].pop()
+    except LookupError:
+        wire = Wire()
+    _in_use.add(wire)
+    wire.multi.setopt(pycurl.M_MAXCONNECTS, max(FEWEST, 2 * MOST // len(_in_use)))
+    return wire
+
+
+def put_back(key: Hashable, wire: Wire) -> None:
+    """Keep a multi handle for the next batch; those of servers that were not asked for longest go."""
+    _in_use.discard(wire)
+    wires = _kept.pop(key, [])
+    wires.append(wire)
+    _kept[key] = wires
+    while sum(map(len, _kept.values())) > _MOST_KEPT:
+        for gone in _kept.pop(next(iter(_kept)), []):
+            gone.multi.close()
+
+
+def _check_silent(sockets: dict[int, int], _ip: str, _local_ip: str, _port: int, local_port: int) -> int:
+    """Refuse to use a connection again on which the server has sent what nobody asked for."""
+    descriptor = sockets.get(local_port)
+    if descriptor is not None and fcntl is not None:
+        with contextlib.suppress(OSError):  # libcurl has closed it, and another connection has its port
+            if fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) != _NOTHING:
+                del sockets[local_port]
+                return pycurl.PREREQFUNC_ABORT
+    return pycurl.PREREQFUNC_OK
+
+
+def close_kept(key: Hashable) -> None:
+    """Close the connections that are not in use."""
+    for wire in _kept.pop(key, []):
+        wire.multi.close()
+
+
+def is_crowded() -> bool:
+    """Tell whether descriptors may come that `select` does not know."""
+    descriptor = os.open(os.devnull, os.O_RDONLY)  # has the number that the next one will have
+    os.close(descriptor)
+    return descriptor > _FD_SETSIZE - 2 * MOST
+
+
+def prepare(handle: Any, exchange: Exchange) -> None:  # noqa: ANN401 - a pycurl.Curl
+    """Tell a handle what to send, and where to put what comes; what it knows from the last request stays."""
+    request, start, end, limit = exchange
+    handle.setopt(pycurl.URL, request.url)
+    handle.lines, handle.parts = [], []
+    handle.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
+    handle.setopt(pycurl.WRITEFUNCTION, handle.parts.append)
+    if start is None or end is None:
+        span, accept, wanted = None, _ACCEPT, limit
+    else:
+        span, accept, wanted = f"{start}-{end - 1}", "identity", end - start
+    if span != handle.span:
+        handle.span = span
+        handle.setopt(pycurl.RANGE, span) if span else handle.unsetopt(pycurl.RANGE)
+    if accept != handle.accept:
+        handle.accept = accept
+        handle.setopt(pycurl.ENCODING, accept)
+    if request.method != handle.method:
+        handle.method = request.method
+        handle.setopt(pycurl.NOBODY, request.method == "HEAD")
+    limit = 0 if request.method == "HEAD" else max(wanted, _LARGEST_ERROR)
+    if limit != handle.limit:
+        handle.limit = limit
+        handle.setopt(pycurl.MAXFILESIZE_LARGE, limit)
+    if request.headers != handle.headers:
+        lines = _header_lines(tuple(request.headers.items()))
+        handle.headers = request.headers
+        handle.setopt(pycurl.HTTPHEADER, lines) if lines else handle.unsetopt(pycurl.HTTPHEADER)  # [] changes nothing
+    if request.signer != handle.signer:
+        _sign_as(handle, request.signer)
+
+
+def _origin(url: str) -> str:
+    return "/".join(url.split("/", 3)[:3])
+
+
+def set_proxy(handle: Any, url: str) -> None:  # noqa: ANN401
+    """Tell a handle which proxy is for a URL."""
+    origin = _origin(url)
+    if origin != handle.origin:
+        handle.origin = origin
+        from precomputed_fs.store.proxies import proxy_for  # noqa: PLC0415 - brings Python's own client
+
+        proxy = proxy_for(origin)
+        handle.setopt(pycurl.PROXY, proxy.url)
+        handle.setopt(pycurl.NOPROXY, proxy.no_proxy)
+
+
+def _trusting(trust: Trust) -> list[tuple[int, Any]]:
+    if not trust.check:
+        return [(pycurl.SSL_VERIFYPEER, 0), (pycurl.SSL_VERIFYHOST, 0)]
+    if trust.directory is None:
+        return [(pycurl.CAINFO, trust.path)] if trust.path else []
+    return [(pycurl.CAINFO, trust.path), (pycurl.CAPATH, trust.directory)]  # None: not libcurl's own file either
+
+
+def _sign_as(handle: Any, signer: Any) -> None:  # noqa: ANN401
+    handle.signer = signer
+    if signer is None:
+        handle.setopt(pycurl.AWS_SIGV4, "")
+        handle.unsetopt(pycurl.USERPWD)
+    else:
+        handle.setopt(pycurl.AWS_SIGV4, f"aws:amz:{signer.region}:s3")
+        handle.setopt(pycurl.USERPWD, f"{signer.access_key}:{signer.secret_key}")
+
+
+@functools.lru_cache
+def _header_lines(headers: tuple[tuple[str, str], ...]) -> list[bytes]:
+    for name, value in headers:
+        if not _HEADER_NAME.fullmatch(name) or _LINE_END.search(value):
+            message = f"a header that cannot be sent: {name!r} has a line's end or NUL in it, or no name"
+            raise ValueError(message)
+    return [(f"{name}: {value}" if value else f"{name};").encode() for name, value in headers]
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LINE_END = re.compile(r"[\r\n\0]")
+
+
+_UNTRUSTED = frozenset({pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE, pycurl.E_SSL_ISSUER_ERROR})
+_FAILURES: dict[int, type[Exception]] = {
+    pycurl.E_COULDNT_RESOLVE_PROXY: socket.gaierror,
+    pycurl.E_COULDNT_RESOLVE_HOST: socket.gaierror,
+    pycurl.E_COULDNT_CONNECT: ConnectionRefusedError,
+    pycurl.E_OPERATION_TIMEDOUT: TimeoutError,
+    pycurl.E_PARTIAL_FILE: TruncatedError,
+    pycurl.E_GOT_NOTHING: ConnectionResetError,
+    pycurl.E_SEND_ERROR: ConnectionResetError,
+    pycurl.E_RECV_ERROR: ConnectionResetError,
+    pycurl.E_HTTP2: ConnectionResetError,
+    92: ConnectionResetError,  # E_HTTP2_STREAM
+    pycurl.E_SSL_CONNECT_ERROR: ConnectionError,
+}
+"""What libcurl's codes are in Python; the other ones do not pass."""
+
+
+def failed_transfer(code: int, message: str, answer: Answer, handle: Any, trust: Trust) -> Answer | Exception:  # noqa: ANN401
+    """Tell what a transfer that libcurl has given up means: an answer nevertheless, or an exception."""
+    if answer.is_failure:
+        return answer
+    if code == pycurl.E_FILESIZE_EXCEEDED:
+        return answer if handle.span is not None else too_large(handle.limit)
+    if code in _UNTRUSTED:
+        return CertificateError(f"{message}; {how_to_mend(trust, message)}")
+    return _FAILURES.get(code, TransferError)(message)

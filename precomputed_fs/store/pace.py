@@ -1,0 +1,60 @@
+"""How many requests this process sends to one server at once."""
+
+import os
+import time
+from collections.abc import Hashable
+from typing import Any
+
+FEWEST = 6
+"""Requests at once to begin with: servers that take in few connections at a time take in so many."""
+
+MOST = 128
+"""Requests at once of this process to one server."""
+
+_GROWTH = 4  # requests more at once for each answer
+
+
+class Pace:
+    """How many requests this process sends to one server at once: few at first, more while they are answered."""
+
+    def __init__(self) -> None:
+        self.active: set[Any] = set()  # easy handles, of all batches
+        self._window: float = FEWEST
+        self._shrunk = 0.0  # when, by the monotonic clock
+        self._keeps = True  # whether the server keeps connections
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may be sent."""
+        return len(self.active) < self._window
+
+    def grow(self, answers: int) -> None:
+        """Let there be more, as answers have come and the server was waited for.
+
+        Where each request takes a connection of its own, there are not: small servers take in few at a time.
+        """
+        if self._keeps and len(self.active) + _GROWTH * answers >= self._window:
+            more = answers / self._window if self._shrunk else _GROWTH * answers  # slower after it was too many
+            self._window = min(MOST, self._window + more)
+
+    def shrink(self, began: float) -> None:
+        """Let there be less, as the server has too much to do; once for all that had begun before it said so."""
+        if began > self._shrunk:
+            self._window = max(1, self._window // 2)
+            self._shrunk = time.monotonic()
+
+    def note(self, *, is_kept: bool) -> None:
+        """Tell whether the server keeps a connection."""
+        self._keeps = is_kept
+
+
+_paces: dict[Hashable, Pace] = {}
+
+
+def pace_of(server: Hashable) -> Pace:
+    """Return the one of a server, for all that this process asks of it."""
+    return _paces.setdefault(server, Pace())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_paces.clear)
