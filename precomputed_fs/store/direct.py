@@ -5,7 +5,6 @@ import contextlib
 import copy
 import functools
 import itertools
-import logging
 import mmap
 import os
 import queue
@@ -15,16 +14,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from precomputed_fs.errors import AlreadyExistsError, DataAccessError
+from precomputed_fs.errors import DataAccessError
 from precomputed_fs.store import loop, pool
 from precomputed_fs.store.answers import checked_range, is_young
 from precomputed_fs.store.failures import (
     BrokenAnswerError,
     Failures,
-    Patience,
-    TransientError,
+    Tries,
     VersionError,
-    given_up,
 )
 from precomputed_fs.store.protocols.base import Filesystem, Synchronous, temporary_name
 from precomputed_fs.store.protocols.files import Files
@@ -47,8 +44,6 @@ from precomputed_fs.store.url import join
 
 _T = TypeVar("_T")
 
-_log = logging.getLogger("precomputed_fs")
-
 _FOLDER_TRIES = 3
 _NAP = 0.05  # seconds, after which it is looked whether to go on
 _REMOTE_THREADS = 32
@@ -65,7 +60,6 @@ class Direct:
     root : str
         The pyramid's path in the filesystem.
     failures : Failures
-    patience : Patience
     reopen : callable
         Makes the filesystem once more, when it has lost its connection.
     """
@@ -77,7 +71,6 @@ class Direct:
         root: str,
         *,
         failures: Failures,
-        patience: Patience,
         reopen: Callable[[], Filesystem],
     ) -> None:
         self.fs = fs
@@ -86,7 +79,6 @@ class Direct:
         self._protocol = protocol
         self._root = root
         self._failures = failures
-        self._patience = patience
         self._turn = threading.RLock() if protocol.one_at_a_time else contextlib.nullcontext()
         self._threads = _REMOTE_THREADS if protocol.is_remote else _LOCAL_THREADS
 
@@ -193,29 +185,20 @@ class Direct:
                 return self._tried(request, is_stopped)
 
     def _tried(self, request: Any, is_stopped: Callable[[], bool]) -> Any:  # noqa: ANN401
-        began, tries = time.monotonic(), 1
+        tries = Tries()
         while True:
             if is_stopped():
                 raise concurrent.futures.CancelledError
             try:
                 return self._do(request)
             except Exception as exc:  # noqa: BLE001 - each becomes one of ours
-                error = self._failures.mapped(request, exc if self._is_alive() else _lost(exc))
-            if isinstance(error, TransientError):
-                due = self._patience.next_time(error, tries, began)
-                if due is not None:
-                    if tries == 1:
-                        _log.info("%s; it is tried again", error)
-                    tries += 1
-                    _pause(due - time.monotonic(), is_stopped)
-                    continue
-                error = given_up(error, tries, began)
-            if isinstance(error, AlreadyExistsError):
-                error.was_retried = tries > 1
-            try:
-                raise error  # outside of the handler: a cause with secrets would follow as context
-            finally:
-                del error
+                error, due = self._failures.judged(request, exc if self._is_alive() else _lost(exc), tries)
+            if due is None:
+                try:
+                    raise error  # outside of the handler: a cause with secrets would follow as context
+                finally:
+                    del error
+            _pause(due - time.monotonic(), is_stopped)
 
     def _outcome(self, request: Any, is_stopped: Callable[[], bool]) -> Any:  # noqa: ANN401
         try:

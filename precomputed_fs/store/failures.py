@@ -6,6 +6,7 @@ The one place that knows the exceptions of drivers and the words of stores.
 import errno
 import functools
 import http.client
+import logging
 import lzma
 import random
 import re
@@ -25,6 +26,8 @@ from precomputed_fs.store import explanations
 from precomputed_fs.store.explanations import NO_EXPLANATION, Explanation
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.requests import ChangedLately, Delete, Exists, Get, List, Put
+
+_log = logging.getLogger("precomputed_fs")
 
 RETRY_SECONDS = 30.0
 """No attempt begins later than this many seconds after the first."""
@@ -105,59 +108,73 @@ def seconds_since_1970(date: str) -> float | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """When a request that failed in a way that may pass is sent again."""
+class Tries:
+    """How often one request was sent, and since when, by the monotonic clock."""
 
-    attempts: int
-    """How often a request is sent at most."""
+    __slots__ = ("began", "count")
 
-    def next_time(self, error: TransientError, tries: int, began: float) -> float | None:
-        """Return when to try again, by the monotonic clock; None: not any more.
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.count = 1
 
-        Parameters
-        ----------
-        tries : int
-            How often the request was sent.
-        began : float
-            When it was first sent, by the monotonic clock.
-        """
-        if tries >= self.attempts:
-            return None
+    def next_time(self, error: TransientError, most: int) -> float | None:
+        """Return when to try again, by the monotonic clock; None: not any more."""
         wait = error.wait
         if wait is None:
-            wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (tries - 1)) + random.uniform(0, _JITTER)  # noqa: S311
+            wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self.count - 1)) + random.uniform(0, _JITTER)  # noqa: S311
         due = time.monotonic() + wait
-        return due if due <= began + RETRY_SECONDS else None
+        return due if self.count < most and due <= self.began + RETRY_SECONDS else None
 
-
-def given_up(error: TransientError, tries: int, began: float) -> DataAccessError:
-    """Turn a failure that may pass into what it is when it does not."""
-    text = str(error)
-    if tries > 1:
-        text += f" (gave up after trying {tries} times in {time.monotonic() - began:.1f} s)"
-    if error.wait is not None and error.wait > RETRY_SECONDS - (time.monotonic() - began):
-        text += f"; the server asks to wait {error.wait:.0f} s"
-    final = error.final(text)
-    final.__cause__ = error.__cause__
-    return final
+    def given_up(self, error: TransientError) -> DataAccessError:
+        """Turn a failure that may pass into what it is when it does not."""
+        text, seconds = str(error), time.monotonic() - self.began
+        if self.count > 1:
+            text += f" (gave up after trying {self.count} times in {seconds:.1f} s)"
+        if error.wait is not None and error.wait > RETRY_SECONDS - seconds:
+            text += f"; the server asks to wait {error.wait:.0f} s"
+        final = error.final(text)
+        final.__cause__ = error.__cause__
+        return final
 
 
 class Failures:
-    """Maps what goes wrong in one location to our exceptions, which name it and show no secrets."""
+    """Maps what goes wrong in one location to our exceptions, which name it and show no secrets.
 
-    def __init__(self, location: Location) -> None:
+    Parameters
+    ----------
+    location : Location
+    attempts : int
+        How often a request is sent at most.
+    """
+
+    def __init__(self, location: Location, attempts: int) -> None:
         self.location = location
+        self._attempts = attempts
         self._secrets = location.secrets
 
-    def mapped(self, request: Any, exc: Exception) -> Exception:  # noqa: ANN401
-        """Map a foreign exception; the cause goes along unless it shows a secret.
+    def judged(self, request: Any, exc: Exception, tries: Tries) -> tuple[Exception, float | None]:  # noqa: ANN401
+        """Map a foreign exception; with when to try again, by the monotonic clock, if it may pass.
 
         Parameters
         ----------
         request : Request or None
             What has failed; None: to make the filesystem.
         """
+        error = self._mapped(request, exc)
+        if not isinstance(error, TransientError):
+            if isinstance(error, errors.AlreadyExistsError):
+                error.was_retried = tries.count > 1
+            return error, None
+        due = tries.next_time(error, self._attempts)
+        if due is None:
+            return tries.given_up(error), None
+        if tries.count == 1:
+            _log.info("%s; it is tried again", error)
+        tries.count += 1
+        return error, due
+
+    def _mapped(self, request: Any, exc: Exception) -> Exception:  # noqa: ANN401
+        """Map a foreign exception; the cause goes along unless it shows a secret."""
         verb, name = _asked(request)
         if isinstance(exc, TooLargeError):
             return TooLargeError(f"{self.location.display(name)}: {exc}")

@@ -13,7 +13,7 @@ from precomputed_fs.format.compression import MAX_DECODED_SIZE
 from precomputed_fs.store import jobs, loop
 from precomputed_fs.store.certificates import trusted
 from precomputed_fs.store.direct import Direct
-from precomputed_fs.store.failures import Failures, Patience, TransientError, given_up
+from precomputed_fs.store.failures import Failures, Tries
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.protocols.base import Asynchronous, Filesystem, Synchronous
 from precomputed_fs.store.protocols.caches import SimpleCache
@@ -236,8 +236,8 @@ class _Connection:
         self.loads: dict[Hashable, Any] = {}
         self._location = store.location
         self._timeout = store.timeout
-        self._patience = Patience(store.attempts)
-        self._failures = Failures(store.location)
+        self._attempts = store.attempts
+        self._failures = Failures(store.location, store.attempts)
         self._lock = threading.Lock()
         self._driver: Driver | None = None
 
@@ -265,23 +265,18 @@ class _Connection:
 
     def _opened(self, make: Callable[[], _T]) -> _T:
         """Make something, and again where the failure may pass."""
-        began, tries = time.monotonic(), 0
+        tries = Tries()
         while True:
-            tries += 1
             try:
                 return make()
             except Exception as exc:  # noqa: BLE001 - each becomes one of ours
-                error = self._failures.mapped(None, exc)
-            if isinstance(error, TransientError):
-                due = self._patience.next_time(error, tries, began)
-                if due is not None:
-                    time.sleep(max(0.0, due - time.monotonic()))
-                    continue
-                error = given_up(error, tries, began)
-            try:
-                raise error  # outside of the handler: a cause with secrets would follow as context
-            finally:
-                del error  # its traceback has this frame, which would keep all that it knows
+                error, due = self._failures.judged(None, exc, tries)
+            if due is None:
+                try:
+                    raise error  # outside of the handler: a cause with secrets would follow as context
+                finally:
+                    del error  # its traceback has this frame, which would keep all that it knows
+            time.sleep(max(0.0, due - time.monotonic()))
 
     def _make(self) -> Driver:
         location, protocol = self._location, self._location.protocol
@@ -298,7 +293,6 @@ class _Connection:
             protocol,
             root,
             failures=self._failures,
-            patience=self._patience,
             reopen=lambda: self._open_filesystem()[0],
         )
 
@@ -325,14 +319,14 @@ class _Connection:
     def _transfers(self, location: Location, remote: Answering) -> Transfers:
         link = location.links[0]
         trust = trusted(link.options, is_s3=isinstance(location.protocol, S3))
-        return Transfers(remote, failures=self._failures, patience=self._patience, timeout=self._timeout, trust=trust)
+        return Transfers(remote, failures=self._failures, timeout=self._timeout, trust=trust)
 
     def _confirm_missing(self, exc: Exception) -> None:
         """Ask the store behind an archive; to fsspec's HTTP files any failure is "not found"."""
         behind = self._location.behind
         if behind is None:
             return
-        store = ObjectStore(behind, attempts=self._patience.attempts, timeout=self._timeout)
+        store = ObjectStore(behind, attempts=self._attempts, timeout=self._timeout)
         try:
             if store.exists(""):
                 message = f"it is there, but could not be opened: {exc}"

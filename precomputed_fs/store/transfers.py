@@ -10,7 +10,6 @@ import concurrent.futures
 import contextlib
 import heapq
 import itertools
-import logging
 import os
 import time
 import types
@@ -20,7 +19,7 @@ from typing import Any, TypeVar
 
 import pycurl
 
-from precomputed_fs.errors import AlreadyExistsError, DataAccessError
+from precomputed_fs.errors import DataAccessError
 from precomputed_fs.store import loop, pool
 from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.certificates import Trust
@@ -36,14 +35,12 @@ from precomputed_fs.store.curl import (
     settings_of,
     take_wire,
 )
-from precomputed_fs.store.failures import Failures, Patience, TransientError, TruncatedError, given_up
+from precomputed_fs.store.failures import Failures, Tries, TruncatedError
 from precomputed_fs.store.pace import Pace, pace_of
 from precomputed_fs.store.remote import Answering
 from precomputed_fs.store.requests import Compute, Exchange, Job, More, Pause, Upcoming, Wait
 
 _T = TypeVar("_T")
-
-_log = logging.getLogger("precomputed_fs")
 
 _LEAST_RATE = 1024  # bytes per second, on average after the first `timeout` seconds
 _LONGEST_WAIT = 0.1  # seconds, after which it is looked whether all is well
@@ -65,7 +62,6 @@ class Transfers:
     remote : Answering
         What its requests are, over HTTP or as coroutines.
     failures : Failures
-    patience : Patience
     timeout : float
         Seconds to connect in, and without a byte of an answer.
     trust : Trust
@@ -77,13 +73,11 @@ class Transfers:
         remote: Answering,
         *,
         failures: Failures,
-        patience: Patience,
         timeout: float,
         trust: Trust,
     ) -> None:
         self.remote = remote
         self.failures = failures
-        self.patience = patience
         self.timeout = timeout
         self.settings = settings_of(timeout, trust)
         self.trust = trust
@@ -127,15 +121,14 @@ class Transfers:
 class _Task:
     """A generator under way: a job; or what answers a request, for the task that has made it."""
 
-    __slots__ = ("began", "generator", "parent", "place", "request", "tries")
+    __slots__ = ("generator", "parent", "place", "request", "tries")
 
     def __init__(self, generator: Generator[Any, Any, Any], parent: "_Task | _Several | None" = None) -> None:
         self.generator = generator
         self.parent = parent
         self.place = 0
         self.request: Any = None
-        self.tries = 0
-        self.began = 0.0
+        self.tries: Tries
 
 
 class _Several:
@@ -326,28 +319,18 @@ class _Batch:
         else:
             child = _Task(self._driver.remote.answer(request), task)
             child.request = request
-            child.tries, child.began = 1, time.monotonic()
+            child.tries = Tries()
             return child
         return None
 
     def _judged(self, task: _Task, error: Exception) -> Exception | None:
         """Map what a request has failed with; None: it is tried again later."""
         driver = self._driver
-        request = task.request
-        error = driver.failures.mapped(request, error)
-        if not isinstance(error, TransientError):
-            if isinstance(error, AlreadyExistsError):
-                error.was_retried = task.tries > 1
-            return error
-        due = driver.patience.next_time(error, task.tries, task.began)
+        error, due = driver.failures.judged(task.request, error, task.tries)
         if due is None:
-            return given_up(error, task.tries, task.began)
-        if task.tries == 1:
-            _log.info("%s; it is tried again", error)
-        again = _Task(driver.remote.answer(request), task.parent)
-        again.request, again.place = request, task.place
-        again.tries, again.began = task.tries + 1, task.began
-        self._postpone(again, due)
+            return error
+        task.generator = driver.remote.answer(task.request)
+        self._postpone(task, due)
         return None
 
     def _postpone(self, task: _Task, due: float, waits_for: "concurrent.futures.Future[Any] | None" = None) -> None:
