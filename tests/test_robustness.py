@@ -458,7 +458,7 @@ def test_an_encoding_that_is_not_known_is_corrupt(faulty: Faulty, tmp_path: Path
 
 SECRETS = ("SECRETSIG", "SECRETPASS", "SECRETKEY", "SECRETTOKEN", "SECRETHEADER", "X-Amz-Signature=", "AccountKey=")
 SECRET_KINDS = [*KINDS, "azure with a token"]
-LOGGERS = ("precomputed_fs", "fsspec", "fsspec.http", "aiohttp", "stamina", "asyncio", "s3fs", "gcsfs")
+LOGGERS = ("precomputed_fs", "fsspec", "fsspec.http", "aiohttp", "asyncio", "s3fs", "gcsfs")
 
 
 def secret_place(kind: str, url: str, cache: Path) -> tuple[str, dict[str, Any]]:
