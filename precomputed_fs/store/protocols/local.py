@@ -74,9 +74,18 @@ class Local(Files):
         It needs no file beside it. Who waited for it looks again, as another file may stand there by then. On file
         systems without such locks, and on Windows, there is none.
         """
-        while (file := _locked_file(path)) is not None:
+        modes = [os.O_RDONLY, os.O_RDWR]  # NFS locks only what is open for writing
+        if fcntl is None:
+            modes.clear()
+        while modes:
             try:
-                if _stands_at(file, path):
+                file = os.open(path, modes[0] | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                break
+            try:
+                if not _wait_for_lock(file):
+                    del modes[0]
+                elif _stands_at(file, path):
                     yield
                     return
             finally:
@@ -86,28 +95,8 @@ class Local(Files):
         yield
 
 
-def _locked_file(path: str) -> int | None:
-    """Open a file and wait for its lock; None if there is no file, or no such lock."""
-    if fcntl is None:
-        return None
-    for mode in (os.O_RDONLY, os.O_RDWR):  # NFS locks only what is open for writing
-        try:
-            file = os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            _wait_for_lock(file)
-        except BaseException as exc:
-            os.close(file)
-            if isinstance(exc, TimeoutError) or not isinstance(exc, OSError):
-                raise
-        else:
-            return file
-    return None
-
-
-def _wait_for_lock(file: int) -> None:
-    """Take flock's lock, for which others need a moment only."""
+def _wait_for_lock(file: int) -> bool:
+    """Take flock's lock, for which others need a moment only; False if there is no such lock."""
     deadline, pause = time.monotonic() + files.LOCK_SECONDS, _SHORTEST_LOCK_PAUSE
     while True:
         try:
@@ -117,8 +106,10 @@ def _wait_for_lock(file: int) -> None:
                 raise TimeoutError(
                     f"another process has held its lock (flock) for {files.LOCK_SECONDS:g} seconds"
                 ) from exc
+        except OSError:
+            return False
         else:
-            return
+            return True
         time.sleep(pause)
         pause = min(2 * pause, files.LOCK_PAUSE)
 
