@@ -23,6 +23,7 @@ from precomputed_fs.store.failures import (
     Tries,
     VersionError,
 )
+from precomputed_fs.store.jobs import Batch
 from precomputed_fs.store.protocols.base import Filesystem, Synchronous, temporary_name
 from precomputed_fs.store.protocols.files import Files
 from precomputed_fs.store.requests import (
@@ -156,9 +157,11 @@ class Direct:
     def _run(self, job: Job[_T], is_stopped: Callable[[], bool]) -> _T:
         answer: Any = None
         error: Exception | None = None
+        batch = Batch()
         try:
             while True:
-                request = job.send(answer) if error is None else job.throw(error)
+                with batch:
+                    request = job.send(answer) if error is None else job.throw(error)
                 answer, error = None, None
                 try:
                     answer = self._answer(request, is_stopped)

@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import random
+import threading
 from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from typing import TypeAlias, TypeVar
 
@@ -12,7 +13,7 @@ from precomputed_fs.store.requests import Body, Exists, Get, Job, Pause, Put, Wa
 
 _T = TypeVar("_T")
 
-_Load: TypeAlias = "concurrent.futures.Future[tuple[_T | None] | None]"
+_Load: TypeAlias = "_Claim[tuple[_T | None] | None]"
 """Of what is being loaded; None: that has failed."""
 
 _MOST_CONFLICTS = 30  # times that a change is tried again because another writer came before
@@ -85,6 +86,41 @@ def write(put: Put) -> Job[None]:
             raise
 
 
+class Batch:
+    """The jobs of one call, which go on only while that call does; ``with batch:`` runs some of them."""
+
+    __slots__ = ("_outer", "thread")
+
+    def __init__(self) -> None:
+        self.thread = 0  # the one that has run them last
+        self._outer: Batch | None = None
+
+    def __enter__(self) -> None:
+        self._outer = getattr(_here, "batch", None)
+        _here.batch = self
+        self.thread = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        _here.batch = self._outer
+
+
+class _Claim(concurrent.futures.Future[_T]):
+    """What others wait for, until a job of some batch is done with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._batch: Batch | None = getattr(_here, "batch", None)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether its batch is this thread's, and not the one that runs: it goes on when this one has ended."""
+        batch, here = self._batch, getattr(_here, "batch", None)
+        return batch is not None and batch is not here and batch.thread == threading.get_ident()
+
+
+_here = threading.local()
+
+
 def once(
     loads: MutableMapping[Hashable, "_Load[_T]"],
     key: Hashable,
@@ -104,11 +140,11 @@ def once(
     value = kept()
     if value is not None:
         return value
-    mine: _Load[_T] = concurrent.futures.Future()
+    mine: _Load[_T] = _Claim()
     outcome: tuple[_T | None] | None = None
     try:
         while (theirs := loads.setdefault(key, mine)) is not mine:
-            if not (yield Wait(theirs, _LONGEST_LOAD)):
+            if theirs.stands_still or not (yield Wait(theirs, _LONGEST_LOAD)):
                 return (yield from load())
             if (loaded := theirs.result()) is not None:
                 return loaded[0]
@@ -126,11 +162,13 @@ class Turn:
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
-        self._future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._future: _Claim[None] = _Claim()
 
     def begin(self) -> Job["Turn"]:
-        """Wait until no other job of this process has its turn."""
+        """Wait until no other job of this process has its turn; but not where this is called within that turn."""
         while (theirs := _turns.setdefault(self._shown, self._future)) is not self._future:
+            if theirs.stands_still:
+                break
             yield Wait(theirs, _LOOK_AGAIN)
         return self
 
@@ -143,7 +181,7 @@ class Turn:
             self._future.set_result(None)
 
 
-_turns: dict[str, concurrent.futures.Future[None]] = {}
+_turns: dict[str, _Claim[None]] = {}
 """Of the objects that are being changed, with their twins; by what the object is shown as."""
 
 

@@ -36,6 +36,7 @@ from precomputed_fs.store.curl import (
     take_wire,
 )
 from precomputed_fs.store.failures import Failures, Tries, TruncatedError
+from precomputed_fs.store.jobs import Batch
 from precomputed_fs.store.pace import Pace, pace_of
 from precomputed_fs.store.remote import Answering
 from precomputed_fs.store.requests import Compute, Exchange, Job, More, Pause, Upcoming, Wait
@@ -174,6 +175,7 @@ class _Batch:
         self._order = itertools.count()
         self._results: list[Any] = []
         self._wire: Wire | None = None
+        self._batch = Batch()
         self._pid = os.getpid()
         self._next_look = 0.0
         self._is_crowded = False
@@ -204,11 +206,12 @@ class _Batch:
             message = f"{self._driver.failures.location.display()}: a batch goes on in the process that began it"
             raise DataAccessError(message)
         finishing = self._finishing
-        self._fill()
-        while self._open and not self._results and not (finishing is not None and finishing.is_ready):
-            self._wait()
-            self._collect()
+        with self._batch:
             self._fill()
+            while self._open and not self._results and not (finishing is not None and finishing.is_ready):
+                self._wait()
+                self._collect()
+                self._fill()
         results, self._results = self._results, []
         return results
 
