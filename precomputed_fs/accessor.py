@@ -1622,13 +1622,15 @@ class FsspecAccessor(Accessor):
         if not self._store.protocol.can_replace:
             raise self._in_the_way(found.name, overwrite=True)
         packed = yield Compute(functools.partial(self._packed_like, found, data, mime_type))
-        name = found.name.removesuffix(found.suffix) + packed.suffix
+        variant = _Variant(found.name == _object_name(key, coords, _Variant(True, found.suffix)), packed.suffix)
+        name = _object_name(key, coords, variant)
         if name == found.name:
             yield from _write(name, packed, create=False, replacing=found.body.version)
         else:
+            self._names_in(key).note(variant)  # whoever puts it there
             yield from _write(name, packed, create=True)
             try:
-                yield Delete(found.name, found.body.version)
+                yield from jobs.delete(found.name, found.body.version)
             except ReplacedError:  # ours was made of what was there before
                 if (yield from _take_back(name, packed)):
                     raise
@@ -1702,6 +1704,7 @@ class FsspecAccessor(Accessor):
                     yield Delete(other)
                 if not others or (yield from jobs.exists(name)):
                     return
+            yield from _write(name, packed, create=False)  # two that go on like this would both leave nothing
 
     def _in_the_way(self, name: str, *, overwrite: bool) -> DataAccessError:
         shown = self._location.display(name)
@@ -1908,7 +1911,7 @@ def _take_back(name: str, packed: _Packed) -> Job[bool]:
         return True
     if ours.data != packed.data:
         return False
-    yield Delete(name, ours.version)
+    yield from jobs.delete(name, ours.version)
     return True
 
 

@@ -53,6 +53,9 @@ class AlreadyExistsError(DataAccessError, FileExistsError):
 class ReplacedError(DataAccessError):
     """Another writer has replaced what was to be replaced; nothing was written."""
 
+    was_retried = False
+    """Whether this was tried before, so that the other writer may be ourselves."""
+
 
 class AccessDeniedError(DataAccessError, PermissionError):
     """The store refused: status 401 or 403, wrong or expired credentials (S3's 400), or a file permission."""

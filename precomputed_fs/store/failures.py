@@ -162,7 +162,7 @@ class Failures:
         """
         error = self._mapped(request, exc)
         if not isinstance(error, TransientError):
-            if isinstance(error, errors.AlreadyExistsError):
+            if isinstance(error, (errors.AlreadyExistsError, errors.ReplacedError)):
                 error.was_retried = tries.count > 1
             return error, None
         due = tries.next_time(error, self._attempts)

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from typing import TypeAlias, TypeVar
 
-from precomputed_fs.errors import AccessDeniedError, AlreadyExistsError, DataAccessError, NotFoundError
+from precomputed_fs.errors import AccessDeniedError, AlreadyExistsError, DataAccessError, NotFoundError, ReplacedError
 from precomputed_fs.format.compression import stored_limit
-from precomputed_fs.store.requests import Body, Exists, Get, Job, Pause, Put, Wait
+from precomputed_fs.store.requests import Body, Delete, Exists, Get, Job, Pause, Put, Wait
 
 _T = TypeVar("_T")
 
@@ -83,6 +83,16 @@ def write(put: Put) -> Job[None]:
     except AlreadyExistsError as exc:
         # A try whose answer was lost may have written just what the next one met.
         if not exc.was_retried or (yield Get(put.name, limit=stored_limit(len(put.data)))).data != put.data[:]:
+            raise
+
+
+def delete(name: str, version: str) -> Job[None]:
+    """Delete one version of an object; another one is a ReplacedError."""
+    try:
+        yield Delete(name, version)
+    except ReplacedError as exc:
+        # A try whose answer was lost may have deleted what the next one missed.
+        if not exc.was_retried or (yield from exists(name)):
             raise
 
 

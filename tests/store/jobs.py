@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import GeneratorType
 from typing import Any, NamedTuple, TypeAlias
@@ -169,10 +170,35 @@ class Objects:
         answer: Any = None
         while True:
             try:
-                asked = job.throw(answer) if isinstance(answer, Exception) else job.send(answer)
+                asked = _sent(job, answer)
             except StopIteration as stop:
                 return stop.value
             answer = self.answer(asked)
+
+    def run_together(self, jobs: Sequence[Job[Any]], order: Iterable[int]) -> list[Any]:
+        """Run jobs at once: `order` says which one goes on, to be answered once; then each is run to its end.
+
+        Returns their results, or the exceptions that they have raised.
+        """
+        answers: list[Any] = [None] * len(jobs)
+        results: list[Any] = [None] * len(jobs)
+        running = set(range(len(jobs)))
+        going_on = itertools.chain((each % len(jobs) for each in order), itertools.cycle(range(len(jobs))))
+        while running:
+            one = next(going_on)
+            if one not in running:
+                continue
+            try:
+                asked = _sent(jobs[one], answers[one])
+            except StopIteration as stop:
+                results[one] = stop.value
+                running.discard(one)
+            except Exception as exc:  # noqa: BLE001 - the caller judges it
+                results[one] = exc
+                running.discard(one)
+            else:
+                answers[one] = self.answer(asked)
+        return results
 
     def run_all(self, jobs: Iterable[Job[Any]]) -> list[Any]:
         """Run the jobs of a batch and what follows from them, one after the other; returns all results."""
@@ -201,7 +227,7 @@ class Objects:
         if number in self.lost:
             self._outcome(lambda: self._answer(request))
         answer = self._outcome(lambda: self._answer(request))
-        if isinstance(answer, AlreadyExistsError):
+        if isinstance(answer, (AlreadyExistsError, ReplacedError)):
             answer.was_retried = number in self.lost
         return answer
 
@@ -258,6 +284,10 @@ class Objects:
     def _check_version(self, name: str, version: str) -> None:
         if name not in self.kept or self.kept[name].version != version:
             raise ReplacedError(name)
+
+
+def _sent(job: Job[Any], answer: Any) -> Any:
+    return job.throw(answer) if isinstance(answer, Exception) else job.send(answer)
 
 
 def _name(request: Any) -> str:

@@ -90,3 +90,16 @@ def test_objects_run_batches_and_jobs_within_jobs() -> None:
         return More([within()])
 
     assert Objects({"a": b"x"}).run_all([following(), within()]) == [b"x", NotFoundError] * 2
+
+
+@pytest.mark.parametrize(("order", "asked"), [([0, 0], "aab"), ([1, 0], "baa"), ([], "aba")])
+def test_objects_run_jobs_together_in_an_order(order: list[int], asked: str) -> None:
+    def reading(name: str, times: int) -> Job[int]:
+        for _ in range(times):
+            yield Get(name)
+        return times
+
+    objects = Objects({"a": b""})
+    first, second = objects.run_together([reading("a", 2), reading("b", 1)], order)
+    assert (first, type(second)) == (2, NotFoundError)
+    assert "".join(objects.names_asked()) == asked
