@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
-from precomputed_fs.errors import AlreadyExistsError, CorruptDataError, DataAccessError, ReplacedError
+from precomputed_fs.errors import AlreadyExistsError, CorruptDataError, DataAccessError, NotFoundError, ReplacedError
 from precomputed_fs.format.compression import MAX_DECODED_SIZE, decode_gzip_or_zlib, gzip_compress
 from precomputed_fs.format.grid import ChunkCoords, chunk_name
 from precomputed_fs.format.shard_index import ByteRange, Wanted, pack_minishard_index, pack_shard_index
@@ -520,14 +520,19 @@ class ShardWriter:
         """Replace the version of the shard that is there, or fail."""
         is_anew = shard not in self._anew.get(key, {shard})
         existing = None if is_anew else (yield from self._reader.inspect(key, sharding, shard))
-        refused = [] if existing is None else (yield from self._refused(key, sharding, chunks))
+        refused: list[int] = []
+        if existing is not None:
+            with _expecting_a_shard():
+                refused = yield from self._refused(key, sharding, chunks)
         for chunk_id in refused:
             del chunks[chunk_id]
         was_legacy = existing is not None and existing.legacy
         with _disk(), tempfile.TemporaryFile() as out:
             if not chunks:
                 return refused, False
-            if not (yield from self._assemble(out, key, sharding, shard, existing=existing, chunks=chunks)):
+            with _expecting_a_shard():
+                has_data = yield from self._assemble(out, key, sharding, shard, existing=existing, chunks=chunks)
+            if not has_data:
                 return refused, False
             with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 put = Put(
@@ -687,6 +692,15 @@ atexit.register(_write_all)  # after that, for what is stored at the end
 
 def _new_buffer() -> IO[bytes]:
     return tempfile.SpooledTemporaryFile(max_size=BUFFER_BYTES)
+
+
+@contextlib.contextmanager
+def _expecting_a_shard() -> Iterator[None]:
+    """Take a shard that is gone since its index was read for one that was replaced."""
+    try:
+        yield
+    except NotFoundError as exc:
+        raise ShardReplacedError from exc
 
 
 @contextlib.contextmanager

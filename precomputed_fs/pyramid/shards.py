@@ -289,7 +289,7 @@ class ShardReader:
             since = time.monotonic() if now is None else now
             try:
                 known = yield from self._read_again(key, sharding, shard, minishard, since)
-            except ShardReplacedError:
+            except (ShardReplacedError, CorruptDataError):  # which may be of two states; who reads it again will know
                 return False
         return all(found.locate(one) == (known and known.locate(one)) for one in ids)
 

@@ -148,7 +148,7 @@ class Objects:
     def put(self, name: str, data: bytes, encoding: str = "") -> None:
         """Put an object as another client does."""
         self._puts += 1
-        self.kept[name] = Kept(bytes(data), encoding, "now" if self.is_young else f"v{self._puts}")
+        self.kept[name] = Kept(bytes(data), encoding, f"now {len(data)}" if self.is_young else f"v{self._puts}")
 
     def delete(self, name: str) -> None:
         """Delete an object as another client does."""
@@ -178,18 +178,23 @@ class Objects:
     def run_together(self, jobs: Sequence[Job[Any]], order: Iterable[int]) -> list[Any]:
         """Run jobs at once: `order` says which one goes on, to be answered once; then each is run to its end.
 
+        One that waits for another goes on when that is done, or when all wait: then its time is over.
+
         Returns their results, or the exceptions that they have raised.
         """
+        asked: list[Any] = [None] * len(jobs)
         answers: list[Any] = [None] * len(jobs)
         results: list[Any] = [None] * len(jobs)
         running = set(range(len(jobs)))
         going_on = itertools.chain((each % len(jobs) for each in order), itertools.cycle(range(len(jobs))))
         while running:
             one = next(going_on)
-            if one not in running:
+            if one not in running or (
+                self._waits(asked[one]) and not all(self._waits(asked[each]) for each in running)
+            ):
                 continue
             try:
-                asked = _sent(jobs[one], answers[one])
+                asked[one] = _sent(jobs[one], self.answer(asked[one]) if isinstance(asked[one], Wait) else answers[one])
             except StopIteration as stop:
                 results[one] = stop.value
                 running.discard(one)
@@ -197,8 +202,12 @@ class Objects:
                 results[one] = exc
                 running.discard(one)
             else:
-                answers[one] = self.answer(asked)
+                answers[one] = None if isinstance(asked[one], Wait) else self.answer(asked[one])
         return results
+
+    @staticmethod
+    def _waits(request: Any) -> bool:
+        return isinstance(request, Wait) and not request.future.done()
 
     def run_all(self, jobs: Iterable[Job[Any]]) -> list[Any]:
         """Run the jobs of a batch and what follows from them, one after the other; returns all results."""
