@@ -192,6 +192,18 @@ def test_a_shard_that_is_replaced_between_two_answers_never_yields_other_bytes(
 
 
 @each_fetch
+@pytest.mark.parametrize("point", range(1, 40))
+def test_a_shard_that_is_replaced_while_no_index_is_remembered_never_yields_other_bytes(
+    fetch: Fetch, point: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "INDEX_CACHE_BYTES", 1)  # every index is asked for again
+    objects = Objects({SHARD: OLD_SHARD})
+    objects.before[point] = lambda: objects.put(SHARD, NEW_SHARD)
+    found = fetch(reader_of(), objects, IDS)
+    assert all(found[one] in (OLD[one], NEW[one]) for one in IDS)
+
+
+@each_fetch
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("is_young", [False, True], ids=["settled", "young"])
 def test_a_chunk_that_goes_and_one_that_comes_are_there_or_not(fetch: Fetch, point: int, *, is_young: bool) -> None:
