@@ -181,6 +181,7 @@ class _Batch:
         self._is_crowded = False
         self._is_stopped = loop.stopped()
         self._waited = 0.0  # seconds, when it was last waited for
+        self._driven = time.monotonic()  # when this last looked at what has come
 
     def __iter__(self) -> Iterator[list[Any]]:
         try:
@@ -346,6 +347,8 @@ class _Batch:
         if self._is_stopped():
             raise concurrent.futures.CancelledError
         now = time.monotonic()
+        if now - self._driven > self._driver.timeout / 4:
+            self._excuse(now - self._driven, now)
         seconds = _LONGEST_WAIT
         if self._later:
             seconds = min(seconds, max(0.0, self._later[0][0] - now))
@@ -385,9 +388,21 @@ class _Batch:
             elif task in self._futures.get(waits_for, ()):
                 self._futures[waits_for].remove(task)
                 self._step(task, False)
-        now = time.monotonic()
+        now = self._driven = time.monotonic()
         if now > self._next_look:
             self._look(now)
+
+    def _excuse(self, seconds: float, now: float) -> None:
+        """Do not count the time for which the caller was busy with what has come, or with what is to be stored."""
+        for handle in self._active:
+            handle.began, handle.moved = (min(now, then + seconds) for then in (handle.began, handle.moved))
+            if self._wire is not None and not handle.getinfo(pycurl.PRETRANSFER_TIME):  # libcurl counts, too
+                self._wire.multi.remove_handle(handle)
+                self._wire.multi.add_handle(handle)
+        later = (task for _, _, task, _ in self._later)
+        for task in {*self._active.values(), *itertools.chain(*self._futures.values()), *later}:
+            if task.request is not None:
+                task.tries.began = min(now, task.tries.began + seconds)
 
     def _await(self, task: _Task, future: "concurrent.futures.Future[Any]") -> None:
         self._submitted.add(future)

@@ -457,6 +457,30 @@ def test_batches_within_batches(lane: Lane) -> None:
         assert accessor.fetch_file(NAME) == f"/{NAME}".encode()
 
 
+@pytest.mark.parametrize("busy", ["with a chunk", "with coordinates"])
+def test_a_caller_that_is_busy_for_longer_than_the_timeout_loses_nothing(
+    lane: Lane, busy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is under way meanwhile, connecting or answered, is not given up."""
+    timeout = 0.5
+    server = lane.serve(waiting(0.02))
+    accessor = lane.accessor(server.url, timeout=timeout, attempts=1)
+
+    def coordinates() -> Iterator[tuple[int, int, int, int, int, int]]:
+        for place, coords in enumerate(boxes(60)):
+            if busy == "with coordinates" and place == 10:
+                time.sleep(3 * timeout)
+            yield coords
+
+    found = {}
+    for coords, chunk in accessor.fetch_chunks(KEY, coordinates()):
+        found[coords] = chunk
+        if busy == "with a chunk" and len(found) in (5, 30):
+            time.sleep(3 * timeout)
+    assert found == expected(60)
+    assert caplog.records == []
+
+
 def test_a_closed_accessor_lets_go_of_its_connections_in_the_end(plain: Lane) -> None:
     server = plain.serve(waiting(0.01))
     accessor = plain.accessor(server.url)
