@@ -1,6 +1,7 @@
 """Amazon S3, and the many servers that speak its protocol."""
 
 import functools
+import re
 import time
 import urllib.parse
 from collections.abc import Coroutine
@@ -12,6 +13,9 @@ from precomputed_fs.store.protocols.clouds import METADATA_TIMEOUT, Cloud
 from precomputed_fs.store.requests import HttpRequest, Signer
 
 _ANY_KEY = "any-key"
+_SIGNED_AS_IT_IS = re.compile("[A-Za-z0-9._~-]+")
+"""Access keys by which libcurl can sign: it would quote what else is in one, such as the colon of Swift's."""
+
 _LARGEST_PUT = 5 << 30  # bytes that S3 takes in one request
 _CREDENTIALS_SECONDS = 60.0  # that credentials are used for before they are asked for again, as they may change
 
@@ -140,6 +144,8 @@ async def _find_bucket(fs: Filesystem, name: str) -> _Bucket | None:
     client = await fs.get_s3(name)
     credentials = await client._request_signer._credentials.get_frozen_credentials()  # no public way
     if (signed.get("X-Amz-Algorithm"), service, access_key) != ("AWS4-HMAC-SHA256", "s3", credentials.access_key):
+        return None
+    if not (_SIGNED_AS_IT_IS.fullmatch(access_key) and credentials.secret_key.isascii()):
         return None
     return bucket._replace(signer=Signer(region, access_key, credentials.secret_key), token=credentials.token or "")
 

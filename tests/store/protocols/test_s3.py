@@ -1,7 +1,9 @@
 """What is relied on of s3fs and botocore."""
 
 import inspect
+import urllib.parse
 
+import pytest
 import s3fs
 from aiobotocore.httpsession import AIOHTTPSession
 
@@ -40,6 +42,16 @@ def test_another_signature_is_left_to_the_sdk(s3_server: servers.S3Server) -> No
     request = place.run(place.protocol.http_requests(place.fs)("GET", "bucket/lab/info"))
     assert request.signer is None
     assert "Signature=" in request.url
+
+
+@pytest.mark.parametrize(
+    ("key", "secret"), [("test:tester", "a+b"), ("me@lab.example", "ab"), ("lab$me", "ab"), ("AKIA", "caf\xe9")]
+)
+def test_what_libcurl_would_quote_is_signed_by_the_sdk(s3_server: servers.S3Server, key: str, secret: str) -> None:
+    place = open_place("s3://bucket/lab", **{**s3_server.storage_options, "key": key, "secret": secret})
+    request = place.run(place.protocol.http_requests(place.fs)("GET", "bucket/lab/info"))
+    credential = urllib.parse.parse_qs(urllib.parse.urlsplit(request.url).query)["X-Amz-Credential"][0]
+    assert (request.signer, credential.rsplit("/", 4)[0]) == (None, key)
 
 
 def test_what_is_set_for_all_requests_is_left_to_s3fs(s3_server: servers.S3Server) -> None:
