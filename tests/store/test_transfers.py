@@ -928,6 +928,15 @@ def test_a_header_of_any_script_is_sent_as_utf_8(plain: Lane) -> None:
     assert server.requests[0].headers["x-name"] == "脳 é"
 
 
+@pytest.mark.parametrize("headers", [{"X-A": 5}, {"X-A": b"SECRET"}, {"X-A": None}, {"X-A": ["SECRET"]}, {5: "SECRET"}])
+def test_a_header_that_is_no_text_is_named(plain: Lane, headers: dict[Any, Any]) -> None:
+    server = plain.serve(answering(sized(BODY)))
+    error = failure(data, plain.store(server.url, options={"headers": headers}))
+    assert f"headers: {next(iter(headers))!r} and its value have to be strings" in str(error)
+    assert "SECRET" not in f"{error} {error!r} {error.__cause__!r}"
+    assert server.connections == 0
+
+
 def test_a_server_may_have_an_address_of_version_6(plain: Lane) -> None:
     try:
         server = plain.serve(answering(sized(BODY)), host="::1")

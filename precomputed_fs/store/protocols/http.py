@@ -30,6 +30,9 @@ class Http(Asynchronous):
         if settings - _PLAIN_OPTIONS or client.keys() - _PLAIN_CLIENT:
             return None
         headers = {**(client.get("headers") or {}), **(options.get("headers") or {})}
+        for name, value in headers.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise TypeError(f"headers: {name!r} and its value have to be strings")
         return lambda method, path: HttpRequest(path, headers, method)
 
     def http_requests(self, fs: Filesystem) -> Ask | None:
