@@ -58,9 +58,13 @@ def settings_of(timeout: float, trust: Trust) -> Settings:
     )
 
 
-def may_use_proxy() -> bool:
-    """Tell whether anything on this machine may say that there is a proxy."""
-    return sys.platform in ("darwin", "win32") or any(map(_PROXY.search, os.environ))
+def proxy_variables() -> tuple[tuple[str, str], ...]:
+    """Return the environment's variables that may say that there is a proxy."""
+    return tuple(sorted((name, value) for name, value in os.environ.items() if _PROXY.search(name)))
+
+
+SYSTEM_HAS_PROXIES = sys.platform in ("darwin", "win32")
+"""Whether something else than a variable may say so."""
 
 
 _in_use: "weakref.WeakSet[Wire]" = weakref.WeakSet()
@@ -245,6 +249,11 @@ _FAILURES: dict[int, type[Exception]] = {
 }
 """What libcurl's codes are in Python; the other ones do not pass."""
 
+_UNREADABLE_PROXY = (
+    "the URL of the proxy cannot be read: http_proxy, https_proxy and all_proxy are to be written "
+    "http://user:password@host:port, with what is neither a letter nor a digit in a password as %23 for #"
+)
+
 
 def failed_transfer(code: int, message: str, answer: Answer, handle: Any, trust: Trust) -> Answer | Exception:  # noqa: ANN401
     """Tell what a transfer that libcurl has given up means: an answer nevertheless, or an exception."""
@@ -254,4 +263,6 @@ def failed_transfer(code: int, message: str, answer: Answer, handle: Any, trust:
         return answer if handle.span is not None else too_large(handle.limit)
     if code in _UNTRUSTED:
         return CertificateError(f"{message}; {how_to_mend(trust, message)}")
+    if message.startswith("Unsupported proxy"):  # and all of its URL follows
+        return TransferError(_UNREADABLE_PROXY)
     return _FAILURES.get(code, TransferError)(message)

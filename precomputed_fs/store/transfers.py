@@ -24,12 +24,13 @@ from precomputed_fs.store import loop, pool
 from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.certificates import Trust
 from precomputed_fs.store.curl import (
+    SYSTEM_HAS_PROXIES,
     Wire,
     close_kept,
     failed_transfer,
     is_crowded,
-    may_use_proxy,
     prepare,
+    proxy_variables,
     put_back,
     set_proxy,
     settings_of,
@@ -51,7 +52,7 @@ _IDLE = 5e-4  # seconds of waiting, from which on it is the server that is waite
 
 _BUSY = frozenset({429, 503})
 
-_all: "weakref.WeakSet[Transfers]" = weakref.WeakSet()
+_all: "weakref.WeakValueDictionary[int, Transfers]" = weakref.WeakValueDictionary()
 """Of this process: connections are closed with the last of those that use them."""
 
 
@@ -82,10 +83,11 @@ class Transfers:
         self.timeout = timeout
         self.settings = settings_of(timeout, trust)
         self.trust = trust
-        self.uses_proxy = may_use_proxy()
-        self.wires = failures.location.server, self.settings
+        variables = proxy_variables()
+        self.uses_proxy = SYSTEM_HAS_PROXIES or bool(variables)
+        self.wires = failures.location.server, self.settings, variables
         self.is_open = True
-        _all.add(self)
+        _all[id(self)] = self
 
     @property
     def pace(self) -> Pace:
@@ -115,7 +117,8 @@ class Transfers:
     def close(self) -> None:
         """Close connections that are not in use, unless others use them, too."""
         self.is_open = False
-        if not any(other.is_open and other.wires == self.wires for other in list(_all)):
+        others = (reference() for reference in _all.valuerefs())  # a list, whatever other threads do meanwhile
+        if not any(other is not None and other.is_open and other.wires == self.wires for other in others):
             close_kept(self.wires)
 
 
@@ -232,6 +235,8 @@ class _Batch:
                 with contextlib.suppress(pycurl.error):  # Ctrl-C came just before it was added, or since it was removed
                     wire.multi.remove_handle(handle)
             put_back(self._driver.wires, wire)
+            if not self._driver.is_open:  # since this began
+                self._driver.close()
 
     # ---------------------------------------------------------------------------------- jobs
 

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -488,6 +489,32 @@ def test_a_closed_accessor_lets_go_of_its_connections_in_the_end(plain: Lane) ->
     assert server.open
     accessor.close()
     server.wait_for_silence()
+
+
+def test_a_batch_lets_go_of_its_connections_if_its_accessor_is_closed_meanwhile(plain: Lane) -> None:
+    server = plain.serve(waiting(0.01))
+    accessor = plain.accessor(server.url)
+    chunks = iter(accessor.fetch_chunks(KEY, boxes(100)))
+    first = next(chunks)
+    accessor.close()
+    assert dict([first, *chunks]) == expected(100)
+    server.wait_for_silence()
+
+
+def test_accessors_are_closed_while_others_are_made(plain: Lane) -> None:
+    server = plain.serve(answering(echo))
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(12) as pool:
+            for chunks in pool.map(lambda _: _fetch_one(server.url), range(600)):
+                assert chunks == expected(1)
+    finally:
+        sys.setswitchinterval(0.005)
+
+
+def _fetch_one(url: str) -> dict[Any, bytes | None]:
+    with FsspecAccessor(url) as accessor:
+        return fetch(accessor, 1)
 
 
 # --------------------------------------------------------------------------------------------------------------- forks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -259,6 +260,28 @@ def test_a_redirect_is_asked_through_the_proxy_of_where_it_leads(
     proxy.talk = proxying({}, sized(b"", "302 Found", "Location: https://localhost/x\r\n"))
     assert web(plain, f"http://{HOST}").read(NAME).data == BODY
     assert (proxy.count, tunnel.count, server.targets) == (1, 1, ["/x"])
+
+
+def test_another_proxy_counts_from_then_on(plain: Lane, proxy: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, server = plain.serve(proxying({}, sized(BODY))), plain.serve(answering(sized(BODY)))
+    for variable in (proxy.url, other.url, None):
+        if variable is None:
+            monkeypatch.delenv("http_proxy")
+        else:
+            monkeypatch.setenv("http_proxy", variable)
+        assert web(plain, server.url).read(NAME).data == BODY
+    assert (proxy.count, other.count, server.count) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("password", ["hunt#er2", "hunt er2", "hunt/er2", "hunter2@127.0.0.1:99999"])
+@pytest.mark.parametrize("scheme", ["http", "gopher"])
+def test_a_proxy_that_cannot_be_read_shows_no_password(
+    plain: Lane, scheme: str, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"{scheme}://user:{password}@127.0.0.1:1")
+    with pytest.raises(DataAccessError, match="http_proxy, https_proxy and all_proxy") as caught:
+        web(plain, f"http://{HOST}").read(NAME)
+    assert "hunt" not in "".join(traceback.format_exception(caught.value))
 
 
 REFUSING: dict[str, Callable[[Peer], None]] = {
