@@ -51,7 +51,7 @@ def settings_of(timeout: float, trust: Trust) -> Settings:
         (pycurl.HTTP_CONTENT_DECODING, 0),  # bodies stay as they are sent
         (_SUPPRESS_CONNECT_HEADERS, 1),
         (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
-        (pycurl.CONNECTTIMEOUT_MS, max(1, int(timeout * 1000))),
+        (pycurl.CONNECTTIMEOUT_MS, max(1, int(min(timeout, 1e6) * 1000))),
         (pycurl.USERAGENT, "precomputed_fs"),
         (pycurl.PROXY, ""),
         *_trusting(trust),

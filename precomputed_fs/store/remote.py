@@ -38,6 +38,7 @@ Steps = Generator[Any, Any, _T]
 _UNTOLD = frozenset({400, 403, 405, 501})  # to HEAD: no body says why, or HEAD is what is refused
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))  # what of a Location goes into the next request as it is
 _OK, _PARTIAL = http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT
 
 
@@ -340,7 +341,7 @@ def redirected(request: HttpRequest, answer: Answer) -> HttpRequest:
 
     To another host, or from https to http, goes nothing that the user has given: no header, credential or query.
     """
-    target = answer.headers.get("location", "")
+    target = urllib.parse.quote(answer.headers.get("location", "").encode("latin-1"), safe=_PRINTABLE)
     url = urllib.parse.urljoin(request.url, target)
     before, after = urllib.parse.urlsplit(request.url), urllib.parse.urlsplit(url)
     if after.scheme not in ("http", "https") or not after.hostname:

@@ -611,7 +611,7 @@ def test_a_byte_now_and_then_is_not_waited_for_forever(plain: Lane, answer: byte
     server.wait_for_silence()
 
 
-@pytest.mark.parametrize("timeout", [0.05, 1.9999999, 1e9])
+@pytest.mark.parametrize("timeout", [0.05, 1.9999999, 1e9, float("inf")])
 def test_any_timeout_will_do(plain: Lane, timeout: float) -> None:
     store, _ = plain.asked(answering(sized(BODY)), timeout=timeout, attempts=5)
     assert data(store) == BODY
@@ -740,6 +740,16 @@ def test_a_redirect_on_the_same_server_is_followed_with_all_headers(plain: Lane,
     assert [asked.method for asked in server.requests] == ["GET"] * 4 + ["HEAD"] * 2
     for asked in server.requests:
         assert (asked.headers["x-api-key"], asked.headers["authorization"]) == ("key", "Bearer me")
+
+
+@pytest.mark.parametrize(
+    ("to", "target"),
+    [("/a b?x=c d", "/a%20b?x=c%20d"), ("/\xe4", "/%C3%A4"), ("/a%20b%2F+", "/a%20b%2F+"), ("/[a]|b~'*", "/[a]|b~'*")],
+)
+def test_what_a_redirect_did_not_quote_is_quoted(plain: Lane, to: str, target: str) -> None:
+    server = plain.serve(answering(moved(to), sized(BODY)))
+    assert data(plain.store(server.url)) == BODY
+    assert server.targets == [f"/{NAME}", target]
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
