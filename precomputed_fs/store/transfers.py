@@ -47,7 +47,7 @@ _T = TypeVar("_T")
 _LEAST_RATE = 1024  # bytes per second, on average after the first `timeout` seconds
 _LONGEST_WAIT = 0.1  # seconds, after which it is looked whether all is well
 _SHORT_WAIT = 0.005  # seconds, where something else than libcurl is waited for, too
-_IDLE = 5e-4  # seconds of waiting, from which on it is the server that is waited for
+_IDLE = 1e-3  # seconds of waiting, from which on it is the server that is waited for
 
 
 _BUSY = frozenset({429, 503})
@@ -183,7 +183,7 @@ class _Batch:
         self._next_look = 0.0
         self._is_crowded = False
         self._is_stopped = loop.stopped()
-        self._waited = 0.0  # seconds, when it was last waited for
+        self._waited = 0.0  # seconds, of late: each answer halves it
         self._driven = time.monotonic()  # when this last looked at what has come
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -378,7 +378,7 @@ class _Batch:
         ready = 0 if self._is_crowded else multi.select(seconds)
         if not ready and time.monotonic() - began < seconds / 2:  # nothing to watch, as while a host is looked up
             time.sleep(min(seconds, 1e-3))
-        self._waited = time.monotonic() - began
+        self._waited += time.monotonic() - began
 
     def _collect(self) -> None:
         """Have libcurl work, and hand on what has come."""
@@ -473,6 +473,8 @@ class _Batch:
                     self._step(task, None, outcome)
             if done and self._waited > _IDLE:
                 self._pace.grow(len(done))
+            if done:
+                self._waited /= 2
             if not left:
                 return
 
