@@ -107,6 +107,14 @@ class Wire:
         handle.setopt(pycurl.PREREQFUNCTION, functools.partial(_check_silent, self.sockets))
         return handle
 
+    def note_connection(self, handle: Any) -> None:  # noqa: ANN401
+        """Remember by its local port the connection that a transfer was over, if it is kept."""
+        port, descriptor = handle.getinfo(pycurl.LOCAL_PORT), handle.getinfo(pycurl.ACTIVESOCKET)
+        if descriptor >= 0:
+            self.sockets[port] = descriptor
+        else:
+            self.sockets.pop(port, None)
+
 
 def take_wire(key: Hashable) -> Wire:
     """Take a multi handle, with warm connections if there is one."""

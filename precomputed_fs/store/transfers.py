@@ -483,7 +483,7 @@ class _Batch:
         wire = self._wire
         answer = Answer(handle.getinfo(pycurl.RESPONSE_CODE), handle.lines, handle.parts)
         if wire is not None:
-            wire.sockets[handle.getinfo(pycurl.LOCAL_PORT)] = handle.getinfo(pycurl.ACTIVESOCKET)
+            wire.note_connection(handle)
             wire.multi.remove_handle(handle)
         self._pace.active.discard(handle)
         task = self._active.pop(handle)  # the last, so that nothing is forgotten where Ctrl-C comes before

@@ -27,7 +27,7 @@ from precomputed_fs import (
     DataAccessError,
     NotFoundError,
 )
-from precomputed_fs.store import failures
+from precomputed_fs.store import curl, failures, transfers
 from tests.store.conftest import Lane
 from tests.store.faults import (
     CHUNKS,
@@ -997,3 +997,15 @@ def test_what_comes_while_a_connection_is_kept_is_no_part_of_the_next_answer(lan
     assert data(store) == BODY
     server.closing.wait(2 * SHORT)
     assert data(store) == b"true"
+
+
+@pytest.mark.parametrize(("end", "kept"), [("close", 0), ("keep-alive", 1)])
+def test_a_connection_that_is_closed_is_forgotten(
+    plain: Lane, end: str, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one may get its port."""
+    wires: list[curl.Wire] = []
+    monkeypatch.setattr(transfers, "put_back", lambda _, wire: wires.append(wire))
+    server = plain.serve(answering(sized(BODY, headers=f"Connection: {end}\r\n")))
+    assert data(plain.store(server.url)) == BODY
+    assert [len(wire.sockets) for wire in wires] == [kept]
