@@ -178,8 +178,7 @@ class ShardWriter:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._waiting:
-            message = "chunks wait for their shards to be written: flush() before pickling"
-            raise TypeError(message)
+            raise TypeError("chunks wait for their shards to be written: flush() before pickling")
         return ShardWriter, (self._store, self._reader, self._compresslevel)
 
     def watch(self, owner: object) -> None:
@@ -234,14 +233,12 @@ class ShardWriter:
         """
         shown = self._store.location.display(key)
         if sharding.minishard_bits > _MOST_MINISHARD_BITS:
-            message = (
+            raise ValueError(
                 f"{shown}: its shard index would take {sharding.index_size} bytes in every shard; shards are written "
                 f"with up to {_MOST_MINISHARD_BITS} minishard_bits"
             )
-            raise ValueError(message)
         if not data:
-            message = f"{shown}: chunk {chunk_id} has no bytes, which in a shard would mean that it is absent"
-            raise ValueError(message)
+            raise ValueError(f"{shown}: chunk {chunk_id} has no bytes, which in a shard would mean that it is absent")
         if not overwrite and (yield from self._is_stored(key, sharding, chunk_id)):
             raise self._exists(key, chunk_id)
         if sharding.data_encoding == "gzip" and not is_gzip:
@@ -278,8 +275,9 @@ class ShardWriter:
         waiting = self._waiting.setdefault((key, shard), _Waiting(sharding))
         if waiting.sharding != sharding:
             shown = self._store.location.display(key)
-            message = f"{shown}: its sharding has changed while chunks wait for its shards; flush() before that"
-            raise DataAccessError(message)
+            raise DataAccessError(
+                f"{shown}: its sharding has changed while chunks wait for its shards; flush() before that"
+            )
         return waiting
 
     def _parts(self, pending: _Pending) -> "_Parts":
@@ -297,8 +295,9 @@ class ShardWriter:
             chunk = decode_gzip_or_zlib(data, MAX_DECODED_SIZE) if is_gzip and data is not None else data
             changed = waits.apply(waits.coords, chunk, waits.patches)
         except CorruptDataError as exc:
-            message = f"{self._store.location.display(key)}, chunk {chunk_name(waits.coords)}: {exc}"
-            raise CorruptDataError(message) from exc
+            raise CorruptDataError(
+                f"{self._store.location.display(key)}, chunk {chunk_name(waits.coords)}: {exc}"
+            ) from exc
         if changed is None:
             return data
         return gzip_compress(changed, self._compresslevel) if is_gzip else changed
@@ -381,8 +380,9 @@ class ShardWriter:
         """
         failures = [exc for *_, exc in self._failing()]
         if len(failures) > 1:
-            message = f"{failures[0]}; and {len(failures) - 1} more shards were not written"
-            raise DataAccessError(message) from failures[0]
+            raise DataAccessError(f"{failures[0]}; and {len(failures) - 1} more shards were not written") from failures[
+                0
+            ]
         if failures:
             raise failures[0]
 
@@ -511,8 +511,9 @@ class ShardWriter:
                 finally:
                     self._reader.forget(key, shard)
                     self._unborn.discard((key, shard))
-        message = f"{shown}: another writer has changed it meanwhile, again and again; flush again"
-        raise DataAccessError(message) from failure
+        raise DataAccessError(
+            f"{shown}: another writer has changed it meanwhile, again and again; flush again"
+        ) from failure
 
     def _merge_with(
         self, key: str, shard: int, sharding: Sharding, name: str, chunks: dict[int, _Pending]
@@ -621,8 +622,7 @@ class ShardWriter:
 
     def _buffered(self, place: _Place) -> bytes:
         if self._buffer is None:
-            message = "the chunks that waited were dropped meanwhile"
-            raise DataAccessError(message)
+            raise DataAccessError("the chunks that waited were dropped meanwhile")
         self._buffer.seek(place.start)
         return self._buffer.read(place.size)
 
@@ -711,8 +711,9 @@ def _disk() -> Iterator[None]:
     except OSError as exc:
         if isinstance(exc, DataAccessError):
             raise
-        message = f"no temporary file in {tempfile.gettempdir()} can be written: {exc}; TMPDIR names another folder"
-        raise DataAccessError(message) from exc
+        raise DataAccessError(
+            f"no temporary file in {tempfile.gettempdir()} can be written: {exc}; TMPDIR names another folder"
+        ) from exc
 
 
 def _leave_parents() -> None:

@@ -664,8 +664,7 @@ class ShardReader:
             whole = yield from self._whole(name)
             return checked_range(Body([whole.data[start:end]], version=whole.version), start, end)
         except BrokenAnswerError as exc:
-            message = f"{self._store.location.display(name)}, {what}: {exc}"
-            raise CorruptDataError(message) from exc
+            raise CorruptDataError(f"{self._store.location.display(name)}, {what}: {exc}") from exc
         except DataAccessError as exc:
             error = type(exc)(f"{what}: {exc}")
             vars(error).update(vars(exc))  # what else is known of it
@@ -689,11 +688,10 @@ class ShardReader:
                 body = yield from self._get(Get(name, limit=LARGEST_WHOLE))
             except TooLargeError as exc:
                 self._no_ranges_until = 0.0
-                message = (
+                raise NoRangesError(
                     f"{self._store.location.display(name)}: the server ignores Range, so it sends all of a shard for a "
                     f"part, and this one has more than {LARGEST_WHOLE >> 20} MiB; serve it by one that knows Range"
-                )
-                raise NoRangesError(message) from exc
+                ) from exc
             whole = Body([body.data], version=f"{len(body)} {zlib.crc32(body.data)}")
             while sum(len(other) for _, other in self._wholes.values()) > LARGEST_WHOLE:
                 self._wholes.pop(next(iter(self._wholes)), None)
@@ -709,8 +707,7 @@ class ShardReader:
         try:
             yield
         except CorruptDataError as exc:
-            message = f"{self._store.location.display(name)}, {what}: {exc}"
-            raise CorruptDataError(message) from exc
+            raise CorruptDataError(f"{self._store.location.display(name)}, {what}: {exc}") from exc
 
     def _replaced(self, key: str, sharding: Sharding, shard: int) -> ShardReplacedError:
         shown = self._store.location.display(f"{key}/{sharding.shard_name(shard)}.shard")
@@ -719,5 +716,6 @@ class ShardReader:
 
 def _check_chunk(size: int, sharding: Sharding) -> None:
     if size > sharding.largest_chunk:
-        message = f"its index gives it {size} bytes, and a chunk of this scale has at most {sharding.largest_chunk}"
-        raise CorruptDataError(message)
+        raise CorruptDataError(
+            f"its index gives it {size} bytes, and a chunk of this scale has at most {sharding.largest_chunk}"
+        )

@@ -232,8 +232,7 @@ def _sign_as(handle: Any, signer: Any) -> None:  # noqa: ANN401
 def _header_lines(headers: tuple[tuple[str, str], ...]) -> list[bytes]:
     for name, value in headers:
         if not _HEADER_NAME.fullmatch(name) or _LINE_END.search(value):
-            message = f"a header that cannot be sent: {name!r} has a line's end or NUL in it, or no name"
-            raise ValueError(message)
+            raise ValueError(f"a header that cannot be sent: {name!r} has a line's end or NUL in it, or no name")
     return [(f"{name}: {value}" if value else f"{name};").encode() for name, value in headers]
 
 

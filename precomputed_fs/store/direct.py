@@ -124,8 +124,9 @@ class Direct:
                 if not calls:
                     break
                 if os.getpid() != pid:
-                    message = f"{self._failures.location.display()}: a batch goes on in the process that began it"
-                    raise DataAccessError(message)
+                    raise DataAccessError(
+                        f"{self._failures.location.display()}: a batch goes on in the process that began it"
+                    )
                 results, follow = calls.pop(pool.first_done(calls, ended)).result()
                 for more in follow:
                     upcoming.add(more)
@@ -235,8 +236,7 @@ class Direct:
         with self._turn:
             real, root = (self._protocol.real_path(self.fs, one) for one in (path, self._root))
         if not PurePath(real).is_relative_to(root):
-            message = "a symbolic link leads out of the pyramid; serve(..., follow_links=True) follows it"
-            raise PermissionError(message)
+            raise PermissionError("a symbolic link leads out of the pyramid; serve(..., follow_links=True) follows it")
         return real
 
     def _get(self, request: Get) -> Body:
@@ -249,8 +249,7 @@ class Direct:
                 return Body([self._protocol.read(self.fs, path, request.limit)], version=version)
             before = self._protocol.state(self.fs, path)
             if before.size is not None and end > before.size:
-                message = f"asked for bytes {start}-{end - 1} of {before.size}"
-                raise BrokenAnswerError(message)
+                raise BrokenAnswerError(f"asked for bytes {start}-{end - 1} of {before.size}")
             data = self._protocol.read_range(self.fs, path, start, end)
             # Replaced meanwhile: of no version that an index could be of
             is_same = before.version == self._protocol.state(self.fs, path).version

@@ -81,8 +81,7 @@ class ObjectStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self.location.readable:
-            message = f"{self.location.display()} is being written: one process can"
-            raise TypeError(message)
+            raise TypeError(f"{self.location.display()} is being written: one process can")
         rebuild = functools.partial(
             ObjectStore, attempts=self.attempts, timeout=self.timeout, denied_is_missing=self.denied_is_missing
         )
@@ -218,8 +217,9 @@ class ObjectStore:
         connection = self._connections.get(pid)
         if connection is None:  # setdefault: of two threads, one wins
             if self._is_used and not self.location.readable:
-                message = f"{self.location.display()} is complete, or another process writes it: make a new accessor"
-                raise ReadOnlyError(message)
+                raise ReadOnlyError(
+                    f"{self.location.display()} is complete, or another process writes it: make a new accessor"
+                )
             connection = self._connections.setdefault(pid, _Connection(self))
             self._is_used = True
         return connection
@@ -329,7 +329,6 @@ class _Connection:
         store = ObjectStore(behind, attempts=self._attempts, timeout=self._timeout)
         try:
             if store.exists(""):
-                message = f"it is there, but could not be opened: {exc}"
-                raise ConnectionError(message) from exc  # which may pass
+                raise ConnectionError(f"it is there, but could not be opened: {exc}") from exc  # which may pass
         finally:
             store.close()

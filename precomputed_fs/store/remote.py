@@ -113,8 +113,7 @@ class Remote:
         elif answer.status == _PARTIAL:
             return range_body(answer, start, end, header)
         elif answer.status == _OK:
-            message = f"the server ignores Range: asked for bytes {start}-{end - 1}, it sends all"
-            raise RangeIgnoredError(message)
+            raise RangeIgnoredError(f"the server ignores Range: asked for bytes {start}-{end - 1}, it sends all")
         raise answer.error(secrets_of(http_request))
 
     def _get_by_coroutine(self, path: str, request: Get) -> Steps[Body]:
@@ -171,8 +170,7 @@ class Remote:
             if answer.status not in _REDIRECTS or self._protocol.referred_statuses:
                 return answer
             request = redirected(request, answer)
-        message = f"more than {_MOST_REDIRECTS} redirects"
-        raise TransferError(message)
+        raise TransferError(f"more than {_MOST_REDIRECTS} redirects")
 
     def _is_referred(self, answer: Answer) -> bool:
         """Whether only the filesystem knows where to ask; it is asked from then on."""
@@ -345,8 +343,7 @@ def redirected(request: HttpRequest, answer: Answer) -> HttpRequest:
     url = urllib.parse.urljoin(request.url, target)
     before, after = urllib.parse.urlsplit(request.url), urllib.parse.urlsplit(url)
     if after.scheme not in ("http", "https") or not after.hostname:
-        message = f"{answer.status}, which redirects to {target.partition('?')[0]!r}"
-        raise TransferError(message)
+        raise TransferError(f"{answer.status}, which redirects to {target.partition('?')[0]!r}")
     if _origin(before) == _origin(after) or _is_secured(before, after):
         if "@" in before.netloc and "@" not in after.netloc:
             user = before.netloc.rpartition("@")[0]

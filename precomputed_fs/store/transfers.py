@@ -207,8 +207,9 @@ class _Batch:
     def advance(self) -> list[Any]:
         """Do what can be done, and wait until there are results, or some are finished; else it is over."""
         if os.getpid() != self._pid:
-            message = f"{self._driver.failures.location.display()}: a batch goes on in the process that began it"
-            raise DataAccessError(message)
+            raise DataAccessError(
+                f"{self._driver.failures.location.display()}: a batch goes on in the process that began it"
+            )
         finishing = self._finishing
         with self._batch:
             self._fill()
