@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import functools
 import itertools
 import os
@@ -28,7 +29,6 @@ from precomputed_fs.store.pace import FEWEST, MOST
 from precomputed_fs.store.requests import Exchange
 
 _LARGEST_ERROR = 1 << 16  # bytes of a body that says why
-_MOST_KEPT = 32  # multi handles
 _FD_SETSIZE = 1024  # descriptors that `select` knows
 _ACCEPT = "gzip, br, zstd"
 _NOTHING = bytes(4)  # of an int, in which the kernel says how much was received and not read
@@ -107,6 +107,10 @@ class Wire:
         handle.setopt(pycurl.PREREQFUNCTION, functools.partial(_check_silent, self.sockets))
         return handle
 
+    def share(self) -> None:
+        """Keep no more connections than the share of one among all that are in use."""
+        self.multi.setopt(pycurl.M_MAXCONNECTS, max(FEWEST, MOST // max(1, len(_in_use))))
+
     def note_connection(self, handle: Any) -> None:  # noqa: ANN401
         """Remember by its local port the connection that a transfer was over, if it is kept."""
         port, descriptor = handle.getinfo(pycurl.LOCAL_PORT), handle.getinfo(pycurl.ACTIVESOCKET)
@@ -123,7 +127,7 @@ def take_wire(key: Hashable) -> Wire:
     except LookupError:
         wire = Wire()
     _in_use.add(wire)
-    wire.multi.setopt(pycurl.M_MAXCONNECTS, max(FEWEST, 2 * MOST // len(_in_use)))
+    wire.share()
     return wire
 
 
@@ -133,7 +137,7 @@ def put_back(key: Hashable, wire: Wire) -> None:
     wires = _kept.pop(key, [])
     wires.append(wire)
     _kept[key] = wires
-    while sum(map(len, _kept.values())) > _MOST_KEPT:
+    while sum(len(one.idle) for one in itertools.chain(*list(_kept.values()))) > MOST:
         for gone in _kept.pop(next(iter(_kept)), []):
             gone.multi.close()
 
@@ -272,4 +276,6 @@ def failed_transfer(code: int, message: str, answer: Answer, handle: Any, trust:
         return CertificateError(f"{message}; {how_to_mend(trust, message)}")
     if message.startswith("Unsupported proxy"):  # and all of its URL follows
         return TransferError(_UNREADABLE_PROXY)
+    if handle.getinfo(pycurl.OS_ERRNO) in (errno.EMFILE, errno.ENFILE):
+        return OSError(errno.EMFILE, "too many open files in this process: `ulimit -n` says how many there may be")
     return _FAILURES.get(code, TransferError)(message)

@@ -500,6 +500,8 @@ class _Batch:
         """Give up transfers that have fallen silent, or are slower than any line."""
         timeout = self._driver.timeout
         self._next_look = now + min(1.0, timeout / 8)
+        if self._wire is not None:
+            self._wire.share()
         for handle, task in list(self._active.items()):
             seen = len(handle.parts)
             if seen != handle.seen:

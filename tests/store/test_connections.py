@@ -625,3 +625,14 @@ def test_a_fork_in_the_middle_of_a_batch(lane: Lane) -> None:
     assert server.connections > connections
     assert first | dict(chunks) == expected(300)
     assert accessor.fetch_file(NAME) == f"/{NAME}".encode()
+
+
+def test_readers_at_once_share_how_many_connections_are_kept(lane: Lane) -> None:
+    server = lane.serve(waiting(0.005))
+    accessor = lane.accessor(server.url)
+    batches = [iter(accessor.fetch_chunks(KEY, boxes(200))) for _ in range(12)]
+    for batch in batches:
+        next(batch)
+    with ThreadPoolExecutor(12) as threads:
+        list(threads.map(list, batches))
+    assert server.open <= 2 * 128
