@@ -398,11 +398,14 @@ def _pause(seconds: float, is_stopped: Callable[[], bool]) -> None:
 
 def _is_done(wait: Wait, is_stopped: Callable[[], bool]) -> bool:
     end = time.monotonic() + wait.seconds
-    while not wait.future.done():
+    done: queue.SimpleQueue[Any] = queue.SimpleQueue()  # see `pool`
+    wait.future.add_done_callback(done.put)
+    while done.empty():
         left = end - time.monotonic()
         if is_stopped():
             raise concurrent.futures.CancelledError
         if left <= 0:
             return False
-        concurrent.futures.wait([wait.future], min(left, _NAP))
+        with contextlib.suppress(queue.Empty):
+            done.put(done.get(timeout=min(left, _NAP)))
     return True

@@ -11,6 +11,7 @@ import contextlib
 import heapq
 import itertools
 import os
+import queue
 import time
 import types
 import weakref
@@ -174,6 +175,7 @@ class _Batch:
         self._active: dict[Any, _Task] = {}  # by the easy handle
         self._futures: dict[concurrent.futures.Future[Any], list[_Task]] = {}
         self._later: list[tuple[float, int, _Task, concurrent.futures.Future[Any] | None]] = []
+        self._done: queue.SimpleQueue[concurrent.futures.Future[Any]] = queue.SimpleQueue()
         self._submitted: set[concurrent.futures.Future[Any]] = set()  # those whose result is the answer
         self._order = itertools.count()
         self._results: list[Any] = []
@@ -317,7 +319,7 @@ class _Batch:
         elif kind is Pause:
             self._postpone(task, time.monotonic() + request.seconds)
         elif kind is Wait:
-            self._futures.setdefault(request.future, []).append(task)
+            self._watch(request.future, task)
             self._postpone(task, time.monotonic() + request.seconds, request.future)
         elif kind is list:
             several = _Several(task, len(request))
@@ -367,7 +369,8 @@ class _Batch:
                 seconds = min(seconds, _SHORT_WAIT)
             self._select(self._wire.multi, seconds)
         elif self._futures:
-            concurrent.futures.wait(self._futures, seconds, concurrent.futures.FIRST_COMPLETED)
+            with contextlib.suppress(queue.Empty):
+                self._done.put(self._done.get(timeout=seconds))
         elif seconds:
             time.sleep(seconds)
 
@@ -385,8 +388,8 @@ class _Batch:
         """Have libcurl work, and hand on what has come."""
         if self._active and self._wire is not None:
             self._work(self._wire.multi)
-        for future in [future for future in self._futures if future.done()]:
-            self._take_result(future)
+        for _ in range(self._done.qsize()):
+            self._take_result(self._done.get())
         while self._later and self._later[0][0] <= time.monotonic():
             _, _, task, waits_for = heapq.heappop(self._later)
             if waits_for is None:
@@ -412,11 +415,18 @@ class _Batch:
 
     def _await(self, task: _Task, future: "concurrent.futures.Future[Any]") -> None:
         self._submitted.add(future)
-        self._futures[future] = [task]
+        self._watch(future, task)
+
+    def _watch(self, future: "concurrent.futures.Future[Any]", task: _Task) -> None:
+        """Have a future say when it is done. To ask it takes locks in Python code: see `pool`."""
+        tasks = self._futures.setdefault(future, [])
+        tasks.append(task)
+        if len(tasks) == 1:
+            future.add_done_callback(self._done.put)
 
     def _take_result(self, future: "concurrent.futures.Future[Any]") -> None:
         """Hand on what has come of a coroutine, or that who was waited for is done."""
-        tasks = self._futures.pop(future)
+        tasks = self._futures.pop(future, [])
         if future in self._submitted:
             self._submitted.discard(future)
             value, error = None, None

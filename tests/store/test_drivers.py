@@ -291,6 +291,23 @@ def test_nothing_is_waited_for_longer_than_allowed(store: ObjectStore) -> None:
     assert 0.2 <= time.monotonic() - began < SOON / 2
 
 
+def test_a_future_is_not_waited_for_under_its_lock(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C might leave it locked, and who sets its result, such as fsspec's loop, would stand still for ever."""
+
+    def locks(*_: Any) -> Any:
+        pytest.fail("locks what is waited for")
+
+    monkeypatch.setattr(concurrent.futures, "wait", locks)
+    loaded: concurrent.futures.Future[None] = concurrent.futures.Future()
+    threading.Timer(0.2, loaded.set_result, [None]).start()
+
+    def wait() -> Job[list[Any]]:
+        return [(yield Wait(loaded, SOON))]
+
+    assert store.run(wait()) == [True]
+    assert store.exists(NAMES[0])
+
+
 def test_what_computes_holds_up_nobody(store: ObjectStore) -> None:
     gate = threading.Event()
 
