@@ -445,8 +445,12 @@ class _Batch:
         """Have libcurl send a request."""
         wire = self._wire
         if wire is None:
-            wire = self._wire = take_wire(self._driver.wires)
-            self._is_crowded = is_crowded()
+            try:
+                self._is_crowded = is_crowded()
+                wire = self._wire = take_wire(self._driver.wires)
+            except (OSError, pycurl.error) as exc:  # no descriptor is left
+                self._step(task, None, exc)
+                return
         handle = wire.handle(self._driver.settings)
         handle.exchange = exchange
         try:

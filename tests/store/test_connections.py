@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -515,6 +515,29 @@ def test_accessors_are_closed_while_others_are_made(plain: Lane) -> None:
 def _fetch_one(url: str) -> dict[Any, bytes | None]:
     with FsspecAccessor(url) as accessor:
         return fetch(accessor, 1)
+
+
+def test_no_descriptor_left_is_an_error_of_ours(plain: Lane) -> None:
+    server = plain.serve(answering(echo))
+    accessor = plain.accessor(server.url, attempts=1)
+    accessor.file_exists(NAME)
+    accessor.close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 20, hard))
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(3):
+            with pytest.raises(DataAccessError, match=NAME):
+                accessor.fetch_file(NAME)
+            os.close(held.pop())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in held:
+            os.close(descriptor)
+    assert accessor.fetch_file(NAME)
 
 
 # --------------------------------------------------------------------------------------------------------------- forks
