@@ -685,7 +685,8 @@ class ShardReader:
 
         def load() -> Job[Body]:
             try:
-                body = yield from self._get(Get(name, limit=LARGEST_WHOLE))
+                with (yield from self._store.turn("whole shards").begin()):  # one in memory at a time
+                    body = yield from self._get(Get(name, limit=LARGEST_WHOLE))
             except TooLargeError as exc:
                 self._no_ranges_until = 0.0
                 raise NoRangesError(
@@ -693,7 +694,7 @@ class ShardReader:
                     f"part, and this one has more than {LARGEST_WHOLE >> 20} MiB; serve it by one that knows Range"
                 ) from exc
             whole = Body([body.data], version=f"{len(body)} {zlib.crc32(body.data)}")
-            while sum(len(other) for _, other in self._wholes.values()) > LARGEST_WHOLE:
+            while sum(len(other) for _, other in self._wholes.values()) > 2 * LARGEST_WHOLE:
                 self._wholes.pop(next(iter(self._wholes)), None)
             self._wholes[os.getpid(), name] = time.monotonic(), whole
             return whole

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import errno
 import functools
 import itertools
 import os
@@ -254,8 +253,6 @@ _FAILURES: dict[int, type[Exception]] = {
     pycurl.E_GOT_NOTHING: ConnectionResetError,
     pycurl.E_SEND_ERROR: ConnectionResetError,
     pycurl.E_RECV_ERROR: ConnectionResetError,
-    pycurl.E_HTTP2: ConnectionResetError,
-    92: ConnectionResetError,  # E_HTTP2_STREAM
     pycurl.E_SSL_CONNECT_ERROR: ConnectionError,
 }
 """What libcurl's codes are in Python; the other ones do not pass."""
@@ -276,6 +273,4 @@ def failed_transfer(code: int, message: str, answer: Answer, handle: Any, trust:
         return CertificateError(f"{message}; {how_to_mend(trust, message)}")
     if message.startswith("Unsupported proxy"):  # and all of its URL follows
         return TransferError(_UNREADABLE_PROXY)
-    if handle.getinfo(pycurl.OS_ERRNO) in (errno.EMFILE, errno.ENFILE):
-        return OSError(errno.EMFILE, "too many open files in this process: `ulimit -n` says how many there may be")
     return _FAILURES.get(code, TransferError)(message)

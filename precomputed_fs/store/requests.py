@@ -219,6 +219,10 @@ class HttpRequest(NamedTuple):
 
     signer: "Signer | None" = None
 
+    def __repr__(self) -> str:
+        address = self.url.partition("?")[0].rpartition("@")[2]
+        return f"HttpRequest({self.method} {address!r})"  # without what is secret
+
 
 class Exchange(NamedTuple):
     """One HTTP request that a driver sends; it is answered by an `Answer` of whatever status."""
