@@ -365,11 +365,7 @@ def _asked_as_page(accessor: FsspecAccessor, timeout: float) -> Server | None:
     if url is None:
         return None
     exchange = Exchange(HttpRequest(_without_user(url), {"Origin": PAGE_ORIGIN}), 0, 1, limit=1)
-    page = accessor.at(location)  # on a kept connection, libcurl might ask once more
-    try:
-        answer = page.objects.run(_exchanged(exchange))
-    finally:
-        page.close()
+    answer = accessor.objects.run(_exchanged(exchange))
     denied = answer.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
     return Server(
         answer.status,

@@ -597,7 +597,8 @@ def test_a_server_that_answers_no_pages(tmp_path: Path) -> None:
 
     with servers.fault_server(handler) as served:
         report = doctor(served.url)
-        assert sum("Origin" in request.headers for request in served.log.entries()) == 1
+        asked = sum("Origin" in request.headers for request in served.log.entries())
+        assert asked <= 2, "once more where a connection that was kept is reset, and never again"
     assert report.ok, report
 
 

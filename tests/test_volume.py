@@ -1196,7 +1196,7 @@ def test_a_failed_read_leaves_no_thread_at_work(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(CorruptDataError):
             scale[...]
         assert calls
-        assert all(future.done() for future in calls)
+        assert all(call.is_done for call in calls)
 
 
 # ------------------------------------------------------------------------------------------- what a reviewer thought of

@@ -48,7 +48,7 @@ INDEX_CACHE_BYTES = 64 << 20
 _COPY_GAP, _COPY_SIZE = 1 << 16, 8 << 20  # bytes, see `plan_reads`; of chunks that are copied
 _LARGEST_WINDOW = 4096  # chunks of a batch whose reading is planned at once
 _WHOLE_SECONDS = 10.0  # that such a shard is kept for
-_TRIES = 3  # times that a shard may be replaced while it is read
+_TRIES = 8  # times that a shard may be replaced while it is read
 
 
 class ShardReplacedError(DataAccessError):

@@ -14,7 +14,7 @@ import socket
 import time
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -350,7 +350,8 @@ def _own_status(exc: BaseException) -> int | None:
         return http.HTTPStatus.FORBIDDEN
     response = getattr(exc, "response", None)
     places = ((exc, "status"), (exc, "status_code"), (response, "status_code"), (exc, "code"))
-    found = [getattr(holder, name, None) for holder, name in places]  # aiohttp and ours, azure, requests, gcsfs
+    # aiohttp and ours, azure, requests, gcsfs; one after the other, as aiohttp warns of its code
+    found: Iterable[Any] = (getattr(holder, name, None) for holder, name in places)
     if isinstance(response, dict):  # botocore
         found = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
     return next((int(status) for status in found if isinstance(status, int)), None)
