@@ -19,8 +19,7 @@ from precomputed_fs.store.protocols.base import Asynchronous, Filesystem, Synchr
 from precomputed_fs.store.protocols.caches import SimpleCache
 from precomputed_fs.store.protocols.s3 import S3
 from precomputed_fs.store.remote import Answering, Cached, Remote
-from precomputed_fs.store.requests import Body, ChangedLately, Delete, Get, Job, List, Put
-from precomputed_fs.store.transfers import Transfers
+from precomputed_fs.store.requests import Body, Delete, Get, Job, List, Put
 
 _T = TypeVar("_T")
 
@@ -184,11 +183,6 @@ class ObjectStore:
         names: list[str] = self.run(_one(List(prefix, limit)))
         return names
 
-    def changed_lately(self, folder: str) -> bool:
-        """Tell whether names in a folder may have changed in the last second."""
-        changed: bool = self.run(_one(ChangedLately(folder)))
-        return changed
-
     # --------------------------------------------------------------------- the filesystem
 
     def open(self) -> None:
@@ -316,7 +310,9 @@ class _Connection:
         finally:
             del failure  # its traceback has this frame
 
-    def _transfers(self, location: Location, remote: Answering) -> Transfers:
+    def _transfers(self, location: Location, remote: Answering) -> Driver:
+        from precomputed_fs.store.transfers import Transfers  # noqa: PLC0415 - brings libcurl, only where it is used
+
         link = location.links[0]
         trust = trusted(link.options, is_s3=isinstance(location.protocol, S3))
         return Transfers(remote, failures=self._failures, timeout=self._timeout, trust=trust)

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 FEWEST = 6
-"""Requests at once to begin with: servers that take in few connections at a time take in so many."""
+"""Requests at once to begin with: servers that accept few connections at a time accept these."""
 
 MOST = 128
 """Requests at once of this process to one server."""
@@ -29,16 +29,16 @@ class Pace:
         return len(self.active) < self._window
 
     def grow(self, answers: int) -> None:
-        """Let there be more, as answers have come and the server was waited for.
+        """Allow more, after answers of a server that was waited for.
 
-        Where each request takes a connection of its own, there are not: small servers take in few at a time.
+        Not where each request takes a connection of its own: small servers accept few at a time.
         """
         if self._keeps and len(self.active) + _GROWTH * answers >= self._window:
             more = answers / self._window if self._shrunk else _GROWTH * answers  # slower after it was too many
             self._window = min(MOST, self._window + more)
 
     def shrink(self, began: float) -> None:
-        """Let there be less, as the server has too much to do; once for all that had begun before it said so."""
+        """Allow half as many, as the server is busy; once for all requests that had begun before it said so."""
         if began > self._shrunk:
             self._window = max(1, self._window // 2)
             self._shrunk = time.monotonic()
@@ -52,7 +52,7 @@ _paces: dict[Hashable, Pace] = {}
 
 
 def pace_of(server: Hashable) -> Pace:
-    """Return the one of a server, for all that this process asks of it."""
+    """Return the pace of a server, which all batches of this process share."""
     return _paces.setdefault(server, Pace())
 
 
