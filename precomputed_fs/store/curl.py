@@ -131,14 +131,17 @@ def take_wire(key: Hashable) -> Wire:
 
 
 def put_back(key: Hashable, wire: Wire) -> None:
-    """Keep a multi handle for the next batch; those of servers that were not asked for longest go."""
+    """Keep a multi handle for the next batch; close the oldest ones of the server that was not asked for longest."""
     _in_use.discard(wire)
     wires = _kept.pop(key, [])
     wires.append(wire)
     _kept[key] = wires
     while sum(len(one.idle) for one in itertools.chain(*list(_kept.values()))) > MOST:
-        for gone in _kept.pop(next(iter(_kept)), []):
-            gone.multi.close()
+        for oldest, those in list(_kept.items())[:1]:
+            with contextlib.suppress(IndexError):  # all of them are in use
+                those.pop(0).multi.close()
+            if not those:
+                _kept.pop(oldest, None)
 
 
 def _check_silent(sockets: dict[int, int], _ip: str, _local_ip: str, _port: int, local_port: int) -> int:
