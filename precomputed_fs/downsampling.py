@@ -4,6 +4,7 @@ Averaging suits images; labels have no mean, so segmentations take the most freq
 or simply the first.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from precomputed_fs.format.grid import Triple
 
 _FACTOR = 2
 _NEARLY_ISOTROPIC = math.sqrt(2)
+_AT_ONCE = 1 << 17  # voxels whose mode is found at once: the sorted labels stay in the processor's cache
 _LONGEST = 8  # bytes of an integer; sums of these have no longer type
 
 
@@ -92,16 +94,55 @@ def _average(array: NDArray[Any], factors: Triple) -> NDArray[Any]:
 
 
 def _mode(array: NDArray[Any], factors: Triple) -> NDArray[Any]:
-    corners = np.sort(np.stack(_corners(array, factors)), axis=0)
-    mode: NDArray[Any] = corners[0].copy()
-    most = np.ones(mode.shape, np.uint8)
-    run = np.ones(mode.shape, np.uint8)
-    for before, here in itertools.pairwise(corners):
-        run = np.where(here == before, run + np.uint8(1), np.uint8(1))
-        longer = run > most
-        mode[longer] = here[longer]
-        most[longer] = run[longer]
+    thickness = factors[2] * max(1, _AT_ONCE // math.prod(array.shape[:2]))
+    slabs = (array[:, :, z : z + thickness] for z in range(0, array.shape[2], thickness))
+    return np.concatenate([_mode_of_slab(slab, factors) for slab in slabs], axis=2)
+
+
+def _mode_of_slab(array: NDArray[Any], factors: Triple) -> NDArray[Any]:
+    """Sort the voxels of each block, and find the first of the longest runs."""
+    corners = _corners(array, factors)
+    ranked = [*np.sort(np.stack(corners), axis=0)] if array.dtype.kind == "f" else _ranked(corners)
+    mode = ranked[0].copy(order="K")
+    longest = np.ones(mode.shape, np.uint8, order="F")
+    run = np.ones(mode.shape, np.uint8, order="F")
+    for before, here in itertools.pairwise(ranked):
+        run *= here == before
+        run += 1
+        np.copyto(mode, here, where=run > longest)
+        np.maximum(longest, run, out=longest)
     return mode
+
+
+def _ranked(corners: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Sort integers across arrays: the first result has the smallest of each position, and so on.
+
+    Comparing whole arrays takes a fifth of the time that `np.sort` takes for many short rows. It is not
+    for floats: `np.minimum` and `np.maximum` both prefer NaN, so other values would be lost.
+    """
+    ranked = [np.array(corner, order="F") for corner in corners]
+    spare = np.empty_like(ranked[0])
+    for low, high in _sorting_network(len(ranked)):
+        np.minimum(ranked[low], ranked[high], out=spare)
+        np.maximum(ranked[low], ranked[high], out=ranked[high])
+        ranked[low], spare = spare, ranked[low]
+    return ranked
+
+
+@functools.cache
+def _sorting_network(count: int) -> list[tuple[int, int]]:
+    """Return the pairs to compare and exchange in turn: Batcher's odd-even mergesort, 19 pairs for 8 values."""
+    pairs = []
+    steps = [1 << exponent for exponent in range((count - 1).bit_length())]
+    for merged in steps:
+        for step in [step for step in reversed(steps) if step <= merged]:
+            lows = range(step % merged, count - step)
+            pairs += [
+                (low, low + step)
+                for low in lows
+                if (low - step % merged) // step % 2 == 0 and low // (2 * merged) == (low + step) // (2 * merged)
+            ]
+    return pairs
 
 
 def _stride(array: NDArray[Any], factors: Triple) -> NDArray[Any]:

@@ -83,6 +83,33 @@ def test_labels_beyond_the_precision_of_a_double_stay_themselves() -> None:
         assert set(downsample(array, (2, 2, 2), method).ravel().tolist()) == {label}
 
 
+def most_frequent(block: NDArray[Any]) -> Any:
+    values, counts = np.unique(block, return_counts=True)
+    return values[np.argmax(counts)]
+
+
+@pytest.mark.parametrize("factors", [(2, 2, 2), (2, 1, 2), (1, 1, 2)])
+def test_mode_of_every_order_of_few_labels(factors: tuple[int, int, int]) -> None:
+    cases = np.array([*itertools.product([0, 1, (1 << 64) - 1], repeat=math.prod(factors))], np.uint64)
+    array = cases.reshape(-1, *factors).transpose(1, 2, 0, 3).reshape(factors[0], factors[1], -1, 1)
+    result = downsample(array, factors, "mode")
+    assert result.shape == (1, 1, len(cases), 1)
+    assert result.ravel().tolist() == [most_frequent(case) for case in cases]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_mode_of_an_array_of_several_slabs(order: Any) -> None:
+    array = np.array(np.random.default_rng(0).integers(0, 3, (700, 70, 7, 2), np.uint32), order=order)
+    rows = array[:, :, [0, 1, 2, 3, 4, 5, 6, 6]].reshape(350, 2, 35, 2, 4, 2, 2).transpose(0, 2, 4, 6, 1, 3, 5)
+    counts = (rows.reshape(350, 35, 4, 2, 8, 1) == np.arange(3)).sum(axis=4)
+    np.testing.assert_array_equal(downsample(array, (2, 2, 2), "mode"), counts.argmax(axis=-1))
+
+
+def test_mode_of_floats_passes_over_nan() -> None:
+    array = np.array([np.nan, 2.5, 1.5, 2.5, 7, np.nan, np.nan, np.nan], np.float32).reshape(4, 2, 1, 1)
+    assert downsample(array, (2, 2, 1), "mode").ravel().tolist() == [2.5, 7]
+
+
 @pytest.mark.parametrize(
     ("size", "resolution", "expected"),
     [
