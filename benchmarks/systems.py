@@ -42,6 +42,13 @@ class ChunkTool(Tool, Protocol):
         """Return the bytes of a chunk, with no compression around them."""
 
 
+class DownsamplingTool(Tool, Protocol):
+    """A tool that also computes lower scales."""
+
+    def mode(self, labels: Array) -> Array:
+        """Return the most frequent label of each block of 2 x 2 x 2 voxels."""
+
+
 # ----------------------------------------------------------------------------------------------------------------- ours
 
 
@@ -85,6 +92,11 @@ class PrecomputedFs:
         with self._library.create_volume(location.url, data.info, gzip=data.gzip, progress=False, **options) as volume:
             volume[0][...] = voxels
 
+    def mode(self, labels: Array) -> Array:
+        downsample = import_module("precomputed_fs.downsampling").downsample
+        halved: Array = downsample(labels[..., np.newaxis], (2, 2, 2), "mode")
+        return halved[..., 0]
+
     @staticmethod
     def _options(location: Location) -> Options:
         if location.kind != "s3":
@@ -116,6 +128,11 @@ class TensorStore:
         self._order = order
         self._at_once = at_once
         self._cache = cache
+
+    def mode(self, labels: Array) -> Array:
+        library = self._library
+        halved: Array = library.downsample(library.array(labels), [2, 2, 2], "mode").read(order=self._order).result()
+        return halved
 
     def open(self, location: Location, data: DataSet, at_once: int | None = None) -> Opened:
         del data
@@ -335,6 +352,8 @@ LIMITS = (
     Limit(TENSORSTORE, lambda job: job.data.gzip and job.action == "write", "compresses nothing but shards"),
     Limit(TENSORSTORE, lambda job: job.data.gzip and job.location.kind == "file", "takes name.gz on disk for absent"),
     Limit(TENSORSTORE, lambda job: job.action == "write", "of reading", "F order"),
+    Limit(TENSORSTORE, lambda job: job.action == "mode", "of requests", "F order, 64 at once"),
+    Limit(TENSORSTORE, lambda job: job.action == "mode", "of requests", "F order, 128 at once"),
     *(
         Limit(TENSORSTORE, lambda job: not job.data.sharding, "for shards", setting)
         for setting in TENSORSTORE.settings
@@ -362,6 +381,7 @@ LIMITS = (
         "memory and processor time of several are not measured",
         "2 processes",
     ),
+    Limit(CLOUD_VOLUME, lambda job: job.action == "mode", "leaves lower scales to other packages"),
     Limit(CLOUD_VOLUME, lambda job: job.at_once is not None, "its number of threads cannot be given"),
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.location.kind == "s3", "knows no S3"),
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.data.encoding == "png", "knows no PNG"),
@@ -369,6 +389,7 @@ LIMITS = (
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.data.sharding, "reads no shard over HTTP, none with gzip but its own"),
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.at_once is not None, "reads one chunk at a time"),
     Limit(NEUROGLANCER_SCRIPTS, _takes_ages_singly, "reads one chunk at a time, each in 30 ms and more"),
+    Limit(NEUROGLANCER_SCRIPTS, lambda job: job.action == "mode", "counts labels in Python, which takes minutes"),
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.action == "fetch many", "reads one chunk at a time"),
 )
 

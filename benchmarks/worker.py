@@ -21,7 +21,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.jobs import Box, Coords, Job, Outcome
-from benchmarks.systems import SYSTEMS, Array, ChunkTool, Opened, PrecomputedFs, Tool
+from benchmarks.systems import SYSTEMS, Array, ChunkTool, DownsamplingTool, Opened, PrecomputedFs, Tool
 
 
 def main() -> None:
@@ -102,6 +102,26 @@ def write(tool: Tool, job: Job) -> Outcome:
     return outcome
 
 
+def mode(tool: Tool, job: Job) -> Outcome:
+    """Halve boxes of labels that are in memory along all axes."""
+    voxels = in_memory(job.expected)
+    boxes = [voxels[box] for box in job.boxes]
+    results, outcome = timed(lambda: [cast("DownsamplingTool", tool).mode(box) for box in boxes])
+    right = all(np.array_equal(found, most_frequent(box)) for found, box in zip(results, boxes, strict=True))
+    return outcome if right else Outcome(error="a label is not the most frequent one of its block")
+
+
+def most_frequent(labels: Array) -> Array:
+    """Return the label of most voxels in each block of 2 x 2 x 2, the smallest one of several."""
+    x, y, z = labels.shape
+    blocks = (
+        labels.reshape(x // 2, 2, y // 2, 2, z // 2, 2).transpose(1, 3, 5, 0, 2, 4).reshape(8, x // 2, y // 2, z // 2)
+    )
+    counts = np.array([(blocks == each).sum(axis=0, dtype=np.uint8) for each in blocks])
+    found: Array = np.where(counts == counts.max(axis=0), blocks, np.iinfo(labels.dtype).max).min(axis=0)
+    return found
+
+
 def in_memory(path: Path) -> Array:
     """Return an array whose pages are this machine's one copy of a file, and in memory."""
     voxels = np.asarray(np.load(path, mmap_mode="c"))  # writable, as some tools ask for
@@ -119,6 +139,7 @@ ACTIONS: dict[str, Callable[[Tool, Job], Outcome]] = {
     "fetch": fetch,
     "fetch many": fetch_many,
     "write": write,
+    "mode": mode,
 }
 
 

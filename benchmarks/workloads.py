@@ -154,8 +154,10 @@ OPEN = What("open", "open", chunks(10), "ms")
 FIRST = What("first open and read after import", "read cold", whole, afresh=True)
 CPU = What("processor time", "read for cpu", whole, "cpu s")
 WRITE = What("write", "write", whole, section="writing")
+MODE = What("mode of labels", "mode", whole, section="downsampling")
 MEMORY = What("memory of 1 GiB", "read once", whole, "MB", section="memory", afresh=True)
 
+LABELS = replace(SEGMENTATION, name="256^3 labels", side=256)
 SMALL_CHUNKS = DataSet("raw 16^3", "image", chunk=16)
 SMALL_CHUNKS_SHARDS = DataSet("raw shards 16^3", "image", chunk=16, sharding=sharding(9))
 
@@ -167,6 +169,7 @@ def workloads() -> Iterator[Workload]:
     """Go through all rows, those of one place and data set together."""
     yield from reading()
     yield from writing()
+    yield row(DISK, LABELS, MODE, in_full=True)
     yield from memory()
     yield from growth()
 
@@ -210,6 +213,7 @@ QUICK = {
     (HTTP, TINY, WHOLE),
     (DISK, RAW, WHOLE),
     (DISK, RAW, FETCH_CHUNK),
+    (DISK, LABELS, MODE),
 }
 
 
@@ -303,6 +307,7 @@ REQUIRED = (
     Required(0.8, [WHOLE], [HTTP], [RAW], TENSORSTORE),
     Required(0.9, [WHOLE], [HTTP], [TINY], TENSORSTORE),
     Required(0.8, [WHOLE], [DISK], [RAW], TENSORSTORE),
+    Required(2.0, [MODE], [DISK], against=TENSORSTORE),
     # of neuroglancer-scripts
     Required(0.7, [FETCH_CHUNK], [HTTP], against=NEUROGLANCER_SCRIPTS),  # with latency, that is all there is
     Required(1.0, [FETCH_CHUNK], [DISK], against=NEUROGLANCER_SCRIPTS),

@@ -49,6 +49,16 @@ def test_ours_and_a_peer_read_over_http(tmp_path: Path, capsys: pytest.CaptureFi
     assert (" NO " in line) != row["holds"]
 
 
+def test_ours_and_tensorstore_find_the_mode_of_labels(tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    small = ["--side", "64", "--rounds", "2", "--output", str(output), "--system", "tensorstore"]
+    assert main([*small, "--only", "mode of labels"]) == 0
+    (row,) = json.loads(output.read_bytes())["rows"]
+    assert row["best_peer"] == "tensorstore"
+    assert row["ratio"] == pytest.approx(row["systems"]["ours"]["value"] / row["systems"]["tensorstore"]["value"])
+    assert row["ratio_at_most"] == 2.0
+
+
 @needs_nginx
 def test_all_read_over_tls(tmp_path: Path) -> None:
     data = DataSet("raw", "image", side=64)
