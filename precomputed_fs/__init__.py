@@ -10,6 +10,7 @@ from precomputed_fs.accessor import (
     convert_file_url_to_pathname,
     get_accessor_for_url,
 )
+from precomputed_fs.doctor import doctor
 from precomputed_fs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -19,12 +20,11 @@ from precomputed_fs.errors import (
     NotFoundError,
     URLError,
 )
-from precomputed_fs.serve import serve
 from precomputed_fs.volume import Scale, Volume, create_volume, open_volume
 
 if typing.TYPE_CHECKING:
-    from precomputed_fs.copying import copy_pyramid
-    from precomputed_fs.diagnosis import doctor
+    from precomputed_fs.copying.run import copy_pyramid
+    from precomputed_fs.view.server import serve
 
 __all__ = [
     "AccessDeniedError",
@@ -50,7 +50,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_IMPORTED_LATER = {"copy_pyramid": "precomputed_fs.copying", "doctor": "precomputed_fs.diagnosis"}
+_IMPORTED_LATER = {"copy_pyramid": "precomputed_fs.copying.run", "serve": "precomputed_fs.view.server"}
 """What few programs call, and which module has it: that is imported where it is first asked for."""
 
 

@@ -26,12 +26,12 @@ from precomputed_fs import (
     Volume,
     add_argparse_options,
     copy_pyramid,
-    display,
     get_accessor_for_url,
     open_volume,
 )
 from precomputed_fs.codecs import ENCODINGS
-from precomputed_fs.diagnosis import SAMPLES
+from precomputed_fs.doctor import SAMPLES
+from precomputed_fs.doctor.rules import READERS
 from precomputed_fs.errors import (
     AccessDeniedError,
     CorruptDataError,
@@ -41,7 +41,7 @@ from precomputed_fs.errors import (
     URLError,
 )
 from precomputed_fs.format.grid import ChunkCoords, chunk_coords, chunk_name, layout_of
-from precomputed_fs.readers import READERS
+from precomputed_fs.view import pictures
 from precomputed_fs.volume import one_line
 
 _PROGRAM = "precomputed-fs"
@@ -58,7 +58,7 @@ _ACCESSOR_OPTIONS = (
 )
 _WRITING_OPTIONS = ("flat", "compresslevel")
 _SIDES = ("source", "destination")
-_PICTURES = {"": display.to_png, ".png": display.to_png, ".jpg": display.to_jpeg, ".jpeg": display.to_jpeg}
+_PICTURES = {"": pictures.to_png, ".png": pictures.to_png, ".jpg": pictures.to_jpeg, ".jpeg": pictures.to_jpeg}
 
 _CANNOT_OPEN = 6  # a reader, as `doctor` says
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells have it
@@ -163,7 +163,7 @@ def _info(args: argparse.Namespace) -> None:
         f"{one_line(volume.info.type)} of {volume.dtype}, "
         f"{channels} channel{'s' * (channels > 1)}, {scales} scale{'s' * (scales > 1)}"
     )
-    rows = [display.described(scale) for scale in volume]
+    rows = [pictures.described(scale) for scale in volume]
     for cells in rows:
         del cells["Layout"]  # no chunk was asked for, so that nothing is known of it
     _print_table([list(rows[0]), *(list(cells.values()) for cells in rows)])
@@ -233,7 +233,7 @@ def _slice(args: argparse.Namespace) -> None:
     point = (args.x, args.y, args.z)
     limits = tuple(args.limits) if args.limits else None
     make_file = _PICTURES[Path(args.out).suffix.lower()]
-    data = make_file(display.picture(source, point, size=args.size, channel=args.channel, limits=limits))
+    data = make_file(pictures.picture(source, point, size=args.size, channel=args.channel, limits=limits))
     if args.out == _STDOUT:
         sys.stdout.buffer.write(data)
     else:
@@ -241,7 +241,7 @@ def _slice(args: argparse.Namespace) -> None:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from precomputed_fs.serve import serve  # noqa: PLC0415 - a server that no other command needs
+    from precomputed_fs.view.server import serve  # noqa: PLC0415 - a server that no other command needs
 
     with serve(args.url, port=args.port, follow_links=args.follow_links, **_accessor_options(args)) as server:
         print(server.url, flush=True)

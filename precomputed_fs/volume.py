@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from precomputed_fs.format.models import Info, ScaleInfo
-    from precomputed_fs.serve import View
+    from precomputed_fs.view.server import View
 
 _AXES = "xyz"
 _DIMENSIONS = 4
@@ -307,9 +307,9 @@ def create_volume(
         message = f"{accessor.url}: this cannot be written to; create it where the data is to be stored"
         raise ReadOnlyError(message)
     if _is_dask(array):
-        from precomputed_fs import bridges  # noqa: PLC0415 - it is made of scales
+        from precomputed_fs.interop import dask  # noqa: PLC0415 - it is made of scales
 
-        bridges.check_not_read_from(array, accessor.location, [scale.key for scale in info.scales])
+        dask.check_not_read_from(array, accessor.location, [scale.key for scale in info.scales])
     if array is not None and len(info.scales) > 1 and not accessor.can_read:
         message = f"{accessor.url}: an archive that is being written cannot be read, as lower scales need: scales=1"
         raise ValueError(message)
@@ -543,9 +543,9 @@ class Volume:
         return f"<Volume {one_line(self.url)}: {kind}, {len(self)} {'scale' if len(self) == 1 else 'scales'}>"
 
     def _repr_html_(self) -> str:
-        from precomputed_fs import display  # noqa: PLC0415 - it is made of volumes
+        from precomputed_fs.view import pictures  # noqa: PLC0415 - it is made of volumes
 
-        return display.html(self)
+        return pictures.html(self)
 
     def __len__(self) -> int:
         return len(self.scales)
@@ -656,9 +656,9 @@ class Volume:
         DataAccessError
             If a chunk cannot be read.
         """
-        from precomputed_fs import display  # noqa: PLC0415 - it is made of volumes
+        from precomputed_fs.view import pictures  # noqa: PLC0415 - it is made of volumes
 
-        return display.show(self, (x, y, z), size=size, channel=channel, limits=limits, progress=progress)
+        return pictures.show(self, (x, y, z), size=size, channel=channel, limits=limits, progress=progress)
 
     def plot(
         self,
@@ -693,9 +693,9 @@ class Volume:
         IndexError, DataAccessError
             See `show`.
         """
-        from precomputed_fs import display  # noqa: PLC0415 - it is made of volumes
+        from precomputed_fs.view import pictures  # noqa: PLC0415 - it is made of volumes
 
-        return display.plot(self, (x, y, z), size=size, channel=channel, limits=limits, ax=ax, progress=progress)
+        return pictures.plot(self, (x, y, z), size=size, channel=channel, limits=limits, ax=ax, progress=progress)
 
     # -------------------------------------------------------------------------------- writing
 
@@ -826,7 +826,7 @@ class Volume:
         What is black and what is white is chosen by a chunk from the middle of the coarsest scale,
         except for uint8, which is shown as it is.
         """
-        from precomputed_fs.serve import view  # noqa: PLC0415 - it builds on this module
+        from precomputed_fs.view.server import view  # noqa: PLC0415 - it builds on this module
 
         return view(self, layout=layout, height=height)
 
@@ -849,7 +849,7 @@ class Volume:
             with credentials or ``anon=False``, or is of an encoding that Neuroglancer does not decode.
             Whether it is public is not looked at. Or if there is no such layout.
         """
-        from precomputed_fs.serve import neuroglancer_url  # noqa: PLC0415
+        from precomputed_fs.view.server import neuroglancer_url  # noqa: PLC0415
 
         return neuroglancer_url(self, base, layout=layout)
 
@@ -967,9 +967,9 @@ class Scale:
         return f"<Scale {one_line(self.key)}: {shape} {self.dtype}, {size}, {one_line(self.encoding)}>"
 
     def _repr_html_(self) -> str:
-        from precomputed_fs import display  # noqa: PLC0415 - it is made of scales
+        from precomputed_fs.view import pictures  # noqa: PLC0415 - it is made of scales
 
-        return display.html(self)
+        return pictures.html(self)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -1115,9 +1115,9 @@ class Scale:
         >>> vol[0].to_dask(chunks=(128, 64, -1)).chunks
         ((128, 72), (64, 64, 22), (100,), (1,))
         """
-        from precomputed_fs import bridges  # noqa: PLC0415 - it is made of scales
+        from precomputed_fs.interop import dask  # noqa: PLC0415 - it is made of scales
 
-        return bridges.to_dask(self, chunks)
+        return dask.to_dask(self, chunks)
 
     def to_xarray(self, chunks: Any = None) -> "xarray.DataArray":  # noqa: ANN401
         """Make a DataArray of the scale, lazy through dask: dimensions x, y, z and channel.
@@ -1148,9 +1148,9 @@ class Scale:
         >>> data.dims, data.x.values[:3], data.attrs["resolution"]
         (('x', 'y', 'z', 'channel'), array([ 4., 12., 20.]), [8, 8, 40])
         """
-        from precomputed_fs import bridges  # noqa: PLC0415 - it is made of scales
+        from precomputed_fs.interop import dask  # noqa: PLC0415 - it is made of scales
 
-        return bridges.to_xarray(self, chunks)
+        return dask.to_xarray(self, chunks)
 
     # ------------------------------------------------------------------------------- pictures
 
@@ -1178,9 +1178,9 @@ class Scale:
         size, channel, limits, progress
             See `Volume.show`.
         """
-        from precomputed_fs import display  # noqa: PLC0415 - it is made of scales
+        from precomputed_fs.view import pictures  # noqa: PLC0415 - it is made of scales
 
-        return display.show(self, (x, y, z), size=size, channel=channel, limits=limits, progress=progress)
+        return pictures.show(self, (x, y, z), size=size, channel=channel, limits=limits, progress=progress)
 
     def plot(
         self,
@@ -1195,9 +1195,9 @@ class Scale:
         progress: bool | None = None,
     ) -> Any:  # noqa: ANN401 - matplotlib's Axes, or several
         """Plot a slice of this very scale: `Volume.plot` with the scale chosen, and its coordinates."""
-        from precomputed_fs import display  # noqa: PLC0415 - it is made of scales
+        from precomputed_fs.view import pictures  # noqa: PLC0415 - it is made of scales
 
-        return display.plot(self, (x, y, z), size=size, channel=channel, limits=limits, ax=ax, progress=progress)
+        return pictures.plot(self, (x, y, z), size=size, channel=channel, limits=limits, ax=ax, progress=progress)
 
     # -------------------------------------------------------------------------------- writing
 
@@ -1251,14 +1251,14 @@ class Scale:
         >>> int(stored.compute()), vol[0][63:65, 0, 0, 0]
         (2, array([7, 1], dtype=uint8))
         """
-        from precomputed_fs import bridges  # noqa: PLC0415 - it is made of scales
+        from precomputed_fs.interop import dask  # noqa: PLC0415 - it is made of scales
 
         array = _unlabelled(array)
-        bridges.check_dask(array)
+        dask.check_dask(array)
         array = _with_channels(array)
         selection = self._to_write(box)
         _check_cast(np.dtype(array.dtype), self.dtype, array)
-        return bridges.store(self, array, selection, skip_empty=skip_empty, compute=compute)
+        return dask.store(self, array, selection, skip_empty=skip_empty, compute=compute)
 
     def write(
         self,

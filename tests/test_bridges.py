@@ -34,9 +34,9 @@ from precomputed_fs import (
     create_volume,
     open_volume,
 )
-from precomputed_fs.bridges import Source, _restored
+from precomputed_fs.interop.dask import Source, _restored
+from precomputed_fs.interop.xarray_backend import PrecomputedBackend
 from precomputed_fs.store import jobs
-from precomputed_fs.xarray_backend import PrecomputedBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -31,10 +31,10 @@ from precomputed_fs import (
     Scale,
     Volume,
     create_volume,
-    display,
     open_volume,
 )
 from precomputed_fs.format.models import Info
+from precomputed_fs.view import pictures
 from tests import browser, servers
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def test_a_pixel_is_the_mean_of_what_it_covers(rows: int, columns: int, height: 
     # Every voxel in as many parts as there are pixels, of which a pixel covers so many as there are voxels.
     fine = array.repeat(height, 0).repeat(width, 1).astype(float)
     expected = fine.reshape(height, rows, width, columns).mean((1, 3))
-    found = display._resized(array, (height, width), blends=True)
+    found = pictures._resized(array, (height, width), blends=True)
     assert found.dtype == np.uint8
     np.testing.assert_allclose(found[..., 0], expected, atol=1.01)  # it is rounded once for each axis
 
@@ -174,7 +174,7 @@ def test_a_pixel_is_the_mean_of_what_it_covers(rows: int, columns: int, height: 
 @given(size=st.integers(1, 100), pixels=st.integers(1, 200))
 def test_a_pixel_of_a_segmentation_is_the_voxel_at_its_middle(size: int, pixels: int) -> None:
     ids = np.arange(size, dtype=np.uint8)[:, np.newaxis, np.newaxis]
-    found = display._resized(ids, (pixels, 1), blends=False)[:, 0, 0]
+    found = pictures._resized(ids, (pixels, 1), blends=False)[:, 0, 0]
     np.testing.assert_array_equal(found, [int((i + 0.5) * size / pixels) for i in range(pixels)])
 
 
@@ -235,8 +235,8 @@ def test_hidden_scales_are_not_shown() -> None:
     info = make(voxels((64, 64, 64))).info.to_dict()
     info["scales"][1]["hidden"] = True
     volume = create_volume("memory://test_display/hidden", info, overwrite=True)
-    every = frozenset(display.VIEWS)
-    assert [display.good_scale(volume, every, size).key for size in (8, 32, 64)] == ["32_32_32", "8_8_8", "8_8_8"]
+    every = frozenset(pictures.VIEWS)
+    assert [pictures.good_scale(volume, every, size).key for size in (8, 32, 64)] == ["32_32_32", "8_8_8", "8_8_8"]
 
 
 def test_coordinates_of_a_volume_are_voxels_of_its_first_scale() -> None:
@@ -305,12 +305,12 @@ def neuroglancers(number: int) -> tuple[int, ...]:
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=50).map(lambda ids: [*ids, *SOME_IDS]))
 def test_segments_have_the_colours_that_neuroglancer_gives_them(ids: list[int]) -> None:
-    found = display.segment_colours(np.array(ids, np.uint64))
+    found = pictures.segment_colours(np.array(ids, np.uint64))
     assert [tuple(colour) for colour in found.tolist()] == [neuroglancers(number) for number in ids]
 
 
 def test_colours_of_few_segments_are_distinct() -> None:
-    found = display.segment_colours(np.arange(1000))
+    found = pictures.segment_colours(np.arange(1000))
     assert len({tuple(colour) for colour in found.tolist()}) > 950
     assert (found[1:, :3].max(1) == 255).all()
 
@@ -321,7 +321,7 @@ def test_a_segmentation_is_shown_in_colours_and_nothing_in_between(encoding: str
     scale = make(ids, encoding=encoding, scales=1)[0]
     shown = scale.show(z=4, size=None)
     assert shown.mode == "RGBA"
-    np.testing.assert_array_equal(pixels(shown), display.segment_colours(ids[:, :, 4].T))
+    np.testing.assert_array_equal(pixels(shown), pictures.segment_colours(ids[:, :, 4].T))
     known = {neuroglancers(number) for number in SOME_IDS}
     for size in (11, 33, 100):
         assert set(map(tuple, pixels(scale.show(z=4, size=size)).reshape(-1, 4).tolist())) <= known
@@ -417,7 +417,7 @@ def test_labels_take_no_limits() -> None:
 
 def test_a_jpeg_is_not_too_large() -> None:
     with pytest.raises(ValueError, match="no more than 65535 pixels a side"):
-        display.to_jpeg(np.zeros((1, 65536), np.uint8))
+        pictures.to_jpeg(np.zeros((1, 65536), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -634,7 +634,7 @@ def test_a_plot_of_a_volume_counts_voxels_of_its_first_scale() -> None:
 def test_plots_in_colour() -> None:
     ids = voxels(SIZE, "uint32")
     image = drawn(make(ids, scales=1)[0].plot(z=4))
-    np.testing.assert_array_equal(np.asarray(image.get_array()), display.segment_colours(ids[:, :, 4].T))
+    np.testing.assert_array_equal(np.asarray(image.get_array()), pictures.segment_colours(ids[:, :, 4].T))
     colours = voxels((*SIZE, 3))
     image = drawn(make(colours, scales=1)[0].plot(z=4))
     np.testing.assert_array_equal(np.asarray(image.get_array()), colours[:, :, 4].transpose(1, 0, 2))
@@ -949,7 +949,7 @@ def test_without_a_thread_there_is_still_the_table(monkeypatch: pytest.MonkeyPat
 
 def test_whatever_fails_there_is_something(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = hostile("<b>")
-    monkeypatch.setattr(display, "_table", None)
+    monkeypatch.setattr(pictures, "_table", None)
     assert volume._repr_html_() == f"<pre>{html.escape(repr(volume))}</pre>"
 
 

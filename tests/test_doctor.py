@@ -34,8 +34,9 @@ from neuroglancer_scripts.precomputed_io import get_IO_for_existing_dataset
 from PIL import Image
 
 from precomputed_fs import URLError, __main__, create_volume, doctor, open_volume
-from precomputed_fs.diagnosis import MOST_REQUESTS, SAMPLES, Report
-from precomputed_fs.readers import READERS, RULES
+from precomputed_fs.doctor import SAMPLES, examine
+from precomputed_fs.doctor.examine import MOST_REQUESTS, Report
+from precomputed_fs.doctor.rules import READERS, RULES
 from tests import browser, servers
 from tests.test_neuroglancer import chromium, neuroglancer  # noqa: F401 - fixtures
 from tests.test_peers import (
@@ -531,7 +532,7 @@ def test_a_failure_that_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.Monke
         raise RuntimeError("with a s3cret")
 
     write(tmp_path)
-    monkeypatch.setattr("precomputed_fs.diagnosis._chosen", fail)
+    monkeypatch.setattr(examine, "_chosen", fail)
     report = doctor(tmp_path)
     assert "info-unreachable" in ids(report)
     assert "RuntimeError" in str(report)

@@ -39,7 +39,7 @@ from precomputed_fs import (
     serve,
 )
 from precomputed_fs.errors import ReadOnlyError
-from precomputed_fs.xarray_backend import PrecomputedBackend
+from precomputed_fs.interop.xarray_backend import PrecomputedBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,13 +87,14 @@ def test_all_lists_the_public_names_in_order() -> None:
 IMPORTED_LATER = """
 import sys
 import precomputed_fs
-assert not {"precomputed_fs.copying", "precomputed_fs.diagnosis", "precomputed_fs.readers"} & sys.modules.keys()
+later = {"precomputed_fs.copying.run", "precomputed_fs.doctor.rules", "precomputed_fs.view.server"}
+assert not later & sys.modules.keys()
 assert set(precomputed_fs.__all__) <= set(dir(precomputed_fs))
 assert not hasattr(precomputed_fs, "copy_pyramids")
 from precomputed_fs import *
-import precomputed_fs.diagnosis
-assert doctor is precomputed_fs.doctor is precomputed_fs.diagnosis.doctor
-assert copy_pyramid is precomputed_fs.copy_pyramid is sys.modules["precomputed_fs.copying"].copy_pyramid
+import precomputed_fs.doctor.examine
+assert doctor is precomputed_fs.doctor is sys.modules["precomputed_fs.doctor"].doctor
+assert copy_pyramid is precomputed_fs.copy_pyramid is sys.modules["precomputed_fs.copying.run"].copy_pyramid
 """
 
 

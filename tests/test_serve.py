@@ -44,8 +44,8 @@ from precomputed_fs import (
     serve,
 )
 from precomputed_fs.errors import ReadOnlyError
-from precomputed_fs.serve import LAYOUTS
 from precomputed_fs.store.protocols.local import Local
+from precomputed_fs.view.server import LAYOUTS
 from tests import browser, servers
 from tests.pyramid.test_shards import synthesize
 from tests.test_neuroglancer import (
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from precomputed_fs.serve import Server
+    from precomputed_fs.view.server import Server
     from tests.browser import Chromium, Neuroglancer
     from tests.conftest import Pyramid
 
@@ -1131,7 +1131,7 @@ def test_a_view_leads_to_the_client_of_the_package(volume: Volume) -> None:
 
 
 def test_the_parts_of_the_client_in_webassembly_are_such(volume: Volume) -> None:
-    from precomputed_fs.serve import _client_folder
+    from precomputed_fs.view.server import _client_folder
 
     modules = [path.name for path in _client_folder().glob("*.wasm")]
     assert modules

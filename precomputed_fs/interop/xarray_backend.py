@@ -12,7 +12,7 @@ import xarray
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from precomputed_fs.bridges import DIMENSIONS, VARIABLE, Source, attributes, coordinates, listable_length
+from precomputed_fs.interop.dask import DIMENSIONS, VARIABLE, Source, attributes, coordinates, listable_length
 from precomputed_fs.store.loop import in_thread
 from precomputed_fs.volume import Scale, Volume, open_volume
 

@@ -1,7 +1,7 @@
 """Which readers can open a pyramid; and if one cannot, why not, and what to do.
 
 `doctor` looks at a pyramid as it is stored: at `info`, at some chunks of every scale, at the server. What it has seen
-is held against the rules of `precomputed_fs.readers`. Nothing is written, and a pyramid that is in pieces, or not
+is held against the rules of `precomputed_fs.doctor.rules`. Nothing is written, and a pyramid that is in pieces, or not
 there, is a finding and no exception.
 """
 
@@ -23,6 +23,17 @@ from typing import Any
 from precomputed_fs import claims
 from precomputed_fs.accessor import Found, FsspecAccessor, accessor_with
 from precomputed_fs.codecs import Codec, jpeg_segments
+from precomputed_fs.doctor.rules import (
+    LARGEST_CHUNK,
+    PAGE_ORIGIN,
+    READERS,
+    RULES,
+    Rule,
+    Sample,
+    SeenPyramid,
+    SeenScale,
+    Server,
+)
 from precomputed_fs.errors import (
     AccessDeniedError,
     CorruptDataError,
@@ -35,17 +46,6 @@ from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple, chunk_nam
 from precomputed_fs.format.info import parse_info
 from precomputed_fs.format.shard_index import minishard_index_range, page_of
 from precomputed_fs.format.sharding import ENTRY_BYTES, Sharding
-from precomputed_fs.readers import (
-    LARGEST_CHUNK,
-    PAGE_ORIGIN,
-    READERS,
-    RULES,
-    Rule,
-    Sample,
-    SeenPyramid,
-    SeenScale,
-    Server,
-)
 from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.protocols.base import Asynchronous
@@ -53,15 +53,10 @@ from precomputed_fs.store.requests import Compute, Exchange, HttpRequest, Job
 from precomputed_fs.store.url import AnyURL, join
 from precomputed_fs.volume import Scale, Volume, check_not_redirected, one_line, open_volume
 
-SAMPLES = 8
-"""Chunks of a scale that are looked at, unless told otherwise: the first, the last, the one in the middle and others
-at random, always the same. A scale that has no more is looked at whole."""
-
 MOST_REQUESTS = 12
 """Requests for one chunk, at most. It is one where a chunk stands under its plain name, and as many as there are names
 where it is absent. A chunk in a shard takes three, and each sharded scale two more for its indexes."""
 
-_TIME_LIMIT = 60.0  # seconds
 _TIMEOUT, _ATTEMPTS = 10.0, 2  # of one request: what is slower is to be found, not to be waited for
 _IN_FLIGHT = 16
 _BYTES_IN_FLIGHT = 256 << 20  # decoded
@@ -70,53 +65,14 @@ _GZIP_MAGIC, _ZLIB_MAGICS = b"\x1f\x8b", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c",
 _PROGRESSIVE_FRAMES = (0xC2, 0xC6, 0xCA, 0xCE)  # SOF markers (ITU-T T.81, table B.1)
 
 
-def doctor(
+def examine(
     url: AnyURL | Volume | FsspecAccessor,
-    *,
-    samples: int = SAMPLES,
-    seed: int = 0,
-    time_limit: float = _TIME_LIMIT,
-    **accessor_options: Any,  # noqa: ANN401 - as FsspecAccessor has them
+    samples: int,
+    seed: int,
+    time_limit: float,
+    accessor_options: Mapping[str, Any],
 ) -> "Report":
-    """Find out which readers can open a pyramid; and if one cannot, why not, and what to do.
-
-    Parameters
-    ----------
-    url : str, path, UPath, Volume or FsspecAccessor
-        The pyramid.
-    samples : int
-        Chunks of each scale that are looked at; see `SAMPLES`. For requests, see `MOST_REQUESTS`; besides, `info` is
-        read, and over HTTP a byte of it once more, as a web page would.
-    seed : int
-        Chooses those that are looked at at random.
-    time_limit : float
-        Seconds after which the report says what is known by then.
-    **accessor_options
-        Options of `FsspecAccessor`, for a URL. Unless given, ``timeout`` is 10 seconds and ``attempts`` is 2.
-
-    Returns
-    -------
-    Report
-        Printed, it is a table; ``report["tensorstore"].ok`` is what a program asks.
-
-    Raises
-    ------
-    URLError
-        If this is no URL: of no known scheme, or without its driver; or if this is an accessor, and `info` redirects.
-    ValueError, TypeError
-        If an argument cannot be. A pyramid that is broken, forbidden or not there is no exception.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import precomputed_fs
-    >>> vol = precomputed_fs.create_volume("memory://docs/doctor", np.ones((8, 8, 8), np.uint8), resolution=(1, 1, 1))
-    >>> report = precomputed_fs.doctor("memory://docs/doctor")
-    >>> report["precomputed_fs"].ok, report["tensorstore"].ok
-    (True, False)
-    >>> [finding.rule.id for finding in report["tensorstore"].findings]
-    ['protocol']
-    """
+    """Look at a pyramid, and report: see `precomputed_fs.doctor`."""
     if samples < 1 or not time_limit > 0:
         raise ValueError(f"expected samples >= 1 and time_limit > 0, got {samples!r} and {time_limit!r}")
     options = {"timeout": _TIMEOUT, "attempts": _ATTEMPTS, **accessor_options}

@@ -1,7 +1,7 @@
 """What keeps a reader from a pyramid: one table of rules, each with what it means to whom, and whence that is known.
 
 A rule looks at a pyramid, or at one of its scales, as `SeenPyramid` and `SeenScale` have it: what was seen, and nothing
-of how. `precomputed_fs.diagnosis` is what looks, and says which rules have found something.
+of how. `precomputed_fs.doctor.examine` is what looks, and says which rules have found something.
 """
 
 import http

@@ -1,0 +1,1 @@
+"""How a pyramid gets from one place to another."""

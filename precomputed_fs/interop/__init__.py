@@ -1,0 +1,1 @@
+"""How dask and xarray, and so other tools, read and write pyramids."""
