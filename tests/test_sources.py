@@ -16,7 +16,7 @@ from nibabel.arrayproxy import ArrayProxy
 from numpy.typing import NDArray
 
 from precomputed_fs import Volume, create_volume, open_volume
-from tests.test_codecs import brain
+from tests.codecs.test_codecs import brain
 from tests.test_volume import Counting
 
 SIZE = (21, 17, 10)

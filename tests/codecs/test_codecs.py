@@ -34,7 +34,7 @@ from PIL import Image, PngImagePlugin
 
 from precomputed_fs import CorruptDataError, InvalidInfoError, codecs
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
-from precomputed_fs.sandbox import Sandbox
+from precomputed_fs.codecs.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SEGMENTATION = "compressed_segmentation"
 BLOCK_SIZE = "compressed_segmentation_block_size"
 LOSSLESS = {"jxl": {"jxl_quality": 100}}
@@ -1503,7 +1503,7 @@ def fuzz(count: int) -> None:
 
 
 def test_damage_ends_no_process() -> None:
-    program = "from tests.test_codecs import fuzz; fuzz(250)"
+    program = "from tests.codecs.test_codecs import fuzz; fuzz(250)"
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, cwd=REPOSITORY, text=True)
     last = child.stdout.splitlines()[-1:]
     assert child.returncode == 0, f"at {last}: {child.stderr}"

@@ -24,9 +24,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from precomputed_fs.codecs.sandbox import CrashError, Sandbox
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError
 from precomputed_fs.format.grid import Triple
-from precomputed_fs.sandbox import CrashError, Sandbox
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
