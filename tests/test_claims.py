@@ -327,7 +327,7 @@ def test_shards_that_were_left_are_not_taken_for_new_ones(tmp_path: Path) -> Non
     with pytest.raises(OSError, match="the source broke"):
         make(tmp_path, Source(fail), sharding=True)
     sharding = {"@type": "neuroglancer_uint64_sharded_v1", "preshift_bits": 0, "hash": "identity"}
-    with pytest.raises(AlreadyExistsError, match="8_8_8 is stored otherwise there"):
+    with pytest.raises(AlreadyExistsError, match="8_8_8 is stored differently there"):
         make(tmp_path, sharding={**sharding, "minishard_bits": 0, "shard_bits": 3}, overwrite=True)
 
 

@@ -50,6 +50,7 @@ from precomputed_fs.format.sharding import propose_sharding
 from precomputed_fs.store import jobs
 from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.requests import Pause
+from precomputed_fs.volume.indexing import Touched
 from tests import servers
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ def present(url: str, key: str = KEY, chunk_size: tuple[int, int, int] = (16, 16
     """Return the coordinates of the chunks that are there."""
     scale = open_volume(url, **options)[key]
     assert scale.chunk_size == chunk_size
-    coords, _ = scale._touched((range(-5, 75), range(7, 57), range(100, 140)))
-    return {where for where, data in scale.accessor.fetch_chunks(key, coords) if data is not None}
+    touched = Touched(scale.grid, (range(-5, 75), range(7, 57), range(100, 140)))
+    return {where for where, data in scale.accessor.fetch_chunks(key, touched) if data is not None}
 
 
 @pytest.fixture
@@ -1352,8 +1353,7 @@ def test_memory_is_bounded(tmp_path: Path, wish: dict[str, Any]) -> None:
     volume[1][...] = 1
     chunk = next((tmp_path / "a" / "16_16_16").iterdir()).read_bytes()
     (tmp_path / "a" / KEY).mkdir()
-    coords, _ = volume[0]._touched((range(512), range(1024), range(1024)))
-    for x0, x1, y0, y1, z0, z1 in coords:
+    for x0, x1, y0, y1, z0, z1 in Touched(volume[0].grid, (range(512), range(1024), range(1024))):
         (tmp_path / "a" / KEY / f"{x0}-{x1}_{y0}-{y1}_{z0}-{z1}.gz").write_bytes(chunk)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "a"), str(tmp_path / "b"), repr(wish)],

@@ -475,7 +475,7 @@ def test_an_accessor_whose_info_redirects_is_not_followed(
 ) -> None:
     create_volume(tmp_path / "there", np.zeros((4, 4, 4), np.uint8), resolution=(1, 1, 1))
     (tmp_path / "info").write_text(json.dumps({"redirect": str(tmp_path / "there")}))
-    message = re.escape(f"{tmp_path}/info redirects: pass the URL, which is followed, instead of an accessor")
+    message = re.escape(f"{tmp_path}/info redirects: pass the URL instead of an accessor, to have it followed")
     with FsspecAccessor(tmp_path) as accessor, pytest.raises(URLError, match=message):
         take(accessor)
 

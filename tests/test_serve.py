@@ -1043,7 +1043,7 @@ def test_it_closes_what_it_opened(tmp_path: Path) -> None:
             super().close()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("precomputed_fs.volume.Volume", Watched)
+        patch.setattr("precomputed_fs.volume.open.Volume", Watched)
         given = open_volume(tmp_path)
         with serve(given):
             pass

@@ -25,6 +25,8 @@ from precomputed_fs.format.grid import ChunkCoords, Triple, morton_block
 from precomputed_fs.pyramid.shard_writer import Update
 from precomputed_fs.store.location import Location
 from precomputed_fs.volume import Scale, ScaleArray, Selection
+from precomputed_fs.volume.indexing import Index
+from precomputed_fs.volume.sources import check_cast, fields_to_channels, without_labels
 
 if TYPE_CHECKING:
     import xarray
@@ -374,8 +376,13 @@ class _Encoded:
         return sum(len(data.patch if isinstance(data, Update) else data) for _, data in self.chunks)
 
 
-def store(scale: Scale, array: Any, selection: Selection, *, skip_empty: bool, compute: bool) -> Any:  # noqa: ANN401
+def store(scale: Scale, array: Any, box: Index, *, skip_empty: bool, compute: bool) -> Any:  # noqa: ANN401
     """Write a dask array: see `Scale.store`."""
+    array = without_labels(array)
+    check_dask(array)
+    array = fields_to_channels(array)
+    selection = scale.select_to_write(box)
+    check_cast(np.dtype(array.dtype), scale.dtype, array)
     array = _fitted(scale, array, selection)
     scale.volume.flush()  # what waits there would be older, and written later
     edges = tuple(

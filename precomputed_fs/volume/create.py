@@ -1,0 +1,342 @@
+"""How a pyramid is made: its place claimed, its chunks stored, its `info` last, so that half of one never opens."""
+
+import contextlib
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from precomputed_fs import claims
+from precomputed_fs.accessor import FsspecAccessor, accessor_with
+from precomputed_fs.codecs import ENCODINGS
+from precomputed_fs.errors import (
+    AlreadyExistsError,
+    DataAccessError,
+    InvalidInfoError,
+    NotFoundError,
+    ReadOnlyError,
+)
+from precomputed_fs.format.info import HtmlError
+from precomputed_fs.store.url import AnyURL
+from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
+from precomputed_fs.volume.extensions import check_not_read_from
+from precomputed_fs.volume.labels import LabelDetector, may_be_labels
+from precomputed_fs.volume.planning import ArrayOptions, check_voxels, normalized, parameter_names, plan
+from precomputed_fs.volume.scale import Scale, checked_missing
+from precomputed_fs.volume.sources import as_source, is_dask
+from precomputed_fs.volume.volume import Volume
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from precomputed_fs.format.models import Info, ScaleInfo
+
+_REPLACE = "overwrite=True replaces it"
+
+
+def create_volume(
+    url: AnyURL,
+    source: "Mapping[str, Any] | Info | ArrayLike",
+    *,
+    resolution: Sequence[float] | None = None,
+    voxel_offset: Sequence[int] | None = None,
+    chunk_size: Sequence[int] | None = None,
+    encoding: str | None = None,
+    type: str | None = None,  # noqa: A002 - the name that it has in `info`
+    sharding: bool | Mapping[str, Any] | None = None,
+    scales: int | None = None,
+    downsampling: str | None = None,
+    skip_empty: bool = False,
+    overwrite: bool = False,
+    missing: str = "zeros",
+    progress: bool | None = None,
+    **options: Any,  # noqa: ANN401 - an encoding's parameters, and those of FsspecAccessor
+) -> Volume:
+    """Make a pyramid: an empty one from an `info`, or from an array one with all lower scales.
+
+    Parameters
+    ----------
+    url : str, path or UPath
+        See `FsspecAccessor`.
+    source : mapping or array
+        An `info`: chunks that exist already stay. Or an array (x, y, z) or (x, y, z, channel), or any object
+        that has a ``shape`` and a ``dtype`` and can be sliced, such as an open HDF5 data set: it is read chunk by
+        chunk. A dask array is stored like `Scale.store` does. All parameters up to `downsampling` are for arrays.
+    resolution : sequence of 3 float
+        Voxel size in nanometres, xyz.
+    voxel_offset : sequence of 3 int
+        Coordinates of the array's first voxel, xyz; by default 0.
+    chunk_size : sequence of 3 int
+        Voxels, xyz; by default 64.
+    encoding : str
+        See `precomputed_fs.codecs`; by default "raw". Its parameters are further keywords, such as ``jpeg_quality=90``.
+    type : {"image", "segmentation"}, optional
+        In any case. By default "segmentation" if `encoding` is for labels; for a `Scale` the type of its volume;
+        "segmentation" for booleans, and for integers of 32 bits or more, whose mean would be meaningless; else "image".
+    sharding : bool or mapping
+        True to shard as `propose_sharding` says; or each scale's ``sharding``.
+    scales : int, optional
+        Number of scales; by default halving goes on until one chunk holds all voxels, as far as possible: a box on
+        both sides of 0 keeps a voxel on either side.
+    downsampling : {"average", "mode", "stride"}, optional
+        How a lower scale is computed from the one before; by default the average of images, the most frequent label
+        of segmentations.
+    skip_empty : bool
+        Whether chunks of zeros are left out.
+    overwrite : bool
+        Whether to replace an existing `info` and chunks of the same names, or a pyramid that another process began.
+        Other files stay: if they could be mistaken for a part of the new pyramid, the call is refused.
+    missing, progress
+        See `open_volume`.
+    **options
+        Parameters of `encoding`, and options of `FsspecAccessor`. `gzip` is None by default: chunks are compressed in
+        buckets and in shards, but not on disk, where few readers look for ``.gz`` files.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If there is an `info` or another pyramid was begun, and ``overwrite=False``; if existing scales of the same
+        keys are stored in a way that cannot be overwritten; or if another process is making a pyramid there.
+    InvalidInfoError, ValueError, TypeError
+        If the scales are invalid, or the encoding cannot store such voxels; before anything is written.
+
+    Warns
+    -----
+    UserWarning
+        If integers of 8 or 16 bits were averaged that may be labels, because they have few distinct values or
+        mostly equal their neighbours, and neither `type` nor `downsampling` was given.
+
+    Notes
+    -----
+    `info` is stored after all chunks, and an old one is deleted before any chunk is replaced: half of a pyramid never
+    opens. Until then, ``info.partial`` says what is being made, since when and by which process. If that fails or
+    is killed, what it has stored stays, and the same call starts over; from another machine, which cannot tell
+    whether the process is gone, with ``overwrite=True``. Archives have no ``info.partial``, as nobody reads them before
+    they are complete.
+
+    Booleans are stored as a uint8 segmentation of 0 and 1, the fields of a structured type (RGB) as channels. A nibabel
+    image stands for its voxels, scaled; if nibabel makes them float64, they are stored as float32. Tensors (such as
+    PyTorch's) are converted to NumPy arrays.
+    """
+    from precomputed_fs.format.models import Info  # noqa: PLC0415 - imports pydantic, which is slower than NumPy
+
+    checked_missing(missing)
+    for_array = ArrayOptions(
+        resolution=resolution,
+        voxel_offset=voxel_offset,
+        chunk_size=chunk_size,
+        encoding=encoding,
+        type=type,
+        sharding=sharding,
+        scales=scales,
+        downsampling=downsampling,
+    )
+    array = None
+    if isinstance(source, (Info, Mapping)):
+        _check_for_info(source, for_array)
+        info = source if isinstance(source, Info) else Info.parse(source)
+    else:
+        array = source.array if isinstance(source, Scale) else as_source(source)
+        parameters = {name: options.pop(name) for name in parameter_names(encoding or "raw") & options.keys()}
+        check_voxels(array, source)
+        info = plan(array, for_array, parameters)
+    info = normalized(info)
+    method = checked_method(downsampling, info.type)
+    accessor = accessor_with(url, {"gzip": None, **options})
+    if not accessor.can_write:
+        raise ReadOnlyError(f"{accessor.url}: this cannot be written to; create it where the data is to be stored")
+    volume = Volume(accessor, info, missing=missing, progress=progress)
+    if array is None:
+        with _closing_archive(accessor):
+            _store_info(accessor, info, overwrite=overwrite)
+        return volume
+    _check_readable(array, volume)
+    detector = None
+    if type is None and downsampling is None and may_be_labels(array, info):
+        detector = LabelDetector(volume.dtype)
+    how = {"array": [*array.shape, str(array.dtype)], "gzip": options.get("gzip"), "flat": accessor.flat}
+    with _closing_archive(accessor), _making(accessor, info, how, overwrite=overwrite):
+        volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
+        compute_lower_scales(volume.scales, method, skip_empty=skip_empty, shows=progress, detector=detector)
+    return volume
+
+
+def _check_for_info(source: "Mapping[str, Any] | Info", for_array: ArrayOptions) -> None:
+    """Check that no option is given that `info` contains itself; without `scales`, the mapping is not an `info`."""
+    needless = for_array.given()
+    if needless and "scales" not in source:
+        raise TypeError(f"expected an array or an `info`, got {type(source).__name__}: pass one array of it")
+    if needless:
+        raise TypeError(f"{', '.join(needless)}: for arrays; `info` says it itself")
+
+
+def _check_readable(array: Any, volume: Volume) -> None:  # noqa: ANN401 - an array, or a lazy one
+    """Check that writing will not change what the array is read from, and that lower scales can read what is written.
+
+    Raises
+    ------
+    ValueError
+        If either is not so.
+    """
+    accessor = volume.accessor
+    if is_dask(array):
+        check_not_read_from(array, accessor.location, [scale.key for scale in volume.info.scales])
+    if len(volume) > 1 and not accessor.can_read:
+        message = f"{accessor.url}: an archive that is being written cannot be read, as lower scales need: scales=1"
+        raise ValueError(message)
+
+
+@contextlib.contextmanager
+def _closing_archive(accessor: FsspecAccessor) -> Iterator[None]:
+    """Complete an archive if a block fails that writes it: nobody else has its accessor."""
+    try:
+        yield
+    except BaseException:
+        if not accessor.can_read:
+            accessor.close()
+        raise
+
+
+# --------------------------------------------------------------------------------------------------- the order of steps
+
+
+def _store_info(accessor: FsspecAccessor, info: "Info", *, overwrite: bool) -> None:
+    """Store an `info` alone, unless another pyramid is there or is being made."""
+    infos, there = claims.look(accessor, reads_first=False)
+    if there is not None and (overwrite or not infos):
+        claims.check_free(accessor, there, overwrite=overwrite, advice=_REPLACE)
+    if overwrite and accessor.can_read:
+        _check_leftovers(accessor, info, there, replaces_data=False)
+    try:
+        accessor.store_info(info.to_json(), overwrite=overwrite, listed=infos)
+    except AlreadyExistsError as exc:
+        raise AlreadyExistsError(f"{accessor.url}: {what_is_there(accessor)}; {_REPLACE}") from exc
+    if there is not None:
+        accessor.objects.delete(claims.PARTIAL)
+
+
+@contextlib.contextmanager
+def _making(accessor: FsspecAccessor, info: "Info", how: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
+    """Claim the place for a block that stores all chunks, and then store the `info`.
+
+    Meanwhile `info.partial` says what is being made. If the block fails, that stays, and so do the chunks.
+    """
+    claim = claims.Claim(accessor, {**how, "info": info.to_dict()})
+    keys = [scale.key for scale in info.scales]
+    try:
+        _take_place(accessor, info, claim, overwrite=overwrite)
+        with accessor.expecting_info(info.to_dict()), accessor.replacing_shards(keys):
+            yield
+        claim.check_held()
+        try:
+            accessor.store_info(info.to_json(), overwrite=False, listed=())
+        except AlreadyExistsError as exc:
+            message = f"{accessor.url}: meanwhile {what_is_there(accessor)}; chunks of both may be there: make it again"
+            raise AlreadyExistsError(message) from exc
+    except BaseException:
+        claim.stop()
+        raise
+    claim.release()
+
+
+def _take_place(accessor: FsspecAccessor, info: "Info", claim: claims.Claim, *, overwrite: bool) -> None:
+    """Claim the place, and delete an existing `info`, since its chunks will be replaced."""
+    infos, there = claims.look(accessor, reads_first=accessor.can_read)
+    if infos and not (overwrite and accessor.can_read):
+        advice = _REPLACE if accessor.can_read else "this kind of archive cannot replace it"
+        raise AlreadyExistsError(f"{accessor.url}: {what_is_there(accessor)}; {advice}")
+    if there is not None:
+        is_left = claim.is_same(there) and there.is_running() is False
+        claims.check_free(accessor, there, overwrite=overwrite or is_left, advice=_REPLACE)
+    if not accessor.can_read:
+        return
+    if overwrite:
+        _check_leftovers(accessor, info, there, replaces_data=True)
+    try:
+        claim.take(there)
+    except AlreadyExistsError as exc:
+        raise AlreadyExistsError(f"{exc}: {what_is_there(accessor)}") from exc
+    infos, there = claims.look(accessor)  # another process may have completed one meanwhile
+    claim.check_held(there)
+    if overwrite:
+        for name in ["info"] if infos is None else infos:
+            accessor.objects.delete(name)
+    elif infos is None:
+        claims.find(accessor)  # raises if nothing can be read here, so that nothing tells whether there is an `info`
+    elif infos:
+        claim.release()
+        raise AlreadyExistsError(f"{accessor.url}: meanwhile {what_is_there(accessor)}; {_REPLACE}")
+
+
+# ------------------------------------------------------------------------------------------------------- what is there
+
+
+def what_is_there(accessor: FsspecAccessor) -> str:
+    """Describe what an existing `info` belongs to.
+
+    Raises
+    ------
+    HtmlError
+        If a server sends HTML: then there is nothing, but the URL is wrong.
+    """
+    try:
+        accessor.fetch_info()
+    except InvalidInfoError as exc:
+        if isinstance(exc, HtmlError) and accessor.is_remote:
+            raise
+        return f"there is an `info` already, but not of a pyramid ({exc})"
+    except NotFoundError as exc:
+        return str(exc)
+    except DataAccessError:
+        return "there is an `info` already"
+    return "there is a pyramid already"
+
+
+def _check_leftovers(
+    accessor: FsspecAccessor, info: "Info", claimed: claims.Claimed | None, *, replaces_data: bool
+) -> None:
+    """Check that existing chunks cannot be mistaken for a part of the new pyramid.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If they can.
+    """
+    from precomputed_fs.format.models import Info  # noqa: PLC0415 - as in `create_volume`
+
+    try:
+        there = Info.parse(accessor.fetch_info(), most=accessor.max_info_bytes)
+        _check_not_mixed(accessor, info, there, replaces_data=replaces_data)
+    except (NotFoundError, InvalidInfoError) as exc:
+        if isinstance(exc, HtmlError) and accessor.is_remote:  # not a store, whatever it answers to a write
+            raise
+    with contextlib.suppress(InvalidInfoError):
+        if claimed is not None:
+            begun = Info.parse(claimed.what.get("info", {}), most=accessor.max_info_bytes)
+            _check_not_mixed(accessor, info, begun, replaces_data=replaces_data)
+
+
+def _check_not_mixed(accessor: FsspecAccessor, info: "Info", there: "Info", *, replaces_data: bool) -> None:
+    is_same_type = (info.data_type, info.num_channels) == (there.data_type, there.num_channels)
+    before = {posixpath.normpath(scale.key): scale for scale in there.scales}
+    for scale in info.scales:
+        old = before.get(posixpath.normpath(scale.key))
+        if old is None:
+            continue
+        is_same_grid = (scale.grid, scale.sharding) == (old.grid, old.sharding)
+        if replaces_data:  # shards merge with what is there; other chunks are all replaced
+            is_mixed = scale.sharding is not None and old.sharding is not None and not is_same_grid
+        else:
+            is_mixed = not (is_same_grid and is_same_type and _decoding(scale) == _decoding(old))
+        if is_mixed:
+            message = (
+                f"{accessor.url}: scale {scale.key} is stored differently there, and its chunks would be taken for new "
+                "ones: delete them first, or choose another key"
+            )
+            raise AlreadyExistsError(message)
+
+
+def _decoding(scale: "ScaleInfo") -> list[Any]:
+    """Return what is needed to decode a scale's chunks."""
+    row = ENCODINGS.get(scale.encoding)
+    required = [parameter.key for parameter in row.parameters if parameter.required] if row else []
+    return [scale.encoding, *map(scale.parameters.get, required)]

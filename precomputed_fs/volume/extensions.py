@@ -1,0 +1,351 @@
+"""Methods of volumes and scales that packages above implement: pictures, dask, xarray, Neuroglancer.
+
+This package sits below these and imports none of them: `_IMPLEMENTED_BY` names the function behind each method, and it
+is imported when the method is first called. So opening a volume stays quick, and imports run one way.
+"""
+
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray
+    from PIL.Image import Image
+
+    from precomputed_fs.store.location import Location
+    from precomputed_fs.volume.indexing import Index
+
+_PICTURE_PIXELS = 512  # of a picture's longer side, by default
+
+_IMPLEMENTED_BY = {
+    "show": "precomputed_fs.view.pictures:show",
+    "plot": "precomputed_fs.view.pictures:plot",
+    "html": "precomputed_fs.view.pictures:html",
+    "view": "precomputed_fs.view.server:view",
+    "neuroglancer_url": "precomputed_fs.view.server:neuroglancer_url",
+    "to_dask": "precomputed_fs.interop.dask:to_dask",
+    "to_xarray": "precomputed_fs.interop.dask:to_xarray",
+    "store": "precomputed_fs.interop.dask:store",
+    "check_not_read_from": "precomputed_fs.interop.dask:check_not_read_from",
+}
+"""``module:function`` behind each name."""
+
+
+def _call(name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the function takes and returns
+    module, _, function = _IMPLEMENTED_BY[name].partition(":")
+    return getattr(importlib.import_module(module), function)(*args, **options)
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def html(self: Any) -> str:  # noqa: ANN401 - a Volume or a Scale
+    """Describe the volume or scale to a notebook: a table of its scales, and a thumbnail."""
+    described: str = _call("html", self)
+    return described
+
+
+def show(
+    self: Any,  # noqa: ANN401 - a Volume or a Scale
+    *,
+    x: int | None = None,
+    y: int | None = None,
+    z: int | None = None,
+    size: int | None = _PICTURE_PIXELS,
+    channel: int | None = None,
+    limits: Iterable[float] | None = None,
+    progress: bool | None = None,
+) -> "Image":
+    """Make a picture of a slice.
+
+    In a notebook, the picture shows itself. Voxels are drawn in their true proportions, and lie as Neuroglancer
+    shows them: in an xy slice x grows to the right and y downwards, in an xz slice z grows downwards, in a yz slice
+    z grows to the left.
+
+    A volume reads the slice from its coarsest scale that has all the detail the picture can show. A scale reads it
+    from itself: every chunk that the slice crosses, which may be very many in the finest scale of a large volume. If
+    it has more voxels than the picture has pixels, it keeps every n-th, so that memory is bounded by the picture.
+
+    Parameters
+    ----------
+    x, y, z : int, optional
+        Where to slice, in absolute voxel coordinates: of the scale, or of the volume's first scale, whichever
+        is read. Each one given makes a slice; several stand side by side. Without any, all three are shown, through
+        the middle; or, of a volume one voxel thick, the one that is not a line.
+    size : int or None
+        Pixels of the longer side of a slice, or with several, of the volume's longest side. None for one
+        pixel per voxel of the first scale; if voxels are anisotropic, per shortest side.
+    channel : int, optional
+        The channel to show. By default three channels are shown as red, green and blue, and of any other number
+        the first one is shown.
+    limits : two floats, optional
+        The values shown as black and white; not for segmentations. By default uint8 is shown as it is, and
+        other types between the percentiles 0.5 and 99.5 of the slice.
+    progress : bool, optional
+        See `open_volume`.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Of mode L or RGB. A segmentation is RGBA: each id has the colour that Neuroglancer gives it by default,
+        the same in every picture, and 0 is transparent. Several slices have transparent gaps (LA, RGBA).
+
+    Raises
+    ------
+    ImportError
+        If Pillow is not installed; the extra "plot" brings it.
+    IndexError
+        If the slice is outside of the volume, or there is no such channel.
+    ValueError
+        If the picture would have more than 2**27 pixels, or `limits` are given for a segmentation.
+    DataAccessError
+        If a chunk cannot be read.
+    """
+    picture: Image = _call("show", self, (x, y, z), size=size, channel=channel, limits=limits, progress=progress)
+    return picture
+
+
+def plot(
+    self: Any,  # noqa: ANN401 - a Volume or a Scale
+    *,
+    x: int | None = None,
+    y: int | None = None,
+    z: int | None = None,
+    size: int | None = _PICTURE_PIXELS,
+    channel: int | None = None,
+    limits: Iterable[float] | None = None,
+    ax: Any = None,  # noqa: ANN401 - matplotlib's Axes, or several
+    progress: bool | None = None,
+) -> Any:  # noqa: ANN401 - matplotlib's Axes, or several
+    """Plot a slice with matplotlib: like `show`, with axes in voxels and in nanometres.
+
+    Parameters
+    ----------
+    x, y, z, size, channel, limits, progress
+        See `show`. The axes count voxels of the scale, or of the volume's first scale, whichever is read.
+    ax : matplotlib Axes, or a sequence of these, optional
+        Where to plot: one for each slice. By default in a new figure.
+
+    Returns
+    -------
+    matplotlib Axes, or an array of these
+        A single Axes, or one per slice.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed; the extra "plot" brings it.
+    IndexError, DataAccessError
+        See `show`.
+    """
+    return _call("plot", self, (x, y, z), size=size, channel=channel, limits=limits, ax=ax, progress=progress)
+
+
+# --------------------------------------------------------------------------------------------------------- Neuroglancer
+
+
+def view(self: Any, *, layout: str | None = None, height: int = 600) -> Any:  # noqa: ANN401 - a Volume, a View
+    """Show the volume in Neuroglancer: in a notebook below the cell, elsewhere at the view's ``url``.
+
+    The pyramid may be anywhere and stored in any way: a server in this process reads it for the web client, which
+    the package ``neuroglancer`` brings. The browser has to be on this machine, or to reach the server's port
+    at its own 127.0.0.1.
+
+    Parameters
+    ----------
+    layout : str, optional
+        "4panel", "4panel-alt", "xy", "xz", "yz", "xy-3d", "xz-3d", "yz-3d" or "3d"; by default "4panel", or "xy" if
+        the volume is a single slice.
+    height : int
+        In a notebook, in pixels.
+
+    Returns
+    -------
+    View
+        Its ``server`` runs until it is closed, or the interpreter ends; further views share it.
+
+    Raises
+    ------
+    ImportError
+        If ``neuroglancer`` is not installed; the message says how to install it.
+    ValueError
+        If there is no such layout.
+
+    Notes
+    -----
+    Black and white are chosen from a chunk in the middle of the coarsest scale, except that uint8 is shown as it is.
+    """
+    return _call("view", self, layout=layout, height=height)
+
+
+def neuroglancer_url(
+    self: Any,  # noqa: ANN401 - a Volume
+    base: str = "https://neuroglancer-demo.appspot.com",
+    *,
+    layout: str | None = None,
+) -> str:
+    """Make a link to share, which shows the volume in a Neuroglancer on the web.
+
+    Parameters
+    ----------
+    base : str
+        The address of that Neuroglancer.
+    layout : str, optional
+        See `view`.
+
+    Raises
+    ------
+    ValueError
+        If the link would not work for others: the volume is not at http://, https://, s3:// or gs://, was opened with
+        credentials or ``anon=False``, or has an encoding that Neuroglancer does not decode. Whether it is public is
+        not checked. Also if there is no such layout.
+    """
+    link: str = _call("neuroglancer_url", self, base, layout=layout)
+    return link
+
+
+# ----------------------------------------------------------------------------------------------------- dask and xarray
+
+
+def to_dask(self: Any, chunks: Any = None) -> Any:  # noqa: ANN401 - a Scale; dask ships no types
+    """Make a dask array (x, y, z, channel) of the scale, whose indices count from 0. Nothing is read yet.
+
+    Parameters
+    ----------
+    chunks : optional
+        The blocks, made of whole chunks. By default as many chunks as fit dask's ``array.chunk-size`` (128 MiB); in a
+        sharded scale whole shards, or if a shard is larger, a contiguous part of one. A text such as
+        ``"32MiB"`` is another limit. Or in voxels, multiples of `chunk_size`: an integer for all of x, y
+        and z; one for each of them; or a mapping of axes. -1 is a whole axis, None or "auto" the default, a
+        tuple lists each block's length.
+
+    Returns
+    -------
+    dask.array.Array
+        Each task reads its block, many chunks at once; if the array is sliced, only the part that remains. Absent
+        chunks are treated as the volume was opened with; blocks without any chunks cause no warning.
+
+    Raises
+    ------
+    ImportError
+        If dask is not installed; the extra "dask" brings it.
+    ValueError
+        If blocks would cut through chunks, or there would be more than 2**20 along an axis.
+
+    Notes
+    -----
+    The array's name depends on the URL, the options, the `info` and the blocks alone, and is the same each time: do
+    not keep ``persist``-ed blocks of a scale that is written to. Tasks carry the options that the volume was
+    opened with, credentials included, like a pickled volume; names do not show them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from precomputed_fs import create_volume
+    >>> vol = create_volume("memory://docs/dask", np.ones((200, 150, 100), np.uint8), resolution=(8, 8, 8))
+    >>> vol[0].to_dask(chunks=(128, 64, -1)).chunks
+    ((128, 72), (64, 64, 22), (100,), (1,))
+    """
+    return _call("to_dask", self, chunks)
+
+
+def to_xarray(self: Any, chunks: Any = None) -> "xarray.DataArray":  # noqa: ANN401 - a Scale
+    """Make a DataArray of the scale, lazy through dask: dimensions x, y, z and channel.
+
+    Parameters
+    ----------
+    chunks : optional
+        See `to_dask`.
+
+    Returns
+    -------
+    xarray.DataArray
+        Its coordinates are the **centres of voxels in nanometres**: ``(i + 0.5) * resolution`` for the voxel at the
+        absolute coordinate ``i``, which in Neuroglancer extends from ``i * resolution`` to ``(i + 1) * resolution``.
+        So ``sel(..., method="nearest")`` finds the voxel that contains a position. Its attributes are numbers,
+        texts and lists: the keywords with which `create_volume` makes such a scale again,
+        ``create_volume(url, data, **data.attrs)``.
+
+    Raises
+    ------
+    ImportError
+        If dask or xarray is not installed; the extra "xarray" brings them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from precomputed_fs import create_volume
+    >>> vol = create_volume("memory://docs/xarray", np.ones((20, 15, 10), np.uint8), resolution=(8, 8, 40))
+    >>> data = vol[0].to_xarray()
+    >>> data.dims, data.x.values[:3], data.attrs["resolution"]
+    (('x', 'y', 'z', 'channel'), array([ 4., 12., 20.]), [8, 8, 40])
+    """
+    lazy: xarray.DataArray = _call("to_xarray", self, chunks)
+    return lazy
+
+
+def store(
+    self: Any,  # noqa: ANN401 - a Scale
+    array: Any,  # noqa: ANN401 - dask ships no types
+    box: "Index" = ...,
+    *,
+    skip_empty: bool = False,
+    compute: bool = True,
+) -> Any:  # noqa: ANN401
+    """Write a dask array into the scale, or into a box of it, block by block and in parallel.
+
+    Each task writes whole chunks, and of a sharded scale whole shards. So no two tasks write the same object, in
+    whatever threads, processes or machines dask runs them, and a task that failed may be repeated. If the
+    array's blocks do not consist of whole chunks, it is lazily rechunked to the default blocks of `to_dask`.
+
+    Parameters
+    ----------
+    array : dask.array.Array or xarray.DataArray
+        Of the box's shape, (x, y, z, channel), or (x, y, z) if there is one channel. A DataArray with the
+        dimensions x, y and z is brought into this order.
+    box : Box, or an index as in ``scale[...]``
+        In absolute coordinates, without steps or integers; by default the whole scale. The rest of chunks that it
+        covers in part is kept.
+    skip_empty : bool
+        See `write`.
+    compute : bool
+        Whether to write now, with dask's current scheduler. If False, a dask array without dimensions is
+        returned: computing it stores the array, and gives the number of chunks.
+
+    Raises
+    ------
+    ImportError
+        If dask is not installed; the extra "dask" brings it.
+    TypeError
+        If it is not a dask array, or its type cannot be cast to the volume's without loss.
+    IndexError, ValueError
+        If the box goes beyond the volume, or the array has another shape than the box, or is read from this
+        very scale: a repeated task would read what it has written.
+
+    Notes
+    -----
+    Chunks of a shard are encoded block by block; when the shard is written, one worker has all of its encoded chunks
+    in memory. If a hash other than "identity" scatters chunks over several shards, this applies to the whole scale.
+
+    Examples
+    --------
+    >>> import dask.array, numpy as np
+    >>> from precomputed_fs import create_volume
+    >>> vol = create_volume("memory://docs/store", np.zeros((100, 80, 60), np.uint8), resolution=(8, 8, 8))
+    >>> vol[0].store(dask.array.ones((100, 80, 60), dtype=np.uint8, chunks=30))
+    >>> stored = vol[0].store(dask.array.full((64, 80, 60), 7, dtype=np.uint8), np.s_[:64], compute=False)
+    >>> int(stored.compute()), vol[0][63:65, 0, 0, 0]
+    (2, array([7, 1], dtype=uint8))
+    """
+    return _call("store", self, array, box, skip_empty=skip_empty, compute=compute)
+
+
+def check_not_read_from(array: Any, location: "Location", keys: Sequence[str]) -> None:  # noqa: ANN401
+    """Check that a dask array is not read from scales that it is about to be written to.
+
+    Raises
+    ------
+    ValueError
+        If it is.
+    """
+    _call("check_not_read_from", array, location, keys)

@@ -1,0 +1,260 @@
+"""Which voxels an index selects, which chunks hold them, and where in these chunks they are."""
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block
+from precomputed_fs.format.sharding import Sharding
+
+AXES = "xyz"
+DIMENSIONS = 4
+"""x, y, z and channel."""
+
+_CACHED_SPANS = 1 << 16  # chunks along an axis whose place in an array is cached
+
+Index = Any
+"""NumPy's basic indexing: integers, slices, an Ellipsis; or a `Box`."""
+
+Ranges = tuple[range, range, range]
+"""Voxels along x, y and z, in absolute coordinates, ascending."""
+
+Slices = tuple[slice, slice, slice]
+
+
+def triple(values: Iterable[int]) -> Triple:
+    """Make a tuple (x, y, z)."""
+    x, y, z = values
+    return x, y, z
+
+
+def checked_numbers(name: str, values: Iterable[Any]) -> tuple[Any, Any, Any]:
+    """Check that an argument is three numbers; NumPy's become Python's.
+
+    Raises
+    ------
+    ValueError
+        If it is not; the message names the argument.
+    """
+    given = [value.item() if isinstance(value, np.generic) else value for value in values]
+    if len(given) != len(AXES) or not all(isinstance(value, (int, float)) for value in given):
+        raise ValueError(f"{name}: expected 3 numbers, xyz, got {given}")
+    x, y, z = given
+    return x, y, z
+
+
+# ---------------------------------------------------------------------------------------------------------- selections
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The voxels and channels that an index selects from a scale."""
+
+    ranges: Ranges
+
+    channels: slice
+    """With a start, a stop and a positive step."""
+
+    final: tuple[int | slice, ...]
+    """The index to apply to the voxels read: it reverses axes, and drops those that were indexed by an integer."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Number of voxels and channels, before `final`."""
+        x, y, z = map(len, self.ranges)
+        return x, y, z, len(range(self.channels.start, self.channels.stop, self.channels.step))
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether voxels or channels are skipped, or any axis is reversed."""
+        is_reversed = any(isinstance(item, slice) and item.step == -1 for item in self.final)
+        return is_reversed or self.channels.step != 1 or any(voxels.step != 1 for voxels in self.ranges)
+
+    def excess(self, bounds: Box) -> str:
+        """Describe where the selection goes beyond the bounds; empty if it does not."""
+        for name, voxels, low, high in zip(AXES, self.ranges, bounds.start, bounds.stop, strict=True):
+            if voxels and not (low <= voxels[0] and voxels[-1] < high):
+                return f"{name}: {voxels[0]}:{voxels[-1] + 1} is not inside of {low}:{high}"
+        return ""
+
+    def check_inside(self, bounds: Box) -> None:
+        """Check that all voxels are in the bounds.
+
+        Raises
+        ------
+        IndexError
+            If some are not.
+        """
+        if excess := self.excess(bounds):
+            message = (
+                f"{excess}, the scale's bounds in absolute coordinates; scale.read(box, fill=0) pads, "
+                "and scale.array counts from 0"
+            )
+            raise IndexError(message)
+
+
+def select(index: Index, shape: Sequence[int], bounds: Box, *, counts_from_0: bool = False) -> Selection:
+    """Resolve an index.
+
+    Parameters
+    ----------
+    index : Index
+    shape : sequence of int
+        (x, y, z, channel) of the scale.
+    bounds : Box
+        The scale's box in absolute coordinates.
+    counts_from_0 : bool
+        Whether the index counts from the first voxel, and negative numbers from the last one, as in NumPy;
+        otherwise it is in absolute coordinates.
+
+    Raises
+    ------
+    IndexError
+        If it is not a basic index of four axes, or counts from 0 and is out of range.
+    """
+    items = _expanded(index.to_slices() if isinstance(index, Box) else index)
+    axes = (*map(range, bounds.start, bounds.stop), range(shape[3]))
+    names = (*AXES, "channel")
+    chosen, final = zip(
+        *(
+            _selected(item, axis, name, relative=counts_from_0 or name == "channel")
+            for item, axis, name in zip(items, axes, names, strict=True)
+        ),
+        strict=True,
+    )
+    x, y, z, channels = chosen
+    return Selection((x, y, z), slice(channels.start, max(channels.start, channels.stop), channels.step), final)
+
+
+def _expanded(index: Index) -> list[Any]:
+    """Complete an index to four items."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    gaps = [i for i, item in enumerate(items) if item is Ellipsis]
+    if len(gaps) > 1:
+        raise IndexError("an index can have only one Ellipsis")
+    missing = DIMENSIONS - (len(items) - len(gaps))
+    if missing < 0:
+        raise IndexError(f"too many indices: a scale has 4 axes (x, y, z, channel), got {len(items) - len(gaps)}")
+    gap = gaps[0] if gaps else len(items)
+    return [*items[:gap], *[slice(None)] * missing, *items[gap + len(gaps) :]]
+
+
+def _selected(item: Any, axis: range, name: str, *, relative: bool) -> tuple[range, int | slice]:  # noqa: ANN401
+    """Resolve the index of one axis to ascending voxels, and the index to apply to these afterwards."""
+    if isinstance(item, slice):
+        voxels = axis[item] if relative else _absolute(item, axis)
+        if voxels.step < 0:
+            return voxels[::-1], slice(None, None, -1)
+        return voxels, slice(None)
+    try:
+        if isinstance(item, (bool, np.bool_)):
+            raise TypeError  # noqa: TRY301 - NumPy takes it for a mask
+        at = operator.index(item)
+    except TypeError:
+        raise IndexError(f"{name}: expected an integer or a slice, got {item!r}") from None
+    if relative:
+        if not -len(axis) <= at < len(axis):
+            raise IndexError(f"{name}: {at} is outside of {len(axis)} elements")
+        at = axis[at]
+    return range(at, at + 1), 0
+
+
+def _absolute(item: slice, axis: range) -> range:
+    step = 1 if item.step is None else operator.index(item.step)
+    if step == 0:
+        raise ValueError("a slice's step must not be 0")
+    first, last = (axis.start, axis.stop) if step > 0 else (axis.stop - 1, axis.start - 1)
+    start = first if item.start is None else operator.index(item.start)
+    stop = last if item.stop is None else operator.index(item.stop)
+    return range(start, stop, step)
+
+
+# -------------------------------------------------------------------------------------------------------------- chunks
+
+
+class Touched:
+    """The chunks that hold some voxels.
+
+    Parameters
+    ----------
+    grid : ChunkGrid
+    ranges : tuple of range
+        The voxels; those outside of the grid are in no chunk.
+    """
+
+    def __init__(self, grid: ChunkGrid, ranges: Ranges) -> None:
+        self._grid = grid
+        axes = zip(ranges, grid.bounds.start, grid.bounds.stop, grid.chunk_size, strict=True)
+        self._cells = [_cells(*axis) for axis in axes]
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self._cells))
+
+    def __iter__(self) -> Iterator[ChunkCoords]:
+        xs, ys, zs = ([self._grid.span(axis, cell) for cell in along] for axis, along in enumerate(self._cells))
+        return ((*x, *y, *z) for z in zs for y in ys for x in xs)
+
+    def by_shard(self, sharding: Sharding | None) -> Iterator[tuple[Iterator[ChunkCoords], int]]:
+        """Yield groups of chunks and how many each has: those of one shard together if they form a block.
+
+        So a shard can be written before the next one is begun. In an unsharded scale, and where a hash scatters
+        chunks over shards, all are one group.
+        """
+        block = self._grid.shape
+        if sharding is not None and sharding.hash == "identity":
+            block = morton_block(block, sharding.preshift_bits + sharding.minishard_bits)
+        along_x, along_y, along_z = zip(self._cells, block, strict=True)
+        groups = ((x, y, z) for z in _runs(*along_z) for y in _runs(*along_y) for x in _runs(*along_x))
+        for xs, ys, zs in groups:
+            chunks = (self._grid.chunk((x, y, z)) for z in zs for y in ys for x in xs)
+            yield chunks, len(xs) * len(ys) * len(zs)
+
+
+def _cells(voxels: range, low: int, high: int, chunk: int) -> Collection[int]:
+    """Return the cells along one axis of a grid that hold any of the voxels."""
+    inside = range(*_within(voxels, low, high))
+    if not inside:
+        return ()
+    first, last = (voxels[inside[0]] - low) // chunk, (voxels[inside[-1]] - low) // chunk
+    if voxels.step <= chunk:
+        return range(first, last + 1)
+    return sorted({(voxels[i] - low) // chunk for i in inside})
+
+
+def _within(voxels: range, low: int, high: int) -> tuple[int, int]:
+    """Return which of some ascending voxels are from `low` up to `high`: the first, and one past the last."""
+    return max(0, -((voxels.start - low) // voxels.step)), min(len(voxels), -((voxels.start - high) // voxels.step))
+
+
+def _runs(cells: Collection[int], length: int) -> Iterator[range]:
+    """Cut consecutive cells at each multiple of a length."""
+    first = next(iter(cells), 0)
+    last = first + len(cells)
+    while first < last:
+        stop = min(first - first % length + length, last)
+        yield range(first, stop)
+        first = stop
+
+
+def overlaps_with(ranges: Ranges) -> Callable[[ChunkCoords], tuple[Slices, Slices]]:
+    """Return a function of a chunk's coordinates: where its voxels are in an array of `ranges`, and in the chunk."""
+    along_x, along_y, along_z = (
+        functools.lru_cache(_CACHED_SPANS)(functools.partial(_overlap, voxels)) for voxels in ranges
+    )
+
+    def overlaps(coords: ChunkCoords) -> tuple[Slices, Slices]:
+        x0, x1, y0, y1, z0, z1 = coords
+        (x, u), (y, v), (z, w) = along_x(x0, x1), along_y(y0, y1), along_z(z0, z1)
+        return (x, y, z), (u, v, w)
+
+    return overlaps
+
+
+def _overlap(voxels: range, low: int, high: int) -> tuple[slice, slice]:
+    first, after = _within(voxels, low, high)
+    return slice(first, after), slice(voxels[first] - low, voxels[after - 1] - low + 1, voxels.step)

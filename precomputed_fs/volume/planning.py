@@ -1,0 +1,199 @@
+"""Which `info` a new pyramid gets: its scales planned for an array, and written so that every reader accepts it."""
+
+import dataclasses
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from precomputed_fs.codecs import ENCODINGS, codec_for
+from precomputed_fs.errors import InvalidInfoError
+from precomputed_fs.format.compression import INCOMPRESSIBLE_MIME_TYPES
+from precomputed_fs.format.grid import Box, ChunkGrid, Triple
+from precomputed_fs.format.info import shown
+from precomputed_fs.format.sharding import propose_sharding
+from precomputed_fs.volume.downsampling import factors_for, halved
+from precomputed_fs.volume.indexing import AXES, DIMENSIONS, checked_numbers, triple
+from precomputed_fs.volume.labels import TYPES, type_for
+from precomputed_fs.volume.sources import expression_for
+
+if TYPE_CHECKING:
+    from precomputed_fs.format.models import Info
+
+_MULTISCALE = "neuroglancer_multiscale_volume"
+_STORED_TYPES = f"voxels are stored as {', '.join(ENCODINGS['raw'].data_types)}"
+_CONVERSIONS = {  # by the kind of a type that cannot be stored
+    "i": '{array}.astype("uint64"), or "int32" if some are negative',
+    "f": '{array}.astype("float32")',
+    "c": 'np.abs({array}).astype("float32")',
+}
+
+
+def check_voxels(array: Any, source: object) -> None:  # noqa: ANN401 - an array, or what can be sliced like one
+    """Check that an array can be stored as a pyramid.
+
+    Parameters
+    ----------
+    array
+        An array, or a lazy one.
+    source
+        The value that it was made from, for which messages say how to convert it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If its shape or type cannot be stored.
+    """
+    shape, dtype = tuple(array.shape), np.dtype(array.dtype)
+    if len(shape) not in (len(AXES), DIMENSIONS):
+        message = f"expected an array (x, y, z) or (x, y, z, channel), got shape {shape}"
+        if shape:
+            wanted = (*shape, 1, 1)[:3] if len(shape) < len(AXES) else (*shape[:3], math.prod(shape[3:]))
+            message += f": pass {expression_for(source, 'reshape')}.reshape{wanted}"
+        raise ValueError(message)
+    if any(map(math.isnan, shape)):
+        raise ValueError(f"expected an array of known shape, got {shape}: call array.compute_chunk_sizes() first")
+    if dtype != np.bool_ and dtype.name not in ENCODINGS["raw"].data_types:
+        message = f"{_STORED_TYPES}, got {dtype}"
+        if dtype.kind in _CONVERSIONS:
+            message += f": pass {_CONVERSIONS[dtype.kind].format(array=expression_for(source, 'astype'))}"
+        raise TypeError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArrayOptions:
+    """The options of `create_volume` that only apply to arrays; None leaves a choice to `plan`."""
+
+    resolution: Sequence[float] | None = None
+    voxel_offset: Sequence[int] | None = None
+    chunk_size: Sequence[int] | None = None
+    encoding: str | None = None
+    type: str | None = None
+    sharding: bool | Mapping[str, Any] | None = None
+    scales: int | None = None
+    downsampling: str | None = None
+
+    def given(self) -> list[str]:
+        """Return the names of those that are not None."""
+        return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
+
+
+def parameter_names(encoding: str) -> set[str]:
+    """Return the names that an encoding's parameters have in `info`; none for an unknown encoding."""
+    row = ENCODINGS.get(encoding.lower())
+    return {parameter.key for parameter in row.parameters} if row else set()
+
+
+def plan(array: Any, options: ArrayOptions, parameters: Mapping[str, Any]) -> "Info":  # noqa: ANN401
+    """Plan the scales of a pyramid for an array.
+
+    Parameters
+    ----------
+    array
+        An array or a lazy one, as `check_voxels` accepts it.
+    options : ArrayOptions
+        See `create_volume`.
+    parameters : mapping
+        The encoding's parameters.
+
+    Raises
+    ------
+    TypeError, ValueError, InvalidInfoError
+        If options are missing or invalid.
+    """
+    if options.resolution is None:
+        raise TypeError("resolution: expected the size of a voxel in nanometres, such as (8, 8, 8)")
+    if options.scales is not None and options.scales < 1:
+        raise ValueError(f"scales: expected at least 1, got {options.scales}")
+    resolution = checked_numbers("resolution", options.resolution)
+    offset = checked_numbers("voxel_offset", (0, 0, 0) if options.voxel_offset is None else options.voxel_offset)
+    chunk_size = checked_numbers("chunk_size", (64, 64, 64) if options.chunk_size is None else options.chunk_size)
+    encoding = options.encoding or "raw"
+    shape = tuple(array.shape)
+    dtype = np.dtype(np.uint8 if array.dtype == np.bool_ else array.dtype)
+    voxel_bytes = math.prod(shape[3:]) * dtype.itemsize
+    bounds = Box(offset, triple(map(operator.add, offset, shape[:3])))
+    scales: list[dict[str, Any]] = []
+    while True:
+        scale = {
+            "key": "_".join(f"{step:.10g}" for step in resolution),
+            "size": list(bounds.shape),
+            "resolution": list(resolution),
+            "voxel_offset": list(bounds.start),
+            "chunk_sizes": [list(chunk_size)],
+            "encoding": encoding,
+            **parameters,
+        }
+        if options.sharding is True:
+            scale["sharding"] = _sharding(ChunkGrid(bounds.shape, chunk_size, bounds.start), encoding, voxel_bytes)
+        elif options.sharding:
+            scale["sharding"] = dict(options.sharding)
+        scales.append(scale)
+        sizes = _halvable(bounds)
+        factors = factors_for(sizes, resolution)
+        is_last = options.scales is None and all(
+            size <= chunk or count == 1 for size, chunk, count in zip(bounds.shape, chunk_size, sizes, strict=True)
+        )
+        if is_last or len(scales) == options.scales or max(factors) == 1:
+            break
+        resolution = tuple(map(operator.mul, resolution, factors))
+        bounds = halved(bounds, factors)
+    return _parsed(
+        {
+            "@type": _MULTISCALE,
+            "type": type_for(array, encoding) if options.type is None else options.type,
+            "data_type": dtype.name,
+            "num_channels": math.prod(shape[3:]),
+            "scales": scales,
+        }
+    )
+
+
+def _sharding(grid: ChunkGrid, encoding: str, voxel_bytes: int) -> dict[str, Any]:
+    row = ENCODINGS.get(encoding.lower())
+    data_encoding = "raw" if row and row.mime_type in INCOMPRESSIBLE_MIME_TYPES else "gzip"
+    chunk_bytes = math.prod(grid.chunk_size) * voxel_bytes
+    return propose_sharding(grid.shape, chunk_bytes=chunk_bytes, data_encoding=data_encoding).to_info()
+
+
+def _halvable(bounds: Box) -> Triple:
+    """Count voxels along each axis; those at -1 and 0 count as one, since in all lower scales they remain two."""
+    return triple(high - low - (low < 0 < high) for low, high in zip(bounds.start, bounds.stop, strict=True))
+
+
+def normalized(info: "Info") -> "Info":
+    """Return an `info` that every reader accepts: offsets are explicit, and parameters are the encoding's own.
+
+    Raises
+    ------
+    InvalidInfoError
+        If it has a type that not every reader knows.
+    ValueError
+        If an encoding cannot store such voxels.
+    """
+    if info.type not in TYPES:
+        raise InvalidInfoError(f"info: type: expected {' or '.join(TYPES)}, got {shown(info.type)}")
+    if info.data_type not in ENCODINGS["raw"].data_types:  # others are read by cloud-volume at most
+        raise InvalidInfoError(f"info: data_type: {_STORED_TYPES}, got {info.data_type}")
+    given = info.to_dict()
+    of_encodings = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}
+    scales = []
+    for i, scale in enumerate(info.scales):
+        row = ENCODINGS.get(scale.encoding)
+        parameters = {**(row.defaults if row else {}), **scale.parameters}
+        codec = codec_for(scale.encoding, info.data_type, info.num_channels, parameters, f"scales[{i}]")
+        codec.check()
+        kept = {key: value for key, value in given["scales"][i].items() if key not in of_encodings}
+        if kept.get("sharding", ...) is None:
+            del kept["sharding"]
+        scales.append({**kept, "voxel_offset": list(scale.voxel_offset), **codec.info_parameters()})
+    return _parsed({"@type": _MULTISCALE, **given, "type": info.type, "scales": scales})
+
+
+def _parsed(given: Mapping[str, Any]) -> "Info":
+    from precomputed_fs.format.models import Info  # noqa: PLC0415 - imports pydantic, which is slower than NumPy
+
+    return Info.parse(given)

@@ -1,0 +1,442 @@
+"""One scale of a pyramid: read and written by slicing, in absolute voxel coordinates."""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
+from precomputed_fs.codecs import Codec, codec_for
+from precomputed_fs.errors import NotFoundError
+from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
+from precomputed_fs.pyramid.shard_writer import Update
+from precomputed_fs.volume import extensions
+from precomputed_fs.volume.indexing import DIMENSIONS, Index, Selection, Touched, overlaps_with, select
+from precomputed_fs.volume.progress import Progress, warn
+from precomputed_fs.volume.sources import cast_scalar, is_dask, parts_of, without_labels
+from precomputed_fs.volume.text import one_line, readable_resolution
+from precomputed_fs.volume.writing import ChunkEncoder, chunk_parts
+
+if TYPE_CHECKING:
+    from precomputed_fs.format.models import ScaleInfo
+    from precomputed_fs.volume.volume import Volume
+
+_BYTES_IN_FLIGHT = 64 << 20  # decoded
+_MIN_IN_FLIGHT = 2
+_SHARD_BUFFER_BYTES = 256 << 20  # decoded bytes of a large write, after which complete shards are flushed
+_MISSING = ("zeros", "raise")
+
+
+def checked_missing(missing: str) -> str:
+    """Check an option `missing`, and return it.
+
+    Raises
+    ------
+    ValueError
+        If it is neither "zeros" nor "raise".
+    """
+    if missing not in _MISSING:
+        raise ValueError(f"missing: expected one of {', '.join(_MISSING)}, got {missing!r}")
+    return missing
+
+
+class Scale:
+    """One scale of a volume, to be sliced in absolute voxel coordinates.
+
+    ``scale[10:20, 30:40, 5]`` reads an ndarray; ``scale[10:20, 30:40, 5:6] = array`` writes one. The axes are
+    x, y, z and channel. Coordinates include `voxel_offset` and may be negative: -5 is the voxel at -5. For indices that
+    count from 0 see `array`.
+
+    Attributes
+    ----------
+    volume : Volume
+        The volume that it is a scale of.
+    """
+
+    def __init__(self, volume: "Volume", index: int) -> None:
+        self.volume = volume
+        self._index = index
+
+    @property
+    def info(self) -> "ScaleInfo":
+        """The scale's part of `info`."""
+        return self.volume.info.scales[self._index]
+
+    @property
+    def key(self) -> str:
+        """The folder of its chunks."""
+        return self.info.key
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Number of voxels along x, y and z, and of channels."""
+        return (*self.info.size, self.volume.info.num_channels)
+
+    @property
+    def ndim(self) -> int:
+        """4: x, y, z and channel."""
+        return DIMENSIONS
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of a voxel in each channel."""
+        return self.volume.dtype
+
+    @property
+    def voxel_offset(self) -> Triple:
+        """Coordinates of the first voxel, xyz."""
+        return self.info.voxel_offset
+
+    @property
+    def resolution(self) -> tuple[float, float, float]:
+        """The size of a voxel in nanometres, xyz."""
+        return self.info.resolution
+
+    @property
+    def chunk_size(self) -> Triple:
+        """Voxels of a chunk along x, y and z."""
+        return self.grid.chunk_size
+
+    @property
+    def encoding(self) -> str:
+        """How the voxels of a chunk are encoded."""
+        return self.info.encoding
+
+    @property
+    def bounds(self) -> Box:
+        """The box of all voxels, in absolute coordinates."""
+        return self.grid.bounds
+
+    @functools.cached_property
+    def grid(self) -> ChunkGrid:
+        """How the scale is cut into chunks."""
+        return self.info.grid
+
+    @functools.cached_property
+    def codec(self) -> Codec:
+        """Encodes and decodes chunks."""
+        info = self.volume.info
+        return codec_for(
+            self.encoding, info.data_type, info.num_channels, self.info.parameters, f"scales[{self._index}]"
+        )
+
+    @functools.cached_property
+    def _place(self) -> tuple[FsspecAccessor, str]:
+        return self.volume.accessor_for(self.key)
+
+    @property
+    def accessor(self) -> FsspecAccessor:
+        """The accessor that moves the bytes of this scale."""
+        return self._place[0]
+
+    @property
+    def array(self) -> "ScaleArray":
+        """The same voxels as a lazy array whose indices count from 0."""
+        return ScaleArray(self)
+
+    @property
+    def layout(self) -> str:
+        """How chunks are named: "shards", "flat", "sub-directories"; or "unknown" until one was seen.
+
+        Makes no request.
+        """
+        if self.info.sharding is not None:
+            return "shards"
+        if "_place" not in vars(self):
+            return "unknown"
+        accessor, key = self._place
+        return " and ".join(sorted(accessor.layouts_met(key))) or "unknown"
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.shape))
+        size = readable_resolution(self.resolution)
+        return f"<Scale {one_line(self.key)}: {shape} {self.dtype}, {size}, {one_line(self.encoding)}>"
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    __iter__ = None  # iterating from 0 would use wrong coordinates; iterate over `array` instead
+
+    _repr_html_ = extensions.html
+    show = extensions.show
+    plot = extensions.plot
+    to_dask = extensions.to_dask
+    to_xarray = extensions.to_xarray
+    store = extensions.store
+
+    # --------------------------------------------------------------------------------------------------------- reading
+
+    def __getitem__(self, index: Index) -> Any:  # noqa: ANN401 - an array, or one voxel
+        selection = select(index, self.shape, self.bounds)
+        selection.check_inside(self.bounds)
+        return self.read_selection(selection)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.array.__array__(dtype, copy)
+
+    def read(
+        self,
+        box: Index,
+        *,
+        fill: float | None = None,
+        missing: str | None = None,
+        progress: bool | None = None,
+    ) -> Any:  # noqa: ANN401 - an array, or one voxel
+        """Read a box, as ``scale[box]`` does, with options.
+
+        Parameters
+        ----------
+        box : Box, or an index as in ``scale[...]``
+            In absolute coordinates.
+        fill : number, optional
+            The value of voxels beyond the volume; by default a box that goes there is an IndexError.
+        missing : {"zeros", "raise"}, optional
+            How to treat an absent chunk; by default as the volume was opened with.
+        progress : bool, optional
+            See `open_volume`.
+
+        Returns
+        -------
+        ndarray
+            (x, y, z, channel), in Fortran order.
+
+        Raises
+        ------
+        IndexError
+            If the box goes beyond the volume, and no `fill` is given.
+        NotFoundError
+            If a chunk is absent, and ``missing="raise"``.
+        AccessDeniedError, CorruptDataError, DataAccessError
+            If a chunk cannot be read; the message names it.
+
+        Warns
+        -----
+        UserWarning
+            If all chunks that the box touches are absent: usually the path is wrong.
+        """
+        selection = select(box, self.shape, self.bounds)
+        if fill is None:
+            selection.check_inside(self.bounds)
+        return self.read_selection(selection, fill=fill, missing=missing, progress=progress)
+
+    def read_selection(
+        self,
+        selection: Selection,
+        *,
+        fill: float | None = None,
+        missing: str | None = None,
+        progress: bool | None = None,
+        warns: bool = True,
+    ) -> Any:  # noqa: ANN401 - an array, or one voxel
+        """Read the voxels of a resolved index: see `read`."""
+        missing = self.volume.missing if missing is None else checked_missing(missing)
+        result = np.empty(selection.shape, self.dtype, order="F")
+        if fill is not None and selection.excess(self.bounds):
+            result[...] = cast_scalar(fill, self.dtype)
+        codec, channels, overlaps = self.codec, selection.channels, overlaps_with(selection.ranges)
+
+        def paste(coords: ChunkCoords, data: bytes | None) -> bool:
+            into, out_of = overlaps(coords)
+            if data is None:
+                if missing == "raise":
+                    raise NotFoundError(f"{self.volume.url}: scale {self.key} has no chunk {coords}")
+                result[into] = 0
+                return False
+            result[into] = codec.decode(data, size_of(coords))[(*out_of, channels)]
+            return True
+
+        touched = Touched(self.grid, selection.ranges)
+        total = len(touched)
+        with Progress(f"reading {self.key}", total, self._shows(progress)) as bar:
+            accessor, key = self._place
+            chunks = accessor.fetch_chunks(key, iter(touched), decode=paste, in_flight=self._in_flight, callback=bar)
+            present = sum(was_there for _, was_there in chunks)
+        if total and not present and warns:
+            message = (
+                f"{self.volume.url}: scale {self.key} has none of the {total} chunks that this box touches, so it is "
+                'all zeros; is the URL right, and was all of the data uploaded? missing="raise" makes this an error'
+            )
+            warn(message)
+        return result[selection.final]
+
+    # --------------------------------------------------------------------------------------------------------- writing
+
+    def __setitem__(self, index: Index, value: ArrayLike) -> None:
+        self.write(index, value)
+
+    def write(
+        self,
+        box: Index,
+        value: ArrayLike,
+        *,
+        skip_empty: bool = False,
+        progress: bool | None = None,
+        flush: bool = True,
+    ) -> None:
+        """Write a box, as ``scale[box] = value`` does, with options.
+
+        Chunks that the box covers are replaced. Chunks that it covers in part are read, changed and written.
+        Several such writes to one chunk may happen at once: each changes what the last one has stored, in this
+        process and, if the store can tell versions apart, in others. In a lossy encoding, such as jpeg, the rest of
+        the chunk is encoded once more, too.
+
+        Parameters
+        ----------
+        box : Box, or an index as in ``scale[...]``
+            In absolute coordinates, without steps.
+        value : array
+            Of the box's shape, (x, y, z, channel), or any shape that NumPy broadcasts to it; (x, y, z) if there is
+            one channel. Any other object that has a ``shape`` and a ``dtype`` and can be sliced is read chunk by
+            chunk; whatever `create_volume` converts is converted here, too. A dask array is never loaded as
+            a whole: `store` computes and writes it block by block, and dask shows the progress.
+        skip_empty : bool
+            Whether chunks of zeros are left out, unless they replace others.
+        progress : bool, optional
+            See `open_volume`.
+        flush : bool
+            Whether shards are written before this returns; see `Volume.flush`.
+
+        Raises
+        ------
+        IndexError
+            If the box goes beyond the volume.
+        ValueError
+            If the value does not fit the box, or the encoding cannot store it, or the scale has several chunk sizes.
+        TypeError
+            If the value's type cannot be cast to the volume's without loss.
+        AccessDeniedError, CorruptDataError, DataAccessError
+            If a chunk cannot be written, or one that is changed cannot be read.
+        """
+        value = without_labels(value)
+        if is_dask(value):
+            self.store(value, box, skip_empty=skip_empty)
+            return
+        selection = self.select_to_write(box)
+        parts = parts_of(value.array if isinstance(value, Scale) else value, selection, self.dtype)
+        encode = ChunkEncoder(self.codec, skip_empty=skip_empty)
+        accessor, key = self._place
+        touched = Touched(self.grid, selection.ranges)
+        waiting = 0
+        with Progress(f"writing {self.key}", len(touched), self._shows(progress)) as bar:
+            for chunks, count in touched.by_shard(self.info.sharding):
+                accessor.store_chunks(
+                    key,
+                    chunk_parts(chunks, selection, parts),
+                    encode=encode,
+                    mime_type=self.codec.mime_type,
+                    overwrite=True,
+                    in_flight=self._in_flight,
+                    callback=bar,
+                )
+                waiting += count * self._chunk_bytes
+                if flush and waiting >= _SHARD_BUFFER_BYTES:
+                    self.volume.flush_unless_in_block()
+                    waiting = 0
+        if flush:
+            self.volume.flush_unless_in_block()
+
+    def encoded(
+        self, box: Index, value: ArrayLike, *, skip_empty: bool = False
+    ) -> Iterator[tuple[ChunkCoords, bytes | Update]]:
+        """Yield what `write` would store, as coordinates and chunks or changes of chunks; nothing is written."""
+        selection = self.select_to_write(box)
+        parts = parts_of(value, selection, self.dtype)
+        encode = ChunkEncoder(self.codec, skip_empty=skip_empty)
+        for coords, part in chunk_parts(Touched(self.grid, selection.ranges), selection, parts):
+            yield coords, encode(coords, part)
+
+    def select_to_write(self, box: Index) -> Selection:
+        """Resolve a box, and check that it can be written: see `write`."""
+        selection = select(box, self.shape, self.bounds)
+        selection.check_inside(self.bounds)
+        if selection.has_steps:
+            raise ValueError("steps are for reading: a box is written whole")
+        if len(self.info.chunk_sizes) > 1:
+            message = (
+                f"{self.volume.url}: scale {self.key} has {len(self.info.chunk_sizes)} chunk sizes, each with a copy "
+                "of the data, and writing one would leave the copies different: list a single one in `info`"
+            )
+            raise ValueError(message)
+        self.codec.check()
+        return selection
+
+    # -------------------------------------------------------------------------------------------------------- internal
+
+    @property
+    def _chunk_bytes(self) -> int:
+        return math.prod(map(min, self.chunk_size, self.info.size)) * self.shape[3] * self.dtype.itemsize
+
+    @property
+    def _in_flight(self) -> int:
+        """Number of chunks in flight, such that their decoded bytes are bounded, too."""
+        return max(_MIN_IN_FLIGHT, min(IN_FLIGHT, _BYTES_IN_FLIGHT // self._chunk_bytes))
+
+    def _shows(self, progress: bool | None) -> bool | None:
+        return self.volume.progress if progress is None else progress
+
+
+class ScaleArray:
+    """A scale as a lazy array (x, y, z, channel) whose indices count from 0, like NumPy's.
+
+    Functions that take arrays accept it: ``dask.array.from_array``, ``neuroglancer.LocalVolume``, nibabel. Nothing is
+    read before it is sliced or converted; xarray converts it at once.
+
+    Parameters
+    ----------
+    scale : Scale
+    quiet : bool
+        Whether reading shows no progress, and does not warn if there are no chunks.
+    """
+
+    def __init__(self, scale: Scale, *, quiet: bool = False) -> None:
+        self._scale = scale
+        self._quiet = quiet
+
+    @property
+    def scale(self) -> Scale:
+        """The scale itself."""
+        return self._scale
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Number of voxels along x, y and z, and of channels."""
+        return self._scale.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of an element."""
+        return self._scale.dtype
+
+    @property
+    def ndim(self) -> int:
+        """4: x, y, z and channel."""
+        return DIMENSIONS
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all elements take in memory."""
+        return self.size * self.dtype.itemsize
+
+    def __repr__(self) -> str:
+        return f"<ScaleArray of {self._scale!r}>"
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Index) -> Any:  # noqa: ANN401 - an array, or one voxel
+        selection = select(index, self.shape, self._scale.bounds, counts_from_0=True)
+        return self._scale.read_selection(selection, progress=False if self._quiet else None, warns=not self._quiet)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("the voxels are not in memory: reading them makes a copy")
+        voxels: NDArray[Any] = self[...]
+        return voxels if dtype is None else voxels.astype(dtype, copy=False)

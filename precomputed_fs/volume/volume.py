@@ -1,0 +1,202 @@
+"""A pyramid as a sequence of scales, the finest first."""
+
+import contextlib
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from precomputed_fs.accessor import FsspecAccessor
+from precomputed_fs.volume import extensions
+from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
+from precomputed_fs.volume.indexing import checked_numbers
+from precomputed_fs.volume.scale import Scale, ScaleArray, checked_missing
+from precomputed_fs.volume.text import one_line
+
+if TYPE_CHECKING:
+    from precomputed_fs.format.models import Info
+
+_SLICE_A_SCALE = "vol[0][x0:x1, y0:y1, z0:z1] are voxels of the finest one"
+
+
+class Volume:
+    """A pyramid: its scales, the finest first.
+
+    Get one from `open_volume` or `create_volume`. A volume may be pickled, shared by threads and inherited by a
+    fork, like its accessor.
+
+    Parameters
+    ----------
+    accessor : FsspecAccessor
+    info : Info
+    missing, progress
+        See `open_volume`.
+
+    Attributes
+    ----------
+    accessor : FsspecAccessor
+        Moves the bytes.
+    info : Info
+        The content of `info`: ``vol.info.num_channels`` or ``vol.info["num_channels"]``.
+    scales : tuple of Scale
+        Sorted, however `info` lists them; hidden ones included.
+    """
+
+    def __init__(
+        self,
+        accessor: FsspecAccessor,
+        info: "Info",
+        *,
+        missing: str = "zeros",
+        progress: bool | None = None,
+    ) -> None:
+        self.accessor = accessor
+        self.info = info
+        self.missing = checked_missing(missing)
+        self.progress = progress
+        self.scales = tuple(Scale(self, index) for index in info.finest_first)
+        self._is_in_block = False
+        self._places: dict[str, tuple[FsspecAccessor, str]] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the pyramid is, without secrets."""
+        return self.accessor.url
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of a voxel in each channel."""
+        return np.dtype(self.info.data_type)
+
+    def __repr__(self) -> str:
+        kind = f"{one_line(self.info.type)} of {self.info.data_type}"
+        return f"<Volume {one_line(self.url)}: {kind}, {len(self)} {'scale' if len(self) == 1 else 'scales'}>"
+
+    def __len__(self) -> int:
+        return len(self.scales)
+
+    def __iter__(self) -> Iterator[Scale]:
+        return iter(self.scales)
+
+    def __getitem__(self, which: int | str) -> Scale:
+        if isinstance(which, str):
+            for scale in self.scales:
+                if scale.key == which:
+                    return scale
+            raise KeyError(f"no scale {which!r}; there are {', '.join(scale.key for scale in self.scales)}")
+        try:
+            return self.scales[operator.index(which)]
+        except IndexError:
+            raise IndexError(f"no scale {which}; there are {len(self)}") from None
+        except TypeError:
+            raise TypeError(f"expected the number or the key of a scale, got {which!r}: {_SLICE_A_SCALE}") from None
+
+    def __setitem__(self, index: object, value: object) -> NoReturn:
+        raise TypeError(f"a volume cannot be written to, but its scales can: {_SLICE_A_SCALE}")
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NoReturn:
+        # otherwise NumPy would read all scales, as a sequence of arrays
+        raise TypeError("a volume is not an array, but its scales are: np.asarray(vol[0]) reads the finest one")
+
+    if not TYPE_CHECKING:  # type checkers are to know the attributes above only
+
+        def __getattr__(self, name: str) -> NoReturn:
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            for kind, shown in ((np.ndarray, "np.asarray(vol[0])"), (ScaleArray, "vol[0].array"), (Scale, "vol[0]")):
+                if hasattr(kind, name) and not name.startswith("_"):
+                    message = f"each scale has its own {name}: {shown}.{name} is that of the finest one"
+            raise AttributeError(message, name=name, obj=self)
+
+    def at_resolution(self, resolution: Sequence[float]) -> Scale:
+        """Return the scale with a voxel size, in nanometres, xyz.
+
+        Raises
+        ------
+        KeyError
+            If there is none; the message lists the voxel sizes that exist.
+        """
+        wanted = checked_numbers("resolution", resolution)
+        for scale in self.scales:
+            if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(scale.resolution, wanted, strict=True)):
+                return scale
+        existing = ", ".join(str(scale.resolution) for scale in self.scales)
+        raise KeyError(f"no scale of {wanted} nm; there are {existing}")
+
+    _repr_html_ = extensions.html
+    show = extensions.show
+    plot = extensions.plot
+    view = extensions.view
+    neuroglancer_url = extensions.neuroglancer_url
+
+    # --------------------------------------------------------------------------------------------------------- writing
+
+    def __enter__(self) -> Self:
+        self._is_in_block = True
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def flush(self) -> None:
+        """Write the shards of all voxels that are still in the buffer; in unsharded scales there are none.
+
+        Every write flushes, except in a ``with`` block of the volume, which flushes at its end: many writes to one
+        shard then read and write it once.
+        """
+        with contextlib.ExitStack() as stack:  # calls all of them, even if one fails
+            for accessor in self._accessors():
+                stack.callback(accessor.flush)
+
+    def flush_unless_in_block(self) -> None:
+        """Flush, unless the end of a ``with`` block of the volume will."""
+        if not self._is_in_block:
+            self.flush()
+
+    def close(self) -> None:
+        """Flush, and close connections."""
+        self._is_in_block = False
+        with contextlib.ExitStack() as stack:
+            for accessor in self._accessors():
+                stack.callback(accessor.close)
+
+    def accessor_for(self, key: str) -> tuple[FsspecAccessor, str]:
+        """Return the accessor that moves the bytes of a scale, and the scale's key there."""
+        place = self._places.get(key)
+        return self._places.setdefault(key, self.accessor.for_scale(key)) if place is None else place
+
+    def _accessors(self) -> set[FsspecAccessor]:
+        return {self.accessor, *(accessor for accessor, _ in self._places.copy().values())}
+
+    def downsample(self, method: str | None = None, *, skip_empty: bool = False, progress: bool | None = None) -> None:
+        """Compute each scale but the first from the one before.
+
+        Parameters
+        ----------
+        method : {"average", "mode", "stride"}, optional
+            By default the average of images, the most frequent label of segmentations.
+        skip_empty : bool
+            Whether chunks of zeros are left out.
+        progress : bool, optional
+            See `open_volume`.
+
+        Raises
+        ------
+        ValueError
+            If a scale does not have half the voxels, or as many, of the one before along each axis.
+
+        Notes
+        -----
+        The voxel at ``i`` is computed from those at ``2 * i`` and ``2 * i + 1``. Memory holds a block of some chunks
+        at a time, 32 MiB of the finer scale.
+        """
+        shows = self.progress if progress is None else progress
+        compute_lower_scales(self.scales, checked_method(method, self.info.type), skip_empty=skip_empty, shows=shows)
