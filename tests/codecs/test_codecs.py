@@ -32,8 +32,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, PngImagePlugin
 
-from precomputed_fs import CorruptDataError, InvalidInfoError, codecs
-from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
+from precomputed_fs import CorruptDataError, InvalidInfoError
+from precomputed_fs.codecs import ENCODINGS, Codec, codec_for, fpzip
 from precomputed_fs.codecs.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -1426,7 +1426,7 @@ def test_damage_that_kills_the_library_does_not_kill_us(encoding: str) -> None:
 def test_a_process_that_was_killed_while_idle_is_no_damage() -> None:
     codec, data = sample(Case("fpzip", "float32", 1))
     expected = codec.decode(data, (12, 10, 9))
-    for children in codecs._fpzip._idle.values():
+    for children in fpzip._SANDBOX._idle.values():
         for child in children:
             child.kill()
     assert np.array_equal(codec.decode(data, (12, 10, 9)), expected)
@@ -1434,7 +1434,7 @@ def test_a_process_that_was_killed_while_idle_is_no_damage() -> None:
 
 def test_a_process_that_cannot_be_started_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     codec, data = sample(Case("fpzip", "float32", 1))
-    monkeypatch.setattr(codecs, "_fpzip", Sandbox("fpzip", "decompress", order="F"))
+    monkeypatch.setattr(fpzip, "_SANDBOX", Sandbox("fpzip", "decompress", order="F"))
     for executable in ("/no/python", "/bin/true"):
         monkeypatch.setattr("sys.executable", executable)
         with pytest.raises(RuntimeError, match=f"{executable} .*to decode in"):
