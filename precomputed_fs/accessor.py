@@ -52,7 +52,8 @@ from precomputed_fs.format.grid import (
     layout_of,
     size_of,
 )
-from precomputed_fs.format.info import MAX_INFO_BYTES, ScaleLayout, parse_info, scale_layout
+from precomputed_fs.format.info_text import MAX_INFO_BYTES, parse_info
+from precomputed_fs.format.scale_layout import ScaleLayout, scale_layout
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid.shard_writer import ShardWriter, Update
 from precomputed_fs.pyramid.shards import ShardReader, Stored

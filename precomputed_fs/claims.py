@@ -25,7 +25,7 @@ from precomputed_fs.errors import (
     ReplacedError,
 )
 from precomputed_fs.format.compression import SUFFIXES, decode
-from precomputed_fs.format.info import HtmlError, check_not_html
+from precomputed_fs.format.info_text import HtmlError, check_not_html
 
 if TYPE_CHECKING:
     from precomputed_fs.accessor import FsspecAccessor

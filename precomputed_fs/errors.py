@@ -16,6 +16,8 @@ A relative path that would leave the pyramid is a plain ``ValueError``, raised b
 Messages never show a query string, a password or a storage option.
 """
 
+import reprlib
+
 __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
@@ -82,3 +84,24 @@ class InvalidInfoError(ValueError):
 
 class URLError(Exception):
     """Not a URL that this package can open."""
+
+
+# ---------------------------------------------------------------------------------------- messages
+
+_SHOWN = 80  # characters of a value
+
+
+def shown(value: object) -> str:
+    """Represent a value in a message, in a few characters however long it is."""
+    text = _REPR.repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _short_repr() -> reprlib.Repr:
+    made = reprlib.Repr()
+    made.maxstring = made.maxlong = made.maxother = 2 * _SHOWN
+    made.maxlevel = 3
+    return made
+
+
+_REPR = _short_repr()

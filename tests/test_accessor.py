@@ -35,7 +35,7 @@ from precomputed_fs import (
     get_accessor_for_url,
 )
 from precomputed_fs.format.chunk_limits import ROOM
-from precomputed_fs.format.info import MAX_INFO_BYTES
+from precomputed_fs.format.info_text import MAX_INFO_BYTES
 from tests.conftest import READ_ONLY, WRITABLE, Pyramid
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ MOST = 64  # MiB over the limit, which is less than 4 MiB here
 MEASURE = """
 import json, sys
 import brotli, imagecodecs, numpy
-import precomputed_fs.format.models
+import precomputed_fs.format.info
 from precomputed_fs import CorruptDataError, FsspecAccessor, open_volume
 import fsspec, aiohttp
 

@@ -33,7 +33,7 @@ from precomputed_fs import (
     create_volume,
     open_volume,
 )
-from precomputed_fs.format.models import Info
+from precomputed_fs.format.info import Info
 from precomputed_fs.view import pictures
 from tests import browser, servers
 

@@ -257,7 +257,7 @@ def test_the_accessor_is_an_accessor() -> None:
 
 DRIVERS = ("s3fs", "gcsfs", "adlfs", "paramiko", "aiohttp", "botocore", "google.auth", "azure.storage.blob", "requests")
 CODECS = ("imagecodecs", "brotli", "compressed_segmentation", "compresso", "crackle", "fpzip", "zfpc", "google_crc32c")
-HEAVY = (*DRIVERS, *CODECS, "fsspec", "pydantic", "pydantic_core", "tqdm", "dask", "xarray")
+HEAVY = (*DRIVERS, *CODECS, "fsspec", "tqdm", "dask", "xarray")
 
 
 def modules_after(*statements: str) -> set[str]:

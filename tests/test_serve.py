@@ -44,6 +44,7 @@ from precomputed_fs import (
     serve,
 )
 from precomputed_fs.errors import ReadOnlyError
+from precomputed_fs.format.info import Info
 from precomputed_fs.store.protocols.local import Local
 from precomputed_fs.view.server import LAYOUTS
 from tests import browser, servers
@@ -1286,8 +1287,6 @@ def test_layouts_are_those_of_neuroglancer() -> None:
 
 def linked(url: Any, info: dict[str, Any] | None = None, **options: Any) -> Volume:
     """Make a volume of which nothing is read."""
-    from precomputed_fs.format.models import Info
-
     return Volume(FsspecAccessor(url, **options), Info.parse(info or raw_info()))
 
 

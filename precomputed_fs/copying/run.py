@@ -22,7 +22,7 @@ import warnings
 from array import array
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,8 @@ from precomputed_fs.format.grid import (
     morton_block,
     size_of,
 )
-from precomputed_fs.format.info import JSON
+from precomputed_fs.format.info import Info, ScaleInfo
+from precomputed_fs.format.info_text import JSON
 from precomputed_fs.format.sharding import Sharding, propose_sharding
 from precomputed_fs.store import pool
 from precomputed_fs.store.location import Location, store_of
@@ -58,9 +59,6 @@ from precomputed_fs.store.loop import stoppable
 from precomputed_fs.store.protocols import protocol_of
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume import Progress, Scale, Volume, open_volume, volume_of, what_is_there
-
-if TYPE_CHECKING:
-    from precomputed_fs.format.models import Info, ScaleInfo
 
 _AXES = 3
 _GROUP = 512  # chunks that are looked for at once in an unsharded destination, and copied by one task
@@ -348,8 +346,6 @@ def _chunk_voxels(grid: ChunkGrid) -> int:
 
 def _plan(volume: Volume, scales: list[Scale], accessor: FsspecAccessor, wish: _Wish) -> tuple["Info", list[_Work]]:
     """Plan the `info` of the copy, and how its chunks are made."""
-    from precomputed_fs.format.models import Info  # noqa: PLC0415 - brings pydantic
-
     members = {**volume.info.to_dict(), "scales": [_planned(scale, wish) for scale in scales]}
     try:
         info = Info.parse(members, f"the copy of {volume.url}")

@@ -43,7 +43,8 @@ from precomputed_fs.errors import (
     URLError,
 )
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple, chunk_name, compressed_morton_code, size_of
-from precomputed_fs.format.info import parse_info
+from precomputed_fs.format.info import Info
+from precomputed_fs.format.info_text import parse_info
 from precomputed_fs.format.shard_index import minishard_index_range, page_of
 from precomputed_fs.format.sharding import ENTRY_BYTES, Sharding
 from precomputed_fs.store.answers import Answer
@@ -168,8 +169,6 @@ class _Examination:
         self._stores_info()
 
     def _parses(self) -> None:
-        from precomputed_fs.format.models import Info  # noqa: PLC0415 - brings pydantic
-
         seen = self.seen
         given = seen.given.get("scales")
         scales = [
@@ -194,8 +193,6 @@ class _Examination:
     def _looks_at_scales(self) -> None:
         if self.seen.state != "found":
             return
-        from precomputed_fs.format.models import Info  # noqa: PLC0415
-
         volume = Volume(self.accessor, Info.parse(self.seen.text, most=self.accessor.max_info_bytes))
         try:
             for scale in self.seen.scales:

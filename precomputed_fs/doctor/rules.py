@@ -10,17 +10,15 @@ import struct
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from precomputed_fs.codecs import ENCODINGS
+from precomputed_fs.errors import shown
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, chunk_name
-from precomputed_fs.format.info import lowercase, shown
+from precomputed_fs.format.info import ScaleInfo, lowercase
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.protocols import protocol_of
-
-if TYPE_CHECKING:
-    from precomputed_fs.format.models import ScaleInfo
 
 READERS = ("precomputed_fs", "neuroglancer", "cloud-volume", "tensorstore", "neuroglancer-scripts")
 """Who is judged, by the names that the report knows them by."""

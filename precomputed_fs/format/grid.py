@@ -219,6 +219,23 @@ class ChunkGrid:
         return x, y, z
 
 
+def id_bits(shape: Triple) -> int:
+    """Return how many bits number the chunks of a grid, of so many chunks along x, y and z."""
+    return sum((count - 1).bit_length() for count in shape)
+
+
+def check_id_bits(shape: Triple) -> None:
+    """Check that shards can number the chunks of a grid, with 64 bits.
+
+    Raises
+    ------
+    ValueError
+        If they cannot.
+    """
+    if (bits := id_bits(shape)) > _MORTON_BITS:
+        raise ValueError(f"a grid of {shape} chunks needs {bits} bits to number its chunks; shards have 64")
+
+
 def compressed_morton_code(cell: Triple, shape: Triple) -> int:
     """Interleave the bits of a cell's indices, as chunks are numbered in shards.
 
@@ -264,8 +281,6 @@ def morton_block(shape: Triple, bits: int) -> Triple:
 @functools.lru_cache(maxsize=64)
 def _morton_bits(shape: Triple) -> tuple[tuple[int, int], ...]:
     """List the bits of a code, the lowest first, as (axis, bit of its index)."""
+    check_id_bits(shape)
     widths = [(count - 1).bit_length() for count in shape]
-    if sum(widths) > _MORTON_BITS:
-        message = f"a grid of {shape} chunks needs {sum(widths)} bits to number its chunks; shards have 64"
-        raise ValueError(message)
     return tuple((axis, bit) for bit in range(max(widths)) for axis in range(3) if bit < widths[axis])

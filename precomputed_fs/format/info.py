@@ -1,28 +1,36 @@
-"""What `info` says, as far as it takes to move bytes: where the volume is, how its chunks are stored.
+"""The contents of `info`: a volume and its scales, checked, with unknown members kept.
 
-Nothing else is looked at here. What shows arrays needs all of it to be right, and asks the `models`.
+Readers are lenient where the meaning is clear: enumerations are read in any case, 64.0 is 64, and
+``"sharding": null`` means unsharded. Anything else is an `InvalidInfoError` that names the place.
 """
 
+import copy
 import dataclasses
+import functools
 import json
 import math
-import re
-import reprlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import InitVar, dataclass, field
+from typing import Any, Self, TypeVar
 
-from precomputed_fs.errors import InvalidInfoError
-from precomputed_fs.format.chunk_limits import Chunk
-from precomputed_fs.format.grid import ChunkGrid
+from precomputed_fs.errors import InvalidInfoError, shown
+from precomputed_fs.format.grid import ChunkGrid, Triple, check_id_bits, id_bits
+from precomputed_fs.format.info_text import JSON, MAX_INFO_BYTES, dump_info, parse_info
 from precomputed_fs.format.sharding import Sharding
 
-JSON = Any
-"""What JSON can say, as `json` reads it."""
+MAX_SCALES = 1024
+"""Scales of a volume: halving the largest sizes along one axis at a time makes 187."""
 
-MAX_INFO_BYTES = 1 << 20
-"""Bytes of an `info`: 1 KiB for each of `models.MAX_SCALES`, where 400 bytes are usual. Parsed, the worst of
-that size takes 30 times the memory (30 MB) and half a second."""
+MAX_CHUNK_SIZES = 64
+"""Chunk sizes of a scale, each of which is a full copy of its data; volumes with several usually have three."""
+
+MAX_CHANNELS = (1 << 31) - 1
+"""Channels of a voxel; tensorstore counts them in a signed 32-bit integer."""
+
+MAX_COORDINATE = (1 << 62) - 1
+"""The largest size, offset and upper bound in voxels; tensorstore takes larger ones for infinity."""
 
 DATA_TYPE_BYTES = {
     "uint8": 1,
@@ -38,43 +46,399 @@ DATA_TYPE_BYTES = {
 }
 """Bytes of a value, for each data type that a volume may have."""
 
-_HTML = re.compile(
-    r"\s*((<\?xml[^>]*>|<!--(?:(?!-->).)*-->)\s*)*<(!doctype\s+html|html|head|body|script)\b", re.IGNORECASE | re.DOTALL
-)
-_HTML_START = 1024  # bytes that are enough to tell HTML by
-_USUAL_CHUNK = 1 << 18  # bytes
-_SHOWN = 80  # characters of a value in a message
+_T = TypeVar("_T")
+_VOLUME_TYPE = "neuroglancer_multiscale_volume"
+_IMAGE = "image"
+_AXES = 3
+_BOOLEANS = {"true": True, "false": False}
+_SHOWN_SHARDING = 240  # characters of a message about a sharding
 
 
-class HtmlError(InvalidInfoError):
-    """HTML came instead of ``info``: the answer of a login page or a web console, not of a store."""
+# -------------------------------------------------------------------------------- reading members
+# A reader takes a JSON value and returns it checked. It raises an InvalidInfoError with an argument for each problem,
+# which begins with the place within the value: ".size: expected ...", or ": expected ..." for the value itself.
 
 
-# ----------------------------------------------------------------------------------------- parsing
+def _expected(what: str, given: JSON) -> InvalidInfoError:
+    return InvalidInfoError(f": expected {what}, got {shown(given)}")
 
 
-def parse_info(text: bytes, where: str = "info", most: int = MAX_INFO_BYTES) -> Mapping[str, Any]:
-    """Parse an `info` without looking at what it says.
+def _read_all(parts: Iterable[tuple[str, Callable[[JSON], Any], JSON]]) -> list[Any]:
+    """Read several parts of a value, each given with its place and its reader, and collect all problems."""
+    values = []
+    problems: list[str] = []
+    for place, read, given in parts:
+        try:
+            values.append(read(given))
+        except InvalidInfoError as exc:
+            problems += (place + problem for problem in exc.args)
+    if problems:
+        raise InvalidInfoError(*problems)
+    return values
 
-    Parameters
-    ----------
-    text : bytes
-        The contents of `info`.
-    where : str
-        What messages call it.
-    most : int
-        How many bytes it may have.
 
-    Raises
-    ------
-    InvalidInfoError
-        If it is not a JSON object, or has more bytes; an HtmlError if it is HTML.
-    """
-    return parse_json(text, where, dict, most)
+@contextmanager
+def _problems_of(where: str, place: str = "") -> Iterator[None]:
+    """Raise the first problem of a value at a place in `info`, and the number of the others."""
+    try:
+        yield
+    except InvalidInfoError as exc:
+        first, *others = exc.args
+        more = f" (and {len(others)} more)" if others else ""
+        raise InvalidInfoError(f"{where}: {(place + first).lstrip('.: ')}{more}") from None
+
+
+def _read_list(given: JSON, read: Callable[[JSON], Any], most: int) -> tuple[Any, ...]:
+    if not isinstance(given, list | tuple):
+        raise _expected("a list", given)
+    if not given:
+        raise _expected("at least 1", given)
+    if len(given) > most:
+        raise InvalidInfoError(f": expected at most {most}, got {len(given)}")
+    return tuple(_read_all((f"[{i}]", read, item) for i, item in enumerate(given)))
+
+
+def _read_triple(given: JSON, least: int) -> Triple:
+    given = _whole(given)
+    if not isinstance(given, list | tuple) or len(given) != _AXES or not all(type(value) is int for value in given):
+        raise _expected("3 integers", given)
+    if min(given) < least:
+        raise _expected(f"integers of at least {least}", given)
+    if max(given) > MAX_COORDINATE:
+        raise _expected(f"integers of at most {MAX_COORDINATE}", given)
+    x, y, z = given
+    return x, y, z
+
+
+def _read_size(given: JSON) -> Triple:
+    return _read_triple(given, 1)
+
+
+def _read_offset(given: JSON) -> Triple:
+    return (0, 0, 0) if given is None else _read_triple(given, -MAX_COORDINATE)
+
+
+def _read_chunk_sizes(given: JSON) -> tuple[Triple, ...]:
+    return _read_list(_whole(given), _read_size, MAX_CHUNK_SIZES)
+
+
+def _read_resolution(given: JSON) -> tuple[float, float, float]:
+    if (
+        not isinstance(given, list | tuple)
+        or len(given) != _AXES
+        # compared, as `math.isfinite` fails for integers beyond floats
+        or not all(type(value) in (int, float) and 0 < value <= sys.float_info.max for value in given)
+    ):
+        raise _expected("3 positive numbers", given)
+    x, y, z = given
+    return x, y, z
+
+
+def _read_sharding(given: JSON) -> Sharding | None:
+    if given is None:
+        return None
+    try:
+        return Sharding.from_info(given, "")
+    except InvalidInfoError as exc:
+        text = str(exc)
+        short = text if len(text) <= _SHOWN_SHARDING else text[: _SHOWN_SHARDING - 3] + "..."
+        raise InvalidInfoError(short) from exc
+    except RecursionError as exc:
+        raise _expected("less depth", given) from exc
+
+
+def _read_lowercase(given: JSON) -> str:
+    if not isinstance(given, str):
+        raise _expected("a string", given)
+    return given.lower()
+
+
+def _read_type(given: JSON) -> str:
+    return _IMAGE if given is None else _read_lowercase(given)
+
+
+def _read_data_type(given: JSON) -> str:
+    data_type = lowercase(given)
+    if data_type not in DATA_TYPE_BYTES:
+        raise _expected(f"one of {', '.join(DATA_TYPE_BYTES)}", given)
+    return data_type
+
+
+def _read_channels(given: JSON) -> int:
+    channels = _whole(given)
+    if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
+        raise _expected(f"an integer from 1 to {MAX_CHANNELS}", given)
+    return channels
+
+
+def _read_key(given: JSON) -> str:
+    if not isinstance(given, str) or not given:
+        raise _expected("a non-empty string", given)
+    if given.startswith("/") or "://" in given or "\0" in given:
+        raise _expected("a relative path", given)
+    return given
+
+
+def _check_name(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise _expected("a name that is Unicode", name) from None
+
+
+def _read_member(name: str, given: Mapping[str, JSON], *, read: Callable[[JSON], _T], default: _T) -> _T:
+    if name in given:
+        return read(given[name])
+    if default is ...:
+        raise InvalidInfoError(": missing")
+    return default
+
+
+def _read_hidden(given: JSON) -> bool:
+    """Read whether a scale is hidden; from strings too, as Neuroglancer does."""
+    if isinstance(given, str) and given in _BOOLEANS:
+        return _BOOLEANS[given]
+    if given is not None and not isinstance(given, bool):
+        raise _expected("true or false", given)
+    return given or False
+
+
+def _whole(value: JSON) -> JSON:
+    """Turn whole floats into integers: JSON has one kind of number, in which 64.0 is 64."""
+    if isinstance(value, list) and len(value) <= MAX_CHUNK_SIZES:
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# -------------------------------------------------------------------------------------- the models
+
+
+def _member(read: Callable[[JSON], object], default: object = ...) -> dict[str, Any]:
+    """Declare a member: its reader, and its default unless it is required."""
+    return {"read": read, "default": default}
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """An object of `info`. It reads like the JSON too: ``scale["size"]`` is a list."""
+
+    given: InitVar[JSON]
+    _members: dict[str, JSON] = field(init=False, repr=False, hash=False)
+
+    def __post_init__(self, given: JSON) -> None:
+        if not isinstance(given, dict):
+            raise _expected("an object", given)
+        for name in given:
+            _check_name(name)
+        declared = _declared(type(self))
+        values = _read_all(
+            (f".{name}", functools.partial(_read_member, name, **member), given) for name, member in declared.items()
+        )
+        for name, value in zip(declared, values, strict=True):
+            object.__setattr__(self, name, value)
+        known = {name: _as_json(getattr(self, name), given[name]) for name in declared if name in given}
+        object.__setattr__(self, "_members", given | known)
+        self._check()
+
+    def _check(self) -> None:
+        """Check what concerns several members."""
+
+    def __getitem__(self, name: str) -> JSON:
+        return copy.deepcopy(self._members[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    def get(self, name: str, default: JSON = None) -> JSON:
+        """Return a member as JSON has it, or a default if it is absent."""
+        return copy.deepcopy(self._members.get(name, default))
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return all members as JSON has them, known and unknown; absent ones stay absent.
+
+        Equal to the parsed JSON, except for the case of enumerations (lower) and for values that some readers
+        do not understand: ``"voxel_offset": null`` becomes ``[0, 0, 0]``, ``"hidden": "true"`` becomes true.
+        """
+        return copy.deepcopy(self._members)
+
+
+def _declared(cls: type[_Object]) -> dict[str, Mapping[str, Any]]:
+    return {each.name: each.metadata for each in dataclasses.fields(cls) if each.metadata}
+
+
+def _as_json(value: object, given: JSON) -> JSON:
+    """Write a checked value as JSON; `given` is what it was read from."""
+    if isinstance(value, tuple):
+        return [_as_json(item, None) for item in value]
+    if isinstance(value, _Object):
+        return value.to_dict()
+    if isinstance(value, Sharding):  # without defaults that were absent, with unknown members
+        return given | {name: known for name, known in value.to_info().items() if name in given}
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _ChunkedScale(_Object):
+    """How a scale is cut into chunks, and how these are stored."""
+
+    sharding: Sharding | None = field(init=False, metadata=_member(_read_sharding, None))
+    """How the scale is sharded; None if it is not."""
+
+    size: Triple = field(init=False, metadata=_member(_read_size))
+    """Voxels along x, y and z."""
+
+    voxel_offset: Triple = field(init=False, metadata=_member(_read_offset, (0, 0, 0)))
+    """Coordinates of the first voxel."""
+
+    chunk_sizes: tuple[Triple, ...] = field(init=False, metadata=_member(_read_chunk_sizes))
+    """Voxels of a chunk along x, y and z; each is that of a full copy of the data."""
+
+    @property
+    def grid(self) -> ChunkGrid:
+        """The grid of chunks of the first size."""
+        return ChunkGrid(self.size, self.chunk_sizes[0], self.voxel_offset)
+
+    def _check(self) -> None:
+        if self.sharding is not None and len(self.chunk_sizes) != 1:
+            got = shown([list(size) for size in self.chunk_sizes])
+            raise InvalidInfoError(f".chunk_sizes: expected one chunk size, as the scale is sharded, got {got}")
+        if max(self.grid.bounds.stop) > MAX_COORDINATE:
+            what = f"at most {MAX_COORDINATE} with the size added"
+            raise InvalidInfoError(f".voxel_offset: expected {what}, got {list(self.voxel_offset)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleInfo(_ChunkedScale):
+    """What `info` says of a scale."""
+
+    key: str = field(init=False, metadata=_member(_read_key))
+    """Path of the scale from the directory of `info`; ``..`` may lead out of that."""
+
+    resolution: tuple[float, float, float] = field(init=False, metadata=_member(_read_resolution))
+    """Nanometres of a voxel along x, y and z; integers where `info` has integers."""
+
+    encoding: str = field(init=False, metadata=_member(_read_lowercase))
+    """How chunks are encoded, in lower case; not necessarily an encoding that this package knows."""
+
+    hidden: bool = field(init=False, metadata=_member(_read_hidden, default=False))
+    """Whether viewers leave the scale out."""
+
+    @property
+    def parameters(self) -> Mapping[str, JSON]:
+        """The other members: those of the encoding, such as ``jpeg_quality``, and unknown ones."""
+        known = _declared(ScaleInfo)
+        return {name: self[name] for name in self._members if name not in known}
+
+    def _check(self) -> None:
+        super(ScaleInfo, self)._check()  # in classes with slots, `super()` does not know its class
+        if self.sharding is not None:
+            try:
+                check_id_bits(self.grid.shape)
+            except ValueError as exc:
+                raise InvalidInfoError(f".size: {exc}") from exc
+
+
+def _read_scales(given: JSON) -> tuple[ScaleInfo, ...]:
+    return _read_list(given, ScaleInfo, MAX_SCALES)
+
+
+@dataclass(frozen=True, slots=True)
+class Info(_Object):
+    """What `info` says of a volume. Use `Info.parse` to make one."""
+
+    type: str = field(init=False, metadata=_member(_read_type, _IMAGE))
+    """Usually "image" or "segmentation", in lower case."""
+
+    data_type: str = field(init=False, metadata=_member(_read_data_type))
+    """Data type of the voxels as NumPy names it."""
+
+    num_channels: int = field(init=False, metadata=_member(_read_channels))
+    """Values of a voxel."""
+
+    scales: tuple[ScaleInfo, ...] = field(init=False, metadata=_member(_read_scales))
+    """The scales, in the order of `info`; see `finest_first`."""
+
+    @property
+    def finest_first(self) -> list[int]:
+        """Indices into `scales`, sorted by the volume of a voxel.
+
+        The specification wants scales listed so, and some files do not comply. Neuroglancer's pull request 1086 sorts
+        them by this measure; its releases, tensorstore and cloud-volume keep the order of `info`.
+        """
+        # as floats: integers may be too large to be multiplied by floats
+        return sorted(range(len(self.scales)), key=lambda i: math.prod(map(float, self.scales[i].resolution)))
+
+    @classmethod
+    def parse(cls, given: bytes | str | Mapping[str, Any], where: str = "info", most: int = MAX_INFO_BYTES) -> Self:
+        """Read an `info`.
+
+        Parameters
+        ----------
+        given : bytes, str or mapping
+            JSON, or its members; NumPy's numbers and arrays are accepted as numbers and lists.
+        where : str
+            The name of `info` in messages.
+        most : int
+            The most bytes that it may have.
+
+        Raises
+        ------
+        InvalidInfoError
+            If it is not JSON, is unreasonably large or does not describe a volume, or if a member is missing
+            or invalid; the message names the place of the first problem.
+
+        Examples
+        --------
+        >>> Info.parse({"data_type": "uint8", "num_channels": 1, "scales": []})
+        Traceback (most recent call last):
+            ...
+        precomputed_fs.errors.InvalidInfoError: info: scales: expected at least 1, got []
+        """
+        if isinstance(given, Mapping):
+            given = dump_info(given, where, most)
+        elif not isinstance(given, bytes | bytearray | str):
+            raise InvalidInfoError(f"{where}: expected JSON or a mapping, got {type(given).__name__}")
+        parsed = parse_info(given, where, most, strict=True)
+        kind = parsed.get("@type")
+        if kind is not None:
+            if lowercase(kind) != _VOLUME_TYPE:
+                got = f"{shown(kind)}: this is no volume"
+                raise InvalidInfoError(f"{where}: @type: expected {_VOLUME_TYPE!r}, got {got}")
+            parsed["@type"] = _VOLUME_TYPE
+        with _problems_of(where):
+            return cls(parsed)
+
+    def to_json(self) -> bytes:
+        """Write an `info`: ASCII, with sorted members.
+
+        Raises
+        ------
+        InvalidInfoError
+            If an unknown member is NaN or infinite, which Python reads and JSON does not have.
+        """
+        try:
+            text = json.dumps(self._members, indent=2, sort_keys=True, allow_nan=False)
+        except ValueError as exc:
+            raise InvalidInfoError(f"info: expected what JSON can say: {exc}") from exc
+        return text.encode() + b"\n"
+
+    def _check(self) -> None:
+        """Check that scales with one key are stored alike: an accessor identifies scales by their keys."""
+        first: dict[str, int] = {}
+        for i, scale in enumerate(self.scales):
+            same = first.setdefault(without_dots(scale.key), i)
+            if _storage(self.scales[same]) != _storage(scale):
+                what, got = f"another key than that of scales[{same}], which is stored otherwise", shown(scale.key)
+                raise InvalidInfoError(f".scales[{i}].key: expected {what}, got {got}")
+
+
+def _storage(scale: ScaleInfo) -> tuple[str, Sharding | None, ChunkGrid | None]:
+    """Return how chunks are stored under their names; the names of unsharded ones tell the grid."""
+    return scale.encoding, scale.sharding, None if scale.sharding is None else scale.grid
 
 
 def redirect_of(info: Mapping[str, Any], where: str = "info") -> str | None:
-    """Return where an `info` says that the volume is instead; it needs to say nothing else then.
+    """Return where an `info` says that the volume has moved to; it needs no other members then.
 
     Raises
     ------
@@ -90,190 +454,39 @@ def redirect_of(info: Mapping[str, Any], where: str = "info") -> str | None:
         return None
     redirect = info["redirect"]
     if not isinstance(redirect, str) or not redirect:
-        message = f"{where}: redirect: expected a non-empty string, got {shown(redirect)}"
-        raise InvalidInfoError(message)
+        raise InvalidInfoError(f"{where}: redirect: expected a non-empty string, got {shown(redirect)}")
     return redirect
 
 
-def parse_json(
-    text: bytes | str,
-    where: str,
-    make_object: Callable[[list[tuple[str, JSON]]], dict[str, JSON]],
-    most: int = MAX_INFO_BYTES,
-) -> dict[str, JSON]:
-    """Parse JSON that is an object; all objects in it are made as told, of their members."""
-    check_not_html(text, where)
-    check_length(len(text), where, most)
-    try:
-        if not isinstance(text, str):
-            text = text.decode("utf-8")
-        parsed = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=make_object)
-    except (ValueError, RecursionError) as exc:
-        message = f"{where}: expected JSON: {exc}"
-        raise InvalidInfoError(message) from exc
-    if not isinstance(parsed, dict):
-        message = f"{where}: expected a JSON object, got {type(parsed).__name__}"
-        raise InvalidInfoError(message)
-    return parsed
-
-
-def check_not_html(text: bytes | str, where: str) -> None:
-    """Check that this is not HTML, which some servers send for whatever is asked of them.
-
-    Raises
-    ------
-    HtmlError
-        If it is.
-    """
-    start = text[:_HTML_START]
-    if not isinstance(start, str):
-        start = start.decode("utf-8", errors="replace")
-    if _HTML.match(start.removeprefix("\ufeff")):
-        message = (
-            f"{where}: expected JSON, got HTML, as login pages and web consoles send: check the URL and the endpoint, "
-            "and open the URL in a browser to see the page"
-        )
-        raise HtmlError(message)
-
-
-def check_length(length: int, where: str, most: int = MAX_INFO_BYTES) -> None:
-    """Check that an `info` has no more bytes than it may have."""
-    if length > most:
-        message = f"{where}: expected at most {most} bytes, got {length}"
-        raise InvalidInfoError(message)
-
-
-# ------------------------------------------------------------------------------------------ layout
-
-
-@dataclass(frozen=True, slots=True)
-class ScaleLayout:
-    """How the chunks of one scale are stored."""
-
-    raw_voxel_bytes: int | None = None
-    """Bytes of a voxel with all its channels, in a scale of encoding "raw" that says so."""
-
-    sharding: Sharding | None = None
-    """How the scale is sharded; None if it is not."""
-
-    grid: ChunkGrid | None = None
-    """How a sharded scale is cut into chunks."""
-
-    encoding: str = field(default="", compare=False)
-    """As `info` has it, in lower case."""
-
-    voxel: Chunk | None = field(default=None, compare=False)
-    """One voxel of the scale; None if `info` does not say what it is."""
-
-    chunk_voxels: int | None = field(default=None, compare=False)
-    """Voxels of a whole chunk; None if `info` does not say it."""
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes of the voxels of a whole chunk, or a guess where `info` does not say it."""
-        if self.voxel is None or self.chunk_voxels is None:
-            return _USUAL_CHUNK
-        return self.voxel.raw_bytes * self.chunk_voxels
-
-    def with_largest_chunk(self, size: int) -> "ScaleLayout":
-        """Have shards tell that a chunk takes at most so many bytes in them."""
-        if self.sharding is None:
-            return self
-        return dataclasses.replace(self, sharding=dataclasses.replace(self.sharding, largest_chunk=size))
-
-
-def scale_layout(info: Mapping[str, Any], key: str, where: str = "info") -> ScaleLayout:
-    """Find out how the chunks of a scale are stored; as by default, if `info` does not list it.
+def sharded_grid(scale: Mapping[str, Any], place: str, where: str = "info") -> tuple[Sharding | None, ChunkGrid]:
+    """Read how a scale is sharded and cut into chunks; its other members may be invalid.
 
     Parameters
     ----------
-    info : mapping
-        What `parse_info` returned.
-    key : str
-        The scale's key, without ``.`` segments.
+    scale : mapping
+        The scale as `info` lists it.
+    place : str
+        Its place in `info`.
     where : str
-        What messages call `info`.
+        The name of `info` in messages.
 
     Raises
     ------
     InvalidInfoError
-        If the scale is sharded and what that needs is missing or cannot be.
+        If a member that this needs is missing or invalid.
     """
-    scales = info.get("scales")
-    if not isinstance(scales, list):
-        return ScaleLayout()
-    for i, scale in enumerate(scales):
-        if isinstance(scale, Mapping) and _names_scale(scale.get("key"), key):
-            sharding = grid = None
-            if scale.get("sharding") is not None:
-                from precomputed_fs.format.models import sharded_grid  # noqa: PLC0415 - brings pydantic, only for shards
-
-                sharding, grid = sharded_grid(scale, where, ("scales", i))
-            encoding = lowercase(scale.get("encoding"))
-            voxel = _voxel(info, scale, encoding)
-            raw_voxel_bytes = voxel.raw_bytes if voxel is not None and encoding == "raw" else None
-            return ScaleLayout(raw_voxel_bytes, sharding, grid, encoding, voxel, _chunk_voxels(scale))
-    return ScaleLayout()
-
-
-def _names_scale(given: object, key: str) -> bool:
-    """Whether a scale's key, as `info` spells it, is a key without ``.`` segments."""
-    return isinstance(given, str) and without_dots(given) == key
+    with _problems_of(where, place):
+        chunked = _ChunkedScale({name: scale[name] for name in _declared(_ChunkedScale) if name in scale})
+    # more ids than chunks, unless the grid is of powers of two: neuroglancer-scripts lists those between as absent
+    ids = 1 << id_bits(chunked.grid.shape)
+    return chunked.sharding and dataclasses.replace(chunked.sharding, scale_chunks=ids), chunked.grid
 
 
 def without_dots(key: str) -> str:
-    """Leave out the segments of a scale's key that mean nothing."""
+    """Remove the segments of a scale's key that mean nothing."""
     return "/".join(part for part in key.removesuffix("/").split("/") if part != ".")
 
 
 def lowercase(given: JSON) -> str:
-    """Return an enumeration's value in lower case, and nothing for what is not a string."""
+    """Return the value of an enumeration in lower case, and "" for other values than strings."""
     return given.lower() if isinstance(given, str) else ""
-
-
-def _voxel(info: Mapping[str, Any], scale: Mapping[str, Any], encoding: str) -> Chunk | None:
-    channels, value_bytes = _positive(info.get("num_channels")), DATA_TYPE_BYTES.get(lowercase(info.get("data_type")))
-    if channels is None or value_bytes is None:
-        return None
-    voxel = Chunk((1, 1, 1), channels, value_bytes)
-    if encoding != "compressed_segmentation":
-        return voxel
-    given = scale.get("compressed_segmentation_block_size")
-    sides = [side for side in map(_positive, given if isinstance(given, list) else ()) if side is not None]
-    return voxel._replace(block_size=(sides[0], sides[1], sides[2])) if len(sides) == len(voxel.size) else None
-
-
-def _chunk_voxels(scale: Mapping[str, Any]) -> int | None:
-    sizes = scale.get("chunk_sizes")
-    first = sizes[0] if isinstance(sizes, list) and sizes else None
-    sides = [side for side in map(_positive, first if isinstance(first, list) else ()) if side is not None]
-    return math.prod(sides) if len(sides) == 3 else None  # noqa: PLR2004
-
-
-def _positive(value: object) -> int | None:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and value > 0 else None
-
-
-# ---------------------------------------------------------------------------------------- messages
-
-
-def shown(value: object) -> str:
-    """Represent a value in a few characters, however long it is."""
-    return shorten(_REPR.repr(value), _SHOWN)
-
-
-def shorten(text: str, length: int) -> str:
-    """Cut a text that is longer."""
-    return text if len(text) <= length else text[: length - 3] + "..."
-
-
-def _short_repr() -> reprlib.Repr:
-    made = reprlib.Repr()
-    made.maxstring = made.maxlong = made.maxother = 2 * _SHOWN
-    made.maxlevel = 3
-    return made
-
-
-_REPR = _short_repr()

@@ -53,14 +53,13 @@ from precomputed_fs.errors import (
     ReadOnlyError,
 )
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, chunk_coords, chunk_name
+from precomputed_fs.format.info import Info
 from precomputed_fs.store.loop import in_thread
 from precomputed_fs.store.url import AnyURL, check_relative_path
 from precomputed_fs.volume import Scale, Volume, open_volume, volume_of
 
 if TYPE_CHECKING:
     from aiohttp import web
-
-    from precomputed_fs.format.models import Info
 
 _HOST = "127.0.0.1"
 _HOST_NAMES = (_HOST, "localhost")
@@ -344,8 +343,6 @@ def _shown_info(volume: Volume, keys: Sequence[str], shown: Sequence[_ShownScale
         dropped = {"sharding"} | (own if scale.shown != scale.stored else set())
         kept = {name: value for name, value in before.info.to_dict().items() if name not in dropped}
         scales.append({**kept, "key": key, "encoding": scale.shown.encoding})
-    from precomputed_fs.format.models import Info  # noqa: PLC0415 - where it is needed
-
     return Info.parse(
         {
             **info.to_dict(),

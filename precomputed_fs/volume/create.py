@@ -15,7 +15,8 @@ from precomputed_fs.errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from precomputed_fs.format.info import HtmlError
+from precomputed_fs.format.info import Info, ScaleInfo
+from precomputed_fs.format.info_text import HtmlError
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.extensions import check_not_read_from
@@ -27,8 +28,6 @@ from precomputed_fs.volume.volume import Volume
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-    from precomputed_fs.format.models import Info, ScaleInfo
 
 _REPLACE = "overwrite=True replaces it"
 
@@ -117,8 +116,6 @@ def create_volume(
     image stands for its voxels, scaled; if nibabel makes them float64, they are stored as float32. Tensors (such as
     PyTorch's) are converted to NumPy arrays.
     """
-    from precomputed_fs.format.models import Info  # noqa: PLC0415 - imports pydantic, which is slower than NumPy
-
     checked_missing(missing)
     for_array = ArrayOptions(
         resolution=resolution,
@@ -160,7 +157,7 @@ def create_volume(
     return volume
 
 
-def _check_for_info(source: "Mapping[str, Any] | Info", for_array: ArrayOptions) -> None:
+def _check_for_info(source: Mapping[str, Any] | Info, for_array: ArrayOptions) -> None:
     """Check that no option is given that `info` contains itself; without `scales`, the mapping is not an `info`."""
     needless = for_array.given()
     if needless and "scales" not in source:
@@ -199,7 +196,7 @@ def _closing_archive(accessor: FsspecAccessor) -> Iterator[None]:
 # --------------------------------------------------------------------------------------------------- the order of steps
 
 
-def _store_info(accessor: FsspecAccessor, info: "Info", *, overwrite: bool) -> None:
+def _store_info(accessor: FsspecAccessor, info: Info, *, overwrite: bool) -> None:
     """Store an `info` alone, unless another pyramid is there or is being made."""
     infos, there = claims.look(accessor, reads_first=False)
     if there is not None and (overwrite or not infos):
@@ -215,7 +212,7 @@ def _store_info(accessor: FsspecAccessor, info: "Info", *, overwrite: bool) -> N
 
 
 @contextlib.contextmanager
-def _making(accessor: FsspecAccessor, info: "Info", how: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
+def _making(accessor: FsspecAccessor, info: Info, how: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
     """Claim the place for a block that stores all chunks, and then store the `info`.
 
     Meanwhile `info.partial` says what is being made. If the block fails, that stays, and so do the chunks.
@@ -238,7 +235,7 @@ def _making(accessor: FsspecAccessor, info: "Info", how: Mapping[str, Any], *, o
     claim.release()
 
 
-def _take_place(accessor: FsspecAccessor, info: "Info", claim: claims.Claim, *, overwrite: bool) -> None:
+def _take_place(accessor: FsspecAccessor, info: Info, claim: claims.Claim, *, overwrite: bool) -> None:
     """Claim the place, and delete an existing `info`, since its chunks will be replaced."""
     infos, there = claims.look(accessor, reads_first=accessor.can_read)
     if infos and not (overwrite and accessor.can_read):
@@ -292,7 +289,7 @@ def what_is_there(accessor: FsspecAccessor) -> str:
 
 
 def _check_leftovers(
-    accessor: FsspecAccessor, info: "Info", claimed: claims.Claimed | None, *, replaces_data: bool
+    accessor: FsspecAccessor, info: Info, claimed: claims.Claimed | None, *, replaces_data: bool
 ) -> None:
     """Check that existing chunks cannot be mistaken for a part of the new pyramid.
 
@@ -301,8 +298,6 @@ def _check_leftovers(
     AlreadyExistsError
         If they can.
     """
-    from precomputed_fs.format.models import Info  # noqa: PLC0415 - as in `create_volume`
-
     try:
         there = Info.parse(accessor.fetch_info(), most=accessor.max_info_bytes)
         _check_not_mixed(accessor, info, there, replaces_data=replaces_data)
@@ -315,7 +310,7 @@ def _check_leftovers(
             _check_not_mixed(accessor, info, begun, replaces_data=replaces_data)
 
 
-def _check_not_mixed(accessor: FsspecAccessor, info: "Info", there: "Info", *, replaces_data: bool) -> None:
+def _check_not_mixed(accessor: FsspecAccessor, info: Info, there: Info, *, replaces_data: bool) -> None:
     is_same_type = (info.data_type, info.num_channels) == (there.data_type, there.num_channels)
     before = {posixpath.normpath(scale.key): scale for scale in there.scales}
     for scale in info.scales:
@@ -335,7 +330,7 @@ def _check_not_mixed(accessor: FsspecAccessor, info: "Info", there: "Info", *, r
             raise AlreadyExistsError(message)
 
 
-def _decoding(scale: "ScaleInfo") -> list[Any]:
+def _decoding(scale: ScaleInfo) -> list[Any]:
     """Return what is needed to decode a scale's chunks."""
     row = ENCODINGS.get(scale.encoding)
     required = [parameter.key for parameter in row.parameters if parameter.required] if row else []

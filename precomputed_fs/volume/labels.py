@@ -1,15 +1,13 @@
 """Whether an array is an image, or labels, of which an average means nothing."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from precomputed_fs.codecs import ENCODINGS
+from precomputed_fs.format.info import Info
 from precomputed_fs.volume.scale import ScaleArray
-
-if TYPE_CHECKING:
-    from precomputed_fs.format.models import Info
 
 TYPES = ("image", "segmentation")
 
@@ -32,7 +30,7 @@ def type_for(array: Any, encoding: str) -> str:  # noqa: ANN401 - an array, or w
     return "segmentation" if is_mask or (dtype.kind in "iu" and dtype.itemsize >= _LABEL_BYTES) else "image"
 
 
-def may_be_labels(array: Any, info: "Info") -> bool:  # noqa: ANN401
+def may_be_labels(array: Any, info: Info) -> bool:  # noqa: ANN401
     """Whether an array that `type_for` took for an image may be labels: one channel of integers, not of a scale."""
     is_known = isinstance(array, ScaleArray)
     return info.type == "image" and info.num_channels == 1 and np.dtype(info.data_type).kind in "iu" and not is_known

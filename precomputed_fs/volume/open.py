@@ -6,7 +6,7 @@ from typing import Any
 
 from precomputed_fs.accessor import FsspecAccessor, accessor_with
 from precomputed_fs.errors import AccessDeniedError, URLError
-from precomputed_fs.format.info import redirect_of
+from precomputed_fs.format.info import Info, redirect_of
 from precomputed_fs.store.location import Location, resolve
 from precomputed_fs.store.protocols import PROTOCOLS
 from precomputed_fs.store.url import AnyURL
@@ -104,8 +104,6 @@ def check_not_redirected(given: Mapping[str, Any], where: str) -> None:
 
 
 def _volume(accessor: FsspecAccessor, given: Mapping[str, Any], **options: Any) -> Volume:  # noqa: ANN401 - of Volume
-    from precomputed_fs.format.models import Info  # noqa: PLC0415 - imports pydantic, which is slower than NumPy
-
     info = Info.parse(given, accessor.location.display("info"), accessor.max_info_bytes)
     return Volume(accessor, info, **options)
 

@@ -5,23 +5,20 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from precomputed_fs.codecs import ENCODINGS, codec_for
-from precomputed_fs.errors import InvalidInfoError
+from precomputed_fs.errors import InvalidInfoError, shown
 from precomputed_fs.format.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.format.grid import Box, ChunkGrid, Triple
-from precomputed_fs.format.info import shown
+from precomputed_fs.format.info import Info
 from precomputed_fs.format.sharding import propose_sharding
 from precomputed_fs.volume.downsampling import factors_for, halved
 from precomputed_fs.volume.indexing import AXES, DIMENSIONS, checked_numbers, triple
 from precomputed_fs.volume.labels import TYPES, type_for
 from precomputed_fs.volume.sources import expression_for
-
-if TYPE_CHECKING:
-    from precomputed_fs.format.models import Info
 
 _MULTISCALE = "neuroglancer_multiscale_volume"
 _STORED_TYPES = f"voxels are stored as {', '.join(ENCODINGS['raw'].data_types)}"
@@ -87,7 +84,7 @@ def parameter_names(encoding: str) -> set[str]:
     return {parameter.key for parameter in row.parameters} if row else set()
 
 
-def plan(array: Any, options: ArrayOptions, parameters: Mapping[str, Any]) -> "Info":  # noqa: ANN401
+def plan(array: Any, options: ArrayOptions, parameters: Mapping[str, Any]) -> Info:  # noqa: ANN401
     """Plan the scales of a pyramid for an array.
 
     Parameters
@@ -141,7 +138,7 @@ def plan(array: Any, options: ArrayOptions, parameters: Mapping[str, Any]) -> "I
             break
         resolution = tuple(map(operator.mul, resolution, factors))
         bounds = halved(bounds, factors)
-    return _parsed(
+    return Info.parse(
         {
             "@type": _MULTISCALE,
             "type": type_for(array, encoding) if options.type is None else options.type,
@@ -164,7 +161,7 @@ def _halvable(bounds: Box) -> Triple:
     return triple(high - low - (low < 0 < high) for low, high in zip(bounds.start, bounds.stop, strict=True))
 
 
-def normalized(info: "Info") -> "Info":
+def normalized(info: Info) -> Info:
     """Return an `info` that every reader accepts: offsets are explicit, and parameters are the encoding's own.
 
     Raises
@@ -190,10 +187,4 @@ def normalized(info: "Info") -> "Info":
         if kept.get("sharding", ...) is None:
             del kept["sharding"]
         scales.append({**kept, "voxel_offset": list(scale.voxel_offset), **codec.info_parameters()})
-    return _parsed({"@type": _MULTISCALE, **given, "type": info.type, "scales": scales})
-
-
-def _parsed(given: Mapping[str, Any]) -> "Info":
-    from precomputed_fs.format.models import Info  # noqa: PLC0415 - imports pydantic, which is slower than NumPy
-
-    return Info.parse(given)
+    return Info.parse({"@type": _MULTISCALE, **given, "type": info.type, "scales": scales})

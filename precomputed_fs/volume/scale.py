@@ -12,6 +12,7 @@ from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
 from precomputed_fs.codecs import Codec, codec_for
 from precomputed_fs.errors import NotFoundError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
+from precomputed_fs.format.info import ScaleInfo
 from precomputed_fs.pyramid.shard_writer import Update
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.indexing import DIMENSIONS, Index, Selection, Touched, overlaps_with, select
@@ -21,7 +22,6 @@ from precomputed_fs.volume.text import one_line, readable_resolution
 from precomputed_fs.volume.writing import ChunkEncoder, chunk_parts
 
 if TYPE_CHECKING:
-    from precomputed_fs.format.models import ScaleInfo
     from precomputed_fs.volume.volume import Volume
 
 _BYTES_IN_FLIGHT = 64 << 20  # decoded
@@ -61,7 +61,7 @@ class Scale:
         self._index = index
 
     @property
-    def info(self) -> "ScaleInfo":
+    def info(self) -> ScaleInfo:
         """The scale's part of `info`."""
         return self.volume.info.scales[self._index]
 

@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from precomputed_fs.accessor import FsspecAccessor
+from precomputed_fs.format.info import Info
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.indexing import checked_numbers
 from precomputed_fs.volume.scale import Scale, ScaleArray, checked_missing
 from precomputed_fs.volume.text import one_line
-
-if TYPE_CHECKING:
-    from precomputed_fs.format.models import Info
 
 _SLICE_A_SCALE = "vol[0][x0:x1, y0:y1, z0:z1] are voxels of the finest one"
 
@@ -49,7 +47,7 @@ class Volume:
     def __init__(
         self,
         accessor: FsspecAccessor,
-        info: "Info",
+        info: Info,
         *,
         missing: str = "zeros",
         progress: bool | None = None,

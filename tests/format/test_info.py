@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 import math
 import pickle
@@ -11,6 +12,7 @@ import sys
 import time
 import tracemalloc
 from collections import UserDict
+from dataclasses import FrozenInstanceError
 from typing import TYPE_CHECKING, Any
 
 import cloudvolume
@@ -22,12 +24,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from neuroglancer_scripts.scripts.generate_scales_info import generate_scales_info
 from neuroglancer_scripts.volume_reader import nibabel_image_to_info
-from pydantic import ValidationError
 
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.grid import ChunkGrid
-from precomputed_fs.format.info import MAX_INFO_BYTES, ScaleLayout, parse_info, redirect_of, scale_layout
-from precomputed_fs.format.models import MAX_CHANNELS, MAX_CHUNK_SIZES, MAX_COORDINATE, MAX_SCALES, Info
+from precomputed_fs.format.info import MAX_CHANNELS, MAX_CHUNK_SIZES, MAX_COORDINATE, MAX_SCALES, Info, redirect_of
+from precomputed_fs.format.info_text import MAX_INFO_BYTES, parse_info
+from precomputed_fs.format.scale_layout import ScaleLayout, scale_layout
 from precomputed_fs.format.sharding import Sharding
 
 if TYPE_CHECKING:
@@ -284,7 +286,6 @@ def exactly(value: Any) -> str:
 def message_of(given: Any, where: str = "info") -> str:
     with pytest.raises(InvalidInfoError) as caught:
         Info.parse(given, where)
-    assert not isinstance(caught.value, ValidationError)
     return str(caught.value)
 
 
@@ -345,10 +346,10 @@ def test_a_model_cannot_be_changed_and_is_not_when_what_was_given_or_taken_is() 
     given = of_scale(sharding={**SHARDING, "mine": [1]}, mine=[{"a": 1}])
     unchanged = copy.deepcopy(given)
     read = Info.parse(given)
-    with pytest.raises(ValidationError):
-        read.data_type = "int8"
-    with pytest.raises(ValidationError):
-        read.scales[0].hidden = True
+    with pytest.raises(FrozenInstanceError):
+        read.data_type = "int8"  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        read.scales[0].hidden = True  # type: ignore[misc]
     for change in (given, read.to_dict()):
         change["scales"][0]["sharding"]["shard_bits"] = 0
         change["scales"][0]["sharding"]["mine"].append(2)
@@ -364,23 +365,16 @@ def test_models_compare_hash_copy_and_pickle() -> None:
     assert read == Info.parse(read.to_json())
     assert hash(read) == hash(Info.parse(read.to_json()))
     assert read != Info.parse(of_scale(sharding=SHARDING, mine=[1]))
-    for same in (pickle.loads(pickle.dumps(read)), copy.deepcopy(read), read.model_copy()):
+    for same in (pickle.loads(pickle.dumps(read)), copy.deepcopy(read)):
         assert same == read
         assert same.to_json() == read.to_json()
 
 
-def test_a_copy_that_is_changed_says_so() -> None:
-    read = Info.parse(of_scale(sharding={**SHARDING, "mine": 1}))
-    other = read.scales[0].model_copy(update={"sharding": Sharding(1, "identity", 0, 0, data_encoding="gzip")})
-    sharding = read.model_copy(update={"scales": (other,)}).to_dict()["scales"][0]["sharding"]
-    assert sharding == {**SHARDING, "minishard_bits": 0, "shard_bits": 0, "data_encoding": "gzip", "mine": 1}
-    assert read.scales[0].model_copy(update={"sharding": None}).to_dict()["sharding"] is None
-
-
-def test_a_sharding_that_was_not_json_is_written_in_full() -> None:
-    sharding = Sharding(1, "identity", 2, 3)
-    made = type(Info.parse(volume()).scales[0]).model_validate(scale(sharding=sharding))
-    assert made["sharding"] == sharding.to_info()
+def test_a_copy_cannot_be_changed_without_what_it_says_in_json() -> None:
+    read = Info.parse(of_scale(sharding=SHARDING))
+    for model, change in ((read, {"data_type": "int8"}), (read.scales[0], {"sharding": None})):
+        with pytest.raises((TypeError, ValueError)):
+            dataclasses.replace(model, **change)
 
 
 # ---------------------------------------------------------------------------------------------------- reading like JSON

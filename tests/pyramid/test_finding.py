@@ -10,7 +10,7 @@ import pytest
 
 from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError
 from precomputed_fs.accessor import _LOOKS, Found
-from precomputed_fs.format.info import ScaleLayout
+from precomputed_fs.format.scale_layout import ScaleLayout
 from precomputed_fs.store.requests import ChangedLately, Get
 from tests.store.jobs import Objects
 

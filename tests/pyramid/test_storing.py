@@ -13,7 +13,7 @@ import pytest
 from precomputed_fs import AccessDeniedError, AlreadyExistsError, DataAccessError, FsspecAccessor
 from precomputed_fs.errors import ReplacedError
 from precomputed_fs.format.compression import gzip_compress
-from precomputed_fs.format.info import ScaleLayout
+from precomputed_fs.format.scale_layout import ScaleLayout
 from precomputed_fs.pyramid.shard_writer import Update
 from precomputed_fs.store import jobs
 from precomputed_fs.store.protocols.clouds import Cloud
