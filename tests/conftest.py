@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
+    from tests.support.browser import Chromium, Neuroglancer
+
 
 def _clean_environment(home: str) -> None:
     """Let no credentials, configuration or proxies of this machine reach the tests, nor any metadata service."""
@@ -406,3 +408,25 @@ _MARKS = {"blockcache": pytest.mark.filterwarnings("ignore:unclosed file:Resourc
 def readable_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Pyramid]) -> Pyramid:
     """Make an empty pyramid on each protocol, the read-only ones included: fill it by `put`, then make an accessor."""
     return make_pyramid(request.param)
+
+
+# --------------------------------------------------------------------------------------------------------- browser
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Chromium]:
+    from tests.support import browser
+
+    if not browser.chromium_installed():
+        pytest.skip("chromium is not installed (apt-get install chromium)")
+    with browser.chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def neuroglancer(chromium: Chromium) -> Iterator[Neuroglancer]:
+    """Serve Neuroglancer's client from an origin of its own."""
+    from tests.support import browser
+
+    with browser.neuroglancer(chromium) as client:
+        yield client

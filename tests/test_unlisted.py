@@ -26,7 +26,8 @@ from precomputed_fs import (
     open_volume,
     serve,
 )
-from tests import browser, servers
+from tests import servers
+from tests.support import browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

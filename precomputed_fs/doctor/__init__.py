@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from precomputed_fs.accessor import FsspecAccessor
-    from precomputed_fs.doctor.examine import Report
+    from precomputed_fs.doctor.report import Report
     from precomputed_fs.store.url import AnyURL
     from precomputed_fs.volume import Volume
 

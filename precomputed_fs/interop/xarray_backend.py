@@ -1,6 +1,6 @@
-"""What xarray opens pyramids with: ``xarray.open_dataset(url, engine="precomputed")``.
+"""The xarray backend: ``xarray.open_dataset(url, engine="precomputed")``.
 
-xarray finds it by the package's entry point, and so imports this module; nothing else of the package does.
+xarray imports this module by the package's entry point; nothing else does.
 """
 
 import functools
@@ -12,7 +12,9 @@ import xarray
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from precomputed_fs.interop.dask import DIMENSIONS, VARIABLE, Source, attributes, coordinates, listable_length
+from precomputed_fs.interop.blocks import DIMENSIONS, listable_length
+from precomputed_fs.interop.source import Source
+from precomputed_fs.interop.xarray import VARIABLE, attributes, coordinates
 from precomputed_fs.store.loop import in_thread
 from precomputed_fs.volume import Scale, Volume, open_volume
 
@@ -20,10 +22,10 @@ _PREFIX, _SUFFIX = "precomputed://", "|neuroglancer-precomputed:"
 
 
 class PrecomputedBackend(BackendEntrypoint):
-    """Neuroglancer precomputed pyramids in xarray, a group for each scale.
+    """Neuroglancer precomputed pyramids in xarray, with a group for each scale.
 
-    A scale is a data set of one variable, "voxels" (x, y, z, channel), that is read as it is indexed, without
-    dask unless ``chunks=`` is given; ``chunks="auto"`` groups chunks, and ``chunks={}`` has a task for each one.
+    A scale is a data set with one variable, "voxels" (x, y, z, channel), which is read when it is indexed. dask is
+    used only if ``chunks=`` is given: ``"auto"`` groups chunks, and ``{}`` makes a task for each.
     Coordinates and attributes are those of `Scale.to_xarray`.
 
     Further keywords are options of `open_volume`, such as ``missing="raise"`` or ``storage_options={...}``.
@@ -33,8 +35,8 @@ class PrecomputedBackend(BackendEntrypoint):
     open_dataset_parameters: ClassVar[tuple[str, ...] | None] = ("filename_or_obj", "drop_variables", "group")
     supports_groups: ClassVar[bool] = True
 
-    def guess_can_open(self, filename_or_obj: Any) -> bool:  # noqa: ANN401 - as xarray has it
-        """Tell whether something is a URL that says that it is of a precomputed pyramid."""
+    def guess_can_open(self, filename_or_obj: Any) -> bool:  # noqa: ANN401 - as in xarray
+        """Return whether a URL names the format: with the scheme ``precomputed://``, or Neuroglancer's suffix."""
         if not isinstance(filename_or_obj, str | os.PathLike):
             return False
         url = os.fspath(filename_or_obj)
@@ -42,11 +44,11 @@ class PrecomputedBackend(BackendEntrypoint):
 
     def open_dataset(
         self,
-        filename_or_obj: Any,  # noqa: ANN401 - as xarray has it
+        filename_or_obj: Any,  # noqa: ANN401 - as in xarray
         *,
         drop_variables: str | Iterable[str] | None = None,
         group: str | int | None = None,
-        **options: Any,  # noqa: ANN401 - as `open_volume` has them
+        **options: Any,  # noqa: ANN401 - as in `open_volume`
     ) -> xarray.Dataset:
         """Open one scale.
 
@@ -57,7 +59,7 @@ class PrecomputedBackend(BackendEntrypoint):
         drop_variables : str or iterable of str, optional
             Variables to leave out.
         group : str or int, optional
-            The scale's key, or its number; by default the first one, which is the finest.
+            The scale's key or index; by default the first, which is the finest.
         **options
             See `open_volume`.
 
@@ -71,20 +73,20 @@ class PrecomputedBackend(BackendEntrypoint):
 
     def open_groups_as_dict(
         self,
-        filename_or_obj: Any,  # noqa: ANN401 - as xarray has it
+        filename_or_obj: Any,  # noqa: ANN401 - as in xarray
         *,
         drop_variables: str | Iterable[str] | None = None,
-        **options: Any,  # noqa: ANN401 - as `open_volume` has them
+        **options: Any,  # noqa: ANN401 - as in `open_volume`
     ) -> dict[str, xarray.Dataset]:
-        """Open all scales: the group "/" says what the volume is, each other one is a scale."""
+        """Open all scales, as groups; the group "/" has the volume's attributes."""
         return _groups(open_volume(filename_or_obj, **options), drop_variables)
 
     def open_datatree(
         self,
-        filename_or_obj: Any,  # noqa: ANN401 - as xarray has it
+        filename_or_obj: Any,  # noqa: ANN401 - as in xarray
         *,
         drop_variables: str | Iterable[str] | None = None,
-        **options: Any,  # noqa: ANN401 - as `open_volume` has them
+        **options: Any,  # noqa: ANN401 - as in `open_volume`
     ) -> xarray.DataTree:
         """Open all scales as a tree."""
         volume = open_volume(filename_or_obj, **options)
@@ -95,7 +97,7 @@ class PrecomputedBackend(BackendEntrypoint):
 
 
 class _LazyArray(BackendArray):
-    """A scale as xarray indexes it."""
+    """A scale as a lazy array of xarray."""
 
     def __init__(self, scale: Scale) -> None:
         self._source = Source(scale, quiet=False)
@@ -111,23 +113,24 @@ class _LazyArray(BackendArray):
 
 
 def _groups(volume: Volume, drop_variables: str | Iterable[str] | None) -> dict[str, xarray.Dataset]:
-    """Make data sets of all scales, and one that says what the volume is."""
+    """Make data sets of all scales, and one with the volume's attributes."""
     root = xarray.Dataset(attrs={"type": volume.info.type})
     groups = {_group_name(scale.key): _dataset(scale, drop_variables) for scale in volume}
     if len(groups) < len(volume):
-        message = f"{volume.url}: some of its scales have the same key: open_dataset(..., group=number) opens one"
-        raise ValueError(message)
+        raise ValueError(
+            f"{volume.url}: some of its scales have the same key: open_dataset(..., group=number) opens one"
+        )
     return {"/": root, **groups}
 
 
 def _dataset(scale: Scale, drop_variables: str | Iterable[str] | None) -> xarray.Dataset:
-    """Make a data set of a scale; nothing is read."""
+    """Make a data set of a scale, without reading it."""
     lazy = indexing.LazilyIndexedArray(_LazyArray(scale))
     blocks = (*map(listable_length, scale.info.size, scale.chunk_size), scale.shape[3])
     stored = {"preferred_chunks": dict(zip(DIMENSIONS, blocks, strict=True))}
     voxels = xarray.Variable(DIMENSIONS, lazy, attributes(scale), stored)
     dataset = xarray.Dataset({VARIABLE: voxels}, coordinates(scale))
-    dataset.encoding["source"] = scale.volume.url  # otherwise xarray would put the URL there, with its secrets
+    dataset.encoding["source"] = scale.volume.url  # without this, xarray would store the URL with its secrets
     dropped = [drop_variables] if isinstance(drop_variables, str) else [*(drop_variables or ())]
     dataset = dataset.drop_vars(dropped, errors="ignore")
     dataset.set_close(scale.volume.close)
@@ -135,12 +138,12 @@ def _dataset(scale: Scale, drop_variables: str | Iterable[str] | None) -> xarray
 
 
 def _which(volume: Volume, group: str | int | None) -> int | str:
-    """Find a scale by what a group is called."""
+    """Find a scale by the name of a group."""
     if not isinstance(group, str):
         return group or 0
     return next((i for i, scale in enumerate(volume) if _group_name(scale.key) == _group_name(group)), group)
 
 
 def _group_name(key: str) -> str:
-    """Return a scale's key as a path in a tree, which has no ``..`` in it."""
+    """Return a scale's key as a path in a tree, without ``..``."""
     return "/".join(part for part in key.split("/") if part not in ("", ".", ".."))

@@ -19,13 +19,13 @@ _PICTURE_PIXELS = 512  # of a picture's longer side, by default
 
 _IMPLEMENTED_BY = {
     "show": "precomputed_fs.view.pictures:show",
-    "plot": "precomputed_fs.view.pictures:plot",
-    "html": "precomputed_fs.view.pictures:html",
+    "plot": "precomputed_fs.view.plots:plot",
+    "html": "precomputed_fs.view.notebook:html",
     "view": "precomputed_fs.view.server:view",
-    "neuroglancer_url": "precomputed_fs.view.server:neuroglancer_url",
+    "neuroglancer_url": "precomputed_fs.view.links:neuroglancer_url",
     "to_dask": "precomputed_fs.interop.dask:to_dask",
-    "to_xarray": "precomputed_fs.interop.dask:to_xarray",
-    "store": "precomputed_fs.interop.dask:store",
+    "to_xarray": "precomputed_fs.interop.xarray:to_xarray",
+    "store": "precomputed_fs.interop.dask_store:store",
     "check_not_read_from": "precomputed_fs.interop.dask:check_not_read_from",
 }
 """``module:function`` behind each name."""

@@ -35,10 +35,11 @@ from PIL import Image
 
 from precomputed_fs import URLError, __main__, create_volume, doctor, open_volume
 from precomputed_fs.doctor import SAMPLES, examine
-from precomputed_fs.doctor.examine import MOST_REQUESTS, Report
-from precomputed_fs.doctor.rules import READERS, RULES
-from tests import browser, servers
-from tests.test_neuroglancer import chromium, neuroglancer  # noqa: F401 - fixtures
+from precomputed_fs.doctor.checks import READERS
+from precomputed_fs.doctor.examine import MOST_REQUESTS
+from precomputed_fs.doctor.rules import RULES
+from tests import servers
+from tests.support import browser
 from tests.test_peers import (
     LABELS,
     MURMUR,
@@ -54,8 +55,9 @@ from tests.test_peers import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from tests.browser import Neuroglancer
+    from precomputed_fs.doctor.report import Report
     from tests.conftest import Pyramid
+    from tests.support.browser import Neuroglancer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 KEY = "8_8_8"
@@ -953,7 +955,7 @@ NG_FLAWS = (
 
 
 @pytest.mark.parametrize("flaw", NG_FLAWS, ids=str)
-def test_neuroglancer_agrees(tmp_path: Path, neuroglancer: Neuroglancer, flaw: Flaw) -> None:  # noqa: F811
+def test_neuroglancer_agrees(tmp_path: Path, neuroglancer: Neuroglancer, flaw: Flaw) -> None:
     flaw.make(tmp_path / "pyramid")
     voxels = read_with_ours(str(tmp_path / "pyramid"), 0)
     position = np.add(flaw.options.get("voxel_offset", (0, 0, 0)), np.array(SIZE) / 2).tolist()

@@ -46,10 +46,11 @@ from precomputed_fs import (
 from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.format.info import Info
 from precomputed_fs.store.protocols.local import Local
-from precomputed_fs.view.server import LAYOUTS
-from tests import browser, servers
+from precomputed_fs.view.state import LAYOUTS
+from tests import servers
 from tests.pyramid.test_shards import synthesize
-from tests.test_neuroglancer import (
+from tests.support import browser
+from tests.view.test_neuroglancer import (
     COLOURS,
     GREY,
     IDS,
@@ -70,8 +71,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precomputed_fs.view.server import Server
-    from tests.browser import Chromium, Neuroglancer
     from tests.conftest import Pyramid
+    from tests.support.browser import Chromium, Neuroglancer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -1132,9 +1133,9 @@ def test_a_view_leads_to_the_client_of_the_package(volume: Volume) -> None:
 
 
 def test_the_parts_of_the_client_in_webassembly_are_such(volume: Volume) -> None:
-    from precomputed_fs.view.server import _client_folder
+    from precomputed_fs.view.web_client import client_folder
 
-    modules = [path.name for path in _client_folder().glob("*.wasm")]
+    modules = [path.name for path in client_folder().glob("*.wasm")]
     assert modules
     root = volume.view().url.rpartition("/view/")[0]
     for name in modules:
@@ -1372,21 +1373,6 @@ def test_no_link_to_what_neuroglancer_does_not_decode(encoding: str, dtype: str,
 
 
 # ------------------------------------------------------------------------------------------------ Neuroglancer itself
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    if not browser.chromium_installed():
-        pytest.skip("chromium is not installed (apt-get install chromium)")
-    with browser.chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def neuroglancer(chromium: Chromium) -> Iterator[Neuroglancer]:
-    """Serve the client from another origin."""
-    with browser.neuroglancer(chromium) as client:
-        yield client
 
 
 def test_an_image_in_a_bucket_is_shown(

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from precomputed_fs import FsspecAccessor
-from tests import browser, servers
+from tests import servers
+from tests.support import browser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.browser import Chromium, Neuroglancer, View
     from tests.conftest import Pyramid
+    from tests.support.browser import Neuroglancer, View
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Triple = tuple[int, int, int]
@@ -54,20 +55,6 @@ TISSUES = np.digitize(BRAIN, (60, 150, 200))
 
 
 # ---------------------------------------------------------------------------------------------- a browser, and pyramids
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Chromium]:
-    if not browser.chromium_installed():
-        pytest.skip("chromium is not installed (apt-get install chromium)")
-    with browser.chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def neuroglancer(chromium: Chromium) -> Iterator[Neuroglancer]:
-    with browser.neuroglancer(chromium) as client:
-        yield client
 
 
 @pytest.fixture

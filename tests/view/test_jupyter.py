@@ -19,9 +19,10 @@ import requests
 from PIL import Image
 
 from precomputed_fs import Volume, create_volume, open_volume
-from tests import browser, servers
-from tests.test_display import Seen
-from tests.test_neuroglancer import BRAIN, TISSUES
+from tests import servers
+from tests.support import browser
+from tests.view.test_neuroglancer import BRAIN, TISSUES
+from tests.view.test_pictures import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tests.browser import Chromium, Page
+    from tests.support.browser import Chromium, Page
 
 BACKGROUNDS = {"Light": (0xFF, 0xFF, 0xFF, 0xFF), "Dark": (0x11, 0x11, 0x11, 0xFF)}
 """Of what a cell prints, in each theme."""
@@ -39,14 +40,6 @@ MILLIMETRE = (1e6, 1e6, 1e6)
 
 
 # ----------------------------------------------------------------------------------------------------------- JupyterLab
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    if not browser.chromium_installed():
-        pytest.skip("chromium is not installed (apt-get install chromium)")
-    with browser.chromium() as running:
-        yield running
 
 
 @dataclass(frozen=True)

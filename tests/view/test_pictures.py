@@ -34,8 +34,10 @@ from precomputed_fs import (
     open_volume,
 )
 from precomputed_fs.format.info import Info
-from precomputed_fs.view import pictures
-from tests import browser, servers
+from precomputed_fs.view import colours as view_colours
+from precomputed_fs.view import notebook, pictures, slices
+from tests import servers
+from tests.support import browser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,8 +45,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tests.browser import Chromium, Neuroglancer
     from tests.conftest import Pyramid
+    from tests.support.browser import Neuroglancer
 
 mpl.use("Agg")
 
@@ -235,8 +237,8 @@ def test_hidden_scales_are_not_shown() -> None:
     info = make(voxels((64, 64, 64))).info.to_dict()
     info["scales"][1]["hidden"] = True
     volume = create_volume("memory://test_display/hidden", info, overwrite=True)
-    every = frozenset(pictures.VIEWS)
-    assert [pictures.good_scale(volume, every, size).key for size in (8, 32, 64)] == ["32_32_32", "8_8_8", "8_8_8"]
+    every = frozenset(slices.ORIENTATIONS)
+    assert [slices.good_scale(volume, every, size).key for size in (8, 32, 64)] == ["32_32_32", "8_8_8", "8_8_8"]
 
 
 def test_coordinates_of_a_volume_are_voxels_of_its_first_scale() -> None:
@@ -305,12 +307,12 @@ def neuroglancers(number: int) -> tuple[int, ...]:
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=50).map(lambda ids: [*ids, *SOME_IDS]))
 def test_segments_have_the_colours_that_neuroglancer_gives_them(ids: list[int]) -> None:
-    found = pictures.segment_colours(np.array(ids, np.uint64))
+    found = view_colours.segment_colours(np.array(ids, np.uint64))
     assert [tuple(colour) for colour in found.tolist()] == [neuroglancers(number) for number in ids]
 
 
 def test_colours_of_few_segments_are_distinct() -> None:
-    found = pictures.segment_colours(np.arange(1000))
+    found = view_colours.segment_colours(np.arange(1000))
     assert len({tuple(colour) for colour in found.tolist()}) > 950
     assert (found[1:, :3].max(1) == 255).all()
 
@@ -321,7 +323,7 @@ def test_a_segmentation_is_shown_in_colours_and_nothing_in_between(encoding: str
     scale = make(ids, encoding=encoding, scales=1)[0]
     shown = scale.show(z=4, size=None)
     assert shown.mode == "RGBA"
-    np.testing.assert_array_equal(pixels(shown), pictures.segment_colours(ids[:, :, 4].T))
+    np.testing.assert_array_equal(pixels(shown), view_colours.segment_colours(ids[:, :, 4].T))
     known = {neuroglancers(number) for number in SOME_IDS}
     for size in (11, 33, 100):
         assert set(map(tuple, pixels(scale.show(z=4, size=size)).reshape(-1, 4).tolist())) <= known
@@ -494,20 +496,6 @@ def test_a_long_read_shows_its_progress(capsys: pytest.CaptureFixture[str]) -> N
 # --------------------------------------------------------------------------------------------- as Neuroglancer shows it
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    if not browser.chromium_installed():
-        pytest.skip("chromium is not installed (apt-get install chromium)")
-    with browser.chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def neuroglancer(chromium: Chromium) -> Iterator[Neuroglancer]:
-    with browser.neuroglancer(chromium) as client:
-        yield client
-
-
 POSITION = (20.25, 15.25, 10.25)  # voxels: so that no pixel's centre lies between two of them
 
 
@@ -634,7 +622,7 @@ def test_a_plot_of_a_volume_counts_voxels_of_its_first_scale() -> None:
 def test_plots_in_colour() -> None:
     ids = voxels(SIZE, "uint32")
     image = drawn(make(ids, scales=1)[0].plot(z=4))
-    np.testing.assert_array_equal(np.asarray(image.get_array()), pictures.segment_colours(ids[:, :, 4].T))
+    np.testing.assert_array_equal(np.asarray(image.get_array()), view_colours.segment_colours(ids[:, :, 4].T))
     colours = voxels((*SIZE, 3))
     image = drawn(make(colours, scales=1)[0].plot(z=4))
     np.testing.assert_array_equal(np.asarray(image.get_array()), colours[:, :, 4].transpose(1, 0, 2))
@@ -949,7 +937,7 @@ def test_without_a_thread_there_is_still_the_table(monkeypatch: pytest.MonkeyPat
 
 def test_whatever_fails_there_is_something(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = hostile("<b>")
-    monkeypatch.setattr(pictures, "_table", None)
+    monkeypatch.setattr(notebook, "_table", None)
     assert volume._repr_html_() == f"<pre>{html.escape(repr(volume))}</pre>"
 
 

@@ -45,6 +45,7 @@ from precomputed_fs import (
 from precomputed_fs import accessor as accessor_module
 from precomputed_fs.claims import PARTIAL, Claim
 from precomputed_fs.codecs import Codec
+from precomputed_fs.copying import place as copying_place
 from precomputed_fs.copying import run as copying_run
 from precomputed_fs.format.sharding import propose_sharding
 from precomputed_fs.store import jobs
@@ -400,7 +401,7 @@ def test_tensorstore_reads_what_was_written(tmp_path: Path, stored: str, wish: s
 def test_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str, wish: str) -> None:
     """What is cut into pieces in the large is cut here, too."""
     for name, value in {"_GROUP": 7, "_GROUP_BITS": 2, "_BLOCK_BYTES": 100_000, "_SCATTERED": 13}.items():
-        monkeypatch.setattr(f"precomputed_fs.copying.run.{name}", value)
+        monkeypatch.setattr(f"precomputed_fs.copying.parts.{name}", value)
     volume = make(tmp_path / "a", scales=1, **STORED[stored])
     failing_after(0 if wish == "larger in shards" else 1, monkeypatch)  # that is one shard
     with pytest.raises(DataAccessError, match="the disk is full"):
@@ -663,7 +664,7 @@ def test_containers_of_one_name_in_two_places(tmp_path: Path, url: str, option: 
     one, two = ({option: value, "secret" if "s3" in url else "password": "x"} for value in (9, 10))
     volume.accessor._location = FsspecAccessor(url, storage_options=one).location
     place, same, other = (
-        copying_run._place(FsspecAccessor(url, storage_options=options).location) for options in (one, dict(one), two)
+        copying_place._place(FsspecAccessor(url, storage_options=options).location) for options in (one, dict(one), two)
     )
     assert place == same != other
     with pytest.raises(ValueError, match="are the same place"):
@@ -975,7 +976,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, other: Cal
 def test_two_runs_of_one_copy_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: dict[str, Any]) -> None:
     """Each would store `info` in the end."""
     volume = make(tmp_path / "a", scales=1)
-    others = meanwhile(monkeypatch, copying_run, "_copy_here", lambda: copy_pyramid(volume, tmp_path / "b", **wish))
+    others = meanwhile(monkeypatch, copying_run, "copy_here", lambda: copy_pyramid(volume, tmp_path / "b", **wish))
     copied = copy_pyramid(volume, tmp_path / "b", **wish)
     for each in (copied, *others):
         np.testing.assert_array_equal(each[0][..., 0], voxels_of())
@@ -1000,7 +1001,7 @@ def test_two_copies_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_
             patch.setattr(claims, "_machine", lambda: "another one")
             return copy_pyramid(source, tmp_path / "b", overwrite=True)
 
-    others = meanwhile(monkeypatch, copying_run, "_copy_here", elsewhere)
+    others = meanwhile(monkeypatch, copying_run, "copy_here", elsewhere)
     with pytest.raises(AlreadyExistsError, match=f"{tmp_path}/b"):
         copy_pyramid(volume, tmp_path / "b")
     assert isinstance(others[0], Volume if is_through else CorruptDataError)
@@ -1017,7 +1018,7 @@ def test_a_copy_that_is_under_way_on_this_machine_is_left_alone(
     """Its chunks would go among those of the other one."""
     volume, source = make(tmp_path / "a", scales=1), make(tmp_path / "other", voxels_of() + 1, scales=1)
     again = functools.partial(copy_pyramid, source, tmp_path / "b", overwrite=True)
-    others = meanwhile(monkeypatch, copying_run, "_copy_here", again)
+    others = meanwhile(monkeypatch, copying_run, "copy_here", again)
     np.testing.assert_array_equal(copy_pyramid(volume, tmp_path / "b")[0][..., 0], voxels_of())
     assert isinstance(others[0], AlreadyExistsError)
     assert re.search(rf"/b: a copy of {volume.url} .* by process {os.getpid()} .* still at it", str(others[0]))

@@ -1,0 +1,29 @@
+"""``precomputed-fs serve``: show a pyramid in Neuroglancer until interrupted."""
+
+import argparse
+import contextlib
+import threading
+
+from precomputed_fs.cli.options import accessor_options, add_url
+from precomputed_fs.cli.output import say
+
+HELP = "show a pyramid in the Neuroglancer web client, until interrupted"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_url(parser)
+    parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1 (default: any free port)")
+    parser.add_argument("--follow-links", action="store_true", help="follow symbolic links out of the pyramid")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve the pyramid, and print where."""
+    from precomputed_fs.view.server import serve  # noqa: PLC0415 - only this command needs a server
+
+    with serve(args.url, port=args.port, follow_links=args.follow_links, **accessor_options(args)) as server:
+        print(server.url, flush=True)
+        with contextlib.suppress(ImportError):  # the client is optional
+            say(f"open this in a browser on this machine: {server.view().url}")
+        say(f"the source of a Neuroglancer layer is {server.source}; Ctrl-C ends the server")
+        threading.Event().wait()  # for Ctrl-C

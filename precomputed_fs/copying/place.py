@@ -1,0 +1,156 @@
+"""The destination of a copy: whether it is free, and what it says of itself until the copy is complete.
+
+Until all chunks are there, the destination has no `info` but `info.partial`, which records what is copied there, and
+how. A run that finds the record of the same copy resumes it; one that finds another record stops.
+"""
+
+import contextlib
+import json
+import os
+from typing import Any, NamedTuple
+
+from precomputed_fs import claims
+from precomputed_fs.accessor import FsspecAccessor
+from precomputed_fs.claims import Claimed
+from precomputed_fs.copying.plan import Wish, Work
+from precomputed_fs.errors import AccessDeniedError, AlreadyExistsError, DataAccessError, ReadOnlyError
+from precomputed_fs.format.info import Info
+from precomputed_fs.store.location import Location, store_of
+from precomputed_fs.store.protocols import protocol_of
+from precomputed_fs.volume import Volume, what_is_there
+
+_JSON_TYPE = "application/json"
+
+
+def check_writable(accessor: FsspecAccessor, wish: Wish) -> None:
+    """Check that the destination can be written, and read back if the copy is to be verified."""
+    if not accessor.can_write:
+        raise ReadOnlyError(f"{accessor.url}: this cannot be written to; copy to where the data is to be stored")
+    if wish.verify and not accessor.can_read:
+        raise ValueError(f"{accessor.url}: an archive that is being written cannot be read: verify=False")
+
+
+def check_apart(volume: Volume, work: Work) -> None:
+    """Check that no part of what is copied is at the destination, which may be cleared, or around it."""
+    there = _place(work.destination.location)
+    for place in (_place(volume.accessor.location), _place(work.source.location, work.source_key)):
+        if place.container != there.container:
+            continue
+        shorter = min(len(place.path), len(there.path))
+        if place.path[:shorter] == there.path[:shorter]:
+            relation = "are the same place" if place.path == there.path else "are one inside the other"
+            raise ValueError(f"{volume.url} and {work.destination.url} {relation}: copy to somewhere else")
+
+
+class _Place(NamedTuple):
+    """Where objects are, as far as a URL tells."""
+
+    container: tuple[Any, ...]
+    """The kind of store, the server, and the archives."""
+
+    path: tuple[str, ...]
+
+
+def _place(location: Location, key: str = "") -> _Place:
+    links = [link for link in location.links if not protocol_of(link.protocol).keeps_copies or not link.has_path]
+    links = [link for link in links if link.has_path] or list(location.links)
+    first, *behind = links
+    path = first.url.partition("://")[2] or first.url
+    if first.protocol in ("http", "https"):
+        path = path.partition("?")[0]
+    if first.protocol == "file":
+        path = os.path.realpath(path)
+    parts = [part for part in f"{path}/{key}".split("/") if part]
+    return _Place((*store_of(first), *(link.url for link in behind)), tuple(parts))
+
+
+class Destination:
+    """The place that is copied to, and what it says of itself meanwhile."""
+
+    def __init__(self, accessor: FsspecAccessor, info: Info, source: str, gzip: bool | None) -> None:
+        self.accessor = accessor
+        self.info = info
+        record = {"source": source, "gzip": gzip, "flat": accessor.flat, "info": info.to_dict()}
+        self._claim = claims.Claim(accessor, record)
+        self._keys = list(dict.fromkeys(scale.key.removesuffix("/") for scale in info.scales))
+
+    def begin(self, volume: Volume, *, overwrite: bool) -> str:
+        """Find out what is there, and say what will be.
+
+        Returns
+        -------
+        {"new", "begun", "whole"}
+            Whether nothing of the copy is there, or some of it may be, or all of it is.
+        """
+        accessor = self.accessor
+        if not accessor.can_read:  # an archive, which cannot be looked into, nor anything in it be replaced
+            return "new"
+        infos, there = claims.look(accessor)
+        if there is not None and self._claim.is_same(there):
+            return "whole" if infos else "begun"
+        advice = "overwrite=True deletes that first"
+        if there is not None and (overwrite or not infos):
+            claims.check_free(accessor, there, overwrite=overwrite, advice=advice)
+        in_the_way = (there is not None and not infos) or self._in_the_way(has_info=bool(infos))
+        if in_the_way and not overwrite:
+            raise AlreadyExistsError(f"{accessor.url}: {in_the_way}; {advice}")
+        if in_the_way:
+            self._clear(volume, there)
+            return "new"
+        try:
+            self._claim.take(None)
+        except AlreadyExistsError:  # another run has begun at the same moment
+            there = claims.find(accessor)
+            if there is None or not self._claim.is_same(there):
+                raise
+            return "begun"
+        return "new"
+
+    def complete(self) -> None:
+        """Store `info`, and with it say that all chunks are there.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If another copy to the same place has begun, or ended, meanwhile; not if it is of the same to the same.
+        """
+        accessor = self.accessor
+        self._claim.check_held(shared=True)
+        try:
+            accessor.store_file("info", self.info.to_json(), mime_type=_JSON_TYPE)
+        except AlreadyExistsError:
+            if not accessor.can_read or json.loads(accessor.fetch_file("info")) != self.info.to_dict():
+                raise
+        self.forget()
+
+    def forget(self) -> None:
+        """Delete what was said of a copy that is complete."""
+        self._claim.release()
+
+    def stop_if_failed(self, error: type[BaseException] | None, *_: object) -> None:
+        """Say of a copy that has failed that nobody is at it."""
+        if error is not None:
+            self._claim.stop()
+
+    def _in_the_way(self, *, has_info: bool) -> str:
+        if has_info:
+            return what_is_there(self.accessor)
+        with contextlib.suppress(AccessDeniedError):
+            for key in self._keys:
+                if self.accessor.has_data(key):
+                    return f"there are chunks in {key}, and nothing says what of"
+        return ""
+
+    def _clear(self, volume: Volume, there: Claimed | None) -> None:
+        """Delete what is in the way; a run that ends meanwhile leaves a word that this was not done."""
+        accessor = self.accessor
+        self._claim.take(there, clearing=True)
+        with contextlib.suppress(DataAccessError):
+            seen = claims.find(volume.accessor)
+            if seen is not None and self._claim.is_mine(seen):
+                self._claim.release()
+                raise ValueError(f"{volume.url} and {accessor.url} are the same place: copy to somewhere else")
+        accessor.delete_file("info")
+        for key in self._keys:
+            accessor.delete_data(key)
+        self._claim.take(Claimed({}))

@@ -1,0 +1,91 @@
+"""What a look at some chunks and shard indexes of a scale shows."""
+
+import functools
+import struct
+
+from precomputed_fs.accessor import Found, FsspecAccessor
+from precomputed_fs.codecs import Codec, jpeg_segments
+from precomputed_fs.doctor.seen import Sample, SeenScale
+from precomputed_fs.errors import AccessDeniedError, CorruptDataError, DataAccessError, NotFoundError
+from precomputed_fs.format.grid import ChunkCoords, chunk_name, compressed_morton_code, size_of
+from precomputed_fs.format.shard_index import minishard_index_range, page_of
+from precomputed_fs.format.sharding import ENTRY_BYTES, Sharding
+from precomputed_fs.store.requests import Compute, Job
+from precomputed_fs.volume import one_line
+
+_GZIP_MAGIC, _ZLIB_MAGICS = b"\x1f\x8b", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+_PROGRESSIVE_FRAMES = (0xC2, 0xC6, 0xCA, 0xCE)  # SOF markers (ITU-T T.81, table B.1)
+
+
+def look_at_chunk(accessor: FsspecAccessor, key: str, coords: ChunkCoords, codec: Codec) -> Job[list[Sample]]:
+    """Find a chunk, and look at it in a thread of the pool."""
+    found: Found | Exception
+    try:
+        found = yield from accessor.finding(key, coords)
+    except (DataAccessError, ValueError) as exc:
+        found = exc
+    return [(yield Compute(functools.partial(_looked, accessor, coords, found, codec)))]
+
+
+def _looked(accessor: FsspecAccessor, coords: ChunkCoords, found: Found | Exception, codec: Codec) -> Sample:
+    """Tell how a chunk stands, and whether it can be decoded."""
+    name = chunk_name(coords)
+    try:
+        if isinstance(found, Exception):
+            raise found
+        name = accessor.location.display(found.name)
+        data = accessor.decoded(found)
+        codec.decode(data, size_of(coords))
+    except (DataAccessError, ValueError) as exc:
+        is_unlisted = isinstance(exc, AccessDeniedError) and exc.may_mean_absent
+        return Sample(coords, "unlisted" if is_unlisted else state_of(exc), one_line(str(exc)), name)
+    except ImportError as exc:
+        return Sample(coords, "undecodable", str(exc), name)
+    stored, said = found.data, found.body.content_encoding
+    return Sample(
+        coords,
+        "found",
+        name=found.name,
+        suffix=found.suffix,
+        is_flat=found.in_shard is not None or found.name.endswith(f"/{chunk_name(coords)}{found.suffix}"),
+        content_encoding=said,
+        is_hidden_gzip=found.in_shard is None and is_hidden_gzip(found.suffix, said, stored, data),
+        is_zlib=found.shard_gzip and stored.startswith(_ZLIB_MAGICS),
+        is_gzip=found.shard_gzip and stored.startswith(_GZIP_MAGIC),
+        is_progressive=codec.encoding == "jpeg"
+        and any(kind in _PROGRESSIVE_FRAMES for kind, _, _ in jpeg_segments(data)),
+    )
+
+
+def is_hidden_gzip(suffix: str, content_encoding: str, stored: bytes, data: bytes) -> bool:
+    """Whether bytes are compressed although neither suffix nor header says so."""
+    return not suffix and not content_encoding and stored.startswith(_GZIP_MAGIC) and stored != data
+
+
+def state_of(exc: Exception) -> str:
+    """Name what an error says of an object: see `Sample.state`."""
+    kinds = ((NotFoundError, "absent"), (AccessDeniedError, "denied"), (CorruptDataError, "damaged"))
+    return next((state for kind, state in kinds if isinstance(exc, kind)), "failed")
+
+
+def look_at_indexes(seen: SeenScale, accessor: FsspecAccessor, key: str, sharding: Sharding) -> None:
+    """Look at the indexes of a shard, as they are stored: at the shard's own, and at one minishard's."""
+    coords = next((sample.coords for sample in seen.samples if sample.state == "found"), None)
+    if coords is None:
+        return
+    shard, minishard = sharding.locate(compressed_morton_code(seen.grid.cell(coords), seen.grid.shape))
+    page, name = page_of(minishard, sharding), f"{key}/{sharding.shard_name(shard)}.shard"
+    try:
+        index = accessor.fetch_range(name, page.start, page.end)
+        place = minishard_index_range(index, minishard, sharding)
+        if place is None:
+            return
+        start = sharding.index_size + place.start
+        stored = accessor.fetch_range(name, start, sharding.index_size + place.end)
+    except DataAccessError:  # an older pair of files, which its chunks' names tell; or what these say
+        return
+    entries = struct.iter_unpack("<QQ", index[: len(index) // ENTRY_BYTES * ENTRY_BYTES])
+    seen.has_empty_minishards = any(first == last for first, last in entries)
+    if sharding.minishard_index_encoding == "gzip":
+        seen.has_zlib_index = stored.startswith(_ZLIB_MAGICS)
+        seen.has_gzip_index = stored.startswith(_GZIP_MAGIC)

@@ -1,0 +1,208 @@
+"""What `doctor` reports: findings, and a verdict for each reader."""
+
+import contextlib
+import html as markup
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from precomputed_fs.doctor.checks import READERS
+from precomputed_fs.doctor.rules import RULES, Rule
+from precomputed_fs.doctor.seen import SeenPyramid, SeenScale
+from precomputed_fs.volume import one_line
+
+_SHOWN_KEYS = 6  # of scales, in a line of the report
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that was found, where a rule looked."""
+
+    rule: Rule
+
+    found: str
+
+    scale: str | None = None
+    """The key of the scale of which it is so; None for the pyramid."""
+
+    @property
+    def message(self) -> str:
+        """What it is, in words."""
+        return self.rule.message.replace("{}", self.found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can say of it."""
+        rule = self.rule
+        return {
+            "id": rule.id,
+            "severity": rule.severity,
+            "readers": list(rule.readers),
+            "scale": self.scale,
+            "message": self.message,
+            "advice": rule.advice,
+            "source": rule.source,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether one reader can open a pyramid."""
+
+    reader: str
+
+    ok: bool | None
+    """Whether it opens and rightly reads all scales, as far as was looked; None where that cannot be told, as of a
+    scale of which no chunk was looked at."""
+
+    scales: Mapping[str, bool | None]
+    """The same of each scale, by its key."""
+
+    findings: tuple[Finding, ...]
+    """What concerns it, errors first."""
+
+    def __str__(self) -> str:
+        if self.ok is not False:
+            return "ok" if self.ok else "unknown"
+        good = [key for key, ok in self.scales.items() if ok]
+        return f"only {_some(good)}" if good else "no"
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What `doctor` found.
+
+    ``report["tensorstore"]`` is the verdict on one of `READERS`.
+    """
+
+    url: str
+    """Without secrets."""
+
+    scales: tuple[str, ...]
+    """Keys of the scales that were found."""
+
+    chunks: int
+    """How many chunks were looked at."""
+
+    verdicts: Mapping[str, Verdict]
+    """By reader."""
+
+    findings: tuple[Finding, ...]
+    """All that was found, errors first."""
+
+    @classmethod
+    def of(cls, seen: SeenPyramid) -> "Report":
+        """Hold what was seen against the rules."""
+        scales = tuple(seen.scales)
+        closed: dict[str, set[str]] = {reader: set() for reader in READERS}
+        unknown: set[str] = set()
+        findings = list(_findings(seen, scales))
+        keys = [one_line(scale.key) for scale in scales]
+        for finding in findings:
+            rule, everywhere = finding.rule, {*keys, ""}
+            here = everywhere if finding.scale is None else {finding.scale}
+            if rule.hides:
+                unknown |= here
+            if rule.severity == "error":
+                for reader in rule.readers:
+                    closed[reader] |= everywhere if rule.closes_all else here
+        order = ("error", "warning", "note")
+        findings.sort(key=lambda finding: order.index(finding.rule.severity))
+        return cls(
+            one_line(seen.location.display()),
+            tuple(keys),
+            sum(len(scale.samples) for scale in scales),
+            {reader: _verdict(reader, keys, closed[reader], unknown, findings) for reader in READERS},
+            tuple(findings),
+        )
+
+    def __getitem__(self, reader: str) -> Verdict:
+        return self.verdicts[reader]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every reader can open all of it."""
+        return all(verdict.ok for verdict in self.verdicts.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can say of it."""
+        return {
+            "url": self.url,
+            "scales": list(self.scales),
+            "chunks": self.chunks,
+            "readers": {
+                reader: {"ok": verdict.ok, "scales": dict(verdict.scales)} for reader, verdict in self.verdicts.items()
+            },
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        width = max(map(len, READERS))
+        lines = [f"{self.url}: {_counted(len(self.scales), 'scale')}, {_counted(self.chunks, 'chunk')} looked at"]
+        lines += [f"  {reader:{width}}  {verdict}" for reader, verdict in self.verdicts.items()]
+        for group in self._grouped():
+            rule = group[0].rule
+            lines += [f"{rule.severity}: {_concerned(group)}: {_described(group)}", f"    {rule.advice} [{rule.id}]"]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        def row(*cells: str) -> str:
+            return (
+                "<tr>" + "".join(f"<td style='text-align: left'>{markup.escape(cell)}</td>" for cell in cells) + "</tr>"
+            )
+
+        verdicts = "".join(row(reader, str(verdict)) for reader, verdict in self.verdicts.items())
+        rules = "".join(
+            row(group[0].rule.severity, _concerned(group), _described(group), group[0].rule.advice)
+            for group in self._grouped()
+        )
+        return f"<div><code>{markup.escape(self.url)}</code><table>{verdicts}</table><table>{rules}</table></div>"
+
+    def _grouped(self) -> Iterable[list[Finding]]:
+        """Put together what is the same of several scales, or means the same to several readers."""
+        groups: dict[tuple[str, ...], list[Finding]] = {}
+        for finding in self.findings:
+            rule = finding.rule
+            groups.setdefault((rule.severity, rule.id, rule.message, rule.advice), []).append(finding)
+        return groups.values()
+
+
+def _findings(seen: SeenPyramid, scales: Iterable[SeenScale]) -> Iterator[Finding]:
+    for rule in RULES:
+        for place in (seen,) if rule.looks_at == "pyramid" else scales:
+            found = None
+            with contextlib.suppress(Exception):  # where `info` is wrong, it may be in any way
+                found = rule.finds(place)
+            if found is not None:
+                yield Finding(rule, one_line(found), one_line(place.key) if isinstance(place, SeenScale) else None)
+
+
+def _verdict(
+    reader: str, keys: Iterable[str], closed: set[str], unknown: set[str], findings: Iterable[Finding]
+) -> Verdict:
+    scales = {key: False if key in closed else None if key in unknown else True for key in keys}
+    is_open = None if unknown else True
+    concerned = tuple(finding for finding in findings if reader in finding.rule.readers)
+    return Verdict(reader, False if closed else is_open, scales, concerned)
+
+
+def _concerned(group: Iterable[Finding]) -> str:
+    readers = {reader for finding in group for reader in finding.rule.readers}
+    return "all" if len(readers) == len(READERS) else ", ".join(reader for reader in READERS if reader in readers)
+
+
+def _described(group: Sequence[Finding]) -> str:
+    """Say what was found first, and in which scales there is the like."""
+    scales = list(dict.fromkeys(finding.scale for finding in group if finding.scale is not None))
+    return group[0].message + (f" (in {_some(scales)})" if scales else "")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
+    return ", ".join(keys[:_SHOWN_KEYS]) + more

@@ -1,0 +1,211 @@
+"""What the web client sees of a pyramid: its `info`, and its chunks, in encodings that the client decodes.
+
+The client gets each chunk under its own flat name and uncompressed, however it is stored: the accessor finds and
+unpacks it. Sharded scales are shown unsharded: the client sends one request per chunk, and shard indexes are read and
+cached here, once for all views.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from precomputed_fs.accessor import FsspecAccessor
+from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
+from precomputed_fs.errors import CorruptDataError, NotFoundError
+from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, chunk_coords, chunk_name
+from precomputed_fs.format.info import Info
+from precomputed_fs.store.loop import in_thread
+from precomputed_fs.store.url import check_relative_path
+from precomputed_fs.volume import Scale, Volume
+
+JSON_TYPE = "application/json"
+OCTETS_TYPE = "application/octet-stream"
+
+
+class Content(NamedTuple):
+    """What the server has at a path."""
+
+    data: bytes
+    mime_type: str
+
+
+_CHUNK_NAME = re.compile(r"(-?\d{1,19})-(-?\d{1,19})_(-?\d{1,19})-(-?\d{1,19})_(-?\d{1,19})-(-?\d{1,19})", re.ASCII)
+_PLAIN_SEGMENT = re.compile(r"(?!\.\.?\Z)[\w.~+,=-]+", re.ASCII)
+
+_CLIENT_CHANNELS: Mapping[str, Sequence[int] | None] = {
+    "raw": None,
+    "jpeg": (1, 3),
+    "png": (1, 2, 3, 4),
+    "jxl": (1,),
+    "compressed_segmentation": None,
+    "compresso": (1,),
+}
+"""The encodings that the client reads, each with the numbers of channels; None: any."""
+
+
+def client_type(info: Info) -> str:
+    """Return the data type that voxels are shown as: the client has no 64-bit floats or signed integers."""
+    if info.data_type == "int64" and info.type == "segmentation":
+        return "uint64"
+    return "float32" if info.data_type in ("int64", "float64") else info.data_type
+
+
+def client_reads(codec: Codec, data_type: str) -> bool:
+    """Whether the client can decode a codec's chunks into the data type that is shown."""
+    channels = _CLIENT_CHANNELS.get(codec.encoding, ())
+    if codec.encoding == "png" and codec.data_type == "uint16":
+        channels = (1,)  # with several channels, it mixes up the bytes
+    return data_type == codec.data_type and (channels is None or codec.num_channels in channels)
+
+
+def _shown_codec(codec: Codec, data_type: str) -> Codec:
+    """Return the codec of the chunks that the client gets: the stored one if it can decode that, otherwise raw.
+
+    JPEG is always decoded here: the client is wrong by tens of grey levels for progressive JPEGs, which
+    neuroglancer-scripts writes, and `info` does not tell which kind a scale has.
+    """
+    if codec.encoding != "jpeg" and client_reads(codec, data_type):
+        return codec
+    return codec_for("raw", data_type, codec.num_channels, {}, codec.place)
+
+
+@dataclass(frozen=True, slots=True)
+class _ShownScale:
+    """A scale as the client sees it."""
+
+    accessor: FsspecAccessor
+    key: str
+    grids: tuple[ChunkGrid, ...]
+    stored: Codec
+    shown: Codec
+
+    @classmethod
+    def of(cls, scale: Scale) -> Self:
+        """Look up how a scale is stored."""
+        info = scale.volume.info
+        accessor, key = scale.volume.accessor_for(scale.key)
+        grids = tuple(ChunkGrid(scale.info.size, size, scale.voxel_offset) for size in scale.info.chunk_sizes)
+        return cls(accessor, key, grids, scale.codec, _shown_codec(scale.codec, client_type(info)))
+
+    async def fetch(self, coords: ChunkCoords) -> Content:
+        """Fetch a chunk for the client; outside of the grid, chunks are absent."""
+        if not any(_has_chunk(grid, coords) for grid in self.grids):
+            raise NotFoundError(f"{chunk_name(coords)} is not a chunk of scale {self.key}")
+        data = await self.accessor.fetch_chunk_async(self.key, coords)
+        if self.shown != self.stored:
+            data = await asyncio.to_thread(self._transcode, data, coords)
+        elif self.stored.encoding == "raw":
+            self.stored.decode(data, Box.of(coords).shape)  # only checks the length
+        return Content(data, self.shown.mime_type)
+
+    def _transcode(self, data: bytes, coords: ChunkCoords) -> bytes:
+        voxels = self.stored.decode(data, Box.of(coords).shape)
+        with np.errstate(over="ignore"):  # what exceeds float32 becomes infinite
+            return self.shown.encode(voxels.astype(self.shown.dtype, copy=False))
+
+
+def _has_chunk(grid: ChunkGrid, coords: ChunkCoords) -> bool:
+    try:
+        grid.cell(coords)
+    except ValueError:
+        return False
+    return True
+
+
+def _coords_of(name: str) -> ChunkCoords | None:
+    """Parse a chunk's name in the spelling of the specification."""
+    match = _CHUNK_NAME.fullmatch(name)
+    if match is not None:
+        with contextlib.suppress(ValueError):
+            coords = chunk_coords(map(int, match.groups()))
+            return coords if chunk_name(coords) == name else None
+    return None
+
+
+class ShownPyramid:
+    """A pyramid as the client sees it: a rewritten `info`, and the objects that it names."""
+
+    def __init__(self, volume: Volume, *, follow_links: bool) -> None:
+        self._accessor = volume.accessor
+        self._scales: dict[str, _ShownScale] = {}
+        shown = [_ShownScale.of(scale) for scale in volume]
+        if not follow_links:
+            self._accessor = self._accessor.confined()
+            self._accessor.check_info()
+            shown = [dataclasses.replace(scale, accessor=scale.accessor.confined()) for scale in shown]
+        keys = self._name(volume, shown)
+        self.info = _shown_info(volume, keys, shown).to_json()
+
+    def _name(self, volume: Volume, shown: Sequence[_ShownScale]) -> list[str]:
+        """Give each scale a key: its own, unless that leaves the pyramid or has a meaning in a URL."""
+        keys = []
+        taken = {scale.key for scale in volume}
+        for i, (given, scale) in enumerate(zip(volume, shown, strict=True)):
+            key = given.key.removesuffix("/")
+            if not all(map(_PLAIN_SEGMENT.fullmatch, key.split("/"))):
+                key = next(name for n in itertools.count() if (name := f"scale{i}.{n}") not in taken)
+            same = self._scales.get(key)
+            grids = (*same.grids, *scale.grids) if same else scale.grids
+            self._scales[key] = dataclasses.replace(scale, grids=grids)
+            keys.append(key)
+        return keys
+
+    async def fetch(self, path: str) -> Content:
+        """Fetch what a decoded path names.
+
+        Raises
+        ------
+        NotFoundError
+            If there is nothing, or the path leaves the pyramid.
+        DataAccessError
+            If the store fails.
+        """
+        if path == "info":
+            return Content(self.info, JSON_TYPE)
+        key, _, name = path.rpartition("/")
+        scale, coords = self._scales.get(key), _coords_of(name)
+        if scale is not None and coords is not None:
+            return await scale.fetch(coords)
+        data = await self._accessor.fetch_file_async(_inside(path))
+        return Content(data, JSON_TYPE if name == "info" or name.endswith(".json") else OCTETS_TYPE)
+
+    async def fetch_range(self, path: str, span: slice) -> bytes | None:
+        """Fetch a part of a shard of meshes or the like; None if the whole file is needed to answer."""
+        with contextlib.suppress(NotFoundError, CorruptDataError):  # under another name, or beyond its end
+            return await in_thread(functools.partial(self._accessor.fetch_range, _inside(path), span.start, span.stop))
+        return None
+
+
+def _inside(path: str) -> str:
+    try:
+        return check_relative_path(path)
+    except ValueError as exc:
+        raise NotFoundError(str(exc)) from exc
+
+
+def _shown_info(volume: Volume, keys: Sequence[str], shown: Sequence[_ShownScale]) -> Info:
+    """Rewrite `info` for the client, the finest scale first; unknown members are kept."""
+    info = volume.info
+    own = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}
+    scales = []
+    for before, key, scale in zip(volume, keys, shown, strict=True):
+        dropped = {"sharding"} | (own if scale.shown != scale.stored else set())
+        kept = {name: value for name, value in before.info.to_dict().items() if name not in dropped}
+        scales.append({**kept, "key": key, "encoding": scale.shown.encoding})
+    return Info.parse(
+        {
+            **info.to_dict(),
+            "@type": "neuroglancer_multiscale_volume",
+            "type": info.type if info.type in ("image", "segmentation") else "image",
+            "data_type": client_type(info),
+            "scales": scales,
+        }
+    )

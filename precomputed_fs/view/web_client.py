@@ -1,0 +1,58 @@
+"""Where the files of Neuroglancer's web client are: in the installed package ``neuroglancer``."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+from precomputed_fs.errors import NotFoundError
+from precomputed_fs.view.shown import JSON_TYPE, Content
+
+_CLIENT_FILE = re.compile(r"[a-z0-9][\w-]*(?:\.[\w-]+)*\.(html|css|js|wasm|map)", re.ASCII)
+_CLIENT_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "wasm": "application/wasm",
+    "map": JSON_TYPE,
+}
+PAGE = "index.html"
+
+_POLLING = b"""<script>
+window.EventSource = class {
+  constructor(url) { this.url = url; this.ask(); }
+  async ask() {
+    const answer = await fetch(this.url, {method: "HEAD"}).catch(() => null);
+    if (this.closed) return;
+    if (!answer?.ok) return this.onerror?.();
+    if (!this.open) { this.open = true; this.onopen?.(); }
+    setTimeout(() => this.closed || this.ask(), 3000);
+  }
+  close() { this.closed = true; }
+};
+</script>"""
+"""Makes the client poll whether the server still runs. It would keep a connection open for events from Python, which
+never come; but a browser opens only 6 to 10 connections to a server, so as many views would block each other."""
+
+
+def client_folder() -> Path:
+    """Find the web client in the installed package, without importing the package."""
+    spec = importlib.util.find_spec("neuroglancer")
+    for parent in (spec and spec.submodule_search_locations) or ():
+        folder = Path(parent) / "static" / "client"
+        if (folder / PAGE).is_file():
+            return folder
+    raise ImportError("the Neuroglancer web client is not installed: pip install 'precomputed-fs[neuroglancer]'")
+
+
+def client_file(name: str) -> Content:
+    """Read a file of the client; its page is changed to poll the server, see `_POLLING`."""
+    match = _CLIENT_FILE.fullmatch(name)
+    if match is None:
+        raise NotFoundError(name)
+    path = client_folder() / name
+    if not path.is_file():
+        raise NotFoundError(name)
+    data = path.read_bytes()
+    if name == PAGE:
+        data = data.replace(b"<head>", b"<head>" + _POLLING, 1)
+    return Content(data, _CLIENT_TYPES[match[1]])
