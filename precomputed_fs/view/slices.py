@@ -131,7 +131,7 @@ def _positions(frame: Scale, point: Point) -> dict[int, int]:
     for axis, at in given.items():
         low, high = frame.bounds.start[axis], frame.bounds.stop[axis]
         if not low <= at < high:
-            raise IndexError(f"{AXES[axis]}: {at} is outside of {low}:{high}, absolute voxels of scale {frame.key}")
+            raise IndexError(f"{AXES[axis]}: {at} is not inside of {low}:{high}, absolute voxels of scale {frame.key}")
     if given:
         return given
     centre = middle(frame)
@@ -156,7 +156,7 @@ def shown_channels(scale: Scale, channel: int | None) -> slice:
     if channel is None:
         return slice(0, RGB if count == RGB and not is_segmentation(scale) else 1, 1)
     if not 0 <= operator.index(channel) < count:
-        raise IndexError(f"channel: {channel} is outside of 0:{count}")
+        raise IndexError(f"channel: {channel} is not inside of 0:{count}")
     return slice(channel, channel + 1, 1)
 
 
