@@ -462,11 +462,16 @@ def test_an_info_of_more_than_it_can_have_is_corrupt(readable_pyramid: Pyramid, 
     readable_pyramid.put("info", INFO.ljust(MAX_INFO_BYTES + more))
     readable_pyramid.put(SMALL_NAME, BODY)
     accessor = readable_pyramid.accessor()
-    for read in (accessor.fetch_info, lambda: accessor.fetch_file("info"), lambda: accessor.fetch_chunk(KEY, SMALL)):
+    reads = (
+        accessor.pyramid.fetch_info,
+        lambda: accessor.fetch_file("info"),
+        lambda: accessor.fetch_chunk(KEY, SMALL),
+    )
+    for read in reads:
         with pytest.raises(CorruptDataError, match=r"info:.* more than .*; the option max_info_bytes allows more"):
             read()
     raised = readable_pyramid.accessor(max_info_bytes=MAX_INFO_BYTES + more)
-    assert raised.fetch_info() == json.loads(INFO)
+    assert raised.pyramid.fetch_info() == json.loads(INFO)
     assert raised.fetch_chunk(KEY, SMALL) == BODY
 
 
@@ -521,7 +526,7 @@ def test_a_member_of_an_archive_is_read_however_it_is_compressed(tmp_path: Path,
     with FsspecAccessor(f"zip://::{tmp_path}/brain.zip", max_file_bytes=2000) as accessor:
         assert accessor.fetch_file("mesh/1") == body
         assert accessor.fetch_file("empty") == b""
-        assert accessor.fetch_range("mesh/1", 990, 1010) == body[990:1010]
+        assert accessor.pyramid.fetch_range("mesh/1", 990, 1010) == body[990:1010]
     with FsspecAccessor(f"zip://::{tmp_path}/brain.zip", max_file_bytes=1999) as accessor:
         with pytest.raises(CorruptDataError, match="max_file_bytes"):
             accessor.fetch_file("mesh/1")
@@ -1085,21 +1090,21 @@ def test_the_options_of_a_command_line_are_taken_and_others_ignored(
 def test_info_is_fetched_parsed_and_once(pyramid: Pyramid) -> None:
     pyramid.put("info", b'{"type": "image", "mine": [1, 2.5]}')
     accessor = pyramid.accessor()
-    assert accessor.fetch_info() == {"type": "image", "mine": [1, 2.5]}
+    assert accessor.pyramid.fetch_info() == {"type": "image", "mine": [1, 2.5]}
     pyramid.delete("info")
-    assert accessor.fetch_info()["type"] == "image"
+    assert accessor.pyramid.fetch_info()["type"] == "image"
 
 
 def test_an_info_that_is_not_there_is_said_so(pyramid: Pyramid) -> None:
     with pytest.raises(NotFoundError, match="info"):
-        pyramid.accessor().fetch_info()
+        pyramid.accessor().pyramid.fetch_info()
 
 
 @pytest.mark.parametrize("text", [b"{", b"[]", b"", b"\xff"])
 def test_an_info_that_is_none_names_its_url(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "info").write_bytes(text)
     with pytest.raises(InvalidInfoError, match=re.escape(f"{tmp_path}/info")):
-        FsspecAccessor(tmp_path).fetch_info()
+        FsspecAccessor(tmp_path).pyramid.fetch_info()
 
 
 def test_decode_gets_the_bytes_or_none_and_gives_what_is_yielded(readable_pyramid: Pyramid) -> None:
@@ -1153,7 +1158,7 @@ def test_a_key_that_leads_out_of_the_pyramid_is_followed(readable_pyramid: Pyram
     in_archive = head.startswith("zip")
     url = f"{head}/a/b::{behind}" if in_archive else f"{head}{mark}{behind}/a/b"
     accessor = FsspecAccessor(url, storage_options=readable_pyramid.storage_options)
-    other, inside = accessor.for_scale(key)
+    other, inside = accessor.pyramid.for_scale(key)
     assert other.fetch_chunk(inside, COORDS) == BODY
     with pytest.raises(ValueError, match="not a path inside"):
         accessor.fetch_chunk(key, COORDS)
@@ -1175,9 +1180,9 @@ def test_a_key_that_leads_out_of_the_pyramid_is_followed(readable_pyramid: Pyram
 )
 def test_a_key_stays_in_its_bucket_or_host(url: str, key: str) -> None:
     with pytest.raises(ValueError, match=r"folders above|not .* path inside|does not name"):
-        FsspecAccessor(url, anon=True if url.startswith(("s3", "gs")) else None).for_scale(key)
+        FsspecAccessor(url, anon=True if url.startswith(("s3", "gs")) else None).pyramid.for_scale(key)
 
 
 def test_a_signed_url_keeps_its_query_above_it() -> None:
-    location = FsspecAccessor("https://host/a/b/c?sig=secret123").location.above(2)
+    location = FsspecAccessor("https://host/a/b/c?sig=secret123").pyramid.location.above(2)
     assert (location.links[0].url, location.display()) == ("https://host/a?sig=secret123", "https://host/a")

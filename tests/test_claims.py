@@ -28,15 +28,14 @@ from precomputed_fs import (
     FsspecAccessor,
     NotFoundError,
     Volume,
-    accessor,
-    claims,
     copy_pyramid,
     create_volume,
     doctor,
     open_volume,
     serve,
 )
-from precomputed_fs.claims import PARTIAL, Claimed
+from precomputed_fs.pyramid import claims, copies
+from precomputed_fs.pyramid.claims import PARTIAL, Claimed
 from precomputed_fs.store import jobs
 from precomputed_fs.store.objects import ObjectStore
 from tests import servers
@@ -104,7 +103,7 @@ def killed_at(count: int, act: Callable[[], Any]) -> int:
 
     def counting() -> None:  # pragma: no cover - in the child
         changes, one_at_a_time = itertools.count(), threading.RLock()
-        write, delete, delete_chunk = jobs.write, ObjectStore.delete, accessor._deleted
+        write, delete, delete_chunk = jobs.write, ObjectStore.delete, copies._deleting
 
         def count_one() -> None:
             if next(changes) == count:
@@ -124,7 +123,7 @@ def killed_at(count: int, act: Callable[[], Any]) -> int:
             count_one()
             return delete_chunk(name)
 
-        jobs.write, accessor._deleted = writing, deleting_chunk
+        jobs.write, copies._deleting = writing, deleting_chunk
         ObjectStore.delete = deleting  # type: ignore[method-assign,assignment]
         act()
 
@@ -472,7 +471,7 @@ def test_others_than_open_volume_say_it_too(tmp_path: Path) -> None:
         with pytest.raises(NotFoundError, match=told):
             use(tmp_path, tmp_path / "copy")
     with pytest.raises(NotFoundError, match=told):
-        FsspecAccessor(tmp_path).fetch_info()
+        FsspecAccessor(tmp_path).pyramid.fetch_info()
     assert told in str(doctor(tmp_path))
 
 

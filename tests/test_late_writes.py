@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from precomputed_fs import FsspecAccessor, create_volume, open_volume
-from precomputed_fs.pyramid import shard_writer
+from precomputed_fs.pyramid import late_writes
 from tests import servers
 from tests.pyramid.test_shard_writer import (
     CHUNKS,
@@ -167,7 +167,7 @@ def test_who_lets_go_does_not_wait_for_ever(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Garbage may be collected while something is held that the write waits for."""
-    monkeypatch.setattr(shard_writer, "_LATE_SECONDS", 0.05)
+    monkeypatch.setattr(late_writes, "_LATE_SECONDS", 0.05)
     pyramid, files = make_pyramid("local"), HeldFiles()
     pyramid.put("info", info_of(ONE_SHARD))
     accessor = FsspecAccessor(pyramid.url, fs=files)
@@ -353,7 +353,7 @@ if os.fork() == 0:
     store(SECOND)
     sys.exit()
 os.wait()
-print([FsspecAccessor(url).find_chunk(KEY, SECOND) is not None, os.listdir(f"{url}/{KEY}")])
+print([FsspecAccessor(url).pyramid.find_chunk(KEY, SECOND) is not None, os.listdir(f"{url}/{KEY}")])
 """
     assert run(pyramid, code) == ("[True, ['0.shard']]\n", "")
     assert ids_of(pyramid) == {chunk_id(FIRST), chunk_id(SECOND)}

@@ -385,7 +385,7 @@ def stored_names(url: str, given: dict[str, Any]) -> list[str]:
     """Store one chunk of zeros in memory; returns the names that came of it."""
     with get_accessor_for_url(url, given) as accessor:
         accessor.store_chunk(bytes(64**3), "key", COORDS)
-        fs, root = accessor._location.open(5.0)
+        fs, root = accessor.pyramid.location.open(5.0)
         names = [path.removeprefix(f"{root}/") for path in fs.find(root)]
         fs.rm(root, recursive=True)
     return names

@@ -721,7 +721,7 @@ def test_files_that_follow_each_other_within_a_tick_have_versions_of_their_own(o
     with on_local.accessor(gzip=False) as accessor:
         for i in range(200):
             accessor.store_chunk(bytes([i]), KEY, COORDS, overwrite=True)
-            versions.add(accessor._store.read(f"{KEY}/{NAME}", versioned=True).version)
+            versions.add(accessor.pyramid.store.read(f"{KEY}/{NAME}", versioned=True).version)
     assert len(versions) == 200
 
 
@@ -817,9 +817,9 @@ def test_an_object_that_is_moved_from_name_to_name_is_not_absent(pyramid: Pyrami
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Direct, "_get", read_late)
             if what == "chunk":
-                accessor.find_chunk(KEY, COORDS)
+                accessor.pyramid.find_chunk(KEY, COORDS)
             else:
-                accessor.find_file(name)
+                accessor.pyramid.find_file(name)
 
 
 @pytest.mark.parametrize("where", ["on disk", "where nothing tells"])
@@ -960,7 +960,7 @@ def test_what_was_left_long_ago_is_removed_by_the_next_writer(on_litter: Pyramid
             os.utime(old, (time.time() - 2 * 86400,) * 2)
     with on_litter.accessor(gzip=False) as accessor:
         accessor.store_chunk(b"one", KEY, COORDS)
-        assert set(accessor._store.list_names(f"{KEY}/", 99)) == {NAME, foreign.name}
+        assert set(accessor.pyramid.store.list_names(f"{KEY}/", 99)) == {NAME, foreign.name}
     assert {path.name for path in (littered / KEY).iterdir()} == {NAME, recent.name, foreign.name, immovable.name}
 
 

@@ -597,7 +597,8 @@ def test_no_secret_is_logged_by_reads(leaky: Place, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize("kind", SECRET_KINDS)
 def test_no_secret_is_in_the_repr(kind: str, secret_accessors: dict[str, FsspecAccessor], faulty: Faulty) -> None:
     accessor = secret_accessors[kind]
-    assert secrets_in(f"{accessor!r} {accessor} {accessor._location!r} {accessor._store!r}", faulty.log) == []
+    pyramid = accessor.pyramid
+    assert secrets_in(f"{accessor!r} {accessor} {pyramid!r} {pyramid.location!r} {pyramid.store!r}", faulty.log) == []
 
 
 def test_no_secret_shows_where_s3_refers_to_the_sdk(faulty: Faulty, tmp_path: Path) -> None:

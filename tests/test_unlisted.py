@@ -109,7 +109,7 @@ KINDS = ["plain", "sharded", "beside"]
 def test_the_error_names_the_option(unlisted: Unlisted, protocol: str, kind: str) -> None:
     url, options = unlisted.place(protocol, kind)
     volume = open_volume(url, **options)
-    accessor, key = volume.accessor_for(volume[0].key)
+    accessor, key = volume.pyramid_for(volume[0].key)
     for read in (
         lambda: volume[0][...],
         lambda: accessor.fetch_chunk(key, ABSENT),
@@ -127,7 +127,7 @@ def test_what_is_denied_is_absent_if_the_user_says_so(unlisted: Unlisted, protoc
     np.testing.assert_array_equal(volume[0][..., 0], VOXELS)
     with pytest.raises(NotFoundError):
         volume[0].read(volume[0].bounds, missing="raise")
-    accessor, key = volume.accessor_for(volume[0].key)
+    accessor, key = volume.pyramid_for(volume[0].key)
     with pytest.raises(NotFoundError):
         accessor.fetch_chunk(key, ABSENT)
     found = dict(accessor.fetch_chunks(key, [THERE, ABSENT]))
@@ -138,7 +138,7 @@ def test_what_is_denied_is_absent_if_the_user_says_so(unlisted: Unlisted, protoc
 def test_an_absent_chunk_takes_as_many_requests_as_elsewhere(unlisted: Unlisted, kind: str) -> None:
     url, options = unlisted.place("s3", kind)
     volume = open_volume(url, denied_is_missing=True, **options)
-    accessor, key = volume.accessor_for(volume[0].key)
+    accessor, key = volume.pyramid_for(volume[0].key)
     accessor.fetch_chunk(key, THERE)
     unlisted.log.clear()
     with pytest.raises(NotFoundError):

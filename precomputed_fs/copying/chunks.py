@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.accessor import StoredChunk
 from precomputed_fs.codecs import Codec
 from precomputed_fs.copying.plan import Work
 from precomputed_fs.errors import CorruptDataError, DataAccessError
 from precomputed_fs.format.compression import INCOMPRESSIBLE_MIME_TYPES
-from precomputed_fs.format.grid import ChunkCoords, size_of
+from precomputed_fs.format.grid import ChunkCoords, chunk_name, size_of
+from precomputed_fs.pyramid.stored import Stored
+from precomputed_fs.store.requests import Body
 
 _DIGEST_BYTES = 16
 
@@ -20,13 +21,13 @@ _DIGEST_BYTES = 16
 class MadeChunk(NamedTuple):
     """A chunk of the copy."""
 
-    chunk: StoredChunk
+    chunk: Stored
     gzip: bool
     fingerprint: bytes
     """What has to come out where it is read back; nothing, if it only has to be decoded, or is not verified."""
 
 
-def make_chunk(work: Work, coords: ChunkCoords, stored: StoredChunk | None) -> MadeChunk | None:
+def make_chunk(work: Work, coords: ChunkCoords, stored: Stored | None) -> MadeChunk | None:
     """Make a chunk of the copy of the same chunk at the source."""
     if stored is None:
         return None
@@ -35,16 +36,16 @@ def make_chunk(work: Work, coords: ChunkCoords, stored: StoredChunk | None) -> M
         try:
             voxels = work.recoding.decoder.decode(data, size_of(coords))
         except CorruptDataError as exc:
-            raise CorruptDataError(f"{stored.name}: {exc}") from exc
+            raise CorruptDataError(f"{stored.shown}: {exc}") from exc
         return encode_chunk(work, work.recoding.encoder, coords, voxels)
     if work.gzip is None:  # never less readable than at the source
-        gzip = stored.was_compressed and (bool(stored.suffix) or work.destination.says_encoding)
+        gzip = stored.is_compressed and (bool(stored.suffix) or work.destination.keeps_encoding)
     else:
         gzip = work.gzip and _is_compressible(work)
     if stored.is_gzip and not work.verify:  # to look into it would take longer than to move it
         return MadeChunk(stored, gzip, b"")
     data = stored.decoded()
-    _check_length(work, coords, stored.name, len(data))
+    _check_length(work, coords, stored.shown, len(data))
     return MadeChunk(stored, gzip, digest(data) if work.verify else b"")
 
 
@@ -62,9 +63,9 @@ def encode_chunk(work: Work, encoder: Codec, coords: ChunkCoords, voxels: NDArra
         data = encoder.encode(voxels)
     except ValueError as exc:
         raise DataAccessError(f"{work.display(coords)} cannot be encoded: {exc}") from exc
-    chunk = StoredChunk(data, is_gzip=False, was_compressed=False, decoded=lambda: data, name=work.display(coords))
+    chunk = Stored(work.destination.location, chunk_name(coords), Body([data]), sniff=False)
     fingerprint = voxel_digest(voxels) if work.verify and encoder.lossless else b""
-    gzip = work.destination.says_encoding if work.gzip is None else work.gzip
+    gzip = work.destination.keeps_encoding if work.gzip is None else work.gzip
     return MadeChunk(chunk, gzip and _is_compressible(work), fingerprint)
 
 

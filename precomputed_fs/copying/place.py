@@ -9,12 +9,12 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from precomputed_fs import claims
-from precomputed_fs.accessor import FsspecAccessor
-from precomputed_fs.claims import Claimed
 from precomputed_fs.copying.plan import Wish, Work
 from precomputed_fs.errors import AccessDeniedError, AlreadyExistsError, DataAccessError, ReadOnlyError
 from precomputed_fs.format.info import Info
+from precomputed_fs.pyramid import claims, copies
+from precomputed_fs.pyramid.claims import Claimed
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.location import Location, store_of
 from precomputed_fs.store.protocols import protocol_of
 from precomputed_fs.volume import Volume, what_is_there
@@ -22,18 +22,18 @@ from precomputed_fs.volume import Volume, what_is_there
 _JSON_TYPE = "application/json"
 
 
-def check_writable(accessor: FsspecAccessor, wish: Wish) -> None:
+def check_writable(pyramid: Pyramid, wish: Wish) -> None:
     """Check that the destination can be written, and read back if the copy is to be verified."""
-    if not accessor.can_write:
-        raise ReadOnlyError(f"{accessor.url}: this cannot be written to; copy to where the data is to be stored")
-    if wish.verify and not accessor.can_read:
-        raise ValueError(f"{accessor.url}: an archive that is being written cannot be read: verify=False")
+    if not pyramid.can_write:
+        raise ReadOnlyError(f"{pyramid.url}: this cannot be written to; copy to where the data is to be stored")
+    if wish.verify and not pyramid.can_read:
+        raise ValueError(f"{pyramid.url}: an archive that is being written cannot be read: verify=False")
 
 
 def check_apart(volume: Volume, work: Work) -> None:
     """Check that no part of what is copied is at the destination, which may be cleared, or around it."""
     there = _place(work.destination.location)
-    for place in (_place(volume.accessor.location), _place(work.source.location, work.source_key)):
+    for place in (_place(volume.pyramid.location), _place(work.source.location, work.source_key)):
         if place.container != there.container:
             continue
         shorter = min(len(place.path), len(there.path))
@@ -67,11 +67,11 @@ def _place(location: Location, key: str = "") -> _Place:
 class Destination:
     """The place that is copied to, and what it says of itself meanwhile."""
 
-    def __init__(self, accessor: FsspecAccessor, info: Info, source: str, gzip: bool | None) -> None:
-        self.accessor = accessor
+    def __init__(self, pyramid: Pyramid, info: Info, source: str, gzip: bool | None) -> None:
+        self.pyramid = pyramid
         self.info = info
-        record = {"source": source, "gzip": gzip, "flat": accessor.flat, "info": info.to_dict()}
-        self._claim = claims.Claim(accessor, record)
+        record = {"source": source, "gzip": gzip, "flat": pyramid.options.flat, "info": info.to_dict()}
+        self._claim = claims.Claim(pyramid, record)
         self._keys = list(dict.fromkeys(scale.key.removesuffix("/") for scale in info.scales))
 
     def begin(self, volume: Volume, *, overwrite: bool) -> str:
@@ -82,25 +82,25 @@ class Destination:
         {"new", "begun", "whole"}
             Whether nothing of the copy is there, or some of it may be, or all of it is.
         """
-        accessor = self.accessor
-        if not accessor.can_read:  # an archive, which cannot be looked into, nor anything in it be replaced
+        pyramid = self.pyramid
+        if not pyramid.can_read:  # an archive, which cannot be looked into, nor anything in it be replaced
             return "new"
-        infos, there = claims.look(accessor)
+        infos, there = claims.look(pyramid)
         if there is not None and self._claim.is_same(there):
             return "whole" if infos else "begun"
         advice = "overwrite=True deletes that first"
         if there is not None and (overwrite or not infos):
-            claims.check_free(accessor, there, overwrite=overwrite, advice=advice)
+            claims.check_free(pyramid, there, overwrite=overwrite, advice=advice)
         in_the_way = (there is not None and not infos) or self._in_the_way(has_info=bool(infos))
         if in_the_way and not overwrite:
-            raise AlreadyExistsError(f"{accessor.url}: {in_the_way}; {advice}")
+            raise AlreadyExistsError(f"{pyramid.url}: {in_the_way}; {advice}")
         if in_the_way:
             self._clear(volume, there)
             return "new"
         try:
             self._claim.take(None)
         except AlreadyExistsError:  # another run has begun at the same moment
-            there = claims.find(accessor)
+            there = claims.find(pyramid)
             if there is None or not self._claim.is_same(there):
                 raise
             return "begun"
@@ -114,12 +114,12 @@ class Destination:
         AlreadyExistsError
             If another copy to the same place has begun, or ended, meanwhile; not if it is of the same to the same.
         """
-        accessor = self.accessor
+        pyramid = self.pyramid
         self._claim.check_held(shared=True)
         try:
-            accessor.store_file("info", self.info.to_json(), mime_type=_JSON_TYPE)
+            pyramid.store_file("info", self.info.to_json(), mime_type=_JSON_TYPE)
         except AlreadyExistsError:
-            if not accessor.can_read or json.loads(accessor.fetch_file("info")) != self.info.to_dict():
+            if not pyramid.can_read or json.loads(pyramid.fetch_file("info")) != self.info.to_dict():
                 raise
         self.forget()
 
@@ -134,23 +134,23 @@ class Destination:
 
     def _in_the_way(self, *, has_info: bool) -> str:
         if has_info:
-            return what_is_there(self.accessor)
+            return what_is_there(self.pyramid)
         with contextlib.suppress(AccessDeniedError):
             for key in self._keys:
-                if self.accessor.has_data(key):
+                if copies.has_data(self.pyramid, key):
                     return f"there are chunks in {key}, and nothing says what of"
         return ""
 
     def _clear(self, volume: Volume, there: Claimed | None) -> None:
         """Delete what is in the way; a run that ends meanwhile leaves a word that this was not done."""
-        accessor = self.accessor
+        pyramid = self.pyramid
         self._claim.take(there, clearing=True)
         with contextlib.suppress(DataAccessError):
-            seen = claims.find(volume.accessor)
+            seen = claims.find(volume.pyramid)
             if seen is not None and self._claim.is_mine(seen):
                 self._claim.release()
-                raise ValueError(f"{volume.url} and {accessor.url} are the same place: copy to somewhere else")
-        accessor.delete_file("info")
+                raise ValueError(f"{volume.url} and {pyramid.url} are the same place: copy to somewhere else")
+        pyramid.delete_file("info")
         for key in self._keys:
-            accessor.delete_data(key)
+            copies.delete_data(pyramid, key)
         self._claim.take(Claimed({}))

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS, Codec, Encoding, codec_for
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.compression import INCOMPRESSIBLE_MIME_TYPES
@@ -15,6 +14,7 @@ from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple, chunk_nam
 from precomputed_fs.format.info import Info, ScaleInfo
 from precomputed_fs.format.info_text import JSON
 from precomputed_fs.format.sharding import Sharding, propose_sharding
+from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
 from precomputed_fs.store import pool
 from precomputed_fs.volume import Scale, Volume
 
@@ -57,11 +57,11 @@ class Recoding:
 class Work:
     """How the chunks of one scale, of one size, get to another scale; to be sent to any process."""
 
-    source: FsspecAccessor
+    source: Pyramid
     source_key: str
     source_grid: ChunkGrid
     source_is_sharded: bool
-    destination: FsspecAccessor
+    destination: Pyramid
     key: str
     grid: ChunkGrid
     sharding: Sharding | None
@@ -111,7 +111,7 @@ def chunk_voxels(grid: ChunkGrid) -> int:
     return math.prod(map(min, grid.chunk_size, grid.size))
 
 
-def make_plan(volume: Volume, scales: list[Scale], accessor: FsspecAccessor, wish: Wish) -> tuple[Info, list[Work]]:
+def make_plan(volume: Volume, scales: list[Scale], destination: Pyramid, wish: Wish) -> tuple[Info, list[Work]]:
     """Plan the `info` of the copy, and how its chunks are made."""
     members = {**volume.info.to_dict(), "scales": [_planned(scale, wish) for scale in scales]}
     try:
@@ -121,7 +121,7 @@ def make_plan(volume: Volume, scales: list[Scale], accessor: FsspecAccessor, wis
         raise ValueError(str(exc)) from exc  # not what is there is wrong, but what is wished
     works = []
     for scale, made in zip(scales, info.scales, strict=True):
-        source, source_key = volume.accessor_for(scale.key)
+        source, source_key = volume.pyramid_for(scale.key)
         row = ENCODINGS.get(made.encoding)
         works += [
             Work(
@@ -129,7 +129,7 @@ def make_plan(volume: Volume, scales: list[Scale], accessor: FsspecAccessor, wis
                 source_key=source_key,
                 source_grid=source_grid,
                 source_is_sharded=scale.info.sharding is not None,
-                destination=accessor,
+                destination=destination,
                 key=made.key.removesuffix("/"),
                 grid=grid,
                 sharding=made.sharding,

@@ -130,10 +130,10 @@ def copy_pyramid(
     else:
         accessor = accessor_with(destination, {"gzip": gzip, **options})
     wish = Wish(encoding, parameters, None if chunk_size is None else _size(chunk_size), sharding, gzip, verify=verify)
-    check_writable(accessor, wish)
+    check_writable(accessor.pyramid, wish)
     if client is not None and not accessor.can_read:
         raise ValueError(f"{accessor.url}: an archive is written by one process: client=None")
-    info, works = make_plan(volume, _chosen(volume, scales), accessor, wish)
+    info, works = make_plan(volume, _chosen(volume, scales), accessor.pyramid, wish)
     for work in works:
         check_apart(volume, work)
     left_out = [name for name in _LEFT_OUT if name in info]
@@ -143,7 +143,7 @@ def copy_pyramid(
     with contextlib.ExitStack() as stack:
         if not accessor.can_read:
             stack.callback(accessor.close)  # completes the archive
-        place = Destination(accessor, info, volume.url, gzip)
+        place = Destination(accessor.pyramid, info, volume.url, gzip)
         stack.push(place.stop_if_failed)
         state = place.begin(volume, overwrite=overwrite)
         if state == "whole" and not verify:
@@ -153,7 +153,7 @@ def copy_pyramid(
             total = sum(math.prod(work.grid.shape) for work in works)
             shows = volume.progress if progress is None else progress
             bar = stack.enter_context(_CopyProgress(f"copying to {accessor.url}", total, shows))
-            with accessor.expecting_info(info.to_dict()):
+            with accessor.pyramid.expecting_info(info.to_dict()):
                 if client is None:
                     copy_here(works, bar.add)
                 else:

@@ -16,6 +16,7 @@ from precomputed_fs.copying.parts import Part, block_shape, parts_of
 from precomputed_fs.copying.plan import BYTES_IN_FLIGHT, LEAST_IN_FLIGHT, Recoding, Work
 from precomputed_fs.copying.recut import cut_chunk, read_block
 from precomputed_fs.format.grid import ChunkCoords, size_of
+from precomputed_fs.pyramid import copies
 from precomputed_fs.store.loop import stoppable
 
 _LOOKS_AHEAD = 16  # parts that are looked at before their turn, to find out what is there already
@@ -102,7 +103,7 @@ def _copy_parts(work: Work, parts: Iterable[Part], tell: Report) -> None:
 
 def _copy_shard(work: Work, part: Part, tell: Report) -> None:
     """Copy the chunks of one shard, which is written when all are there; its memory is a temporary file."""
-    is_there = work.resumes and work.destination.has_shard(work.key, part.shard)
+    is_there = work.resumes and copies.has_shard(work.destination, work.key, part.shard)
     expected: dict[ChunkCoords, bytes] = {}
 
     def remember(coords: ChunkCoords, made: MadeChunk) -> int:
@@ -115,7 +116,7 @@ def _copy_shard(work: Work, part: Part, tell: Report) -> None:
     if is_there:
         _copy_chunks(work, [part], remember, tell)
     else:
-        with work.destination.whole_shard(work.key) as add:
+        with copies.whole_shard(work.destination, work.key) as add:
 
             def sink(coords: ChunkCoords, made: MadeChunk) -> int:
                 if work.verify:
@@ -184,7 +185,7 @@ def _to_do(work: Work, part: Part, sink: _Sink | None) -> _ToDo:
         return _ToDo(wanted, (), sink, Count(0, 0))
     there = frozenset[ChunkCoords]()
     if work.resumes:
-        there = frozenset(wanted).difference(work.destination.missing_chunks(work.key, wanted))
+        there = frozenset(wanted).difference(copies.missing_chunks(work.destination, work.key, wanted))
     sink = functools.partial(_put, work, there)
     if work.verify:
         return _ToDo(wanted, there, sink, Count(0, 0))
@@ -195,7 +196,7 @@ def _put(work: Work, there: Collection[ChunkCoords], coords: ChunkCoords, made: 
     """Store a chunk as an object of its own, if it is not there, and verify it."""
     size = 0
     if coords not in there:
-        size = work.destination.put_chunk(work.key, coords, made.chunk, work.mime_type, gzip=made.gzip)
+        size = copies.put_chunk(work.destination, work.key, coords, made.chunk, work.mime_type, gzip=made.gzip)
     if work.verify:
         _check(work, [coords], {coords: made.fingerprint})
     return size
@@ -221,7 +222,7 @@ def _moves(work: Work, todos: Iterable[_ToDo], tell: Report) -> Generator[_Task,
             todo_of.update(dict.fromkeys(todo.wanted, todo))
             yield from todo.wanted
 
-    stored_chunks = work.source.stored_chunks(
+    stored_chunks = work.source.find_chunks(
         work.source_key, wanted(), range_size=max(1, BYTES_IN_FLIGHT // work.in_flight), in_flight=work.in_flight
     )
     for coords, stored in stored_chunks:

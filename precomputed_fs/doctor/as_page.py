@@ -4,8 +4,8 @@ import dataclasses
 import http
 import urllib.parse
 
-from precomputed_fs.accessor import FsspecAccessor
 from precomputed_fs.doctor.seen import PAGE_ORIGIN, Server
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.protocols.base import Asynchronous
@@ -13,16 +13,16 @@ from precomputed_fs.store.requests import Exchange, HttpRequest, Job
 from precomputed_fs.store.url import join
 
 
-def ask_as_page(accessor: FsspecAccessor, timeout: float) -> Server | None:
+def ask_as_page(pyramid: Pyramid, timeout: float) -> Server | None:
     """Ask for the first byte of `info` as a web page does: from elsewhere, without credentials; None where none can."""
-    location = accessor.location
+    location = pyramid.location
     if len(location.links) > 1 or location.fs is not None or not location.protocol.is_asynchronous:
         return None
     url = _public_url(dataclasses.replace(location, anon=True), timeout)
     if url is None:
         return None
     exchange = Exchange(HttpRequest(_without_user(url), {"Origin": PAGE_ORIGIN}), 0, 1, limit=1)
-    answer = accessor.objects.run(_exchanged(exchange))
+    answer = pyramid.store.run(_exchanged(exchange))
     denied = answer.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
     return Server(
         answer.status,

@@ -3,13 +3,14 @@
 import functools
 import struct
 
-from precomputed_fs.accessor import Found, FsspecAccessor
 from precomputed_fs.codecs import Codec, jpeg_segments
 from precomputed_fs.doctor.seen import Sample, SeenScale
 from precomputed_fs.errors import AccessDeniedError, CorruptDataError, DataAccessError, NotFoundError
 from precomputed_fs.format.grid import ChunkCoords, chunk_name, compressed_morton_code, size_of
 from precomputed_fs.format.shard_index import minishard_index_range, page_of
 from precomputed_fs.format.sharding import ENTRY_BYTES, Sharding
+from precomputed_fs.pyramid.pyramid import Pyramid
+from precomputed_fs.pyramid.stored import Stored
 from precomputed_fs.store.requests import Compute, Job
 from precomputed_fs.volume import one_line
 
@@ -17,24 +18,24 @@ _GZIP_MAGIC, _ZLIB_MAGICS = b"\x1f\x8b", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c",
 _PROGRESSIVE_FRAMES = (0xC2, 0xC6, 0xCA, 0xCE)  # SOF markers (ITU-T T.81, table B.1)
 
 
-def look_at_chunk(accessor: FsspecAccessor, key: str, coords: ChunkCoords, codec: Codec) -> Job[list[Sample]]:
+def look_at_chunk(pyramid: Pyramid, key: str, coords: ChunkCoords, codec: Codec) -> Job[list[Sample]]:
     """Find a chunk, and look at it in a thread of the pool."""
-    found: Found | Exception
+    found: Stored | Exception
     try:
-        found = yield from accessor.finding(key, coords)
+        found = yield from pyramid.finder.chunk(pyramid.finder.checked(key), coords)
     except (DataAccessError, ValueError) as exc:
         found = exc
-    return [(yield Compute(functools.partial(_looked, accessor, coords, found, codec)))]
+    return [(yield Compute(functools.partial(_looked, coords, found, codec)))]
 
 
-def _looked(accessor: FsspecAccessor, coords: ChunkCoords, found: Found | Exception, codec: Codec) -> Sample:
+def _looked(coords: ChunkCoords, found: Stored | Exception, codec: Codec) -> Sample:
     """Tell how a chunk stands, and whether it can be decoded."""
     name = chunk_name(coords)
     try:
         if isinstance(found, Exception):
             raise found
-        name = accessor.location.display(found.name)
-        data = accessor.decoded(found)
+        name = found.shown
+        data = found.decoded()
         codec.decode(data, size_of(coords))
     except (DataAccessError, ValueError) as exc:
         is_unlisted = isinstance(exc, AccessDeniedError) and exc.may_mean_absent
@@ -47,11 +48,11 @@ def _looked(accessor: FsspecAccessor, coords: ChunkCoords, found: Found | Except
         "found",
         name=found.name,
         suffix=found.suffix,
-        is_flat=found.in_shard is not None or found.name.endswith(f"/{chunk_name(coords)}{found.suffix}"),
+        is_flat=bool(found.part) or found.name.endswith(f"/{chunk_name(coords)}{found.suffix}"),
         content_encoding=said,
-        is_hidden_gzip=found.in_shard is None and is_hidden_gzip(found.suffix, said, stored, data),
-        is_zlib=found.shard_gzip and stored.startswith(_ZLIB_MAGICS),
-        is_gzip=found.shard_gzip and stored.startswith(_GZIP_MAGIC),
+        is_hidden_gzip=not found.part and is_hidden_gzip(found.suffix, said, stored, data),
+        is_zlib=found.shard_encoding == "gzip" and stored.startswith(_ZLIB_MAGICS),
+        is_gzip=found.shard_encoding == "gzip" and stored.startswith(_GZIP_MAGIC),
         is_progressive=codec.encoding == "jpeg"
         and any(kind in _PROGRESSIVE_FRAMES for kind, _, _ in jpeg_segments(data)),
     )
@@ -68,7 +69,7 @@ def state_of(exc: Exception) -> str:
     return next((state for kind, state in kinds if isinstance(exc, kind)), "failed")
 
 
-def look_at_indexes(seen: SeenScale, accessor: FsspecAccessor, key: str, sharding: Sharding) -> None:
+def look_at_indexes(seen: SeenScale, pyramid: Pyramid, key: str, sharding: Sharding) -> None:
     """Look at the indexes of a shard, as they are stored: at the shard's own, and at one minishard's."""
     coords = next((sample.coords for sample in seen.samples if sample.state == "found"), None)
     if coords is None:
@@ -76,12 +77,12 @@ def look_at_indexes(seen: SeenScale, accessor: FsspecAccessor, key: str, shardin
     shard, minishard = sharding.locate(compressed_morton_code(seen.grid.cell(coords), seen.grid.shape))
     page, name = page_of(minishard, sharding), f"{key}/{sharding.shard_name(shard)}.shard"
     try:
-        index = accessor.fetch_range(name, page.start, page.end)
+        index = pyramid.fetch_range(name, page.start, page.end)
         place = minishard_index_range(index, minishard, sharding)
         if place is None:
             return
         start = sharding.index_size + place.start
-        stored = accessor.fetch_range(name, start, sharding.index_size + place.end)
+        stored = pyramid.fetch_range(name, start, sharding.index_size + place.end)
     except DataAccessError:  # an older pair of files, which its chunks' names tell; or what these say
         return
     entries = struct.iter_unpack("<QQ", index[: len(index) // ENTRY_BYTES * ENTRY_BYTES])

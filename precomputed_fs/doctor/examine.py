@@ -4,6 +4,7 @@ A broken or missing pyramid is a finding and not an exception.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import random
@@ -12,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from precomputed_fs import claims
 from precomputed_fs.accessor import FsspecAccessor, accessor_with
 from precomputed_fs.doctor.as_page import ask_as_page
 from precomputed_fs.doctor.chunks import is_hidden_gzip, look_at_chunk, look_at_indexes, state_of
@@ -22,6 +22,7 @@ from precomputed_fs.errors import DataAccessError, InvalidInfoError, URLError
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple
 from precomputed_fs.format.info import Info
 from precomputed_fs.format.info_text import parse_info
+from precomputed_fs.pyramid import claims
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume import Scale, Volume, check_not_redirected, open_volume
 
@@ -48,12 +49,14 @@ def examine(
         if accessor_options:
             raise TypeError(f"{', '.join(accessor_options)}: for URLs; what is open already has its options")
         opened = url.accessor if isinstance(url, Volume) else url
-        denied_is_missing = opened.denied_is_missing
-        accessor, followed = opened.at(opened.location, denied_is_missing=False), None
+        store = opened.pyramid.store
+        denied_is_missing, followed = store.denied_is_missing, None
+        kept = dataclasses.asdict(opened.pyramid.options)
+        accessor = FsspecAccessor(store.location, attempts=store.attempts, timeout=store.timeout, **kept)
     else:
         denied_is_missing = options.pop("denied_is_missing", False)  # what a store denies, others may not take so
         accessor, followed = accessor_with(url, options), url
-    seen = SeenPyramid(accessor.location, time_limit, denied_is_missing)
+    seen = SeenPyramid(accessor.pyramid.location, time_limit, denied_is_missing)
     examination = _Examination(seen, followed, accessor, options, samples, seed)
     # A server may send a byte now and then for ever: so it is not waited for in this thread.
     thread = threading.Thread(target=examination.run, name="precomputed_fs-doctor", daemon=True)
@@ -86,7 +89,7 @@ class _Examination:
         try:
             if self._reads_info():
                 self._asks_as_page()
-                with self.accessor.expecting_info(self.seen.given):  # it was read already
+                with self.accessor.pyramid.expecting_info(self.seen.given):  # it was read already
                     self._looks_at_scales()
         except Exception as exc:  # noqa: BLE001 - it is a finding, not an exception
             if self.seen.state in ("unseen", "found"):
@@ -104,7 +107,7 @@ class _Examination:
                 self._follows()
         except DataAccessError as exc:
             seen.state = state_of(exc)
-            seen.said = (seen.state == "absent" and claims.unfinished(self.accessor)) or str(exc)
+            seen.said = (seen.state == "absent" and claims.unfinished(self.accessor.pyramid)) or str(exc)
         except (InvalidInfoError, URLError) as exc:
             seen.state, seen.said = "wrong", str(exc)
             if self.url is None and isinstance(exc, URLError):
@@ -115,20 +118,21 @@ class _Examination:
 
     def _stores_info(self) -> None:
         seen, accessor = self.seen, self.accessor
-        found = accessor.find_file("info")
+        found = accessor.pyramid.find_file("info")
         seen.info_suffix = found.suffix
-        seen.text = accessor.decoded(found)
+        seen.text = found.decoded()
         seen.is_hidden_gzip = is_hidden_gzip(found.suffix, found.body.content_encoding, found.body.data, seen.text)
-        seen.given = parse_info(seen.text, accessor.location.display("info"), accessor.max_info_bytes)
+        pyramid = accessor.pyramid
+        seen.given = parse_info(seen.text, pyramid.location.display("info"), pyramid.options.max_info_bytes)
 
     def _follows(self) -> None:
         if self.url is None:
-            check_not_redirected(self.seen.given, self.accessor.location.display("info"))
+            check_not_redirected(self.seen.given, self.accessor.pyramid.location.display("info"))
             return
         volume = open_volume(self.url, **self.options)
         self.accessor.close()
         self.accessor = volume.accessor
-        self.seen.location = volume.accessor.location
+        self.seen.location = volume.accessor.pyramid.location
         self.seen.redirected_to = volume.url
         self._stores_info()
 
@@ -141,7 +145,7 @@ class _Examination:
             if isinstance(scale, Mapping)
         ]
         try:
-            info = Info.parse(seen.text, seen.location.display("info"), self.accessor.max_info_bytes)
+            info = Info.parse(seen.text, seen.location.display("info"), self.accessor.pyramid.options.max_info_bytes)
         except InvalidInfoError as exc:
             seen.state, seen.said = "wrong", str(exc)
         else:
@@ -152,12 +156,12 @@ class _Examination:
 
     def _asks_as_page(self) -> None:
         with contextlib.suppress(Exception):  # then nothing is known of the server
-            self.seen.server = ask_as_page(self.accessor, float(self.options["timeout"]))
+            self.seen.server = ask_as_page(self.accessor.pyramid, float(self.options["timeout"]))
 
     def _looks_at_scales(self) -> None:
         if self.seen.state != "found":
             return
-        volume = Volume(self.accessor, Info.parse(self.seen.text, most=self.accessor.max_info_bytes))
+        volume = Volume(self.accessor, Info.parse(self.seen.text, most=self.accessor.pyramid.options.max_info_bytes))
         try:
             for scale in self.seen.scales:
                 if not self.is_over:
@@ -170,7 +174,7 @@ class _Examination:
         seen.bytes_of_chunk = math.prod(sizes) * scale.shape[3] * scale.dtype.itemsize
         try:
             codec = scale.codec  # which may not be known
-            accessor, key = scale.volume.accessor_for(scale.key)
+            pyramid, key = scale.volume.pyramid_for(scale.key)
         except ValueError as exc:
             seen.wrong = str(exc)
             return
@@ -179,11 +183,11 @@ class _Examination:
         coords = _chosen(scale.grid, self.samples, f"{self.seed}:{seen.index}")
 
         at_once = max(1, min(_IN_FLIGHT, _BYTES_IN_FLIGHT // seen.bytes_of_chunk))
-        looks = (look_at_chunk(accessor, key, one, codec) for one in coords)
-        found = itertools.chain.from_iterable(accessor.objects.run_many(looks, at_once))
+        looks = (look_at_chunk(pyramid, key, one, codec) for one in coords)
+        found = itertools.chain.from_iterable(pyramid.store.run_many(looks, at_once))
         seen.samples = sorted(found, key=lambda sample: coords.index(sample.coords))
         if scale.info.sharding is not None:
-            look_at_indexes(seen, accessor, key, scale.info.sharding)
+            look_at_indexes(seen, pyramid, key, scale.info.sharding)
 
 
 def _chosen(grid: ChunkGrid, count: int, seed: str) -> list[ChunkCoords]:

@@ -23,7 +23,7 @@ def to_dask(scale: Scale, chunks: Any = None) -> Any:  # noqa: ANN401 - dask shi
     from dask.base import tokenize  # noqa: PLC0415
 
     lengths = block_lengths(scale, chunks)
-    name = _name_of(scale.volume.accessor.location, scale.key) + tokenize(_content_token(scale), lengths)
+    name = _name_of(scale.volume.pyramid.location, scale.key) + tokenize(_content_token(scale), lengths)
     meta = np.empty((0,) * len(DIMENSIONS), scale.dtype)
     # fancy=False would spare `Source` lists of indices, but keep dask from fusing slices, and so read whole blocks
     return array.from_array(Source(scale), lengths, name=name, asarray=True, meta=meta, inline_array=True)

@@ -15,7 +15,7 @@ from precomputed_fs.format.grid import ChunkCoords, Triple, morton_block
 from precomputed_fs.interop.blocks import AXES, DIMENSIONS, default_block, pieces, triple
 from precomputed_fs.interop.dask import check_dask, check_not_read_from, dask_array_module
 from precomputed_fs.interop.source import Array, Source
-from precomputed_fs.pyramid.shard_writer import Update
+from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.volume import Scale, Selection
 from precomputed_fs.volume.indexing import Index
 from precomputed_fs.volume.sources import check_cast, fields_to_channels, without_labels
@@ -91,7 +91,7 @@ def _fitted(scale: Scale, array: Any, selection: Selection) -> Any:  # noqa: ANN
         if any(map(math.isnan, array.shape)):
             message += ": call compute_chunk_sizes() first"
         raise ValueError(message)
-    check_not_read_from(array, scale.volume.accessor.location, [scale.key])
+    check_not_read_from(array, scale.volume.pyramid.location, [scale.key])
     starts = [voxels.start - low for voxels, low in zip(selection.ranges, scale.voxel_offset, strict=True)]
     if len(array.chunks[3]) > 1 or not all(
         _fits(start, lengths, chunk, line)
@@ -229,10 +229,10 @@ def _write_shards(blocks: Sequence[_Encoded], is_whole: bool, *, source: Source)
     Whole shards replace existing ones, so a repeated task need not read what it wrote before.
     """
     scale = source.scale
-    accessor, key = scale.volume.accessor_for(scale.key)
+    pyramid, key = scale.volume.pyramid_for(scale.key)
     chunks = [chunk for block in blocks for chunk in block.chunks]
     replaces = is_whole and not any(isinstance(data, Update) for _, data in chunks)
-    with accessor.apart() as own, own.replacing_shards([key] if replaces else ()):
+    with pyramid.with_own_buffer() as own, own.replacing_shards([key] if replaces else ()):
         own.store_chunks(key, chunks, mime_type=scale.codec.mime_type, overwrite=True)
         own.flush()
     return _count(len(chunks))

@@ -65,7 +65,7 @@ class Source(ScaleArray):
     def _check_process(self) -> None:
         if self._home in (None, os.getpid()):
             return
-        location = self._scale.volume.accessor.location
+        location = self._scale.volume.pyramid.location
         if any(link.protocol == "memory" for link in location.links):
             raise ValueError(
                 f"{location.display()}: memory:// belongs to one process, and this is another one: compute with "

@@ -28,38 +28,29 @@ def read(get: Get) -> Job[Body]:
     return body
 
 
-def read_chunks(get: Get, *, denied_is_missing: bool, knows_info: bool = True) -> Job[Body]:
-    """Read an object that holds chunks, whose absence is told with care.
+def chunk_failure(exc: DataAccessError, *, denied_is_missing: bool, knows_info: bool = True) -> DataAccessError:
+    """Return what a failure to read an object means if it holds chunks, whose absence is told with care.
 
-    Absent chunks are zeros to many, which nothing of a misspelt or deleted bucket should be: that is a
+    To many, absent chunks are zeros, which nothing in a misspelt or deleted bucket should be: that is a
     DataAccessError. A 403 that may mean absence is a NotFoundError if `denied_is_missing`; if not, the
     AccessDeniedError names that option.
 
     Parameters
     ----------
     knows_info : bool
-        Whether the pyramid's `info` was read; where even that was refused, a 403 is what it says.
+        Whether the pyramid's `info` was read. Where even that was refused, a 403 means what it says.
     """
-    try:
-        body: Body = yield get
-    except NotFoundError as exc:
-        if not exc.is_of_bucket:
-            raise
-        raise DataAccessError(str(exc)) from exc
-    except AccessDeniedError as exc:
-        if not (exc.may_mean_absent and knows_info):
-            raise
-        if denied_is_missing:
-            raise NotFoundError(str(exc)) from exc
-        raise _with_advice(exc) from exc
-    return body
-
-
-def _with_advice(denied: AccessDeniedError) -> AccessDeniedError:
-    said = "a bucket that may be read but not listed says so of absent chunks, too"
-    error = AccessDeniedError(f"{denied}; {said}: denied_is_missing=True takes it for that")
-    error.may_mean_absent = True
-    return error
+    failure: DataAccessError = exc
+    if isinstance(exc, NotFoundError) and exc.is_of_bucket:
+        failure = DataAccessError(str(exc))
+    elif isinstance(exc, AccessDeniedError) and exc.may_mean_absent and knows_info:
+        said = "a bucket that may be read but not listed says so of absent chunks, too"
+        denied = AccessDeniedError(f"{exc}; {said}: denied_is_missing=True takes it for that")
+        denied.may_mean_absent = True
+        failure = NotFoundError(str(exc)) if denied_is_missing else denied
+    if failure is not exc:
+        failure.__cause__ = exc
+    return failure
 
 
 def exists(name: str) -> Job[bool]:

@@ -25,7 +25,7 @@ def neuroglancer_url(volume: Volume, base: str, *, layout: str | None = None) ->
 
 def _public_source(volume: Volume) -> str:
     """Return the URL by which the client reads a public pyramid."""
-    location = volume.accessor.location
+    location = volume.pyramid.location
     link = location.links[0]
     scheme, _, path = link.url.partition("://")
     scheme = {"s3a": "s3", "gcs": "gs"}.get(scheme, scheme)

@@ -113,7 +113,7 @@ def serve(
         return Server(volume, port=port, follow_links=follow_links)
     volume = open_volume(source, **accessor_options)
     if not follow_links:
-        volume.accessor = volume.accessor.confined()
+        volume.pyramid = volume.pyramid.confined()
     try:
         return Server(volume, port=port, follow_links=follow_links, closes_volume=True)
     except BaseException:
@@ -149,7 +149,7 @@ class Server:
     def __init__(
         self, volume: Volume, *, port: int = 0, follow_links: bool = False, closes_volume: bool = False
     ) -> None:
-        if not volume.accessor.can_read:
+        if not volume.pyramid.can_read:
             raise ReadOnlyError(f"{volume.url}: this archive is open for writing")
         if not 0 <= port < _MOST_PORTS:
             raise ValueError(f"port: expected 0 to {_MOST_PORTS - 1}, got {port}")

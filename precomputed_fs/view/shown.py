@@ -17,11 +17,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from precomputed_fs.accessor import FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.errors import CorruptDataError, NotFoundError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, chunk_coords, chunk_name
 from precomputed_fs.format.info import Info
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.loop import in_thread
 from precomputed_fs.store.url import check_relative_path
 from precomputed_fs.volume import Scale, Volume
@@ -81,7 +81,7 @@ def _shown_codec(codec: Codec, data_type: str) -> Codec:
 class _ShownScale:
     """A scale as the client sees it."""
 
-    accessor: FsspecAccessor
+    pyramid: Pyramid
     key: str
     grids: tuple[ChunkGrid, ...]
     stored: Codec
@@ -91,15 +91,15 @@ class _ShownScale:
     def of(cls, scale: Scale) -> Self:
         """Look up how a scale is stored."""
         info = scale.volume.info
-        accessor, key = scale.volume.accessor_for(scale.key)
+        pyramid, key = scale.volume.pyramid_for(scale.key)
         grids = tuple(ChunkGrid(scale.info.size, size, scale.voxel_offset) for size in scale.info.chunk_sizes)
-        return cls(accessor, key, grids, scale.codec, _shown_codec(scale.codec, client_type(info)))
+        return cls(pyramid, key, grids, scale.codec, _shown_codec(scale.codec, client_type(info)))
 
     async def fetch(self, coords: ChunkCoords) -> Content:
         """Fetch a chunk for the client; outside of the grid, chunks are absent."""
         if not any(_has_chunk(grid, coords) for grid in self.grids):
             raise NotFoundError(f"{chunk_name(coords)} is not a chunk of scale {self.key}")
-        data = await self.accessor.fetch_chunk_async(self.key, coords)
+        data = await in_thread(functools.partial(self.pyramid.fetch_chunk, self.key, coords))
         if self.shown != self.stored:
             data = await asyncio.to_thread(self._transcode, data, coords)
         elif self.stored.encoding == "raw":
@@ -134,13 +134,15 @@ class ShownPyramid:
     """A pyramid as the client sees it: a rewritten `info`, and the objects that it names."""
 
     def __init__(self, volume: Volume, *, follow_links: bool) -> None:
-        self._accessor = volume.accessor
+        self._pyramid = volume.pyramid
         self._scales: dict[str, _ShownScale] = {}
         shown = [_ShownScale.of(scale) for scale in volume]
         if not follow_links:
-            self._accessor = self._accessor.confined()
-            self._accessor.check_info()
-            shown = [dataclasses.replace(scale, accessor=scale.accessor.confined()) for scale in shown]
+            self._pyramid = self._pyramid.confined()
+            if self._pyramid.checks_links:  # `info` may be a link that leads out, too
+                with contextlib.suppress(NotFoundError):
+                    self._pyramid.find_file("info")
+            shown = [dataclasses.replace(scale, pyramid=scale.pyramid.confined()) for scale in shown]
         keys = self._name(volume, shown)
         self.info = _shown_info(volume, keys, shown).to_json()
 
@@ -174,13 +176,13 @@ class ShownPyramid:
         scale, coords = self._scales.get(key), _coords_of(name)
         if scale is not None and coords is not None:
             return await scale.fetch(coords)
-        data = await self._accessor.fetch_file_async(_inside(path))
+        data = await in_thread(functools.partial(self._pyramid.fetch_file, _inside(path)))
         return Content(data, JSON_TYPE if name == "info" or name.endswith(".json") else OCTETS_TYPE)
 
     async def fetch_range(self, path: str, span: slice) -> bytes | None:
         """Fetch a part of a shard of meshes or the like; None if the whole file is needed to answer."""
         with contextlib.suppress(NotFoundError, CorruptDataError):  # under another name, or beyond its end
-            return await in_thread(functools.partial(self._accessor.fetch_range, _inside(path), span.start, span.stop))
+            return await in_thread(functools.partial(self._pyramid.fetch_range, _inside(path), span.start, span.stop))
         return None
 
 

@@ -62,7 +62,7 @@ def check_layout(layout: str | None) -> None:
 
 
 def _layer_name(volume: Volume) -> str:
-    return volume.accessor.location.links[0].display.rstrip("/").rpartition("/")[2] or "volume"
+    return volume.pyramid.location.links[0].display.rstrip("/").rpartition("/")[2] or "volume"
 
 
 def _shader(volume: Volume, data_type: str) -> str:

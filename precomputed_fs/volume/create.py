@@ -5,8 +5,7 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from precomputed_fs import claims
-from precomputed_fs.accessor import FsspecAccessor, accessor_with
+from precomputed_fs.accessor import accessor_with
 from precomputed_fs.codecs import ENCODINGS
 from precomputed_fs.errors import (
     AlreadyExistsError,
@@ -17,6 +16,8 @@ from precomputed_fs.errors import (
 )
 from precomputed_fs.format.info import Info, ScaleInfo
 from precomputed_fs.format.info_text import HtmlError
+from precomputed_fs.pyramid import claims
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.extensions import check_not_read_from
@@ -139,19 +140,20 @@ def create_volume(
     info = normalized(info)
     method = checked_method(downsampling, info.type)
     accessor = accessor_with(url, {"gzip": None, **options})
-    if not accessor.can_write:
-        raise ReadOnlyError(f"{accessor.url}: this cannot be written to; create it where the data is to be stored")
+    pyramid = accessor.pyramid
+    if not pyramid.can_write:
+        raise ReadOnlyError(f"{pyramid.url}: this cannot be written to; create it where the data is to be stored")
     volume = Volume(accessor, info, missing=missing, progress=progress)
     if array is None:
-        with _closing_archive(accessor):
-            _store_info(accessor, info, overwrite=overwrite)
+        with _closing_archive(pyramid):
+            _store_info(pyramid, info, overwrite=overwrite)
         return volume
     _check_readable(array, volume)
     detector = None
     if type is None and downsampling is None and may_be_labels(array, info):
         detector = LabelDetector(volume.dtype)
-    how = {"array": [*array.shape, str(array.dtype)], "gzip": options.get("gzip"), "flat": accessor.flat}
-    with _closing_archive(accessor), _making(accessor, info, how, overwrite=overwrite):
+    how = {"array": [*array.shape, str(array.dtype)], "gzip": options.get("gzip"), "flat": pyramid.options.flat}
+    with _closing_archive(pyramid), _making(pyramid, info, how, overwrite=overwrite):
         volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
         compute_lower_scales(volume.scales, method, skip_empty=skip_empty, shows=progress, detector=detector)
     return volume
@@ -174,60 +176,60 @@ def _check_readable(array: Any, volume: Volume) -> None:  # noqa: ANN401 - an ar
     ValueError
         If either is not so.
     """
-    accessor = volume.accessor
+    pyramid = volume.pyramid
     if is_dask(array):
-        check_not_read_from(array, accessor.location, [scale.key for scale in volume.info.scales])
-    if len(volume) > 1 and not accessor.can_read:
-        message = f"{accessor.url}: an archive that is being written cannot be read, as lower scales need: scales=1"
+        check_not_read_from(array, pyramid.location, [scale.key for scale in volume.info.scales])
+    if len(volume) > 1 and not pyramid.can_read:
+        message = f"{pyramid.url}: an archive that is being written cannot be read, as lower scales need: scales=1"
         raise ValueError(message)
 
 
 @contextlib.contextmanager
-def _closing_archive(accessor: FsspecAccessor) -> Iterator[None]:
-    """Complete an archive if a block fails that writes it: nobody else has its accessor."""
+def _closing_archive(pyramid: Pyramid) -> Iterator[None]:
+    """Complete an archive if a block fails that writes it: nobody else has its pyramid."""
     try:
         yield
     except BaseException:
-        if not accessor.can_read:
-            accessor.close()
+        if not pyramid.can_read:
+            pyramid.close()
         raise
 
 
 # --------------------------------------------------------------------------------------------------- the order of steps
 
 
-def _store_info(accessor: FsspecAccessor, info: Info, *, overwrite: bool) -> None:
+def _store_info(pyramid: Pyramid, info: Info, *, overwrite: bool) -> None:
     """Store an `info` alone, unless another pyramid is there or is being made."""
-    infos, there = claims.look(accessor, reads_first=False)
+    infos, there = claims.look(pyramid, reads_first=False)
     if there is not None and (overwrite or not infos):
-        claims.check_free(accessor, there, overwrite=overwrite, advice=_REPLACE)
-    if overwrite and accessor.can_read:
-        _check_leftovers(accessor, info, there, replaces_data=False)
+        claims.check_free(pyramid, there, overwrite=overwrite, advice=_REPLACE)
+    if overwrite and pyramid.can_read:
+        _check_leftovers(pyramid, info, there, replaces_data=False)
     try:
-        accessor.store_info(info.to_json(), overwrite=overwrite, listed=infos)
+        pyramid.store_info(info.to_json(), overwrite=overwrite, listed=infos)
     except AlreadyExistsError as exc:
-        raise AlreadyExistsError(f"{accessor.url}: {what_is_there(accessor)}; {_REPLACE}") from exc
+        raise AlreadyExistsError(f"{pyramid.url}: {what_is_there(pyramid)}; {_REPLACE}") from exc
     if there is not None:
-        accessor.objects.delete(claims.PARTIAL)
+        pyramid.store.delete(claims.PARTIAL)
 
 
 @contextlib.contextmanager
-def _making(accessor: FsspecAccessor, info: Info, how: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
+def _making(pyramid: Pyramid, info: Info, how: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
     """Claim the place for a block that stores all chunks, and then store the `info`.
 
     Meanwhile `info.partial` says what is being made. If the block fails, that stays, and so do the chunks.
     """
-    claim = claims.Claim(accessor, {**how, "info": info.to_dict()})
+    claim = claims.Claim(pyramid, {**how, "info": info.to_dict()})
     keys = [scale.key for scale in info.scales]
     try:
-        _take_place(accessor, info, claim, overwrite=overwrite)
-        with accessor.expecting_info(info.to_dict()), accessor.replacing_shards(keys):
+        _take_place(pyramid, info, claim, overwrite=overwrite)
+        with pyramid.expecting_info(info.to_dict()), pyramid.replacing_shards(keys):
             yield
         claim.check_held()
         try:
-            accessor.store_info(info.to_json(), overwrite=False, listed=())
+            pyramid.store_info(info.to_json(), overwrite=False, listed=())
         except AlreadyExistsError as exc:
-            message = f"{accessor.url}: meanwhile {what_is_there(accessor)}; chunks of both may be there: make it again"
+            message = f"{pyramid.url}: meanwhile {what_is_there(pyramid)}; chunks of both may be there: make it again"
             raise AlreadyExistsError(message) from exc
     except BaseException:
         claim.stop()
@@ -235,39 +237,39 @@ def _making(accessor: FsspecAccessor, info: Info, how: Mapping[str, Any], *, ove
     claim.release()
 
 
-def _take_place(accessor: FsspecAccessor, info: Info, claim: claims.Claim, *, overwrite: bool) -> None:
+def _take_place(pyramid: Pyramid, info: Info, claim: claims.Claim, *, overwrite: bool) -> None:
     """Claim the place, and delete an existing `info`, since its chunks will be replaced."""
-    infos, there = claims.look(accessor, reads_first=accessor.can_read)
-    if infos and not (overwrite and accessor.can_read):
-        advice = _REPLACE if accessor.can_read else "this kind of archive cannot replace it"
-        raise AlreadyExistsError(f"{accessor.url}: {what_is_there(accessor)}; {advice}")
+    infos, there = claims.look(pyramid, reads_first=pyramid.can_read)
+    if infos and not (overwrite and pyramid.can_read):
+        advice = _REPLACE if pyramid.can_read else "this kind of archive cannot replace it"
+        raise AlreadyExistsError(f"{pyramid.url}: {what_is_there(pyramid)}; {advice}")
     if there is not None:
         is_left = claim.is_same(there) and there.is_running() is False
-        claims.check_free(accessor, there, overwrite=overwrite or is_left, advice=_REPLACE)
-    if not accessor.can_read:
+        claims.check_free(pyramid, there, overwrite=overwrite or is_left, advice=_REPLACE)
+    if not pyramid.can_read:
         return
     if overwrite:
-        _check_leftovers(accessor, info, there, replaces_data=True)
+        _check_leftovers(pyramid, info, there, replaces_data=True)
     try:
         claim.take(there)
     except AlreadyExistsError as exc:
-        raise AlreadyExistsError(f"{exc}: {what_is_there(accessor)}") from exc
-    infos, there = claims.look(accessor)  # another process may have completed one meanwhile
+        raise AlreadyExistsError(f"{exc}: {what_is_there(pyramid)}") from exc
+    infos, there = claims.look(pyramid)  # another process may have completed one meanwhile
     claim.check_held(there)
     if overwrite:
         for name in ["info"] if infos is None else infos:
-            accessor.objects.delete(name)
+            pyramid.store.delete(name)
     elif infos is None:
-        claims.find(accessor)  # raises if nothing can be read here, so that nothing tells whether there is an `info`
+        claims.find(pyramid)  # raises if nothing can be read here, so that nothing tells whether there is an `info`
     elif infos:
         claim.release()
-        raise AlreadyExistsError(f"{accessor.url}: meanwhile {what_is_there(accessor)}; {_REPLACE}")
+        raise AlreadyExistsError(f"{pyramid.url}: meanwhile {what_is_there(pyramid)}; {_REPLACE}")
 
 
 # ------------------------------------------------------------------------------------------------------- what is there
 
 
-def what_is_there(accessor: FsspecAccessor) -> str:
+def what_is_there(pyramid: Pyramid) -> str:
     """Describe what an existing `info` belongs to.
 
     Raises
@@ -276,9 +278,9 @@ def what_is_there(accessor: FsspecAccessor) -> str:
         If a server sends HTML: then there is nothing, but the URL is wrong.
     """
     try:
-        accessor.fetch_info()
+        pyramid.fetch_info()
     except InvalidInfoError as exc:
-        if isinstance(exc, HtmlError) and accessor.is_remote:
+        if isinstance(exc, HtmlError) and pyramid.is_remote:
             raise
         return f"there is an `info` already, but not of a pyramid ({exc})"
     except NotFoundError as exc:
@@ -288,9 +290,7 @@ def what_is_there(accessor: FsspecAccessor) -> str:
     return "there is a pyramid already"
 
 
-def _check_leftovers(
-    accessor: FsspecAccessor, info: Info, claimed: claims.Claimed | None, *, replaces_data: bool
-) -> None:
+def _check_leftovers(pyramid: Pyramid, info: Info, claimed: claims.Claimed | None, *, replaces_data: bool) -> None:
     """Check that existing chunks cannot be mistaken for a part of the new pyramid.
 
     Raises
@@ -299,18 +299,18 @@ def _check_leftovers(
         If they can.
     """
     try:
-        there = Info.parse(accessor.fetch_info(), most=accessor.max_info_bytes)
-        _check_not_mixed(accessor, info, there, replaces_data=replaces_data)
+        there = Info.parse(pyramid.fetch_info(), most=pyramid.options.max_info_bytes)
+        _check_not_mixed(pyramid, info, there, replaces_data=replaces_data)
     except (NotFoundError, InvalidInfoError) as exc:
-        if isinstance(exc, HtmlError) and accessor.is_remote:  # not a store, whatever it answers to a write
+        if isinstance(exc, HtmlError) and pyramid.is_remote:  # not a store, whatever it answers to a write
             raise
     with contextlib.suppress(InvalidInfoError):
         if claimed is not None:
-            begun = Info.parse(claimed.what.get("info", {}), most=accessor.max_info_bytes)
-            _check_not_mixed(accessor, info, begun, replaces_data=replaces_data)
+            begun = Info.parse(claimed.what.get("info", {}), most=pyramid.options.max_info_bytes)
+            _check_not_mixed(pyramid, info, begun, replaces_data=replaces_data)
 
 
-def _check_not_mixed(accessor: FsspecAccessor, info: Info, there: Info, *, replaces_data: bool) -> None:
+def _check_not_mixed(pyramid: Pyramid, info: Info, there: Info, *, replaces_data: bool) -> None:
     is_same_type = (info.data_type, info.num_channels) == (there.data_type, there.num_channels)
     before = {posixpath.normpath(scale.key): scale for scale in there.scales}
     for scale in info.scales:
@@ -324,7 +324,7 @@ def _check_not_mixed(accessor: FsspecAccessor, info: Info, there: Info, *, repla
             is_mixed = not (is_same_grid and is_same_type and _decoding(scale) == _decoding(old))
         if is_mixed:
             message = (
-                f"{accessor.url}: scale {scale.key} is stored differently there, and its chunks would be taken for new "
+                f"{pyramid.url}: scale {scale.key} is stored differently there, and its chunks would be taken for new "
                 "ones: delete them first, or choose another key"
             )
             raise AlreadyExistsError(message)

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from precomputed_fs.accessor import FsspecAccessor, accessor_with
-from precomputed_fs.errors import AccessDeniedError, URLError
+from precomputed_fs.errors import AccessDeniedError, NotFoundError, URLError
 from precomputed_fs.format.info import Info, redirect_of
+from precomputed_fs.pyramid import claims
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.location import Location, resolve
 from precomputed_fs.store.protocols import PROTOCOLS
 from precomputed_fs.store.url import AnyURL
@@ -63,17 +65,27 @@ def open_volume(
     others = {name: value for name, value in accessor_options.items() if name not in ("storage_options", "anon", "fs")}
     for _ in range(_MAX_REDIRECTS):
         try:
-            given = accessor.fetch_info()
+            given = _fetch_info(accessor.pyramid)
         except AccessDeniedError as exc:
-            if not accessor.location.anon or anon:
+            if not accessor.pyramid.location.anon or anon:
                 raise
             message = f"{exc}; a redirect led there, which passes no credentials on: open {accessor.url} itself"
             raise AccessDeniedError(message) from exc
-        target = redirect_of(given, accessor.location.display("info"))
+        target = redirect_of(given, accessor.pyramid.location.display("info"))
         if target is None:
             return _volume(accessor, given, missing=missing, progress=progress)
-        accessor = FsspecAccessor(_redirected(accessor.location, target, anon), **others)
+        accessor = FsspecAccessor(_redirected(accessor.pyramid.location, target, anon), **others)
     raise URLError(f"{accessor.url}: redirected {_MAX_REDIRECTS} times")
+
+
+def _fetch_info(pyramid: Pyramid) -> Mapping[str, Any]:
+    """Fetch `info`. Where a pyramid is being made, or was not completed, the error says so."""
+    try:
+        return pyramid.fetch_info()
+    except NotFoundError as exc:
+        if unfinished := claims.unfinished(pyramid):
+            raise NotFoundError(unfinished) from exc
+        raise
 
 
 def volume_of(accessor: FsspecAccessor) -> Volume:
@@ -86,8 +98,8 @@ def volume_of(accessor: FsspecAccessor) -> Volume:
     NotFoundError, AccessDeniedError, DataAccessError, InvalidInfoError
         See `open_volume`.
     """
-    given = accessor.fetch_info()
-    check_not_redirected(given, accessor.location.display("info"))
+    given = _fetch_info(accessor.pyramid)
+    check_not_redirected(given, accessor.pyramid.location.display("info"))
     return _volume(accessor, given)
 
 
@@ -104,7 +116,7 @@ def check_not_redirected(given: Mapping[str, Any], where: str) -> None:
 
 
 def _volume(accessor: FsspecAccessor, given: Mapping[str, Any], **options: Any) -> Volume:  # noqa: ANN401 - of Volume
-    info = Info.parse(given, accessor.location.display("info"), accessor.max_info_bytes)
+    info = Info.parse(given, accessor.pyramid.location.display("info"), accessor.pyramid.options.max_info_bytes)
     return Volume(accessor, info, **options)
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from precomputed_fs.accessor import IN_FLIGHT, FsspecAccessor
 from precomputed_fs.codecs import Codec, codec_for
 from precomputed_fs.errors import NotFoundError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
 from precomputed_fs.format.info import ScaleInfo
-from precomputed_fs.pyramid.shard_writer import Update
+from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
+from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.indexing import DIMENSIONS, Index, Selection, Touched, overlaps_with, select
 from precomputed_fs.volume.progress import Progress, warn
@@ -124,13 +124,8 @@ class Scale:
         )
 
     @functools.cached_property
-    def _place(self) -> tuple[FsspecAccessor, str]:
-        return self.volume.accessor_for(self.key)
-
-    @property
-    def accessor(self) -> FsspecAccessor:
-        """The accessor that moves the bytes of this scale."""
-        return self._place[0]
+    def _place(self) -> tuple[Pyramid, str]:
+        return self.volume.pyramid_for(self.key)
 
     @property
     def array(self) -> "ScaleArray":
@@ -147,8 +142,9 @@ class Scale:
             return "shards"
         if "_place" not in vars(self):
             return "unknown"
-        accessor, key = self._place
-        return " and ".join(sorted(accessor.layouts_met(key))) or "unknown"
+        pyramid, key = self._place
+        met = {"flat" if variant.flat else "sub-directories" for variant in pyramid.known.names_in(key).known()}
+        return " and ".join(sorted(met)) or "unknown"
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.shape))
@@ -251,8 +247,8 @@ class Scale:
         touched = Touched(self.grid, selection.ranges)
         total = len(touched)
         with Progress(f"reading {self.key}", total, self._shows(progress)) as bar:
-            accessor, key = self._place
-            chunks = accessor.fetch_chunks(key, iter(touched), decode=paste, in_flight=self._in_flight, callback=bar)
+            pyramid, key = self._place
+            chunks = pyramid.fetch_chunks(key, iter(touched), decode=paste, in_flight=self._in_flight, callback=bar)
             present = sum(was_there for _, was_there in chunks)
         if total and not present and warns:
             message = (
@@ -317,12 +313,12 @@ class Scale:
         selection = self.select_to_write(box)
         parts = parts_of(value.array if isinstance(value, Scale) else value, selection, self.dtype)
         encode = ChunkEncoder(self.codec, skip_empty=skip_empty)
-        accessor, key = self._place
+        pyramid, key = self._place
         touched = Touched(self.grid, selection.ranges)
         waiting = 0
         with Progress(f"writing {self.key}", len(touched), self._shows(progress)) as bar:
             for chunks, count in touched.by_shard(self.info.sharding):
-                accessor.store_chunks(
+                pyramid.store_chunks(
                     key,
                     chunk_parts(chunks, selection, parts),
                     encode=encode,

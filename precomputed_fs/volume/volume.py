@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 
 from precomputed_fs.accessor import FsspecAccessor
 from precomputed_fs.format.info import Info
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.indexing import checked_numbers
@@ -53,12 +54,13 @@ class Volume:
         progress: bool | None = None,
     ) -> None:
         self.accessor = accessor
+        self.pyramid = accessor.pyramid
         self.info = info
         self.missing = checked_missing(missing)
         self.progress = progress
         self.scales = tuple(Scale(self, index) for index in info.finest_first)
         self._is_in_block = False
-        self._places: dict[str, tuple[FsspecAccessor, str]] = {}
+        self._places: dict[str, tuple[Pyramid, str]] = {}
 
     @property
     def url(self) -> str:
@@ -151,8 +153,8 @@ class Volume:
         shard then read and write it once.
         """
         with contextlib.ExitStack() as stack:  # calls all of them, even if one fails
-            for accessor in self._accessors():
-                stack.callback(accessor.flush)
+            for pyramid in self._pyramids():
+                stack.callback(pyramid.flush)
 
     def flush_unless_in_block(self) -> None:
         """Flush, unless the end of a ``with`` block of the volume will."""
@@ -163,16 +165,16 @@ class Volume:
         """Flush, and close connections."""
         self._is_in_block = False
         with contextlib.ExitStack() as stack:
-            for accessor in self._accessors():
-                stack.callback(accessor.close)
+            for pyramid in self._pyramids():
+                stack.callback(pyramid.close)
 
-    def accessor_for(self, key: str) -> tuple[FsspecAccessor, str]:
-        """Return the accessor that moves the bytes of a scale, and the scale's key there."""
+    def pyramid_for(self, key: str) -> tuple[Pyramid, str]:
+        """Return the pyramid that has a scale's bytes, and the scale's key in it."""
         place = self._places.get(key)
-        return self._places.setdefault(key, self.accessor.for_scale(key)) if place is None else place
+        return self._places.setdefault(key, self.pyramid.for_scale(key)) if place is None else place
 
-    def _accessors(self) -> set[FsspecAccessor]:
-        return {self.accessor, *(accessor for accessor, _ in self._places.copy().values())}
+    def _pyramids(self) -> set[Pyramid]:
+        return {self.pyramid, *(pyramid for pyramid, _ in self._places.copy().values())}
 
     def downsample(self, method: str | None = None, *, skip_empty: bool = False, progress: bool | None = None) -> None:
         """Compute each scale but the first from the one before.

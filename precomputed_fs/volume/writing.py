@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from precomputed_fs.codecs import Codec
 from precomputed_fs.format.grid import ChunkCoords, size_of
-from precomputed_fs.pyramid.shard_writer import Update
+from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.volume.indexing import Selection, overlaps_with
 from precomputed_fs.volume.sources import Parts
 

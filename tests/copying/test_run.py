@@ -42,12 +42,12 @@ from precomputed_fs import (
     create_volume,
     open_volume,
 )
-from precomputed_fs import accessor as accessor_module
-from precomputed_fs.claims import PARTIAL, Claim
 from precomputed_fs.codecs import Codec
 from precomputed_fs.copying import place as copying_place
 from precomputed_fs.copying import run as copying_run
 from precomputed_fs.format.sharding import propose_sharding
+from precomputed_fs.pyramid import copies
+from precomputed_fs.pyramid.claims import PARTIAL, Claim
 from precomputed_fs.store import jobs
 from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.requests import Pause
@@ -112,7 +112,7 @@ def present(url: str, key: str = KEY, chunk_size: tuple[int, int, int] = (16, 16
     scale = open_volume(url, **options)[key]
     assert scale.chunk_size == chunk_size
     touched = Touched(scale.grid, (range(-5, 75), range(7, 57), range(100, 140)))
-    return {where for where, data in scale.accessor.fetch_chunks(key, touched) if data is not None}
+    return {where for where, data in scale.volume.pyramid.fetch_chunks(key, touched) if data is not None}
 
 
 @pytest.fixture
@@ -133,10 +133,10 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         pytest.fail("gzip was done or undone")
 
-    monkeypatch.setattr(accessor_module, "gzip_compress", refuse)
-    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.gzip_compress", refuse)
-    monkeypatch.setattr(accessor_module, "decode", refuse)
-    monkeypatch.setattr(accessor_module, "decode_gzip_or_zlib", refuse)
+    for module in ("copies", "storing", "shard_writer"):
+        monkeypatch.setattr(f"precomputed_fs.pyramid.{module}.gzip_compress", refuse)
+    for name in ("decode", "decode_gzip_or_zlib"):
+        monkeypatch.setattr(f"precomputed_fs.pyramid.stored.{name}", refuse)
 
 
 # --------------------------------------------------------------------------------------------------- protocols
@@ -648,7 +648,7 @@ def test_one_place_or_one_inside_the_other(tmp_path: Path) -> None:
             copy_pyramid(source, destination, overwrite=True)
     for source, destination in (("s3://b/x", "s3a://b/x/y"), ("gs://b/x/", "gcs://b/x"), ("memory://b", "memory:///b")):
         volume = open_volume(tmp_path / "a")
-        volume.accessor._location = FsspecAccessor(source).location
+        volume.pyramid.store.location = FsspecAccessor(source).pyramid.location
         with pytest.raises(ValueError, match=r"same place|one inside the other"):
             copy_pyramid(volume, destination, overwrite=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -662,10 +662,9 @@ def test_containers_of_one_name_in_two_places(tmp_path: Path, url: str, option: 
     """Options tell them apart."""
     volume = make(tmp_path)
     one, two = ({option: value, "secret" if "s3" in url else "password": "x"} for value in (9, 10))
-    volume.accessor._location = FsspecAccessor(url, storage_options=one).location
-    place, same, other = (
-        copying_place._place(FsspecAccessor(url, storage_options=options).location) for options in (one, dict(one), two)
-    )
+    volume.pyramid.store.location = FsspecAccessor(url, storage_options=one).pyramid.location
+    accessors = [FsspecAccessor(url, storage_options=options) for options in (one, dict(one), two)]
+    place, same, other = (copying_place._place(accessor.pyramid.location) for accessor in accessors)
     assert place == same != other
     with pytest.raises(ValueError, match="are the same place"):
         copy_pyramid(volume, FsspecAccessor(url, storage_options=one))
@@ -750,7 +749,7 @@ def test_chunks_of_no_known_origin_are_in_the_way(pyramid: Pyramid, tmp_path: Pa
 def test_more_than_one_listing_shows_goes(
     make_pyramid: Callable[[str], Pyramid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accessor_module, "_TWIN_NAMES", 10)
+    monkeypatch.setattr(copies, "_MOST_LISTED", 10)
     there = make_pyramid("s3")
     for x in range(25):
         there.put(f"{KEY}/{x}-{x + 1}_0-1_0-1", b"old")
@@ -907,7 +906,7 @@ def test_what_was_only_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         copy_pyramid(volume, tmp_path / "b")
     monkeypatch.setattr(ObjectStore, "delete", delete)
     assert (tmp_path / "b" / PARTIAL).exists()
-    monkeypatch.setattr(FsspecAccessor, "put_chunk", None)
+    monkeypatch.setattr(copies, "put_chunk", None)
     copied = copy_pyramid(volume, tmp_path / "b")
     np.testing.assert_array_equal(copied[0][..., 0], voxels_of())
     assert not (tmp_path / "b" / PARTIAL).exists()
@@ -1090,7 +1089,7 @@ def test_clearing_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     volume = make(tmp_path / "a", scales=1)
     make(tmp_path / "b", voxels_of() + 1, scales=1)
     deleted: list[str] = []
-    delete = accessor_module._deleted
+    delete = copies._deleting
 
     def failing(name: str) -> Job[list[None]]:
         deleted.append(name)
@@ -1098,7 +1097,7 @@ def test_clearing_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             raise AccessDeniedError(name)
         return (yield from delete(name))
 
-    monkeypatch.setattr(accessor_module, "_deleted", failing)
+    monkeypatch.setattr(copies, "_deleting", failing)
     with pytest.raises(AccessDeniedError):
         copy_pyramid(volume, tmp_path / "b", overwrite=True)
     monkeypatch.undo()
@@ -1312,13 +1311,13 @@ def test_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     volume = make(tmp_path / "a", scales=1)
     copy_pyramid(volume, tmp_path / "b")
     assert capsys.readouterr() == ("", "")
-    put = FsspecAccessor.put_chunk
+    put = copies.put_chunk
 
     def slowly(*args: Any, **given: Any) -> int:
         time.sleep(0.02)
         return put(*args, **given)
 
-    monkeypatch.setattr(FsspecAccessor, "put_chunk", slowly)
+    monkeypatch.setattr(copies, "put_chunk", slowly)
     copy_pyramid(volume, tmp_path / "c", progress=True)
     shown = capsys.readouterr().err
     assert f"copying to {tmp_path}/c" in shown

@@ -587,7 +587,7 @@ def test_a_shard_that_could_not_be_written_waits_for_nothing(tmp_path: Path, mon
         patch.setattr("precomputed_fs.pyramid.shard_writer.ShardWriter.flush", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             volume[0].store(da.zeros((*SIZE, 2), dtype=np.uint16))
-    assert volume.accessor._writer.waiting == {}
+    assert volume.accessor.pyramid.writer.waiting == {}
     volume.flush()
     assert np.array_equal(open_volume(tmp_path)[0][...], voxels())
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gzip
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError
-from precomputed_fs.accessor import _LOOKS, Found
 from precomputed_fs.format.scale_layout import ScaleLayout
+from precomputed_fs.pyramid.finding import _LOOKS
 from precomputed_fs.store.requests import ChangedLately, Get
 from tests.store.jobs import Objects
+
+if TYPE_CHECKING:
+    from precomputed_fs.pyramid.stored import Stored
 
 KEY = "8_8_8"
 COORDS = (0, 64, 0, 64, 0, 64)
@@ -30,16 +33,21 @@ CHEAP = "memory://lab"
 
 def accessor_of(url: str, **options: Any) -> FsspecAccessor:
     accessor = FsspecAccessor(url, **options)
-    accessor._info = {}  # it was read, and tells nothing
+    accessor.pyramid.known.expect({})  # it was read, and tells nothing
     return accessor
 
 
 def finding_chunk(accessor: FsspecAccessor, *, versioned: bool = False) -> Any:
-    return accessor._find_alone(KEY, ScaleLayout(), COORDS, versioned=versioned)
+    return accessor.pyramid.finder.unsharded(KEY, ScaleLayout(), COORDS, versioned=versioned)
+
+
+def finding_one(accessor: FsspecAccessor) -> Any:
+    """Return the job that finds a chunk for a batch."""
+    return next(accessor.pyramid.finder.chunks(KEY, ScaleLayout(), [COORDS], window=1, range_size=1))
 
 
 def finding_file(accessor: FsspecAccessor) -> Any:
-    return accessor._find_file("mesh/1")
+    return accessor.pyramid.finder.file("mesh/1")
 
 
 WHAT = {"chunk": (finding_chunk, CHUNK_NAMES), "file": (finding_file, FILE_NAMES)}
@@ -68,7 +76,7 @@ def bucket_is_gone() -> NotFoundError:
 def test_what_has_one_name_is_found_by_asking_for_those_before_it(url: str, find: Any, names: Any, place: int) -> None:
     name = names[place % len(names)]
     objects = Objects({name: b"there"})
-    found: Found = objects.run(find(accessor_of(url)))
+    found: Stored = objects.run(find(accessor_of(url)))
     assert (found.name, found.body.data, found.suffix) == (name, b"there", name.removeprefix(name.split(".")[0]))
     assert objects.names_asked() == list(names[: place % len(names) + 1])
 
@@ -104,7 +112,7 @@ def test_a_failure_is_not_absence_wherever_it_comes(url: str, find: Any, names: 
 def test_a_file_with_a_suffix_has_this_name_only() -> None:
     objects = Objects({"mesh/1.gz.gz": b"x"})
     with pytest.raises(NotFoundError, match="under 1 names"):
-        objects.run(accessor_of(DEAR)._find_file("mesh/1.gz"))
+        objects.run(accessor_of(DEAR).pyramid.finder.file("mesh/1.gz"))
     assert objects.names_asked() == ["mesh/1.gz"]
 
 
@@ -113,11 +121,13 @@ def test_where_misses_are_dear_a_scale_is_asked_for_by_the_names_that_it_has() -
     Objects({f"{DEEP}.gz": b"x"}).run(finding_chunk(accessor))
     for contents, name in (({f"{DEEP}.gz": b"x", FLAT: b"y"}, f"{DEEP}.gz"), ({FLAT: b"y"}, None)):
         objects = Objects(contents)
-        found = objects.run(accessor._find_alone_or_none(KEY, ScaleLayout(), COORDS))[0][1]
+        found = objects.run(next(accessor.pyramid.finder.chunks(KEY, ScaleLayout(), [COORDS], window=1, range_size=1)))[
+            0
+        ][1]
         assert (found and found.name) == name
         assert objects.names_asked() == [f"{DEEP}.gz"]
     other = Objects({FLAT.replace(KEY, "other"): b"x"})
-    assert other.run(accessor._find_alone("other", ScaleLayout(), COORDS)).name.startswith("other")
+    assert other.run(accessor.pyramid.finder.unsharded("other", ScaleLayout(), COORDS)).name.startswith("other")
 
 
 def test_where_misses_are_cheap_each_name_is_asked_for_each_time() -> None:
@@ -229,7 +239,7 @@ def test_a_chunk_that_may_be_refused_is_not_absent_unless_told_so(url: str, plac
         objects.failures[CHUNK_NAMES[place]] = refusal
         accessor = accessor_of(url, denied_is_missing=denied_is_missing)
         if not knows_info:
-            accessor._info_error = AccessDeniedError("info: 403")
+            accessor.pyramid.known.current.error = AccessDeniedError("info: 403")
         with pytest.raises(DataAccessError) as caught:
             objects.run(finding_chunk(accessor))
         assert objects.names_asked(Get) == [*CHUNK_NAMES]
@@ -249,10 +259,10 @@ def test_a_chunk_that_may_be_refused_is_not_absent_unless_told_so(url: str, plac
 def test_a_chunk_without_a_known_info_is_not_absent(url: str) -> None:
     """It may be in a shard."""
     accessor = accessor_of(url, denied_is_missing=True)
-    accessor._info_error = AccessDeniedError("info: 403")
+    accessor.pyramid.known.current.error = AccessDeniedError("info: 403")
     with pytest.raises(AccessDeniedError, match="info: 403"):
         Objects().run(finding_chunk(accessor))
-    accessor._info_error = NotFoundError("info: 404")
+    accessor.pyramid.known.current.error = NotFoundError("info: 404")
     with pytest.raises(NotFoundError):
         Objects().run(finding_chunk(accessor))
 
@@ -273,7 +283,7 @@ def test_a_chunk_of_a_bucket_that_is_gone_is_not_absent(url: str, place: int) ->
     objects = Objects()
     objects.failures[CHUNK_NAMES[place]] = bucket_is_gone()
     with pytest.raises(DataAccessError, match="NoSuchBucket") as caught:
-        objects.run(accessor_of(url)._find_alone_or_none(KEY, ScaleLayout(), COORDS))
+        objects.run(finding_one(accessor_of(url)))
     assert not isinstance(caught.value, NotFoundError)
 
 
@@ -293,7 +303,7 @@ INFO = b'{"type": "image", "data_type": "uint8", "num_channels": 1, "scales": []
 
 def finding(url: str, **options: Any) -> tuple[FsspecAccessor, Any]:
     accessor = FsspecAccessor(url, **options)
-    return accessor, lambda: accessor.finding(KEY, COORDS)
+    return accessor, lambda: accessor.pyramid.finder.chunk(KEY, COORDS)
 
 
 def test_info_is_read_before_the_first_chunk_and_not_again() -> None:
@@ -325,7 +335,7 @@ def test_an_info_that_fails_is_asked_for_again() -> None:
 def test_an_info_that_is_stored_while_it_is_read_is_read_again() -> None:
     accessor, find = finding(CHEAP)
     objects = Objects({"info": INFO, FLAT: b"x"})
-    objects.before[1] = lambda: accessor._go_by_info(None)  # as when another thread stores it
+    objects.before[1] = lambda: accessor.pyramid.known.expect(None)  # as when another thread stores it
     for _ in range(2):
         objects.run(find())
     assert objects.names_asked() == ["info", FLAT, "info", FLAT]

@@ -11,9 +11,11 @@ import pytest
 from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError, NotFoundError
 from precomputed_fs.errors import NoRangesError, ReplacedError
 from precomputed_fs.format.sharding import Sharding
-from precomputed_fs.pyramid import shards
-from precomputed_fs.pyramid.shard_writer import ShardWriter, Update
-from precomputed_fs.pyramid.shards import ShardReader, ShardReplacedError, Stored
+from precomputed_fs.pyramid import shard_indexes
+from precomputed_fs.pyramid.shard_indexes import ShardReplacedError
+from precomputed_fs.pyramid.shard_writer import ShardWriter
+from precomputed_fs.pyramid.shards import ShardReader
+from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.store import jobs
 from precomputed_fs.store.location import resolve
 from precomputed_fs.store.objects import ObjectStore
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from precomputed_fs.format.grid import ChunkCoords
+    from precomputed_fs.pyramid.stored import Stored
     from precomputed_fs.store.requests import Job
 
 KEY = "1mm"
@@ -196,7 +199,7 @@ def test_a_shard_that_is_replaced_between_two_answers_never_yields_other_bytes(
 def test_a_shard_that_is_replaced_while_no_index_is_remembered_never_yields_other_bytes(
     fetch: Fetch, point: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "INDEX_CACHE_BYTES", 1)  # every index is asked for again
+    monkeypatch.setattr(shard_indexes, "INDEX_CACHE_BYTES", 1)  # every index is asked for again
     objects = Objects({SHARD: OLD_SHARD})
     objects.before[point] = lambda: objects.put(SHARD, NEW_SHARD)
     found = fetch(reader_of(), objects, IDS)
@@ -301,12 +304,12 @@ def test_a_whole_shard_is_read_again_after_some_seconds(monkeypatch: pytest.Monk
     objects.knows_ranges = False
     assert fetch_singly(reader, objects, IDS) == OLD
     objects.put(SHARD, NEW_SHARD)
-    monkeypatch.setattr(shards, "_WHOLE_SECONDS", -math.inf)
+    monkeypatch.setattr(shard_indexes, "_WHOLE_SECONDS", -math.inf)
     assert fetch_singly(reader, objects, IDS) == NEW
 
 
 def test_of_a_server_without_ranges_a_large_shard_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "LARGEST_WHOLE", len(OLD_SHARD) - 1)
+    monkeypatch.setattr(shard_indexes, "LARGEST_WHOLE", len(OLD_SHARD) - 1)
     objects = Objects({SHARD: OLD_SHARD})
     objects.knows_ranges = False
     with pytest.raises(NoRangesError, match=f"{SHARD}: the server ignores Range"):

@@ -38,7 +38,7 @@ from hypothesis import strategies as st
 
 from precomputed_fs import AccessDeniedError, AlreadyExistsError, DataAccessError, FsspecAccessor, NotFoundError
 from precomputed_fs.format.sharding import Sharding, propose_sharding
-from precomputed_fs.pyramid.shard_writer import Update
+from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.store.requests import Get, Put
 from tests import servers
 
@@ -207,7 +207,7 @@ def dropping(accessor: FsspecAccessor) -> Iterator[FsspecAccessor]:
     try:
         yield accessor
     finally:
-        accessor._writer.drop()
+        accessor.pyramid.writer.drop()
 
 
 def read_all(accessor: FsspecAccessor) -> dict[ChunkCoords, bytes | None]:
@@ -527,7 +527,7 @@ def test_a_legacy_pair_that_cannot_be_deleted_is_named_and_its_merge_is_done(
         accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
         with pytest.raises(AccessDeniedError, match=rf"0\{suffix}"):
             accessor.flush()
-        assert accessor._writer.waiting == {}
+        assert accessor.pyramid.writer.waiting == {}
         accessor.flush()
     assert f"{KEY}/0{suffix}" in pyramid.names()
     merged = parse(pyramid.get(f"{KEY}/0.shard"), ONE_SHARD)
@@ -832,7 +832,7 @@ def test_a_new_chunk_that_another_writer_stored_meanwhile_is_refused_at_the_flus
         written(pyramid, ONE_SHARD, {SECOND: other(SECOND)})
         with pytest.raises(AlreadyExistsError, match=rf"{KEY}: chunk {chunk_id(SECOND)} exists"):
             accessor.flush()
-        assert accessor._writer.waiting == {}
+        assert accessor.pyramid.writer.waiting == {}
         expected = BY_ID | {chunk_id(SECOND): other(SECOND)}
         assert parse_all(pyramid.contents(), ONE_SHARD) == expected
         accessor.flush()
@@ -847,7 +847,7 @@ def test_once_a_new_shard_is_written_its_chunks_are_refused_at_once(make_pyramid
         accessor.flush()
         with pytest.raises(AlreadyExistsError, match=KEY):
             accessor.store_chunk(other(FIRST), KEY, FIRST)
-        assert accessor._writer.waiting == {}
+        assert accessor.pyramid.writer.waiting == {}
 
 
 # ------------------------------------------------------------------------------------------------------- buffer, memory
@@ -901,7 +901,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_buffer_goes_to_disk_beyond_its_limit_and_is_released(
     make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1000)
+    monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid("local"), sharding(data="raw")
     accessor = started(pyramid, spec)
     accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
@@ -938,11 +938,12 @@ class StoredAgain:
             self.accessor.store_chunk(chunk, KEY, coords, overwrite=True)
             self.last[coords] = chunk
             self.total += len(chunk)
-            writer = self.accessor._writer
-            with writer._lock:
-                size = 0 if writer._buffer is None else writer._buffer.seek(0, 2)
-                if writer._buffer not in (None, *self.buffers[-1:]):
-                    self.buffers.append(writer._buffer)
+            writer = self.accessor.pyramid.writer
+            buffer = writer._buffer
+            with buffer._lock:
+                size = 0 if buffer._file is None else buffer._file.seek(0, 2)
+                if buffer._file not in (None, *self.buffers[-1:]):
+                    self.buffers.append(buffer._file)
             yield size
 
     def by_id(self) -> dict[int, bytes]:
@@ -954,7 +955,7 @@ class StoredAgain:
 def test_chunks_that_are_stored_again_and_again_do_not_fill_the_disk(
     make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch, data: str, limit: int
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", limit)
+    monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", limit)
     pyramid, spec = make_pyramid("local"), sharding(data=data)
     storing = StoredAgain(pyramid, spec)
     with dropping(storing.accessor) as accessor:
@@ -972,7 +973,7 @@ def test_chunks_that_are_stored_again_and_again_do_not_fill_the_disk(
 def test_a_small_buffer_is_left_as_it_is(
     make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1_000_000)
+    monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1_000_000)
     storing = StoredAgain(make_pyramid("local"), sharding(data="raw"))
     with dropping(storing.accessor):
         *_, size = storing(1000)
@@ -986,7 +987,7 @@ def test_what_is_being_flushed_stays_in_its_place_in_the_buffer(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, protocol: str, data: str
 ) -> None:
     """A flush that has begun is held before it reads the shard's index; then it takes chunks from the buffer."""
-    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1000)
+    monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid(protocol), sharding((1, 2, 0), data=data)
     storing = StoredAgain(pyramid, spec)
     with dropping(storing.accessor) as accessor, ThreadPoolExecutor(1) as pool:
@@ -1008,7 +1009,7 @@ def test_what_is_being_flushed_stays_in_its_place_in_the_buffer(
 def test_chunks_are_stored_again_and_again_while_others_flush(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, data: str
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1000)
+    monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1000)
     pyramid, spec, done = make_pyramid("local"), sharding((0, 1, 2), data=data), threading.Event()
     storing = StoredAgain(pyramid, spec)
     with dropping(storing.accessor) as accessor, ThreadPoolExecutor(2) as pool:
@@ -1049,7 +1050,7 @@ def peak_memory() -> Iterator[list[int]]:
 def test_memory_is_bounded_however_many_chunks_wait(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, data: str
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", MEBI)
+    monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", MEBI)
     count, spec = 32, sharding((0, 3, 0), data=data)
     pyramid = make_pyramid("local")
     pyramid.put("info", big_info(count, spec))
@@ -1239,7 +1240,7 @@ def gated(pyramid: Pyramid) -> Iterator[tuple[FsspecAccessor, Gate]]:
             try:
                 yield accessor, gate
             except BaseException:  # what waits would fail again
-                accessor._writer.drop()
+                accessor.pyramid.writer.drop()
                 raise
 
 
@@ -1319,7 +1320,7 @@ def test_a_failure_that_is_not_the_stores_does_not_hold_up_the_other_shards(
         there = [number for number in range(4) if f"{KEY}/{number}.shard" in pyramid.names()]
         assert there == [number for number in range(4) if number not in failing]
         waiting = [coords for coords in COORDS if chunk_id(coords) >> 1 & 3 in failing]
-        assert accessor._writer.waiting == {KEY: len(waiting)}
+        assert accessor.pyramid.writer.waiting == {KEY: len(waiting)}
         assert read_all(accessor) == CHUNKS
         files.refused = ()
         accessor.flush()
@@ -1353,7 +1354,7 @@ def test_a_flush_into_a_full_disk_can_be_repeated(make_pyramid: Callable[[str], 
 def test_a_chunk_that_the_full_disk_cannot_take_harms_no_other(
     make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 100)
+    monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 100)
     pyramid = make_pyramid("local")
     with dropping(started(pyramid, RAW_SHARD)) as accessor:
         for coords in COORDS[:5]:
@@ -1402,7 +1403,7 @@ class Hold:
         self.holding = False
         self.arrived = threading.Event()
         self.go = threading.Event()
-        store = accessor._store
+        store = accessor.pyramid.store
         run = store.run
         store.run = lambda job: run(before_each(job, kind, self._wait))  # type: ignore[method-assign]
 
@@ -1439,7 +1440,7 @@ def late(pyramid: Pyramid) -> Iterator[tuple[FsspecAccessor, Any]]:
             try:
                 yield accessor, files
             except BaseException:
-                accessor._writer.drop()
+                accessor.pyramid.writer.drop()
                 raise
     else:
         with gated(pyramid) as (accessor, gate):
@@ -1453,7 +1454,7 @@ def shard_of(wanted: Iterable[ChunkCoords]) -> bytes:
         accessor.store_chunks(KEY, ((coords, CHUNKS[coords]) for coords in wanted))
         accessor.flush()
         shard = accessor.fetch_file(f"{KEY}/0.shard")
-        accessor.delete_file(f"{KEY}/0.shard")
+        accessor.pyramid.delete_file(f"{KEY}/0.shard")
     return shard
 
 
@@ -1484,14 +1485,14 @@ def test_who_never_comes_first_is_told_and_loses_nothing(
     pyramid.put("info", info_of(ONE_SHARD))
     others = iter([[SECOND], [SECOND, THIRD], [THIRD]])
     with dropping(pyramid.accessor()) as later:
-        run = later._store.run
+        run = later.pyramid.store.run
 
         def come_first() -> None:
             pyramid.put(f"{KEY}/0.shard", shard_of(next(others)))
 
         later.store_chunk(CHUNKS[FIRST], KEY, FIRST)
         with monkeypatch.context() as patch:
-            patch.setattr(later._store, "run", lambda job: run(before_each(job, Put, come_first)))
+            patch.setattr(later.pyramid.store, "run", lambda job: run(before_each(job, Put, come_first)))
             with pytest.raises(DataAccessError, match=r"0\.shard.*another writer.*again and again.*flush again"):
                 later.flush()
         assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(THIRD): CHUNKS[THIRD]}
@@ -1596,13 +1597,13 @@ def test_a_batch_misses_nothing_that_is_flushed_while_it_is_read(
     written(pyramid, ONE_SHARD)
     accessor = pyramid.accessor()
     accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
-    find = accessor._writer.find
+    find = accessor.pyramid.writer.find
 
     def find_late(*args: Any) -> Job[bytes | None]:
         accessor.flush()
         return find(*args)
 
-    monkeypatch.setattr(accessor._writer, "find", find_late)
+    monkeypatch.setattr(accessor.pyramid.writer, "find", find_late)
     assert dict(accessor.fetch_chunks(KEY, [FIRST, SECOND])) == {FIRST: other(FIRST), SECOND: CHUNKS[SECOND]}
 
 
@@ -1819,7 +1820,7 @@ def test_a_shard_comes_before_the_pair_that_was_left_beside_it(
 def test_a_disk_that_fills_up_while_the_buffer_is_renewed_harms_no_chunk(
     make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1000)
+    monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid("local"), sharding(data="raw")
     storing, room = StoredAgain(pyramid, spec), [10**6]
 
@@ -1848,7 +1849,7 @@ def test_a_disk_that_fills_up_while_the_buffer_is_renewed_harms_no_chunk(
 def test_what_was_flushed_leaves_the_buffer_while_other_chunks_wait_on(
     make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("precomputed_fs.pyramid.shard_writer.BUFFER_BYTES", 1000)
+    monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid("local"), sharding((0, 1, 2), data="raw")
     with dropping(started(pyramid, spec)) as accessor:
         pyramid.put(f"{KEY}/0.shard/file", b"a folder where the shard would be")
@@ -1858,7 +1859,7 @@ def test_what_was_flushed_leaves_the_buffer_while_other_chunks_wait_on(
             accessor.store_chunks(KEY, written_.items(), overwrite=True)
             with pytest.raises(DataAccessError, match=r"0\.shard"):
                 accessor.flush()
-            buffer = accessor._writer._buffer
+            buffer = accessor.pyramid.writer._buffer._file
             assert buffer is not None
             assert buffer.seek(0, 2) < 2 * 1000 + sum(map(len, written_.values()))
         assert accessor.fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]

@@ -37,7 +37,7 @@ from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError,
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.chunk_limits import ROOM
 from precomputed_fs.format.compression import stored_limit
-from precomputed_fs.pyramid import shards
+from precomputed_fs.pyramid import shard_indexes
 from tests import servers
 from tests.format.test_sharding import index_rows, pack_shard
 from tests.test_foreign import VOLUMES
@@ -961,14 +961,14 @@ def test_a_shard_that_appears_is_found(make_pyramid: Callable[[str], Pyramid]) -
 
 
 def test_indexes_take_bounded_memory(make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "INDEX_CACHE_BYTES", 3000)
+    monkeypatch.setattr(shard_indexes, "INDEX_CACHE_BYTES", 3000)
     written = synthesize(0, 5)  # 32 shards of one chunk
     counted = Counted(written.put(make_pyramid("http")))
     assert fetch_singly(counted.accessor, written.coords) == written.chunks
     last, first = written.coords[-1], written.coords[0]
     assert counted.requests(fetch_singly, [last]) == 1
     assert counted.requests(fetch_singly, [first]) == 3
-    (kept,) = counted.accessor._shards._caches.values()
+    (kept,) = counted.accessor.pyramid.shards._indexes._caches.values()
     assert 0 < sum(value.nbytes for value in kept._kept.values()) <= 3000
 
 

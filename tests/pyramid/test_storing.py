@@ -14,7 +14,7 @@ from precomputed_fs import AccessDeniedError, AlreadyExistsError, DataAccessErro
 from precomputed_fs.errors import ReplacedError
 from precomputed_fs.format.compression import gzip_compress
 from precomputed_fs.format.scale_layout import ScaleLayout
-from precomputed_fs.pyramid.shard_writer import Update
+from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.store import jobs
 from precomputed_fs.store.protocols.clouds import Cloud
 from precomputed_fs.store.protocols.memory import Memory
@@ -56,20 +56,26 @@ class Client:
 
     def __init__(self, kind: str, **options: Any) -> None:
         self.accessor = FsspecAccessor(f"memory://process{next(_numbers)}", compresslevel=1, **options)
-        self.accessor._store.protocol = KINDS[kind]
-        self.accessor._go_by_info({})
+        self.accessor.pyramid.store.protocol = KINDS[kind]
+        self.accessor.pyramid.known.expect({})
 
     def storing(self, data: bytes, *, overwrite: bool) -> Job[None]:
-        return self.accessor._store_one(KEY, COORDS, lambda: data, MIME, overwrite=overwrite)
+        return self.accessor.pyramid.storer.chunk(KEY, COORDS, lambda: data, MIME, overwrite=overwrite)
 
     def changing(self, letters: bytes) -> Job[None]:
-        return self.accessor._update_one(KEY, ScaleLayout(), COORDS, Update(letters, with_letters), MIME)
+        return self.accessor.pyramid.storer.chunk(
+            KEY, COORDS, lambda: Update(letters, with_letters), MIME, overwrite=True
+        )
 
     def read(self, objects: Objects) -> bytes | None:
         """Return what any reader of these objects finds: not by the names that this client has seen."""
         accessor = _reader()
-        (_, found), *_ = Reader(objects).run(accessor._find_alone_or_none(KEY, ScaleLayout(), COORDS))
-        return None if found is None else accessor.decoded(found)
+        (_, found), *_ = Reader(objects).run(finding(accessor))
+        return None if found is None else found.decoded()
+
+
+def finding(accessor: FsspecAccessor) -> Any:
+    return next(accessor.pyramid.finder.chunks(KEY, ScaleLayout(), [COORDS], window=1, range_size=1))
 
 
 _numbers = itertools.count()
@@ -324,9 +330,10 @@ def test_jobs_of_one_process_take_turns_at_a_chunk(*, overwrite: bool) -> None:
 
 
 def putting(client: Client, data: bytes, *, overwrite: bool) -> Job[None]:
-    packed = client.accessor._packed("mesh/1", data, MIME)
-    others = [name for name in FILE_NAMES if name != f"mesh/1{packed.suffix}"]
-    return client.accessor._put("mesh/1", f"mesh/1{packed.suffix}", others, packed, overwrite=overwrite)
+    storer = client.accessor.pyramid.storer
+    put = storer.packed("mesh/1", data, MIME)
+    others = [name for name in FILE_NAMES if name != put.name]
+    return storer.file(put, "mesh/1", others, overwrite=overwrite)
 
 
 @each_kind
@@ -359,7 +366,7 @@ def test_a_change_is_made_of_what_is_there_and_leaves_one_object(kind: str, suff
         objects.run(client.changing(b"x"))
         assert client.read(objects) == (b"x" if suffix is None else b"ax")
         assert len(objects.kept) == 1
-        (_, found), *_ = Reader(objects).run(client.accessor._find_alone_or_none(KEY, ScaleLayout(), COORDS))
+        (_, found), *_ = Reader(objects).run(finding(client.accessor))
         assert found is not None, "the client itself knows under which name"
         objects.run(client.changing(b"y"))
         assert client.read(objects) == (b"xy" if suffix is None else b"axy")
@@ -529,7 +536,7 @@ def test_a_change_that_changes_nothing_writes_nothing(kind: str, suffix: str | N
     objects = standing(suffix)
     before = objects.contents
     update = Update(b"x", unchanged)
-    objects.run(Client(kind).accessor._update_one(KEY, ScaleLayout(), COORDS, update, MIME))
+    objects.run(Client(kind).accessor.pyramid.storer.chunk(KEY, COORDS, lambda: update, MIME, overwrite=True))
     assert objects.contents == before
     assert {type(request) for request in objects.asked} <= {Get, type(objects.asked[-1])}
 

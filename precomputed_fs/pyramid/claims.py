@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from precomputed_fs.errors import (
     AccessDeniedError,
@@ -26,10 +26,8 @@ from precomputed_fs.errors import (
 )
 from precomputed_fs.format.compression import SUFFIXES, decode
 from precomputed_fs.format.info_text import HtmlError, check_not_html
-
-if TYPE_CHECKING:
-    from precomputed_fs.accessor import FsspecAccessor
-    from precomputed_fs.store.requests import Body
+from precomputed_fs.pyramid.pyramid import Pyramid
+from precomputed_fs.store.requests import Body
 
 PARTIAL = "info.partial"
 """The file that is there while a pyramid is being made."""
@@ -87,7 +85,7 @@ class _Told(dict[str, Any]):
         return "?"
 
 
-def find(accessor: "FsspecAccessor") -> Claimed | None:
+def find(pyramid: Pyramid) -> Claimed | None:
     """Return what `info.partial` says, in one request; None where there is none.
 
     Raises
@@ -95,19 +93,19 @@ def find(accessor: "FsspecAccessor") -> Claimed | None:
     HtmlError
         If a server sends HTML instead.
     """
-    limit = _ROOM * accessor.max_info_bytes
+    limit = _ROOM * pyramid.options.max_info_bytes
     try:
-        body = accessor.objects.read(PARTIAL, limit=limit, versioned=True)
+        body = pyramid.store.read(PARTIAL, limit=limit, versioned=True)
     except NotFoundError:
         return None
     except CorruptDataError:
         return Claimed({})
-    said = _said(body, accessor.location.display(PARTIAL), limit)
+    said = _said(body, pyramid.location.display(PARTIAL), limit)
     maker = said.pop("maker", None)
     return Claimed(said, maker if isinstance(maker, dict) else {}, body.version)
 
 
-def _said(body: "Body", where: str, limit: int) -> dict[str, Any]:
+def _said(body: Body, where: str, limit: int) -> dict[str, Any]:
     try:
         text = decode(body.data, content_encoding=body.content_encoding, limit=limit)
         check_not_html(text, where)
@@ -119,12 +117,12 @@ def _said(body: "Body", where: str, limit: int) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def look(accessor: "FsspecAccessor", *, reads_first: bool = True) -> tuple[list[str] | None, Claimed | None]:
+def look(pyramid: Pyramid, *, reads_first: bool = True) -> tuple[list[str] | None, Claimed | None]:
     """Find out what is there.
 
     Parameters
     ----------
-    accessor : FsspecAccessor
+    pyramid : Pyramid
     reads_first : bool
         Whether `info.partial` is read before anything is listed, which tells what is no store; or only where a listing
         has it, which saves a request.
@@ -137,27 +135,27 @@ def look(accessor: "FsspecAccessor", *, reads_first: bool = True) -> tuple[list[
         What `info.partial` says, if it is there and may be read.
     """
     infos: list[str] | None = None
-    there = _seen(accessor) if reads_first else None
+    there = _seen(pyramid) if reads_first else None
     try:
-        names = accessor.objects.list_names("info", _MOST_NAMES)
+        names = pyramid.store.list_names("info", _MOST_NAMES)
     except AccessDeniedError:  # who may not list may still read and write; what is absent may be denied then
         names = [PARTIAL]
         with contextlib.suppress(AccessDeniedError):
-            infos = ["info"] if accessor.objects.exists("info") else []
+            infos = ["info"] if pyramid.store.exists("info") else []
     else:
         infos = [name for suffix in SUFFIXES if (name := f"info{suffix}") in names]
     if not reads_first and PARTIAL in names:
-        there = _seen(accessor)
+        there = _seen(pyramid)
     return infos, there
 
 
-def _seen(accessor: "FsspecAccessor") -> Claimed | None:
+def _seen(pyramid: Pyramid) -> Claimed | None:
     with contextlib.suppress(AccessDeniedError):
-        return find(accessor)
+        return find(pyramid)
     return None
 
 
-def check_free(accessor: "FsspecAccessor", there: Claimed, *, overwrite: bool, advice: str) -> None:
+def check_free(pyramid: Pyramid, there: Claimed, *, overwrite: bool, advice: str) -> None:
     """Check that what another run has begun may be replaced.
 
     Raises
@@ -172,19 +170,19 @@ def check_free(accessor: "FsspecAccessor", there: Claimed, *, overwrite: bool, a
         advice = "that process is still at it: wait for it, or end it"
     elif is_running is None and there.maker:
         advice = f"if that process is gone, {advice}"
-    message = f"{accessor.url}: {there}; {advice}"
+    message = f"{pyramid.url}: {there}; {advice}"
     raise AlreadyExistsError(message)
 
 
-def unfinished(accessor: "FsspecAccessor") -> str:
+def unfinished(pyramid: Pyramid) -> str:
     """Say where there is no `info` that a pyramid is being made, or was left unfinished; nothing if neither is so."""
     there = None
     with contextlib.suppress(DataAccessError, HtmlError):
-        there = find(accessor)
+        there = find(pyramid)
     if there is None:
         return ""
     advice = "wait for that process" if there.is_running() else "wait if it is being made, or make it again"
-    return f"{accessor.location.display('info')} does not exist yet: {there}: {advice}"
+    return f"{pyramid.location.display('info')} does not exist yet: {there}: {advice}"
 
 
 # -------------------------------------------------------------------------------------------------------------- a claim
@@ -197,14 +195,14 @@ class Claim:
 
     Parameters
     ----------
-    accessor : FsspecAccessor
+    pyramid : Pyramid
         The place.
     what : mapping
         What is made, and how, as JSON has it.
     """
 
-    def __init__(self, accessor: "FsspecAccessor", what: Mapping[str, Any]) -> None:
-        self._accessor = accessor
+    def __init__(self, pyramid: Pyramid, what: Mapping[str, Any]) -> None:
+        self._pyramid = pyramid
         self._what = json.loads(json.dumps(what))
         self._id = uuid.uuid4().hex
         self._maker = {
@@ -232,20 +230,20 @@ class Claim:
         AlreadyExistsError
             If another has been faster.
         """
-        if not self._accessor.can_read:
+        if not self._pyramid.can_read:
             return
         _held.add(self._id)
         try:
             self._say({**self._what, **more, "maker": self._maker}, there)
         except (AlreadyExistsError, ReplacedError) as exc:  # after another failure it may be this run's all the same
             _held.discard(self._id)
-            message = f"{self._accessor.url}: another process has been faster to begin here"
+            message = f"{self._pyramid.url}: another process has been faster to begin here"
             raise AlreadyExistsError(message) from exc
 
     def _say(self, said: Mapping[str, Any], there: Claimed | None) -> None:
         text = json.dumps(said, indent=2).encode()
         replacing = "" if there is None else there.version
-        self._accessor.objects.write(PARTIAL, text, content_type=_JSON_TYPE, create=there is None, replacing=replacing)
+        self._pyramid.store.write(PARTIAL, text, content_type=_JSON_TYPE, create=there is None, replacing=replacing)
 
     def check_held(self, there: Claimed | None = None, *, shared: bool = False) -> None:
         """Check that nobody has taken the place meanwhile; if it may be shared, nobody but another run of the same.
@@ -261,10 +259,10 @@ class Claim:
         AlreadyExistsError
             If somebody has.
         """
-        if there is None and self._accessor.can_read:
-            there = _seen(self._accessor)
+        if there is None and self._pyramid.can_read:
+            there = _seen(self._pyramid)
         if there is not None and not (self.is_same(there) if shared else self.is_mine(there)):
-            shown = self._accessor.url
+            shown = self._pyramid.url
             message = f"{shown}: meanwhile {there}; chunks of both may be there: make it again"
             raise AlreadyExistsError(message)
 
@@ -273,7 +271,7 @@ class Claim:
         if self._id not in _held:
             return
         with contextlib.suppress(DataAccessError, HtmlError):
-            there = find(self._accessor)
+            there = find(self._pyramid)
             if there is not None and self.is_mine(there):
                 self._say({**there.what, "maker": {**self._maker, "stopped": True}}, there)
         _held.discard(self._id)
@@ -281,9 +279,9 @@ class Claim:
     def release(self) -> None:
         """Delete what was said of a pyramid that is complete; who may not delete may still write."""
         _held.discard(self._id)
-        if self._accessor.can_read:
+        if self._pyramid.can_read:
             with contextlib.suppress(AccessDeniedError):
-                self._accessor.objects.delete(PARTIAL)
+                self._pyramid.store.delete(PARTIAL)
 
 
 # ------------------------------------------------------------------------------------------------------------ processes

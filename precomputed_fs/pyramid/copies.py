@@ -1,0 +1,160 @@
+"""What copies need: chunks as they are stored, written where only one task writes, and what is there already."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+from precomputed_fs.errors import AccessDeniedError, DataAccessError
+from precomputed_fs.format.compression import GZIP_SUFFIX, gzip_compress, is_gzip
+from precomputed_fs.format.grid import ChunkCoords, chunk_coords, compressed_morton_code
+from precomputed_fs.format.names import Variant, is_data_folder
+from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
+from precomputed_fs.pyramid.shard_writer import ShardWriter
+from precomputed_fs.pyramid.stored import Stored
+from precomputed_fs.store.requests import Delete, Job, Put
+
+_MOST_LISTED = 1000  # names that one listing request returns
+
+
+def put_chunk(pyramid: Pyramid, key: str, coords: ChunkCoords, chunk: Stored, mime_type: str, *, gzip: bool) -> int:
+    """Store a chunk of an unsharded scale, whatever is there, as gzip or not.
+
+    Returns
+    -------
+    int
+        How many bytes are stored.
+    """
+    key, coords = pyramid.storer.checked(key), chunk_coords(coords)
+    flat = pyramid.options.flat
+    stem = Variant(flat, "").name(key, coords)
+    if gzip and chunk.is_gzip:
+        put = pyramid.storer.gzipped(stem, chunk.data, mime_type)
+    else:
+        data = chunk.decoded()
+        put = Put(stem, data, mime_type)
+        if gzip or is_gzip(data):  # as in `Storer.packed`
+            put = pyramid.storer.gzipped(stem, gzip_compress(data, pyramid.options.compresslevel), mime_type)
+    if not pyramid.store.protocol.can_replace and pyramid.store.exists(put.name):
+        raise pyramid.storer.in_the_way(put.name, overwrite=True)
+    pyramid.store.write(put.name, put.data, content_type=mime_type, content_encoding=put.content_encoding, create=False)
+    suffix = GZIP_SUFFIX if put.name != stem else ""
+    pyramid.known.names_in(key).note(Variant(flat, suffix))
+    return len(put.data)
+
+
+@contextlib.contextmanager
+def whole_shard(pyramid: Pyramid, key: str) -> Iterator[Callable[[ChunkCoords, Stored], int]]:
+    """Write all chunks of one shard when the block ends, in place of whatever is there; none, if the block fails.
+
+    Yields
+    ------
+    callable
+        ``(coords, chunk)`` to the bytes that the chunk takes; for any thread.
+    """
+    key = pyramid.storer.checked(key)
+    layout = pyramid.layout(key)
+    sharding, grid = layout.sharding, layout.grid
+    if sharding is None or grid is None:
+        raise ValueError(f"{pyramid.location.display(key)} is not sharded")
+    writer = ShardWriter(pyramid.store, pyramid.shards, pyramid.options.compresslevel)
+    writer.replace_shards([key])
+
+    def add(coords: ChunkCoords, chunk: Stored) -> int:
+        is_gzip = sharding.data_encoding == "gzip" and chunk.is_gzip
+        data = chunk.data if is_gzip else chunk.decoded()
+        chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
+        return pyramid.store.run(writer.add(key, sharding, chunk_id, data, overwrite=True, is_gzip=is_gzip))
+
+    try:
+        yield add
+        writer.flush()
+    finally:
+        writer.drop()
+
+
+def has_shard(pyramid: Pyramid, key: str, shard: int) -> bool:
+    """Tell whether a shard is there."""
+    key = pyramid.finder.checked(key)
+    sharding = pyramid.layout(key).sharding
+    return sharding is not None and pyramid.store.exists(f"{key}/{sharding.shard_name(shard)}.shard")
+
+
+def missing_chunks(pyramid: Pyramid, key: str, wanted: Iterable[ChunkCoords]) -> list[ChunkCoords]:
+    """Find out which chunks of an unsharded scale `put_chunk` has not stored.
+
+    In a bucket, one listing tells of all that differ along z only.
+    """
+    key = pyramid.finder.checked(key)
+    variants = pyramid.finder.own_variants()
+    missing = []
+    for _, column in itertools.groupby(wanted, key=lambda coords: coords[:4]):
+        some = list(column)
+        listed = _listed_column(pyramid, key, some) if len(some) > 1 else None
+        for coords in some:
+            names = [variant.name(key, coords) for variant in variants]
+            if listed is None:
+                is_there = any(map(pyramid.store.exists, names))
+            else:
+                is_there = any(name.rpartition("/")[2] in listed for name in names)
+            if not is_there:
+                missing.append(coords)
+    return missing
+
+
+def _listed_column(pyramid: Pyramid, key: str, wanted: list[ChunkCoords]) -> set[str] | None:
+    """List the names of chunks that differ along z only; None, if that does not tell of all."""
+    if not pyramid.keeps_encoding:
+        return None
+    name = Variant(pyramid.options.flat, "").name(key, wanted[0])
+    prefix = name.removesuffix("{4}-{5}".format(*wanted[0]))
+    try:
+        listed = pyramid.store.list_names(prefix, _MOST_LISTED)
+    except AccessDeniedError:  # credentials without list permission may still write
+        return None
+    return set(listed) if len(listed) < _MOST_LISTED else None
+
+
+def has_data(pyramid: Pyramid, key: str) -> bool:
+    """Tell whether a scale has chunks or shards, by any `info`."""
+    return any(_data_names(pyramid, f"{pyramid.finder.checked(key)}/", 0))
+
+
+def delete_data(pyramid: Pyramid, key: str) -> None:
+    """Delete the chunks and shards that a scale has, by whatever `info` these were written.
+
+    Raises
+    ------
+    DataAccessError
+        If too many other objects are among them.
+    """
+    _delete_data(pyramid, f"{pyramid.storer.checked(key)}/", 0)
+    pyramid.known.forget_names(key)
+
+
+def _delete_data(pyramid: Pyramid, folder: str, depth: int) -> bool:
+    """Delete what is in a folder and in those below; tells whether there was anything."""
+    deleted = False
+    while names := _data_names(pyramid, folder, depth):
+        files = [name for name, is_folder in names if not is_folder]
+        for _ in pyramid.store.run_many((_deleting(folder + name) for name in files), IN_FLIGHT):
+            pass
+        below = [_delete_data(pyramid, f"{folder}{name}/", depth + 1) for name, is_folder in names if is_folder]
+        if not files and not any(below):  # on disk, empty folders stay
+            break
+        deleted = True
+    return deleted
+
+
+def _deleting(name: str) -> Job[list[None]]:
+    yield Delete(name)
+    return [None]
+
+
+def _data_names(pyramid: Pyramid, folder: str, depth: int) -> list[tuple[str, bool]]:
+    """List some names of chunks and shards, and of folders of chunks, each with whether it is a folder."""
+    listed = pyramid.store.list_names(folder, _MOST_LISTED)
+    names = [(name, is_folder) for name in listed if (is_folder := is_data_folder(name, depth)) is not None]
+    if not names and len(listed) == _MOST_LISTED:
+        shown = pyramid.location.display(folder)
+        raise DataAccessError(f"{shown} has {_MOST_LISTED} objects that are not chunks, and maybe more after them")
+    return names

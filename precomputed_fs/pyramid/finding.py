@@ -1,0 +1,405 @@
+"""Jobs that find a file or a chunk under the names that it may have, or in its shard."""
+
+import contextlib
+import functools
+import posixpath
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from precomputed_fs.errors import AccessDeniedError, CorruptDataError, DataAccessError, NotFoundError, ReadOnlyError
+from precomputed_fs.format.compression import GZIP_SUFFIX, TooLargeError, split_suffix, stored_limit
+from precomputed_fs.format.grid import (
+    ChunkCoords,
+    ChunkGrid,
+    chunk_coords,
+    chunk_name,
+    compressed_morton_code,
+    layout_of,
+    size_of,
+)
+from precomputed_fs.format.info_text import parse_info
+from precomputed_fs.format.names import COMMON, VARIANTS, Variant, suffixes_of
+from precomputed_fs.format.scale_layout import ScaleLayout, scale_layout
+from precomputed_fs.format.sharding import Sharding
+from precomputed_fs.pyramid.options import Options
+from precomputed_fs.pyramid.shard_writer import ShardWriter
+from precomputed_fs.pyramid.shards import ShardReader
+from precomputed_fs.pyramid.stored import Limit, Stored, chunk_limit, file_limit, raw_length
+from precomputed_fs.store import jobs
+from precomputed_fs.store.objects import ObjectStore
+from precomputed_fs.store.requests import Body, ChangedLately, Get, Job, List
+from precomputed_fs.store.url import check_relative_path
+
+_T = TypeVar("_T")
+
+_SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
+_LOOKS = 5  # times more that an object is looked for where names are changing
+
+
+@dataclass(slots=True)
+class ScaleNames:
+    """Which names the chunks of one scale are known to have."""
+
+    seen: list[Variant] = field(default_factory=list)
+    sampled: bool = False
+    folders: bool = False
+    """Whether a listing showed sub-directories, whose chunks may be compressed or not."""
+
+    def note(self, variant: Variant) -> None:
+        """Remember a name that a chunk has."""
+        if variant not in self.seen:
+            self.seen = [*self.seen, variant]
+
+    def known(self) -> list[Variant]:
+        """Return the names in use, as far as is known."""
+        if self.folders and all(variant.flat for variant in self.seen):
+            return [*self.seen, *(variant for variant in VARIANTS if not variant.flat)]
+        return self.seen
+
+
+@dataclass(slots=True, eq=False)
+class InfoState:
+    """What is known of one state of `info`. A new `info` is a new state: what is read late changes only the old one."""
+
+    info: Mapping[str, Any] | None = None
+    """None: not read yet. Empty where it could not be read."""
+
+    error: NotFoundError | AccessDeniedError | None = None
+    """Why it could not be read."""
+
+    layouts: dict[str, ScaleLayout] = field(default_factory=dict)
+
+
+class Known:
+    """What is remembered of a pyramid: its `info`, and the names in its scales."""
+
+    def __init__(self) -> None:
+        self.current = InfoState()
+        self._scales: dict[str, ScaleNames] = {}
+
+    def names_in(self, key: str) -> ScaleNames:
+        """Return what is known of the names in a scale."""
+        return self._scales.get(key) or self._scales.setdefault(key, ScaleNames())
+
+    def forget_names(self, key: str) -> None:
+        """Forget the names in a scale."""
+        self._scales.pop(key, None)
+
+    def expect(self, info: Mapping[str, Any] | None) -> None:
+        """Take this for `info`, whatever is stored; None: read it when it is next needed."""
+        self.current = InfoState(info)
+
+
+class Finder:
+    """Finds the objects of one pyramid.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    options : Options
+    known : Known
+    shards : ShardReader
+    writer : ShardWriter
+        Chunks that wait there are found, too.
+    """
+
+    def __init__(
+        self, store: ObjectStore, options: Options, known: Known, shards: ShardReader, writer: ShardWriter
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._known = known
+        self._shards = shards
+        self._writer = writer
+        self._location = store.location
+        self._can_write = self._location.writable
+
+    def checked(self, relative_path: str) -> str:
+        """Check the path of an object that is to be read.
+
+        Raises
+        ------
+        ValueError
+            If it leaves the pyramid.
+        ReadOnlyError
+            If this is an archive that is being written.
+        """
+        name = check_relative_path(relative_path)
+        if not self._location.readable:
+            raise ReadOnlyError(f"{self._location.display(name)}: this archive is open for writing")
+        self._store.open()
+        return name
+
+    # ---------------------------------------------------------------------------------- files
+
+    def file(self, name: str) -> Job[Stored]:
+        """Find a file."""
+        suffixes = suffixes_of(name)
+        limit = file_limit(name, self._options)
+        found = yield from self._first(suffixes, name.__add__, limit)
+        if found is None:
+            raise self._not_found(name, len(suffixes))
+        suffix, body = found
+        return Stored(self._location, name + suffix, body, suffix, limit, sniff=not split_suffix(name)[1])
+
+    def info(self) -> Job[InfoState]:
+        """Read `info`, once; where there is none, or it may not be read, its state says so."""
+        state = self._known.current
+
+        def load() -> Job[InfoState | None]:
+            try:
+                text = (yield from self.file("info")).decoded()
+                state.info = parse_info(text, self._location.display("info"), self._options.max_info_bytes)
+            except (NotFoundError, AccessDeniedError) as exc:  # S3 denies absent objects to who may not list
+                state.info, state.error = {}, exc
+            return state
+
+        if state.info is None:
+            yield from self._store.once(state, lambda: None if state.info is None else state, load)
+        return state
+
+    def layout(self, key: str) -> Job[ScaleLayout]:
+        """Find out how a scale is stored: from `info`, which is read once, or without one by default."""
+        state = self._known.current
+        layout = state.layouts.get(key)
+        if layout is not None:
+            return layout
+        if not self._location.readable:
+            layout = scale_layout(state.info or {}, key)
+            if layout.sharding is not None:
+                shown = self._location.display(key)
+                raise ReadOnlyError(f"{shown} is sharded: an archive that is being written takes no shards")
+            return layout
+        state = yield from self.info()
+        layout = scale_layout(state.info or {}, key.removesuffix("/"), self._location.display("info"))
+        if layout.sharding is not None and layout.grid is not None:
+            most = chunk_limit(layout, layout.grid.chunk_size, self._options).size
+            layout = layout.with_largest_chunk(stored_limit(most))
+        state.layouts[key] = layout
+        return layout
+
+    # --------------------------------------------------------------------------------- chunks
+
+    def chunk(self, key: str, coords: ChunkCoords) -> Job[Stored]:
+        """Find a chunk."""
+        layout = yield from self.layout(key)
+        if layout.sharding is None:
+            return (yield from self.unsharded(key, layout, coords))
+        found: Stored | None = None
+        if layout.grid is not None:
+            found = yield from self._in_shard(key, layout, layout.sharding, layout.grid, coords)
+        if found is None:
+            raise NotFoundError(f"{self._location.display(key)} is sharded, and no shard has chunk {coords}")
+        return found
+
+    def chunks(
+        self, key: str, layout: ScaleLayout, wanted: Iterable[Iterable[int]], *, window: int, range_size: int
+    ) -> Iterator[Job[Any]]:
+        """Plan how chunks are found: jobs that return lists of ``(coords, Stored or None)``, or follow-up jobs.
+
+        Parameters
+        ----------
+        window : int
+            How many chunks of a sharded scale are planned at once to begin with.
+        range_size : int
+            Most bytes of a shard that are read at once.
+        """
+        checked = map(chunk_coords, wanted)
+        sharding, grid = layout.sharding, layout.grid
+        if sharding is None or grid is None:
+            return (self._unsharded_or_none(key, layout, coords) for coords in checked)
+
+        began = self._writer.flushes
+
+        def finish(coords: ChunkCoords, stored: Stored | None) -> Job[tuple[ChunkCoords, Stored | None]]:
+            flushes = began
+            while True:
+                chunk = (yield from self._waiting(key, sharding, grid, coords, stored)) or stored
+                if self._writer.flushes == flushes:
+                    return coords, None if chunk is None else self._as_chunk(layout, coords, chunk)
+                flushes = self._writer.flushes  # what waited while it was fetched may have been written since
+                stored = yield from self._shards.fetch(key, sharding, _chunk_id(grid, coords))
+
+        numbered = ((_chunk_id(grid, coords), coords) for coords in checked)
+        gap = min(self._options.max_gap, range_size)
+        return self._shards.fetch_many(key, sharding, numbered, finish, window=window, gap=gap, size=range_size)
+
+    def _in_shard(
+        self, key: str, layout: ScaleLayout, sharding: Sharding, grid: ChunkGrid, coords: ChunkCoords
+    ) -> Job[Stored | None]:
+        found = yield from self._waiting(key, sharding, grid, coords)
+        if found is None:
+            found = yield from self._shards.fetch(key, sharding, _chunk_id(grid, coords))
+        return None if found is None else self._as_chunk(layout, coords, found)
+
+    def _waiting(
+        self, key: str, sharding: Sharding, grid: ChunkGrid, coords: ChunkCoords, *there: Stored | None
+    ) -> Job[Stored | None]:
+        """Return a chunk that is stored and not flushed yet; `there` is what its shard has, if it was fetched."""
+        chunk_id = _chunk_id(grid, coords)
+
+        def stored() -> Job[bytes | None]:
+            chunk = there[0] if there else (yield from self._shards.fetch(key, sharding, chunk_id))
+            return None if chunk is None else chunk.data
+
+        data = yield from self._writer.find(key, sharding, chunk_id, stored)
+        if data is None:
+            return None
+        name = f"{key} (not flushed)"
+        encoding = sharding.data_encoding
+        return Stored(self._location, name, Body([data]), sniff=False, span=(0, len(data)), shard_encoding=encoding)
+
+    def _as_chunk(self, layout: ScaleLayout, coords: ChunkCoords, stored: Stored) -> Stored:
+        return stored.as_chunk(layout, coords, chunk_limit(layout, size_of(coords), self._options))
+
+    def _unsharded_or_none(
+        self, key: str, layout: ScaleLayout, coords: ChunkCoords
+    ) -> Job[list[tuple[ChunkCoords, Stored | None]]]:
+        try:
+            found = yield from self.unsharded(key, layout, coords)
+        except NotFoundError:
+            return [(coords, None)]
+        return [(coords, found)]
+
+    def unsharded(self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False) -> Job[Stored]:
+        """Find a chunk that is an object of its own."""
+        names = self._known.names_in(key)
+        variants = self._variants_to_read(names)
+        limit = chunk_limit(layout, size_of(coords), self._options)
+        denials: list[AccessDeniedError] = []
+        name_of = functools.partial(_variant_name, key, coords)
+        found = yield from self._first(variants, name_of, limit, denials, versioned=versioned)
+        if found is not None:
+            variant, body = found
+            names.note(variant)
+            length = raw_length(layout, coords)
+            return Stored(self._location, name_of(variant), body, variant.suffix, limit, length)
+        # Who may not read `info` does not know whether the chunk is in a shard.
+        if isinstance(error := self._known.current.error, AccessDeniedError):
+            denials.append(error)
+        raise denials[0] if denials else self._not_found(f"{key}/{chunk_name(coords)}", len(variants))
+
+    # ---------------------------------------------------------------------------- one after the other
+
+    def _first(
+        self,
+        variants: Collection[_T],
+        name_of: Callable[[_T], str],
+        limit: Limit,
+        denials: list[AccessDeniedError] | None = None,
+        *,
+        versioned: bool = False,
+    ) -> Job[tuple[_T, Body] | None]:
+        """Read an object under the first name that it has.
+
+        A writer may just be replacing one common name by another. Where misses are cheap, these are asked for again
+        while names change; elsewhere, an object keeps its name.
+
+        Parameters
+        ----------
+        denials : list, optional
+            Of a chunk: takes the denials, which S3 answers for absent objects to who may not list.
+        """
+        most = stored_limit(limit.size)
+        for look in range(_LOOKS + 1):
+            for variant in variants:
+                try:
+                    body: Body = yield Get(name_of(variant), limit=most, versioned=versioned)
+                except DataAccessError as exc:
+                    self._check_absent(exc, limit, denials)
+                else:
+                    return variant, body
+            if not self._store.protocol.cheap_misses or look == _LOOKS:
+                break
+            variants = list(variants)[:COMMON]
+            if not any((yield [ChangedLately(folder) for folder in _folders_of(map(name_of, variants))])):
+                break
+        return None
+
+    def _check_absent(self, exc: DataAccessError, limit: Limit, denials: list[AccessDeniedError] | None) -> None:
+        """Raise what a failure means, unless it is that there is no object of this name."""
+        failure: DataAccessError = exc
+        if isinstance(exc, TooLargeError):
+            failure = CorruptDataError(f"{exc}; {limit.reason}")
+            failure.__cause__ = exc
+        elif denials is not None:
+            knows_info = self._known.current.error is None
+            denied_is_missing = self._store.denied_is_missing
+            failure = jobs.chunk_failure(exc, denied_is_missing=denied_is_missing, knows_info=knows_info)
+            if isinstance(failure, AccessDeniedError):
+                denials.append(failure)
+                return
+        if isinstance(failure, NotFoundError) and not failure.is_of_bucket:
+            return
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback has this frame, which would keep all that it knows
+
+    # ---------------------------------------------------------------------------------- names
+
+    def _variants_to_read(self, names: ScaleNames) -> Collection[Variant]:
+        """Choose the names to ask for, so that the usual chunk of a scale takes one request.
+
+        Once one chunk of a scale was found, the others are asked for under the same name; and under
+        those that our own writer uses, since it may have replaced some of them.
+        """
+        known = names.known()
+        if self._store.protocol.cheap_misses or not known:
+            return VARIANTS
+        return dict.fromkeys((*known, *self.own_variants())) if self._can_write else known
+
+    def own_variants(self) -> list[Variant]:
+        """Return the names that our own writer uses."""
+        if not self._can_write:
+            return []
+        suffixes = ("",) if self._store.protocol.keeps_encoding else ("", GZIP_SUFFIX)
+        return [Variant(self._options.flat, suffix) for suffix in suffixes]
+
+    def variants_to_clear(self, key: str) -> Job[Collection[Variant]]:
+        """Choose the names under which a twin of a chunk to be written may stand.
+
+        Where a miss costs a request, these are the names that the scale is known to use: from
+        reading it, and from a listing of some entries before the first write.
+        """
+        if self._store.protocol.cheap_misses:
+            return VARIANTS
+        names = self._known.names_in(key)
+        with contextlib.suppress(AccessDeniedError, NotFoundError):  # credentials without list permission may write
+            yield from self._sample(key, names)
+        return dict.fromkeys((*names.known(), *self.own_variants()))
+
+    def _sample(self, key: str, names: ScaleNames) -> Job[None]:
+        """List some entries of a scale, once, to learn how its chunks are named."""
+        if names.sampled:
+            return
+        names.sampled = True
+        for entry in (yield List(f"{key}/", _SAMPLED_NAMES)):
+            name, suffix = split_suffix(entry)
+            flat = layout_of(name)
+            if flat:
+                names.note(Variant(flat, suffix))
+            elif flat is not None and not suffix:
+                names.folders = True
+
+    def _not_found(self, name: str, names: int) -> NotFoundError:
+        meant = self._location.mistaken if name == "info" else ""
+        question = meant or "is the pyramid's URL right, and was all of it uploaded?"
+        return NotFoundError(
+            f"{self._location.display(name)} does not exist, under {names} names that it may have; {question}"
+        )
+
+
+def _chunk_id(grid: ChunkGrid, coords: ChunkCoords) -> int:
+    return compressed_morton_code(grid.cell(coords), grid.shape)
+
+
+def _variant_name(key: str, coords: ChunkCoords, variant: Variant) -> str:
+    return variant.name(key, coords)
+
+
+def _folders_of(names: Iterable[str]) -> set[str]:
+    """Return the folders of objects, and those above them."""
+    folders = set(map(posixpath.dirname, names))
+    return folders | set(map(posixpath.dirname, folders))

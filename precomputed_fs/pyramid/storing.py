@@ -1,0 +1,292 @@
+"""Jobs that store a file or a chunk, so that it stands under just one of its names, and change a part of a chunk."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Iterable
+
+from precomputed_fs.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    DataAccessError,
+    NotFoundError,
+    ReadOnlyError,
+    ReplacedError,
+)
+from precomputed_fs.format.compression import (
+    GZIP_ENCODING,
+    GZIP_SUFFIX,
+    INCOMPRESSIBLE_MIME_TYPES,
+    gzip_compress,
+    is_gzip,
+    split_suffix,
+)
+from precomputed_fs.format.grid import ChunkCoords, compressed_morton_code
+from precomputed_fs.format.names import COMMON, VARIANTS, Variant, suffixes_of
+from precomputed_fs.format.scale_layout import ScaleLayout
+from precomputed_fs.pyramid.finding import Finder, Known
+from precomputed_fs.pyramid.late_writes import expect_end
+from precomputed_fs.pyramid.options import Options
+from precomputed_fs.pyramid.shard_writer import ShardWriter
+from precomputed_fs.pyramid.stored import Stored
+from precomputed_fs.pyramid.updates import Update
+from precomputed_fs.store import jobs
+from precomputed_fs.store.objects import ObjectStore
+from precomputed_fs.store.requests import Body, Compute, Delete, Get, Job, List, Put
+from precomputed_fs.store.url import check_relative_path
+
+_TWIN_ROUNDS = 3  # times that an object is written if another process takes it for a twin of its own
+_MOST_LISTED = 1000  # names that one listing request returns
+
+
+class Storer:
+    """Stores the objects of one pyramid.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    options : Options
+    known : Known
+    finder : Finder
+    writer : ShardWriter
+        Takes the chunks of sharded scales.
+    """
+
+    def __init__(self, store: ObjectStore, options: Options, known: Known, finder: Finder, writer: ShardWriter) -> None:
+        self._store = store
+        self._options = options
+        self._known = known
+        self._finder = finder
+        self._writer = writer
+
+    def checked(self, relative_path: str) -> str:
+        """Check the path of an object that is to be written.
+
+        Raises
+        ------
+        ValueError
+            If it leaves the pyramid.
+        ReadOnlyError
+            If nothing can be written.
+        """
+        name, location = check_relative_path(relative_path), self._store.location
+        if not location.writable:
+            raise ReadOnlyError(
+                f"{location.display(name)}: {location.links[0].protocol}:// is read-only here; write to where the data "
+                "is stored"
+            )
+        self._store.open()
+        return name
+
+    # ---------------------------------------------------------------------------- compression
+
+    def packed(self, stem: str, data: bytes, mime_type: str) -> Put:
+        """Compress what is to be compressed, and return the write of it; its name is `stem`, with any suffix.
+
+        Bytes that are gzip themselves are always wrapped: reading would otherwise take them for
+        something that this package compressed. A name with a suffix says what they are.
+        """
+        is_named = bool(split_suffix(stem)[1])
+        wanted = self._store.protocol.keeps_encoding if self._options.gzip is None else self._options.gzip
+        wanted = wanted and mime_type.partition(";")[0].strip().lower() not in INCOMPRESSIBLE_MIME_TYPES
+        if is_named or not (wanted or is_gzip(data)):
+            return Put(stem, data, mime_type)
+        return self.gzipped(stem, gzip_compress(data, self._options.compresslevel), mime_type)
+
+    def gzipped(self, stem: str, data: bytes, mime_type: str) -> Put:
+        """Return the write of gzip, marked as such by Content-Encoding, or else by a suffix."""
+        if self._store.protocol.keeps_encoding:
+            return Put(stem, data, mime_type, GZIP_ENCODING)
+        return Put(stem + GZIP_SUFFIX, data, mime_type)
+
+    def _packed_like(self, found: Stored, stem: str, data: bytes, mime_type: str) -> Put:
+        """Compress a chunk as the one that it replaces, if we write such."""
+        if found.suffix == GZIP_SUFFIX:
+            return Put(stem + GZIP_SUFFIX, gzip_compress(data, self._options.compresslevel), mime_type)
+        if not found.suffix and not self._store.protocol.keeps_encoding and not is_gzip(data):
+            return Put(stem, data, mime_type)
+        return self.packed(stem, data, mime_type)
+
+    # ---------------------------------------------------------------------------------- files
+
+    def file(self, put: Put, stem: str, listed: Collection[str] | None, *, overwrite: bool) -> Job[None]:
+        """Store a file.
+
+        Parameters
+        ----------
+        put : Put
+            See `packed`.
+        stem : str
+            Its name without suffix.
+        listed : collection of str or None
+            The names that it has so far; None: they are looked up.
+        """
+        others = (yield from self.other_names(stem, put.name)) if listed is None else sorted({*listed} - {put.name})
+        yield from self._put(stem, put, others, overwrite=overwrite)
+
+    def other_names(self, stem: str, name: str = "") -> Job[list[str]]:
+        """List the names, except the one to write, that a file may have."""
+        names = {stem + suffix for suffix in suffixes_of(stem)} - {name}
+        if not self._store.protocol.cheap_misses:
+            parent, slash, _ = stem.rpartition("/")
+            listed: list[str] = []
+            with contextlib.suppress(AccessDeniedError):  # credentials without list permission may still write
+                listed = yield List(stem, _MOST_LISTED)
+            names &= {f"{parent}{slash}{entry}" for entry in listed}
+        return sorted(names)
+
+    # --------------------------------------------------------------------------------- chunks
+
+    def chunk(
+        self, key: str, coords: ChunkCoords, make: Callable[[], bytes | Update], mime_type: str, *, overwrite: bool
+    ) -> Job[None]:
+        """Store a chunk, or change a part of one.
+
+        Parameters
+        ----------
+        make : callable
+            Called in a thread of the pool.
+        """
+        layout = yield from self._finder.layout(key)
+        data: bytes | Update = yield Compute(make)
+        if layout.sharding is not None and layout.grid is not None:
+            chunk_id = compressed_morton_code(layout.grid.cell(coords), layout.grid.shape)
+            expect_end()
+            if isinstance(data, Update):
+                yield from self._writer.update(key, layout.sharding, chunk_id, coords, data)
+            else:
+                yield from self._writer.add(key, layout.sharding, chunk_id, data, overwrite=overwrite)
+        elif isinstance(data, Update):
+            yield from self._update(key, layout, coords, data, mime_type)
+        else:
+            stem = Variant(self._options.flat, "").name(key, coords)
+            put: Put = yield Compute(functools.partial(self.packed, stem, data, mime_type))
+            variants = yield from self._finder.variants_to_clear(key)
+            others = [name for variant in variants if (name := variant.name(key, coords)) != put.name]
+            yield from self._put(VARIANTS[0].name(key, coords), put, others, overwrite=overwrite)
+            self._note(key, put)
+
+    def _note(self, key: str, put: Put, *, flat: bool | None = None) -> None:
+        """Remember how a chunk of a scale is named."""
+        variant = Variant(self._options.flat if flat is None else flat, split_suffix(put.name)[1])
+        self._known.names_in(key).note(variant)
+
+    def _update(self, key: str, layout: ScaleLayout, coords: ChunkCoords, update: Update, mime_type: str) -> Job[None]:
+        """Change part of a chunk: replace only the version that was read, and keep its name."""
+        self._finder.checked(key)
+        stem = VARIANTS[0].name(key, coords)
+        failure: Exception | None = None
+        with (yield from self._store.turn(stem).begin()):
+            for pause in jobs.conflicts():
+                yield pause
+                found: Stored | None = None
+                with contextlib.suppress(NotFoundError):
+                    found = yield from self._finder.unsharded(key, layout, coords, versioned=True)
+                data: bytes | None = yield Compute(functools.partial(_updated, coords, found, update))
+                if data is None:
+                    return
+                try:
+                    if found is None:
+                        yield from self._put_first(key, coords, data, mime_type)
+                    else:
+                        yield from self._replace(key, coords, found, data, mime_type)
+                except (AlreadyExistsError, ReplacedError) as exc:
+                    failure = exc
+                else:
+                    return
+        shown = self._store.location.display(stem)
+        raise DataAccessError(
+            f"{shown}: another writer has changed it meanwhile, again and again; try again"
+        ) from failure
+
+    def _replace(self, key: str, coords: ChunkCoords, found: Stored, data: bytes, mime_type: str) -> Job[None]:
+        """Replace the chunk that this one was made from."""
+        if not self._store.protocol.can_replace:
+            raise self.in_the_way(found.name, overwrite=True)
+        flat = found.name == Variant(True, found.suffix).name(key, coords)
+        stem = Variant(flat, "").name(key, coords)
+        put: Put = yield Compute(functools.partial(self._packed_like, found, stem, data, mime_type))
+        if put.name == found.name:
+            yield from jobs.write(dataclasses.replace(put, replacing=found.body.version))
+            return
+        self._note(key, put, flat=flat)  # whoever puts it there
+        yield from jobs.write(dataclasses.replace(put, create=True))
+        try:
+            yield from jobs.delete(found.name, found.body.version)
+        except ReplacedError:  # ours was made of what was there before
+            if (yield from _take_back(put)):
+                raise
+
+    def _put_first(self, key: str, coords: ChunkCoords, data: bytes, mime_type: str) -> Job[None]:
+        """Put a chunk where there is none, also not under another name that a writer may have used meanwhile."""
+        stem = Variant(self._options.flat, "").name(key, coords)
+        put: Put = yield Compute(functools.partial(self.packed, stem, data, mime_type))
+        yield from jobs.write(dataclasses.replace(put, create=True))
+        self._note(key, put)
+        variants = set(VARIANTS[:COMMON]).intersection((yield from self._finder.variants_to_clear(key)))
+        others = {variant.name(key, coords) for variant in variants} - {put.name}
+        if (yield from any_exists(others)) and (yield from _take_back(put)):
+            shown = self._store.location.display(put.name)
+            raise ReplacedError(f"{shown}: another writer has stored it under another name")
+
+    # ---------------------------------------------------------------------------------- twins
+
+    def _put(self, stem: str, put: Put, others: list[str], *, overwrite: bool) -> Job[None]:
+        """Write an object and make sure that it is the only one of its twins.
+
+        Jobs take turns at the names of one object. Another process may take ours for a twin of
+        what it writes under another name: so it is looked for in the end, and written again.
+        """
+        replaceable = self._store.protocol.can_replace
+        with (yield from self._store.turn(stem).begin()):
+            if not overwrite or not replaceable:
+                for other in others if replaceable else (put.name, *others):
+                    if (yield from jobs.exists(other)):
+                        raise self.in_the_way(other, overwrite=overwrite)
+            for _ in range(_TWIN_ROUNDS):
+                try:
+                    yield from jobs.write(dataclasses.replace(put, create=not overwrite))
+                except AlreadyExistsError as exc:
+                    raise self.in_the_way(put.name, overwrite=overwrite) from exc
+                if not overwrite or not replaceable:
+                    return
+                for other in others:  # the new data is in place before the old twins go
+                    yield Delete(other)
+                if not others or (yield from jobs.exists(put.name)):
+                    return
+            yield from jobs.write(put)  # two that went on like this would both leave nothing
+
+    def in_the_way(self, name: str, *, overwrite: bool) -> DataAccessError:
+        """Make the error for an object that must not, or cannot, be replaced."""
+        shown = self._store.location.display(name)
+        if overwrite:
+            return DataAccessError(f"{shown} exists, and this kind of archive cannot replace it")
+        return AlreadyExistsError(f"{shown} exists; pass overwrite=True to replace it")
+
+
+def _updated(coords: ChunkCoords, found: Stored | None, update: Update) -> bytes | None:
+    if found is None:
+        return update.apply(coords, None, [update.patch])
+    data = found.decoded()
+    with found.naming():
+        return update.apply(coords, data, [update.patch])
+
+
+def any_exists(names: Iterable[str]) -> Job[bool]:
+    """Tell whether there is an object of any of these names."""
+    for name in names:
+        if (yield from jobs.exists(name)):
+            return True
+    return False
+
+
+def _take_back(put: Put) -> Job[bool]:
+    """Delete what was just stored; False, if another writer has gone on from it, which is as good as ours there."""
+    try:
+        ours: Body = yield Get(put.name, versioned=True)
+    except NotFoundError:
+        return True
+    if ours.data != put.data:
+        return False
+    yield from jobs.delete(put.name, ours.version)
+    return True
