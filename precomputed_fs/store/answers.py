@@ -72,7 +72,7 @@ class Answer:
     def is_whole(self) -> bool:
         """Whether the head has come to its end: libcurl takes less for an answer without a body."""
         if self._lines and self._lines[-1] in _ENDS:
-            return self.status >= http.HTTPStatus.OK
+            return self.status >= _OK
         return not _ENDS.isdisjoint(self._head)
 
     @property
@@ -101,6 +101,7 @@ class Answer:
         return StatusError(self.status, headers, _SIGNATURE.sub(b"***", body))
 
 
+_OK = 200  # quicker than the member of an enum
 _ENDS = frozenset({b"\r\n", b"\n"})
 
 

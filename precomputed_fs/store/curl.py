@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import re
+import select
 import socket
 import sys
 import weakref
@@ -13,12 +14,6 @@ from collections.abc import Hashable
 from typing import Any
 
 import pycurl
-
-try:
-    import fcntl
-    import termios
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 from precomputed_fs.format.compression import too_large
 from precomputed_fs.store.answers import Answer
@@ -30,7 +25,6 @@ from precomputed_fs.store.requests import Exchange
 _LARGEST_ERROR = 1 << 16  # bytes of a body that says why
 _FD_SETSIZE = 1024  # descriptors that `select` knows
 _ACCEPT = "gzip, br, zstd"
-_NOTHING = bytes(4)  # of an int, in which the kernel says how much was received and not read
 _PROXY = re.compile("_proxy$", re.IGNORECASE)  # names of variables that may say so
 _SUPPRESS_CONNECT_HEADERS = 265  # pycurl has no name for it
 
@@ -87,12 +81,18 @@ if hasattr(os, "register_at_fork"):
 
 
 class Wire:
-    """A multi handle with its connections, and easy handles that are not in use."""
+    """A multi handle with its connections, and easy handles that are not in use.
+
+    libcurl would use a connection again on which the server has sent what nobody asked for, and take that for the next
+    answer. So each connection, by its local port, has a `select.poll` that tells whether there is something to read;
+    where there is none (Windows), nothing is checked.
+    """
 
     def __init__(self) -> None:
         self.multi = pycurl.CurlMulti()
         self.idle: list[Any] = []
-        self.sockets: dict[int, int] = {}  # descriptors of connections that were used, by their local port
+        self.sockets: dict[int, Any] = {}
+        self._new: set[int] = set()  # ports of connections that have not been used before
 
     def handle(self, settings: Settings) -> Any:  # noqa: ANN401 - a pycurl.Curl
         """Take an easy handle."""
@@ -103,7 +103,11 @@ class Wire:
             handle.unsetopt(option) if value is None else handle.setopt(option, value)
         handle.accept = handle.span = handle.limit = handle.method = handle.headers = handle.signer = None
         handle.origin = ""
-        handle.setopt(pycurl.PREREQFUNCTION, functools.partial(_check_silent, self.sockets))
+        handle.lines, handle.parts = [], []
+        handle.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
+        handle.setopt(pycurl.WRITEFUNCTION, handle.parts.append)
+        if hasattr(select, "poll"):
+            handle.setopt(pycurl.PREREQFUNCTION, functools.partial(_check_silent, self.sockets, self._new))
         return handle
 
     def share(self) -> None:
@@ -111,10 +115,14 @@ class Wire:
         self.multi.setopt(pycurl.M_MAXCONNECTS, max(FEWEST, MOST // max(1, len(_in_use))))
 
     def note_connection(self, handle: Any) -> None:  # noqa: ANN401
-        """Remember by its local port the connection that a transfer was over, if it is kept."""
+        """Remember the connection that a transfer was over, if it is kept."""
+        if not self._new:
+            return
         port, descriptor = handle.getinfo(pycurl.LOCAL_PORT), handle.getinfo(pycurl.ACTIVESOCKET)
+        self._new.discard(port)
         if descriptor >= 0:
-            self.sockets[port] = descriptor
+            self.sockets[port] = poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
         else:
             self.sockets.pop(port, None)
 
@@ -144,14 +152,14 @@ def put_back(key: Hashable, wire: Wire) -> None:
                 _kept.pop(oldest, None)
 
 
-def _check_silent(sockets: dict[int, int], _ip: str, _local_ip: str, _port: int, local_port: int) -> int:
+def _check_silent(sockets: dict[int, Any], new: set[int], _ip: str, _local_ip: str, _port: int, local_port: int) -> int:
     """Refuse to use a connection again on which the server has sent what nobody asked for."""
-    descriptor = sockets.get(local_port)
-    if descriptor is not None and fcntl is not None:
-        with contextlib.suppress(OSError):  # libcurl has closed it, and another connection has its port
-            if fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) != _NOTHING:
-                del sockets[local_port]
-                return pycurl.PREREQFUNC_ABORT
+    poll = sockets.get(local_port)
+    if poll is None:
+        new.add(local_port)
+    elif poll.poll(0):  # also if libcurl has closed it, and another connection has its port
+        del sockets[local_port]
+        return pycurl.PREREQFUNC_ABORT
     return pycurl.PREREQFUNC_OK
 
 
@@ -172,9 +180,8 @@ def prepare(handle: Any, exchange: Exchange) -> None:  # noqa: ANN401 - a pycurl
     """Tell a handle what to send, and where to put what comes; what it knows from the last request stays."""
     request, start, end, limit = exchange
     handle.setopt(pycurl.URL, request.url)
-    handle.lines, handle.parts = [], []
-    handle.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
-    handle.setopt(pycurl.WRITEFUNCTION, handle.parts.append)
+    handle.lines.clear()
+    handle.parts.clear()
     if start is None or end is None:
         span, accept, wanted = None, _ACCEPT, limit
     else:
@@ -192,7 +199,7 @@ def prepare(handle: Any, exchange: Exchange) -> None:  # noqa: ANN401 - a pycurl
     if limit != handle.limit:
         handle.limit = limit
         handle.setopt(pycurl.MAXFILESIZE_LARGE, limit)
-    if request.headers != handle.headers:
+    if request.headers is not handle.headers and request.headers != handle.headers:
         lines = _header_lines(tuple(request.headers.items()))
         handle.headers = request.headers
         handle.setopt(pycurl.HTTPHEADER, lines) if lines else handle.unsetopt(pycurl.HTTPHEADER)  # [] changes nothing

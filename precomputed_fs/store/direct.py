@@ -38,9 +38,9 @@ from precomputed_fs.store.requests import (
     More,
     Pause,
     Put,
-    Upcoming,
     Wait,
 )
+from precomputed_fs.store.tasks import Jobs
 from precomputed_fs.store.url import join
 
 _T = TypeVar("_T")
@@ -104,7 +104,7 @@ class Direct:
         self, jobs: Iterable[Job[Any]], limit: int, finish: Callable[[Any], Any] | None, per_hop: int
     ) -> Iterator[list[Any]]:
         """Run jobs; yields their results as they come, some at a time: see `Driver`."""
-        upcoming = Upcoming(jobs)
+        upcoming = Jobs(jobs)
         is_ended = threading.Event()
         is_cancelled = loop.stopped()
         pid = os.getpid()
@@ -370,7 +370,7 @@ def _lost(exc: Exception) -> ConnectionResetError:
     return lost
 
 
-def _some(upcoming: Upcoming, count: int) -> list[Job[Any]]:
+def _some(upcoming: Jobs, count: int) -> list[Job[Any]]:
     return list(itertools.islice(iter(upcoming.take, None), count))
 
 

@@ -6,7 +6,6 @@ event loop of the filesystem) and is sent what came of it, exceptions of the dri
 
 import contextlib
 import functools
-import http
 import threading
 import urllib.parse
 from collections.abc import Callable, Coroutine, Generator
@@ -39,7 +38,7 @@ _UNTOLD = frozenset({400, 403, 405, 501})  # to HEAD: no body says why, or HEAD 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))  # what of a Location goes into the next request as it is
-_OK, _PARTIAL = http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT
+_OK, _PARTIAL = 200, 206  # quicker than the members of an enum
 
 
 class Answering(Protocol):
@@ -49,8 +48,11 @@ class Answering(Protocol):
     def fs(self) -> Filesystem:
         """Whose event loop runs the coroutines."""
 
-    def answer(self, request: Any) -> Steps[Any]:  # noqa: ANN401
-        """Begin to answer a request."""
+    def begin(self, request: Any) -> Exchange | Steps[Any]:  # noqa: ANN401
+        """Begin to answer a request: by one exchange, of whose answer `end` makes the request's, or by steps."""
+
+    def end(self, request: Any, exchange: Exchange, answer: Answer) -> Body | Steps[Any]:  # noqa: ANN401
+        """Make of an exchange's answer that of the request; or the steps that this still takes."""
 
 
 class Remote:
@@ -76,7 +78,6 @@ class Remote:
         if protocol.checks_versions:
             self._takes_conditions[VersionError] = True
         self._verbs: dict[type, Callable[[Any], Steps[Any]]] = {
-            Get: self._get,
             Exists: self._exists,
             Put: self._put,
             Delete: self._delete,
@@ -90,31 +91,60 @@ class Remote:
         return self._make()
 
     def answer(self, request: Any) -> Steps[Any]:  # noqa: ANN401
-        """Begin to answer a request."""
-        return self._verbs[type(request)](request)
+        """Answer a request by steps."""
+        begun = self.begin(request)
+        if not isinstance(begun, Exchange):
+            return (yield from begun)
+        ended = self.end(request, begun, (yield begun))
+        return ended if isinstance(ended, Body) else (yield from ended)
+
+    def begin(self, request: Any) -> Exchange | Steps[Any]:  # noqa: ANN401
+        """Begin to answer a request: by one exchange, of whose answer `end` makes the request's, or by steps."""
+        if type(request) is not Get:
+            return self._verbs[type(request)](request)
+        path = join(self._root, request.name)
+        http_request = None
+        if self._ask is not None and (request.start is None or request.start != request.end):
+            http_request = self._ask("GET", path)
+            if type(http_request) is HttpRequest:
+                return Exchange(http_request, request.start, request.end, request.most)
+        return self._get(request, path, http_request)
 
     # ------------------------------------------------------------------------------- reading
 
-    def _get(self, request: Get) -> Steps[Body]:
+    def _get(self, request: Get, path: str, asking: Any) -> Steps[Body]:  # noqa: ANN401
         start, end = request.start, request.end
         if start is not None and start == end:
             return Body([])
-        path = join(self._root, request.name)
-        http_request = yield from self._http("GET", path)
+        http_request: HttpRequest | None = None if asking is None else (yield asking)
         if http_request is None:
             return (yield from self._get_by_coroutine(path, request))
-        answer = yield from self._followed(http_request, start, end, request.most)
-        if self._is_referred(answer):
-            return (yield from self._get_by_coroutine(path, request))
-        header = self._protocol.version_header
+        exchange = Exchange(http_request, start, end, request.most)
+        ended = self.end(request, exchange, (yield exchange))
+        return ended if isinstance(ended, Body) else (yield from ended)
+
+    def end(self, request: Get, exchange: Exchange, answer: Answer) -> Body | Steps[Body]:
+        """Make of an exchange's answer that of the request; or the steps that this still takes."""
+        if answer.status in _REDIRECTS or answer.status in self._protocol.referred_statuses:
+            return self._get_elsewhere(request, exchange, answer)
+        return self._body(request, exchange, answer)
+
+    def _body(self, request: Get, exchange: Exchange, answer: Answer) -> Body:
+        status, start, end = answer.status, request.start, request.end
         if start is None or end is None:
-            if answer.status == _OK:
-                return whole_body(answer, header, versioned=request.versioned)
-        elif answer.status == _PARTIAL:
-            return range_body(answer, start, end, header)
-        elif answer.status == _OK:
+            if status == _OK:
+                return whole_body(answer, self._protocol.version_header, versioned=request.versioned)
+        elif status == _PARTIAL:
+            return range_body(answer, start, end, self._protocol.version_header)
+        elif status == _OK:
             raise RangeIgnoredError(f"the server ignores Range: asked for bytes {start}-{end - 1}, it sends all")
-        raise answer.error(secrets_of(http_request))
+        raise answer.error(secrets_of(exchange.http))
+
+    def _get_elsewhere(self, request: Get, exchange: Exchange, answer: Answer) -> Steps[Body]:
+        answer = yield from self._followed(exchange, answer)
+        if self._is_referred(answer):
+            return (yield from self._get_by_coroutine(join(self._root, request.name), request))
+        return self._body(request, exchange, answer)
 
     def _get_by_coroutine(self, path: str, request: Get) -> Steps[Body]:
         start, end = request.start, request.end
@@ -130,10 +160,10 @@ class Remote:
         http_request = yield from self._http("HEAD", path)
         if http_request is None:
             return (yield from self._is_file(path))
-        answer = yield from self._followed(http_request, limit=MOST_BYTES)
+        answer = yield from self._exchanged(Exchange(http_request, None, None, MOST_BYTES))
         if http_request.method == "HEAD" and answer.status in _UNTOLD:
             http_request = (yield from self._http("GET", path)) or http_request
-            answer = yield from self._followed(http_request, 0, 1, limit=MOST_BYTES)
+            answer = yield from self._exchanged(Exchange(http_request, 0, 1, MOST_BYTES))
         if self._is_referred(answer):
             return (yield from self._is_file(path))
         return is_found(answer, secrets_of(http_request))
@@ -161,16 +191,19 @@ class Remote:
         asked: HttpRequest | None = yield request
         return asked
 
-    def _followed(
-        self, request: HttpRequest, start: int | None = None, end: int | None = None, limit: int = 0
-    ) -> Steps[Answer]:
-        """Send a request, and follow redirects unless only the filesystem knows how to."""
-        for _ in range(_MOST_REDIRECTS):
-            answer: Answer = yield Exchange(request, start, end, limit)
-            if answer.status not in _REDIRECTS or self._protocol.referred_statuses:
-                return answer
-            request = redirected(request, answer)
-        raise TransferError(f"more than {_MOST_REDIRECTS} redirects")
+    def _exchanged(self, exchange: Exchange) -> Steps[Answer]:
+        return (yield from self._followed(exchange, (yield exchange)))
+
+    def _followed(self, exchange: Exchange, answer: Answer) -> Steps[Answer]:
+        """Follow redirects, unless only the filesystem knows how to."""
+        count = 0
+        while answer.status in _REDIRECTS and not self._protocol.referred_statuses:
+            count += 1
+            if count == _MOST_REDIRECTS:
+                raise TransferError(f"more than {_MOST_REDIRECTS} redirects")
+            exchange = exchange._replace(http=redirected(exchange.http, answer))
+            answer = yield exchange
+        return answer
 
     def _is_referred(self, answer: Answer) -> bool:
         """Whether only the filesystem knows where to ask; it is asked from then on."""
@@ -309,9 +342,13 @@ class Cached:
         """What the coroutines are of."""
         return self._behind.fs
 
-    def answer(self, request: Any) -> Steps[Any]:  # noqa: ANN401
-        """Begin to answer a request."""
-        return self._get(request) if isinstance(request, Get) else self._behind.answer(request)
+    def begin(self, request: Any) -> Exchange | Steps[Any]:  # noqa: ANN401
+        """Begin to answer a request: see `Remote`."""
+        return self._get(request) if isinstance(request, Get) else self._behind.begin(request)
+
+    def end(self, request: Any, exchange: Exchange, answer: Answer) -> Body | Steps[Any]:  # noqa: ANN401
+        """Make of an exchange's answer that of the request: see `Remote`."""
+        return self._behind.end(request, exchange, answer)
 
     def _get(self, request: Get) -> Steps[Body]:
         path, start, end = join(self._root, request.name), request.start, request.end

@@ -20,9 +20,8 @@ a list of these, or jobs  a list of answers or results, or of exceptions in thei
 ========================  ==========================================================================
 """
 
-import collections
 import mmap
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, Union
 
@@ -133,38 +132,6 @@ class More:
     """What a job may return in the place of results: jobs that follow from it."""
 
     jobs: Sequence[Job[Any]]
-
-
-class Upcoming:
-    """Jobs of a batch that are still to begin: those that follow from others first.
-
-    An exception of the iterable is kept until the jobs before it are done.
-    """
-
-    def __init__(self, jobs: Iterable[Job[Any]]) -> None:
-        self._given = iter(jobs)
-        self._more: collections.deque[Job[Any]] = collections.deque()
-        self._failure: Exception | None = None
-
-    def add(self, more: More) -> None:
-        """Have jobs follow."""
-        self._more.extend(more.jobs)
-
-    def take(self) -> Job[Any] | None:
-        """Take a job; None: there is none, unless one follows from what is under way."""
-        if self._more:
-            return self._more.popleft()
-        if self._failure is None:
-            try:
-                return next(self._given, None)
-            except Exception as exc:  # noqa: BLE001 - `end` raises it
-                self._failure = exc
-        return None
-
-    def end(self) -> None:
-        """Raise what the iterable has raised."""
-        if self._failure is not None:
-            raise self._failure
 
 
 class Body:

@@ -8,14 +8,11 @@ on the way of a read; Ctrl-C is an exception in the caller's own thread, and to 
 import collections
 import concurrent.futures
 import contextlib
-import heapq
-import itertools
 import os
 import queue
 import time
-import types
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
 import pycurl
@@ -37,11 +34,12 @@ from precomputed_fs.store.curl import (
     settings_of,
     take_wire,
 )
-from precomputed_fs.store.failures import Failures, Tries, TruncatedError
+from precomputed_fs.store.failures import Failures, TruncatedError
 from precomputed_fs.store.jobs import Batch
-from precomputed_fs.store.pace import Pace, pace_of
+from precomputed_fs.store.pace import pace_of
 from precomputed_fs.store.remote import Answering
-from precomputed_fs.store.requests import Compute, Exchange, Job, More, Pause, Upcoming, Wait
+from precomputed_fs.store.requests import Exchange, Job
+from precomputed_fs.store.tasks import Task, Tasks
 
 _T = TypeVar("_T")
 
@@ -90,15 +88,6 @@ class Transfers:
         self.is_open = True
         _all[id(self)] = self
 
-    @property
-    def pace(self) -> Pace:
-        """How many requests are sent at once."""
-        return pace_of(self.failures.location.server)
-
-    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
-        """Have a coroutine of the filesystem run on its event loop."""
-        return loop.submit(self.remote.fs, coroutine)
-
     def run(
         self, jobs: Iterable[Job[Any]], limit: int, finish: Callable[[Any], Any] | None, per_hop: int
     ) -> Iterator[list[Any]]:
@@ -123,39 +112,11 @@ class Transfers:
             close_kept(self.wires)
 
 
-class _Task:
-    """A generator under way: a job; or what answers a request, for the task that has made it."""
-
-    __slots__ = ("generator", "parent", "place", "request", "tries")
-
-    def __init__(self, generator: Generator[Any, Any, Any], parent: "_Task | _Several | None" = None) -> None:
-        self.generator = generator
-        self.parent = parent
-        self.place = 0
-        self.request: Any = None
-        self.tries: Tries
-
-
-class _Several:
-    """Requests that a task has made at once."""
-
-    __slots__ = ("left", "outcomes", "task")
-
-    def __init__(self, task: _Task, count: int) -> None:
-        self.task = task
-        self.left = count
-        self.outcomes: list[Any] = [None] * count
-
-
 def _listed(job: Job[_T]) -> Job[list[_T]]:
     return [(yield from job)]
 
 
-def _only(request: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401
-    return (yield request)
-
-
-class _Batch:
+class _Batch(Tasks):
     """Jobs under way for one caller."""
 
     def __init__(
@@ -165,20 +126,12 @@ class _Batch:
         limit: int,
         finishing: "pool.Finishing[Any, Any] | None" = None,
     ) -> None:
+        super().__init__(driver.remote, driver.failures, jobs, limit)
         self._driver = driver
         self._finishing = finishing
-        self._pace = driver.pace
-        self._upcoming = Upcoming(jobs)
-        self._limit = limit
-        self._open: set[_Task] = set()
-        self._waiting: collections.deque[tuple[_Task, Exchange]] = collections.deque()  # for room
-        self._active: dict[Any, _Task] = {}  # by the easy handle
-        self._futures: dict[concurrent.futures.Future[Any], list[_Task]] = {}
-        self._later: list[tuple[float, int, _Task, concurrent.futures.Future[Any] | None]] = []
-        self._done: queue.SimpleQueue[concurrent.futures.Future[Any]] = queue.SimpleQueue()
-        self._submitted: set[concurrent.futures.Future[Any]] = set()  # those whose result is the answer
-        self._order = itertools.count()
-        self._results: list[Any] = []
+        self._pace = pace_of(driver.failures.location.server)
+        self._waiting: collections.deque[tuple[Task, Exchange]] = collections.deque()  # for room
+        self._active: dict[Any, tuple[Task, Exchange]] = {}  # by the easy handle
         self._wire: Wire | None = None
         self._batch = Batch()
         self._pid = os.getpid()
@@ -191,7 +144,7 @@ class _Batch:
     def __iter__(self) -> Iterator[list[Any]]:
         try:
             yield from iter(self.advance, []) if self._finishing is None else self._finished(self._finishing)
-            self._upcoming.end()
+            self._jobs.end()
         finally:
             self.end()
 
@@ -228,10 +181,7 @@ class _Batch:
             return
         active, self._active = self._active, {}
         self._pace.active.difference_update(active)
-        for future in self._submitted:
-            future.cancel()
-        for task in self._open:
-            task.generator.close()
+        self._cancel()
         wire, self._wire = self._wire, None
         if wire is not None:
             for handle in active:
@@ -241,114 +191,23 @@ class _Batch:
             if not self._driver.is_open:  # since this began
                 self._driver.close()
 
-    # ---------------------------------------------------------------------------------- jobs
-
     def _fill(self) -> None:
+        """Send what waits for room, and begin as many jobs as there is room for."""
         while self._waiting and self._has_room():
-            self._send(*self._waiting.popleft())
+            self._transfer(*self._waiting.popleft())
         finishing = 0 if self._finishing is None else self._finishing.waiting
         while len(self._open) + len(self._results) + finishing < self._limit and not self._waiting:
             if not self._has_room():
                 return
-            job = self._upcoming.take()
+            job = self._jobs.take()
             if job is None:
                 return
-            task = _Task(job)
+            task = Task(job)
             self._open.add(task)
-            self._step(task, None)
+            self._step(task)
 
     def _has_room(self) -> bool:
         return not self._active or self._pace.has_room  # each batch may send one
-
-    def _step(self, task: _Task, value: Any, error: Exception | None = None) -> None:  # noqa: ANN401
-        """Send a task what it waits for, and begin what it asks for next, until that has to be waited for."""
-        following: _Task | None = task
-        while following is not None:
-            try:
-                generator = following.generator
-                request = generator.send(value) if error is None else generator.throw(error)
-            except StopIteration as end:
-                following, value, error = self._ended(following, end.value, None)
-            except Exception as exc:  # noqa: BLE001 - it goes on to who waits for it
-                following, value, error = self._ended(following, None, exc)
-            else:
-                following, value, error = self._begin(following, request), None if request else [], None
-
-    def _ended(
-        self,
-        task: _Task,
-        value: Any,  # noqa: ANN401
-        error: Exception | None,
-    ) -> tuple[_Task | None, Any, Exception | None]:
-        """Hand on what has come of a task; returns who waits for it, and for nothing else."""
-        if error is not None and task.request is not None:
-            error = self._judged(task, error)
-            if error is None:
-                return None, None, None
-        parent = task.parent
-        if isinstance(parent, _Several):
-            parent.outcomes[task.place] = value if error is None else error
-            parent.left -= 1
-            return None if parent.left else parent.task, parent.outcomes, None
-        if parent is not None:
-            return parent, value, error
-        self._open.discard(task)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # its traceback has this frame, which would keep all that it knows
-        if type(value) is More:
-            self._upcoming.add(value)
-        else:
-            self._results.extend(value)
-        return None, None, None
-
-    def _begin(self, task: _Task, request: Any) -> _Task | None:  # noqa: ANN401
-        """Begin what a task asks for; returns what is to be stepped at once, if anything is."""
-        kind = type(request)
-        if kind is Exchange:
-            if self._has_room():
-                self._send(task, request)
-            else:
-                self._waiting.append((task, request))
-        elif kind is types.CoroutineType:
-            self._await(task, self._driver.submit(request))
-        elif kind is Compute:
-            self._await(task, pool.future(request.function))
-        elif kind is Pause:
-            self._postpone(task, time.monotonic() + request.seconds)
-        elif kind is Wait:
-            self._watch(request.future, task)
-            self._postpone(task, time.monotonic() + request.seconds, request.future)
-        elif kind is list:
-            several = _Several(task, len(request))
-            for place, one in enumerate(request):
-                child = _Task(one if isinstance(one, Generator) else _only(one), several)
-                child.place = place
-                self._step(child, None)
-            return None if request else task  # which is sent an empty list
-        else:
-            child = _Task(self._driver.remote.answer(request), task)
-            child.request = request
-            child.tries = Tries()
-            return child
-        return None
-
-    def _judged(self, task: _Task, error: Exception) -> Exception | None:
-        """Map what a request has failed with; None: it is tried again later."""
-        driver = self._driver
-        error, due = driver.failures.judged(task.request, error, task.tries)
-        if due is None:
-            return error
-        task.generator = driver.remote.answer(task.request)
-        self._postpone(task, due)
-        return None
-
-    def _postpone(self, task: _Task, due: float, waits_for: "concurrent.futures.Future[Any] | None" = None) -> None:
-        heapq.heappush(self._later, (due, next(self._order), task, waits_for))
-
-    # ------------------------------------------------------------------------------- waiting
 
     def _wait(self) -> None:
         """Wait until something may have come."""
@@ -387,61 +246,36 @@ class _Batch:
     def _collect(self) -> None:
         """Have libcurl work, and hand on what has come."""
         if self._active and self._wire is not None:
-            self._work(self._wire.multi)
-        for _ in range(self._done.qsize()):
-            self._take_result(self._done.get())
-        while self._later and self._later[0][0] <= time.monotonic():
-            _, _, task, waits_for = heapq.heappop(self._later)
-            if waits_for is None:
-                self._step(task, None)
-            elif task in self._futures.get(waits_for, ()):
-                self._futures[waits_for].remove(task)
-                self._step(task, False)
+            self._work(self._wire)
+        self._wake()
         now = self._driven = time.monotonic()
         if now > self._next_look:
             self._look(now)
 
     def _excuse(self, seconds: float, now: float) -> None:
         """Do not count the time for which the caller was busy with what has come, or with what is to be stored."""
+        super()._excuse(seconds, now)
         for handle in self._active:
             handle.began, handle.moved = (min(now, then + seconds) for then in (handle.began, handle.moved))
             if self._wire is not None and not handle.getinfo(pycurl.PRETRANSFER_TIME):  # libcurl counts, too
                 self._wire.multi.remove_handle(handle)
                 self._wire.multi.add_handle(handle)
-        later = (task for _, _, task, _ in self._later)
-        for task in {*self._active.values(), *itertools.chain(*self._futures.values()), *later}:
-            if task.request is not None:
-                task.tries.began = min(now, task.tries.began + seconds)
-
-    def _await(self, task: _Task, future: "concurrent.futures.Future[Any]") -> None:
-        self._submitted.add(future)
-        self._watch(future, task)
-
-    def _watch(self, future: "concurrent.futures.Future[Any]", task: _Task) -> None:
-        """Have a future say when it is done. To ask it takes locks in Python code: see `pool`."""
-        tasks = self._futures.setdefault(future, [])
-        tasks.append(task)
-        if len(tasks) == 1:
-            future.add_done_callback(self._done.put)
-
-    def _take_result(self, future: "concurrent.futures.Future[Any]") -> None:
-        """Hand on what has come of a coroutine, or that who was waited for is done."""
-        tasks = self._futures.pop(future, [])
-        if future in self._submitted:
-            self._submitted.discard(future)
-            value, error = None, None
-            try:
-                value = future.result()
-            except Exception as exc:  # noqa: BLE001 - it goes on to the task
-                error = exc
-            self._step(tasks[0], value, error)
-        else:
-            for task in tasks:
-                self._step(task, True)
 
     # ------------------------------------------------------------------------------ transfers
 
-    def _send(self, task: _Task, exchange: Exchange) -> None:
+    def _submit(self, coroutine: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
+        return loop.submit(self._remote.fs, coroutine)
+
+    def _sent(self) -> Iterable[Task]:
+        return [task for task, _ in self._active.values()]
+
+    def _send(self, task: Task, exchange: Exchange) -> None:
+        if self._has_room():
+            self._transfer(task, exchange)
+        else:
+            self._waiting.append((task, exchange))
+
+    def _transfer(self, task: Task, exchange: Exchange) -> None:
         """Have libcurl send a request."""
         wire = self._wire
         if wire is None:
@@ -449,43 +283,43 @@ class _Batch:
                 self._is_crowded = is_crowded()
                 wire = self._wire = take_wire(self._driver.wires)
             except (OSError, pycurl.error) as exc:  # no descriptor is left
-                self._step(task, None, exc)
+                self._fail(task, exc)
                 return
         handle = wire.handle(self._driver.settings)
-        handle.exchange = exchange
         try:
             prepare(handle, exchange)
         except ValueError as exc:  # it cannot be sent
-            self._step(task, None, exc)
+            self._fail(task, exc)
             return
         if self._driver.uses_proxy:
             set_proxy(handle, exchange.http.url)
         handle.began = handle.moved = time.monotonic()
         handle.seen = 0
-        self._active[handle] = task
+        self._active[handle] = task, exchange
         self._pace.active.add(handle)
         wire.multi.add_handle(handle)
 
-    def _work(self, multi: Any) -> None:  # noqa: ANN401 - a pycurl.CurlMulti
-        multi.perform()
+    def _work(self, wire: Wire) -> None:
+        wire.multi.perform()
         while True:
-            left, done, failed = multi.info_read()
+            left, done, failed = wire.multi.info_read()
             for handle in done:
-                task, answer = self._taken(handle)
+                task, exchange, answer = self._taken(wire, handle)
                 if answer.is_whole:
-                    self._step(task, answer)
+                    self._pace.note(is_kept=answer.keeps_connection)
+                    self._answered(task, exchange, answer)
                 else:
-                    self._step(task, None, TruncatedError("the connection was closed within the head of the answer"))
+                    self._fail(task, TruncatedError("the connection was closed within the head of the answer"))
             for handle, code, message in failed:
-                task, answer = self._taken(handle)
-                if code == pycurl.E_ABORTED_BY_CALLBACK:  # see _check_silent: on another connection, then
-                    self._send(task, handle.exchange)
+                task, exchange, answer = self._taken(wire, handle)
+                if code == pycurl.E_ABORTED_BY_CALLBACK:  # see `Wire`: on another connection, then
+                    self._transfer(task, exchange)
                     continue
                 outcome = failed_transfer(code, message, answer, handle, self._driver.trust)
                 if isinstance(outcome, Answer):
-                    self._step(task, outcome)
+                    self._answered(task, exchange, outcome)
                 else:
-                    self._step(task, None, outcome)
+                    self._fail(task, outcome)
             if done and self._waited > _IDLE:
                 self._pace.grow(len(done))
             if done:
@@ -493,30 +327,27 @@ class _Batch:
             if not left:
                 return
 
-    def _taken(self, handle: Any) -> tuple[_Task, Answer]:  # noqa: ANN401 - a pycurl.Curl
+    def _taken(self, wire: Wire, handle: Any) -> tuple[Task, Exchange, Answer]:  # noqa: ANN401 - a pycurl.Curl
         """Take a transfer off libcurl, and what has come of it."""
-        wire = self._wire
-        answer = Answer(handle.getinfo(pycurl.RESPONSE_CODE), handle.lines, handle.parts)
-        if wire is not None:
-            wire.note_connection(handle)
-            wire.multi.remove_handle(handle)
+        answer = Answer(handle.getinfo(pycurl.RESPONSE_CODE), handle.lines.copy(), handle.parts.copy())
+        wire.note_connection(handle)
+        wire.multi.remove_handle(handle)
         self._pace.active.discard(handle)
-        task = self._active.pop(handle)  # the last, so that nothing is forgotten where Ctrl-C comes before
-        if wire is not None:
-            wire.idle.append(handle)
+        task, exchange = self._active.pop(handle)  # the last, so that nothing is forgotten where Ctrl-C comes before
+        wire.idle.append(handle)
         if answer.status in _BUSY:
             self._pace.shrink(handle.began)
-        elif answer.is_whole:
-            self._pace.note(is_kept=answer.keeps_connection)
-        return task, answer
+        return task, exchange, answer
 
     def _look(self, now: float) -> None:
         """Give up transfers that have fallen silent, or are slower than any line."""
         timeout = self._driver.timeout
         self._next_look = now + min(1.0, timeout / 8)
-        if self._wire is not None:
-            self._wire.share()
-        for handle, task in list(self._active.items()):
+        wire = self._wire
+        if wire is None:
+            return
+        wire.share()
+        for handle, (task, exchange) in list(self._active.items()):
             seen = len(handle.parts)
             if seen != handle.seen:
                 handle.seen, handle.moved = seen, now
@@ -527,8 +358,8 @@ class _Batch:
                 message = f"only {size} bytes came in {now - handle.began:.1f} s"
             else:
                 continue
-            _, answer = self._taken(handle)
+            _, _, answer = self._taken(wire, handle)
             if answer.is_failure:
-                self._step(task, answer)
+                self._answered(task, exchange, answer)
             else:
-                self._step(task, None, TimeoutError(message))
+                self._fail(task, TimeoutError(message))
