@@ -1,9 +1,9 @@
-"""Where chunks are: the names that a chunk's bytes may be stored under.
+"""Where chunks are: the grid of a scale; the coordinates, names and ids of its chunks.
 
-Coordinates are in voxels, half-open, in the order ``(xmin, xmax, ymin, ymax, zmin, zmax)``; they
+Coordinates are in voxels, half-open, in the order ``(xmin, xmax, ymin, ymax, zmin, zmax)``. They
 include the scale's ``voxel_offset`` and so may be negative. The specification names a chunk
-``{key}/{xmin}-{xmax}_{ymin}-{ymax}_{zmin}-{zmax}`` (flat); neuroglancer-scripts writes
-``{key}/{xmin}-{xmax}/{ymin}-{ymax}/{zmin}-{zmax}`` (sub-directories) unless told otherwise.
+``{key}/{xmin}-{xmax}_{ymin}-{ymax}_{zmin}-{zmax}`` (flat). neuroglancer-scripts writes
+``{key}/{xmin}-{xmax}/{ymin}-{ymax}/{zmin}-{zmax}`` (sub-directories) by default.
 """
 
 import functools
@@ -20,8 +20,8 @@ Triple = tuple[int, int, int]
 
 _COORDS_LENGTH = 6
 _MORTON_BITS = 64
-_FLAT_NAME = re.compile(r"-?\d+--?\d+_-?\d+--?\d+_-?\d+--?\d+")
-_SUBDIRECTORY_NAME = re.compile(r"-?\d+--?\d+")
+_AXIS_NAME = re.compile(r"(-?\d+)-(-?\d+)", re.ASCII)
+_FLAT_NAME = re.compile("_".join([_AXIS_NAME.pattern] * 3), re.ASCII)
 
 
 def chunk_name(coords: ChunkCoords, *, flat: bool = True) -> str:
@@ -44,6 +44,23 @@ def chunk_name(coords: ChunkCoords, *, flat: bool = True) -> str:
     x0, x1, y0, y1, z0, z1 = coords
     separator = "_" if flat else "/"
     return separator.join((f"{x0}-{x1}", f"{y0}-{y1}", f"{z0}-{z1}"))
+
+
+def parse_chunk_name(name: str) -> ChunkCoords | None:
+    """Return the coordinates in a chunk's name of the flat layout; None for any other name.
+
+    Raises
+    ------
+    ValueError
+        If an axis is empty or reversed.
+
+    Examples
+    --------
+    >>> parse_chunk_name("0-64_-64-0_128-189")
+    (0, 64, -64, 0, 128, 189)
+    """
+    match = _FLAT_NAME.fullmatch(name)
+    return chunk_coords(map(int, match.groups())) if match else None
 
 
 def chunk_coords(coords: Iterable[int]) -> ChunkCoords:
@@ -74,15 +91,12 @@ def chunk_coords(coords: Iterable[int]) -> ChunkCoords:
     try:
         checked = tuple(map(operator.index, given))
     except TypeError as exc:
-        message = f"chunk_coords: expected integers, got {given}"
-        raise ValueError(message) from exc
+        raise ValueError(f"chunk_coords: expected integers, got {given}") from exc
     if len(checked) != _COORDS_LENGTH:
-        message = f"chunk_coords: expected 6 integers (xmin, xmax, ymin, ymax, zmin, zmax), got {given}"
-        raise ValueError(message)
+        raise ValueError(f"chunk_coords: expected 6 integers (xmin, xmax, ymin, ymax, zmin, zmax), got {given}")
     for axis, low, high in zip("xyz", checked[::2], checked[1::2], strict=True):
         if low >= high:
-            message = f"chunk_coords: expected {axis}min < {axis}max, got {low} and {high} in {checked}"
-            raise ValueError(message)
+            raise ValueError(f"chunk_coords: expected {axis}min < {axis}max, got {low} and {high} in {checked}")
     x0, x1, y0, y1, z0, z1 = checked
     return x0, x1, y0, y1, z0, z1
 
@@ -100,13 +114,13 @@ def size_of(coords: ChunkCoords) -> Triple:
 
 
 def layout_of(name: str) -> bool | None:
-    """Tell the layout from the name of an entry directly below a scale's key.
+    """Return the layout that an entry of a scale's directory belongs to.
 
     Returns
     -------
     bool or None
-        True for a chunk of the flat layout (without a compression's suffix), False for a directory
-        of the sub-directory layout, None for anything else.
+        True for a chunk of the flat layout (without a suffix), False for a directory of the
+        sub-directory layout, None for anything else.
 
     Examples
     --------
@@ -115,7 +129,7 @@ def layout_of(name: str) -> bool | None:
     """
     if _FLAT_NAME.fullmatch(name):
         return True
-    if _SUBDIRECTORY_NAME.fullmatch(name):
+    if _AXIS_NAME.fullmatch(name):
         return False
     return None
 
@@ -143,12 +157,12 @@ class Box:
 
     @property
     def shape(self) -> Triple:
-        """How many voxels it spans along x, y and z: none, where it stops before it starts."""
+        """Voxels along x, y and z; 0 if the box stops before it starts."""
         x, y, z = (max(0, high - low) for low, high in zip(self.start, self.stop, strict=True))
         return x, y, z
 
     def to_slices(self) -> tuple[slice, slice, slice]:
-        """Return what to index with, in the coordinates that the box is in."""
+        """Return an index of the box for an array with the same origin."""
         x, y, z = map(slice, self.start, self.stop)
         return x, y, z
 
@@ -167,13 +181,13 @@ class ChunkGrid:
 
     @property
     def bounds(self) -> Box:
-        """The box of all voxels."""
+        """The box of the volume."""
         x, y, z = map(operator.add, self.voxel_offset, self.size)
         return Box(self.voxel_offset, (x, y, z))
 
     @property
     def shape(self) -> Triple:
-        """How many chunks there are along x, y and z."""
+        """Chunks along x, y and z."""
         x, y, z = (-(-size // chunk) for size, chunk in zip(self.size, self.chunk_size, strict=True))
         return x, y, z
 
@@ -189,7 +203,7 @@ class ChunkGrid:
         return (*self.span(0, x), *self.span(1, y), *self.span(2, z))
 
     def span(self, axis: int, index: int) -> tuple[int, int]:
-        """Return where the chunks at an index of one axis begin and end along it.
+        """Return where the chunks with an index along one axis begin and end.
 
         Examples
         --------
@@ -200,32 +214,47 @@ class ChunkGrid:
         return offset + low, offset + min(low + self.chunk_size[axis], self.size[axis])
 
     def cell(self, coords: ChunkCoords) -> Triple:
-        """Return the cell of the grid that a chunk's coordinates name.
+        """Return the cell of the grid that a chunk is in.
 
         Raises
         ------
         ValueError
-            If these are not the coordinates of a chunk of this grid; the message gives the chunk
+            If the grid does not have a chunk with these coordinates; the message gives the one
             that begins there, or the bounds.
         """
         lows = [low - offset for low, offset in zip(coords[::2], self.voxel_offset, strict=True)]
         x, y, z = (low // chunk for low, chunk in zip(lows, self.chunk_size, strict=True))
         if not all(0 <= index < count for index, count in zip((x, y, z), self.shape, strict=True)):
-            message = f"chunk {coords} is outside of the volume: size {self.size}, voxel_offset {self.voxel_offset}"
-            raise ValueError(message)
+            raise ValueError(
+                f"chunk {coords} is outside of the volume: size {self.size}, voxel_offset {self.voxel_offset}"
+            )
         if self.chunk((x, y, z)) != coords:
-            message = f"{coords} is no chunk of the grid; the chunk there is {self.chunk((x, y, z))}"
-            raise ValueError(message)
+            raise ValueError(f"{coords} is no chunk of the grid; the chunk there is {self.chunk((x, y, z))}")
         return x, y, z
+
+    def chunk_id(self, coords: ChunkCoords) -> int:
+        """Return the number of a chunk in shards.
+
+        Raises
+        ------
+        ValueError
+            If the grid does not have this chunk, or has too many to number them.
+
+        Examples
+        --------
+        >>> ChunkGrid(size=(100, 64, 64), chunk_size=(64, 64, 64)).chunk_id((64, 100, 0, 64, 0, 64))
+        1
+        """
+        return compressed_morton_code(self.cell(coords), self.shape)
 
 
 def id_bits(shape: Triple) -> int:
-    """Return how many bits number the chunks of a grid, of so many chunks along x, y and z."""
+    """Return how many bits number the chunks of a grid, given how many it has along x, y and z."""
     return sum((count - 1).bit_length() for count in shape)
 
 
 def check_id_bits(shape: Triple) -> None:
-    """Check that shards can number the chunks of a grid, with 64 bits.
+    """Check that 64 bits, which shards have, can number the chunks of a grid.
 
     Raises
     ------
@@ -237,15 +266,15 @@ def check_id_bits(shape: Triple) -> None:
 
 
 def compressed_morton_code(cell: Triple, shape: Triple) -> int:
-    """Interleave the bits of a cell's indices, as chunks are numbered in shards.
+    """Interleave the bits of a cell's indices, which numbers the chunks in shards.
 
     Parameters
     ----------
     cell : tuple of int
         Indices of a chunk in the grid, xyz.
     shape : tuple of int
-        How many chunks the grid has along x, y and z. Bit ``i`` of an axis is used only while
-        ``2**i`` is less than that (specification, "compressed Morton code").
+        Chunks of the grid along x, y and z. Bit ``i`` of an axis is used only while ``2**i`` is
+        less than their number (specification, "compressed Morton code").
 
     Raises
     ------
@@ -264,7 +293,7 @@ def compressed_morton_code(cell: Triple, shape: Triple) -> int:
 
 
 def morton_block(shape: Triple, bits: int) -> Triple:
-    """Return how many cells along x, y and z have codes that agree but for the lowest bits.
+    """Return the size in cells of the blocks in which codes differ only in the lowest bits.
 
     Examples
     --------
@@ -280,7 +309,7 @@ def morton_block(shape: Triple, bits: int) -> Triple:
 
 @functools.lru_cache(maxsize=64)
 def _morton_bits(shape: Triple) -> tuple[tuple[int, int], ...]:
-    """List the bits of a code, the lowest first, as (axis, bit of its index)."""
+    """Return for each bit of a code, from the lowest, its axis and the bit of the index on that axis."""
     check_id_bits(shape)
     widths = [(count - 1).bit_length() for count in shape]
     return tuple((axis, bit) for bit in range(max(widths)) for axis in range(3) if bit < widths[axis])

@@ -9,6 +9,7 @@ from typing import Any
 
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.compression import MAX_DECODED_SIZE
+from precomputed_fs.format.grid import check_id_bits, id_bits
 
 SHARDING_TYPE = "neuroglancer_uint64_sharded_v1"
 
@@ -168,17 +169,15 @@ def propose_sharding(
     >>> proposed.preshift_bits, proposed.minishard_bits, proposed.shard_bits
     (9, 3, 13)
     """
-    id_bits = sum((count - 1).bit_length() for count in grid_shape)
-    if id_bits > _MOST_BITS:
-        message = f"a grid of {grid_shape} chunks needs {id_bits} bits to number its chunks; shards have 64"
-        raise ValueError(message)
-    in_shard = min(id_bits, max(0, (max(1, shard_bytes // max(1, chunk_bytes))).bit_length() - 1))
+    check_id_bits(grid_shape)
+    bits = id_bits(grid_shape)
+    in_shard = min(bits, max(0, (max(1, shard_bytes // max(1, chunk_bytes))).bit_length() - 1))
     preshift = min(_PROPOSED_PRESHIFT, in_shard)
     return Sharding(
         preshift_bits=preshift,
         hash="identity",
         minishard_bits=in_shard - preshift,
-        shard_bits=id_bits - in_shard,
+        shard_bits=bits - in_shard,
         minishard_index_encoding="gzip",
         data_encoding=data_encoding,
     )

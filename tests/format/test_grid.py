@@ -1,4 +1,4 @@
-"""Chunk names: what a chunk's bytes are stored under, and how a name tells its layout."""
+"""Names, coordinates and ids of chunks."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from precomputed_fs.format.grid import (
     chunk_name,
     compressed_morton_code,
     layout_of,
+    parse_chunk_name,
 )
 
 COORDS: ChunkCoords = (0, 64, 64, 128, 128, 189)
@@ -58,7 +59,29 @@ def test_name_in_both_layouts(coords: ChunkCoords, flat: str, subdirectories: st
 
 @given(boxes)
 def test_flat_name_parses_back_to_its_coordinates(coords: ChunkCoords) -> None:
-    assert parsed(chunk_name(coords), "_") == coords
+    assert parsed(chunk_name(coords), "_") == parse_chunk_name(chunk_name(coords)) == coords
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "info",
+        "0-64",
+        "0-64_0-64",
+        "0-64/0-64/0-64",
+        "0-64_0-64_0-64.gz",
+        "0-64_0-64_0-64_0-64",
+        "\u0660-64_0-64_0-64",
+    ],
+)
+def test_other_names_are_not_parsed_as_those_of_chunks(name: str) -> None:
+    assert parse_chunk_name(name) is None
+
+
+def test_a_name_with_a_reversed_axis_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="ymin < ymax"):
+        parse_chunk_name("0-64_64-0_0-64")
 
 
 @given(boxes)
@@ -198,8 +221,17 @@ def test_the_chunks_of_an_axis_cover_it_once(size: tuple[int, int, int], chunk: 
 )
 def test_what_is_no_chunk_of_the_grid_is_a_value_error(coords: ChunkCoords, said: str) -> None:
     grid = ChunkGrid(size=(100, 64, 64), chunk_size=(64, 64, 64), voxel_offset=(-10, 0, 0))
-    with pytest.raises(ValueError, match=said):
-        grid.cell(coords)
+    for number in (grid.cell, grid.chunk_id):
+        with pytest.raises(ValueError, match=said):
+            number(coords)
+
+
+def test_the_id_of_a_chunk_is_the_code_of_its_cell() -> None:
+    grid = ChunkGrid(size=(300, 100, 64), chunk_size=(64, 64, 64), voxel_offset=(-10, 0, 7))
+    cells = [(x, y, 0) for x in range(5) for y in range(2)]
+    assert [grid.chunk_id(grid.chunk(cell)) for cell in cells] == [
+        compressed_morton_code(cell, (5, 2, 1)) for cell in cells
+    ]
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (4, 4, 4), (5, 1, 3), (1, 9, 2), (2, 3, 17)])
