@@ -1,12 +1,11 @@
 """``precomputed-fs cat``: write a file or a chunk to stdout."""
 
 import argparse
-import re
 import sys
 
 from precomputed_fs import get_accessor_for_url
 from precomputed_fs.cli.options import add_url
-from precomputed_fs.format.grid import ChunkCoords, chunk_coords, layout_of
+from precomputed_fs.format.grid import parse_chunk_name
 
 HELP = "write a file or a chunk to stdout, decompressed"
 
@@ -23,9 +22,6 @@ def run(args: argparse.Namespace) -> None:
     """Write the bytes of a file or chunk to stdout."""
     accessor = get_accessor_for_url(args.url, vars(args))
     key, _, name = args.path.strip("/").rpartition("/")
-    data = accessor.fetch_chunk(key, _coords_of(name)) if key and layout_of(name) else accessor.fetch_file(args.path)
+    coords = parse_chunk_name(name) if key else None
+    data = accessor.fetch_file(args.path) if coords is None else accessor.fetch_chunk(key, coords)
     sys.stdout.buffer.write(data)
-
-
-def _coords_of(name: str) -> ChunkCoords:
-    return chunk_coords(int(number) for axis in name.split("_") for number in re.findall(r"(-?\d+)(?:-|$)", axis))

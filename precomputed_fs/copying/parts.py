@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from precomputed_fs.copying.plan import AXES, Work, chunk_voxels
-from precomputed_fs.format.grid import Box, ChunkGrid, Triple, compressed_morton_code, morton_block
+from precomputed_fs.format.grid import Box, ChunkGrid, Triple, compressed_morton_code, id_bits, morton_block
 from precomputed_fs.format.sharding import Sharding
 
 _GROUP = 512  # chunks that are looked for at once in an unsharded destination, and copied by one task
@@ -71,8 +71,7 @@ def parts_of(work: Work) -> Iterator[Part]:
         yield from whole.blocks(_group_shape(work))
         return
     bits = sharding.preshift_bits + sharding.minishard_bits
-    id_bits = sum((count - 1).bit_length() for count in work.grid.shape)
-    if sharding.hash != "identity" or id_bits > bits + sharding.shard_bits:
+    if sharding.hash != "identity" or id_bits(work.grid.shape) > bits + sharding.shard_bits:
         yield from _scattered_parts(work.grid, sharding)
         return
     for part in whole.blocks(morton_block(work.grid.shape, bits)):

@@ -6,7 +6,7 @@ import struct
 from precomputed_fs.codecs import Codec, jpeg_segments
 from precomputed_fs.doctor.seen import Sample, SeenScale
 from precomputed_fs.errors import AccessDeniedError, CorruptDataError, DataAccessError, NotFoundError
-from precomputed_fs.format.grid import ChunkCoords, chunk_name, compressed_morton_code, size_of
+from precomputed_fs.format.grid import ChunkCoords, chunk_name, size_of
 from precomputed_fs.format.shard_index import minishard_index_range, page_of
 from precomputed_fs.format.sharding import ENTRY_BYTES, Sharding
 from precomputed_fs.pyramid.pyramid import Pyramid
@@ -74,7 +74,7 @@ def look_at_indexes(seen: SeenScale, pyramid: Pyramid, key: str, sharding: Shard
     coords = next((sample.coords for sample in seen.samples if sample.state == "found"), None)
     if coords is None:
         return
-    shard, minishard = sharding.locate(compressed_morton_code(seen.grid.cell(coords), seen.grid.shape))
+    shard, minishard = sharding.locate(seen.grid.chunk_id(coords))
     page, name = page_of(minishard, sharding), f"{key}/{sharding.shard_name(shard)}.shard"
     try:
         index = pyramid.fetch_range(name, page.start, page.end)

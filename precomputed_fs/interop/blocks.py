@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from precomputed_fs.format.grid import Triple, morton_block
+from precomputed_fs.format.grid import Triple, id_bits, morton_block
 from precomputed_fs.volume import Scale
 
 DIMENSIONS = ("x", "y", "z", "channel")
@@ -104,7 +104,7 @@ def default_block(scale: Scale, limit: str | None) -> Triple:
         cells = triple(min(count, _MOST_CELLS) for count in cells)
     voxel_bytes = scale.shape[3] * scale.dtype.itemsize
     block = morton_block(cells, 0)
-    for bits in range(1, 1 + sum((count - 1).bit_length() for count in cells)):
+    for bits in range(1, 1 + id_bits(cells)):
         larger = morton_block(cells, bits)
         if math.prod(_block_voxels(scale, larger)) * voxel_bytes > most:
             break

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.format.grid import ChunkCoords, Triple, morton_block
+from precomputed_fs.format.grid import ChunkCoords, Triple, id_bits, morton_block
 from precomputed_fs.interop.blocks import AXES, DIMENSIONS, default_block, pieces, triple
 from precomputed_fs.interop.dask import check_dask, check_not_read_from, dask_array_module
 from precomputed_fs.interop.source import Array, Source
@@ -172,8 +172,7 @@ def _shard_lengths(scale: Scale) -> Triple | None:
     if sharding is None:
         return None
     in_shard = sharding.preshift_bits + sharding.minishard_bits
-    numbered = sum((count - 1).bit_length() for count in cells)
-    if sharding.hash == "identity" and numbered <= in_shard + sharding.shard_bits:
+    if sharding.hash == "identity" and id_bits(cells) <= in_shard + sharding.shard_bits:
         cells = morton_block(cells, in_shard)
     return triple(count * chunk for count, chunk in zip(cells, scale.chunk_size, strict=True))
 

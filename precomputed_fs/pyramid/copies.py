@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from precomputed_fs.errors import AccessDeniedError, DataAccessError
 from precomputed_fs.format.compression import GZIP_SUFFIX, gzip_compress, is_gzip
-from precomputed_fs.format.grid import ChunkCoords, chunk_coords, compressed_morton_code
+from precomputed_fs.format.grid import ChunkCoords, chunk_coords
 from precomputed_fs.format.names import Variant, is_data_folder
 from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
 from precomputed_fs.pyramid.shard_writer import ShardWriter
@@ -62,7 +62,7 @@ def whole_shard(pyramid: Pyramid, key: str) -> Iterator[Callable[[ChunkCoords, S
     def add(coords: ChunkCoords, chunk: Stored) -> int:
         is_gzip = sharding.data_encoding == "gzip" and chunk.is_gzip
         data = chunk.data if is_gzip else chunk.decoded()
-        chunk_id = compressed_morton_code(grid.cell(coords), grid.shape)
+        chunk_id = grid.chunk_id(coords)
         return pyramid.store.run(writer.add(key, sharding, chunk_id, data, overwrite=True, is_gzip=is_gzip))
 
     try:

@@ -14,7 +14,6 @@ from precomputed_fs.format.grid import (
     ChunkGrid,
     chunk_coords,
     chunk_name,
-    compressed_morton_code,
     layout_of,
     size_of,
 )
@@ -219,9 +218,9 @@ class Finder:
                 if self._writer.flushes == flushes:
                     return coords, None if chunk is None else self._as_chunk(layout, coords, chunk)
                 flushes = self._writer.flushes  # what waited while it was fetched may have been written since
-                stored = yield from self._shards.fetch(key, sharding, _chunk_id(grid, coords))
+                stored = yield from self._shards.fetch(key, sharding, grid.chunk_id(coords))
 
-        numbered = ((_chunk_id(grid, coords), coords) for coords in checked)
+        numbered = ((grid.chunk_id(coords), coords) for coords in checked)
         gap = min(self._options.max_gap, range_size)
         return self._shards.fetch_many(key, sharding, numbered, finish, window=window, gap=gap, size=range_size)
 
@@ -230,14 +229,14 @@ class Finder:
     ) -> Job[Stored | None]:
         found = yield from self._waiting(key, sharding, grid, coords)
         if found is None:
-            found = yield from self._shards.fetch(key, sharding, _chunk_id(grid, coords))
+            found = yield from self._shards.fetch(key, sharding, grid.chunk_id(coords))
         return None if found is None else self._as_chunk(layout, coords, found)
 
     def _waiting(
         self, key: str, sharding: Sharding, grid: ChunkGrid, coords: ChunkCoords, *there: Stored | None
     ) -> Job[Stored | None]:
         """Return a chunk that is stored and not flushed yet; `there` is what its shard has, if it was fetched."""
-        chunk_id = _chunk_id(grid, coords)
+        chunk_id = grid.chunk_id(coords)
 
         def stored() -> Job[bytes | None]:
             chunk = there[0] if there else (yield from self._shards.fetch(key, sharding, chunk_id))
@@ -389,10 +388,6 @@ class Finder:
         return NotFoundError(
             f"{self._location.display(name)} does not exist, under {names} names that it may have; {question}"
         )
-
-
-def _chunk_id(grid: ChunkGrid, coords: ChunkCoords) -> int:
-    return compressed_morton_code(grid.cell(coords), grid.shape)
 
 
 def _variant_name(key: str, coords: ChunkCoords, variant: Variant) -> str:

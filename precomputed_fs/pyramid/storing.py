@@ -21,7 +21,7 @@ from precomputed_fs.format.compression import (
     is_gzip,
     split_suffix,
 )
-from precomputed_fs.format.grid import ChunkCoords, compressed_morton_code
+from precomputed_fs.format.grid import ChunkCoords
 from precomputed_fs.format.names import COMMON, VARIANTS, Variant, suffixes_of
 from precomputed_fs.format.scale_layout import ScaleLayout
 from precomputed_fs.pyramid.finding import Finder, Known
@@ -150,7 +150,7 @@ class Storer:
         layout = yield from self._finder.layout(key)
         data: bytes | Update = yield Compute(make)
         if layout.sharding is not None and layout.grid is not None:
-            chunk_id = compressed_morton_code(layout.grid.cell(coords), layout.grid.shape)
+            chunk_id = layout.grid.chunk_id(coords)
             expect_end()
             if isinstance(data, Update):
                 yield from self._writer.update(key, layout.sharding, chunk_id, coords, data)

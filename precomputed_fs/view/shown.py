@@ -19,7 +19,7 @@ import numpy as np
 
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.errors import CorruptDataError, NotFoundError
-from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, chunk_coords, chunk_name
+from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, chunk_name, parse_chunk_name
 from precomputed_fs.format.info import Info
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.loop import in_thread
@@ -37,7 +37,6 @@ class Content(NamedTuple):
     mime_type: str
 
 
-_CHUNK_NAME = re.compile(r"(-?\d{1,19})-(-?\d{1,19})_(-?\d{1,19})-(-?\d{1,19})_(-?\d{1,19})-(-?\d{1,19})", re.ASCII)
 _PLAIN_SEGMENT = re.compile(r"(?!\.\.?\Z)[\w.~+,=-]+", re.ASCII)
 
 _CLIENT_CHANNELS: Mapping[str, Sequence[int] | None] = {
@@ -122,11 +121,9 @@ def _has_chunk(grid: ChunkGrid, coords: ChunkCoords) -> bool:
 
 def _coords_of(name: str) -> ChunkCoords | None:
     """Parse a chunk's name in the spelling of the specification."""
-    match = _CHUNK_NAME.fullmatch(name)
-    if match is not None:
-        with contextlib.suppress(ValueError):
-            coords = chunk_coords(map(int, match.groups()))
-            return coords if chunk_name(coords) == name else None
+    with contextlib.suppress(ValueError):
+        coords = parse_chunk_name(name)
+        return coords if coords is not None and chunk_name(coords) == name else None
     return None
 
 
