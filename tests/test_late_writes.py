@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
-import numpy as np
 import pytest
 
-from precomputed_fs import FsspecAccessor, create_volume, open_volume
+from precomputed_fs import FsspecAccessor
 from precomputed_fs.pyramid import late_writes
 from tests import servers
 from tests.pyramid.test_shard_writer import (
@@ -90,17 +89,6 @@ def test_what_waits_is_written_when_its_accessor_goes(pyramid: Pyramid, cyclic: 
     (message,) = abandon(pyramid, {KEY: 40}, cyclic=cyclic)
     assert parse_all(pyramid.contents(), sharding()) == {chunk_id(coords): CHUNKS[coords] for coords in COORDS[:40]}
     assert re.search(rf"{Path(pyramid.url).name}.*without flush.*40 chunks of {KEY}: written late", message)
-
-
-def test_a_part_of_a_chunk_is_written_when_its_volume_goes(tmp_path: Path) -> None:
-    create_volume(tmp_path, np.zeros((16, 16, 16), np.uint8), resolution=(8, 8, 8), scales=1, sharding=True)
-    volume = open_volume(tmp_path)
-    volume[0].write(np.s_[:, :, :1], 7, flush=False)
-    with warned() as said:
-        del volume
-        gc.collect()  # as a volume's scales know of it
-    assert len(said) == 1
-    assert open_volume(tmp_path)[0][0, 0, :2, 0].tolist() == [7, 0]
 
 
 def test_what_is_there_is_kept_by_a_late_write(make_pyramid: Callable[[str], Pyramid]) -> None:
@@ -201,39 +189,6 @@ def test_a_chunk_that_another_has_stored_meanwhile_is_not_replaced_late(
     assert message.startswith(f"{pyramid.url}/{KEY}/0.shard: chunks that were not flushed are lost: ")
     assert f"chunk {chunk_id(FIRST)} exists" in message
     assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(FIRST): b"theirs", chunk_id(SECOND): CHUNKS[SECOND]}
-
-
-class Broken:
-    """An array that cannot be read to its end."""
-
-    shape, dtype = (64, 64, 64), np.dtype(np.uint8)
-
-    def __getitem__(self, index: Any) -> Any:
-        if index[2].start > 0:
-            raise KeyError(index)
-        return np.ones(self.shape, self.dtype)[index]
-
-
-def test_what_was_dropped_is_not_written_late(tmp_path: Path) -> None:
-    source: Any = Broken()
-    with warned() as said:
-        with pytest.raises(KeyError):
-            create_volume(tmp_path, source, resolution=(1, 1, 1), chunk_size=(16, 16, 16), sharding=True)
-        before = sorted(tmp_path.rglob("*"))
-        gc.collect()
-        assert sorted(tmp_path.rglob("*")) == before
-    assert said == []
-
-
-def test_an_archive_that_nobody_closes_is_completed(tmp_path: Path) -> None:
-    """A volume goes when garbage is collected, as its scales know of it."""
-    voxels = np.arange(64, dtype=np.uint8).reshape(4, 4, 4)
-    url = f"zip://::{tmp_path}/brain.zip"
-    with warned() as said:
-        create_volume(url, voxels, resolution=(1, 1, 1), scales=1, storage_options={"mode": "w"})
-        gc.collect()
-    assert len([message for message in said if re.search(r"brain\.zip.*without.*close", message)]) == 1
-    np.testing.assert_array_equal(open_volume(url)[0][...][..., 0], voxels)
 
 
 # --------------------------------------------------------------------------------------------- when the process ends

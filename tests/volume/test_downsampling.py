@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from precomputed_fs import create_volume
+from precomputed_fs.format.grid import Box
 from precomputed_fs.volume.downsampling import downsample, factors_for
+from tests.volume.samples import make
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 
@@ -125,3 +129,41 @@ def test_the_axes_of_short_voxels_are_halved(
     size: tuple[int, int, int], resolution: tuple[float, float, float], expected: tuple[int, int, int]
 ) -> None:
     assert factors_for(size, resolution) == expected
+
+
+def test_lower_scales_are_averages_or_labels(tmp_path: Path) -> None:
+    array = np.arange(64, dtype=np.uint8).reshape(4, 4, 4)
+    options: dict[str, Any] = {
+        "resolution": (1, 1, 1),
+        "voxel_offset": (-1, 0, 2),
+        "chunk_size": (2, 2, 2),
+        "scales": 2,
+    }
+    image = make(tmp_path / "image", array, **options)
+    assert image[1].bounds == Box((-1, 0, 1), (2, 2, 3))
+    # along x, the first and the last block are half outside of the volume
+    expected = [array[part, 0:2, 0:2].mean() for part in (slice(0, 1), slice(1, 3), slice(3, 4))]
+    assert image[1][:, 0, 1, 0].tolist() == [math.floor(value + 0.5) for value in expected]
+    labels = make(tmp_path / "labels", array, type="segmentation", **options)
+    assert labels[1][:, 0, 1, 0].tolist() == [
+        array[part, 0:2, 0:2].min() for part in (slice(0, 1), slice(1, 3), slice(3, 4))
+    ]
+    stride = make(tmp_path / "stride", array, downsampling="stride", **options)
+    assert stride[1][-1:, 0, 1, 0].tolist() == [array[x, 0, 0] for x in (0, 1, 3)]
+
+
+def test_block_size_does_not_change_lower_scales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower scales are computed block by block; with blocks of one chunk, they are the same."""
+    whole = make(tmp_path / "a", scales=4)
+    monkeypatch.setattr("precomputed_fs.volume.downsampling._BLOCK_BYTES", 1)
+    in_blocks = make(tmp_path / "b", scales=4)
+    for one, other in zip(whole, in_blocks, strict=True):
+        assert np.array_equal(one[...], other[...])
+
+
+def test_scales_that_are_not_halves_are_refused(tmp_path: Path) -> None:
+    info = make(tmp_path / "a", scales=2).info.to_dict()
+    info["scales"][1]["size"] = [10, 10, 10]
+    volume = create_volume(tmp_path / "b", info)
+    with pytest.raises(ValueError, match=r"16_16_40 .* is not scale 8_8_40 .* halved"):
+        volume.downsample()
