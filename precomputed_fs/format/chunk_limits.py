@@ -1,7 +1,7 @@
-"""How many bytes an encoded chunk can take: one function per encoding, from its voxels.
+"""The most bytes that an encoded chunk can have: one function per encoding.
 
-Reading goes by these limits, so that an object which only claims to be a chunk takes no more memory than
-one. They are generous: every writer's worst case fits, and so do headers and metadata of up to `ROOM` bytes.
+Reading enforces these limits, so that a malicious object takes no more memory than a chunk. They are generous:
+every writer's worst case fits, with headers and metadata of up to `ROOM` bytes.
 """
 
 import math
@@ -11,13 +11,13 @@ from typing import NamedTuple
 from precomputed_fs.format.grid import Triple
 
 ROOM = 1 << 20
-"""Bytes that a chunk may take beyond what its voxels need (1 MiB)."""
+"""Bytes allowed beyond those for the voxels (1 MiB)."""
 
-_STREAM_BYTES = 100  # of a zfp stream: its place in the index, its header, and what fills its last word
+_STREAM_BYTES = 100  # of a zfp stream: its entry in the index, its header, and padding to a whole word
 
 
 class Chunk(NamedTuple):
-    """What there is to encode."""
+    """The voxels to encode."""
 
     size: Triple
     """In voxels, xyz."""
@@ -31,12 +31,12 @@ class Chunk(NamedTuple):
 
     @property
     def voxels(self) -> int:
-        """How many voxels there are."""
+        """The number of voxels."""
         return math.prod(self.size)
 
     @property
     def values(self) -> int:
-        """How many values all channels have."""
+        """The number of values in all channels."""
         return self.voxels * self.channels
 
     @property
@@ -46,35 +46,35 @@ class Chunk(NamedTuple):
 
 
 def _png(chunk: Chunk) -> int:
-    """Allow a byte for the filter of each row, which may be as short as a pixel, and incompressible pixels."""
+    """Allow incompressible pixels, and a filter byte per row, which may be a single pixel."""
     return 2 * (chunk.raw_bytes + chunk.voxels)
 
 
 def _compressed_segmentation(chunk: Chunk) -> int:
-    """Allow each block all its voxels, also those outside of the chunk, in 32 bits, and a label for each."""
+    """Allow 32 bits and a label for each voxel of each block, even outside of the chunk."""
     blocks = math.prod(-(-side // block) for side, block in zip(chunk.size, chunk.block_size, strict=True))
     return chunk.channels * (4 + blocks * (8 + math.prod(chunk.block_size) * (4 + chunk.value_bytes)))
 
 
 def _compresso(chunk: Chunk) -> int:
-    """Allow each voxel an id, two locations, a window and its value, and each slice two places in an index."""
+    """Allow an id, two locations, a window and a value per voxel, and two entries of an index per slice."""
     return chunk.voxels * (3 * chunk.value_bytes + 8 + 8 + 2 * 8)
 
 
 def _crackle(chunk: Chunk) -> int:
-    """Allow each voxel a label and its index, and at each corner of a voxel cracks, and a place where some begin."""
+    """Allow a label and its index per voxel, and cracks and the start of one per corner of a voxel."""
     return chunk.voxels * (chunk.value_bytes + 8 + 4 * (4 + 1))
 
 
 def _zfpc(chunk: Chunk) -> int:
-    """Allow 64 bits and a block's header for each value of whole blocks, and a stream for each value."""
+    """Allow 64 bits and the header of a block per value of whole blocks, and a stream per value."""
     padded = math.prod(4 * -(-side // 4) for side in (*chunk.size, chunk.channels))
     return 9 * padded + _STREAM_BYTES * chunk.values
 
 
 _LARGEST: Mapping[str, Callable[[Chunk], int]] = {
     "raw": lambda chunk: chunk.raw_bytes,
-    "jpeg": lambda chunk: 8 * chunk.raw_bytes,  # 27 bits a coefficient, at most
+    "jpeg": lambda chunk: 8 * chunk.raw_bytes,  # at most 27 bits per coefficient
     "png": _png,
     "jxl": lambda chunk: 8 * chunk.raw_bytes,
     "compressed_segmentation": _compressed_segmentation,
@@ -87,7 +87,7 @@ _LARGEST: Mapping[str, Callable[[Chunk], int]] = {
 
 
 def largest_chunk(encoding: str, chunk: Chunk) -> int | None:
-    """Return how many bytes an encoded chunk can take; None for an encoding that is not known.
+    """Return the most bytes that an encoded chunk can have; None for an unknown encoding.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """How one object is compressed: its suffix, its Content-Encoding, encoding and decoding.
 
-An object may be stored under its own name with a ``Content-Encoding`` (buckets, web servers) or
-under its name with a suffix (files). Reading knows every compression that cloud-volume writes;
-writing is always gzip, with a modification time of 0, so that the same bytes give the same object.
+A compressed object has a ``Content-Encoding`` (on buckets and web servers) or a suffix to its name
+(in files). Every compression that cloud-volume writes can be read. Writing always uses gzip, with
+a modification time of 0, so that equal bytes give equal objects.
 """
 
 import bz2
@@ -18,20 +18,20 @@ GZIP_SUFFIX = ".gz"
 GZIP_ENCODING = "gzip"
 
 INCOMPRESSIBLE_MIME_TYPES = frozenset({"application/json", "image/jpeg", "image/png"})
-"""What neuroglancer-scripts stores as it is: Neuroglancer and browsers read these directly."""
+"""The types that neuroglancer-scripts never compresses: Neuroglancer and browsers read them directly."""
 
-_LARGEST_CHECKED = 1 << 26  # bytes that are decoded to know whether something is gzip
+_LARGEST_CHECKED = 1 << 26  # bytes to decode in order to recognize gzip
 _GZIP_MAGIC = b"\x1f\x8b\x08"
-_XZ_MEMORY = 1 << 27  # bytes that a stream may ask its reader for; xz -9 asks for 65 MiB
+_XZ_MEMORY = 1 << 27  # memory in bytes that a stream may require; xz -9 requires 65 MiB
 _DEFLATE_MAX_RATIO = 1032  # bytes out per byte in; the format cannot do better
-_INPUT = 1 << 16  # bytes that a decoder is given at once
-_OUTPUT = 1 << 20  # bytes that it returns at once
+_INPUT = 1 << 16  # bytes per call of a decoder
+_OUTPUT = 1 << 20  # bytes per call of a decoder
 MAX_DECODED_SIZE = 1 << 30
-"""Bytes that one object may decode to where its size is not known (1 GiB)."""
+"""The most bytes that an object of unknown size may decode to (1 GiB)."""
 
 
 class TooLargeError(CorruptDataError):
-    """An object has more bytes than it can have."""
+    """An object has more bytes than are possible."""
 
 
 class _OverLimitError(ValueError):
@@ -39,22 +39,22 @@ class _OverLimitError(ValueError):
 
 
 def too_large(limit: int, size: int | None = None) -> TooLargeError:
-    """Make an error of an object that has more bytes than a limit; how many, if that is known."""
+    """Make the error for an object that exceeds a limit in bytes; `size` is its own, if known."""
     return TooLargeError(f"more than {limit} bytes" if size is None else f"{size} bytes, which is more than {limit}")
 
 
 def stored_limit(limit: int) -> int:
-    """Return how many bytes an object that decodes to at most `limit` bytes may take when it is stored.
+    """Return the most bytes that an object may have stored if it may have `limit` bytes decoded.
 
-    Compression makes what cannot be made smaller larger: by 1 % and a header, at most.
+    Compression enlarges incompressible bytes by a header and 1 % at most.
     """
     return limit + limit // 16 + (1 << 16)
 
 
 def _decode_members(new: Callable[[], Any], data: bytes, limit: int, *, padded: bool = False) -> bytes:
-    """Decode concatenated streams, with zeros behind them if so, by the standard library.
+    """Decode concatenated streams with the standard library; `padded` allows zeros after them.
 
-    Bit by bit: nothing is put together before it is known to be within the limit.
+    The parts are joined only once their total is known to be within the limit.
     """
     whole = rest = memoryview(data)
     parts: list[bytes] = []
@@ -62,13 +62,12 @@ def _decode_members(new: Callable[[], Any], data: bytes, limit: int, *, padded: 
     while rest or not parts:
         member = new()
         while not member.eof:
-            given = getattr(member, "unconsumed_tail", b"")  # zlib returns what others keep
+            given = getattr(member, "unconsumed_tail", b"")  # zlib hands it back, other decoders keep it
             if getattr(member, "needs_input", not given):
                 given, rest = rest[:_INPUT], rest[_INPUT:]
             part = member.decompress(given, min(_OUTPUT, limit - size + 1))
             if not (given or part or member.eof):
-                message = "the stream ends too early"
-                raise ValueError(message)
+                raise ValueError("the stream ends too early")
             size += len(part)
             if size > limit:
                 raise _OverLimitError
@@ -80,12 +79,12 @@ def _decode_members(new: Callable[[], Any], data: bytes, limit: int, *, padded: 
 
 
 def _decode_gzip(data: bytes, limit: int) -> bytes:
-    """Decode gzip; one member in the fast library, whatever it will not take in zlib.
+    """Decode gzip: a single member with the fast library, anything else with zlib.
 
-    The fast one checks the first member and passes over what follows it. So its answer counts only
-    where the size at the end of the data is this member's, and no other member can begin.
+    The fast library checks the first member and ignores the rest. So its result counts only if the
+    size at the end of the data is that of this member, and if no other member can begin after it.
     """
-    import imagecodecs  # noqa: PLC0415 - brings NumPy, which moving bytes does without
+    import imagecodecs  # noqa: PLC0415 - imports NumPy, which reading bytes does not need
 
     size = int.from_bytes(data[-4:], "little")
     if size <= min(limit, len(data) * _DEFLATE_MAX_RATIO) and data.rfind(_GZIP_MAGIC, 1) < 0:  # twice as fast as find
@@ -104,7 +103,7 @@ def _decode_zlib(data: bytes, limit: int) -> bytes:
 
 
 def _decode_deflate(data: bytes, limit: int) -> bytes:
-    """Decode HTTP's "deflate", which is zlib by its definition and bare deflate in old servers."""
+    """Decode HTTP's "deflate": zlib according to the standard, raw deflate from old servers."""
     try:
         return _decode_zlib(data, limit)
     except zlib.error:
@@ -112,7 +111,7 @@ def _decode_deflate(data: bytes, limit: int) -> bytes:
 
 
 def _decode_brotli(data: bytes, limit: int) -> bytes:
-    import brotli  # noqa: PLC0415 - only where it is met
+    import brotli  # noqa: PLC0415 - rarely needed
 
     try:
         return _decode_brotli_stream(brotli.Decompressor(), data, limit)
@@ -126,8 +125,7 @@ def _decode_brotli_stream(decoder: Any, data: bytes, limit: int) -> bytes:  # no
     size = len(parts[0])
     while size <= limit and not decoder.is_finished():
         if not parts[-1] and decoder.can_accept_more_data():
-            message = "the stream ends too early"
-            raise ValueError(message)
+            raise ValueError("the stream ends too early")
         parts.append(decoder.process(b"", output_buffer_limit=most))
         size += len(parts[-1])
     if size > limit:
@@ -136,12 +134,11 @@ def _decode_brotli_stream(decoder: Any, data: bytes, limit: int) -> bytes:  # no
 
 
 def _decode_zstd(data: bytes, limit: int) -> bytes:
-    """Decode zstd, which must be told a size: guess, and grow the guess while it is too small."""
-    import imagecodecs  # noqa: PLC0415 - brings NumPy
+    """Decode zstd, whose decoder needs the size: guess it, and enlarge the guess while it is too small."""
+    import imagecodecs  # noqa: PLC0415 - imports NumPy
 
     if not data:
-        message = "the stream ends too early"
-        raise ValueError(message)
+        raise ValueError("the stream ends too early")
     size = min(limit, max(1 << 16, 8 * len(data)))
     while True:
         try:
@@ -172,10 +169,10 @@ def _decode_lzma(data: bytes, limit: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """One row of the table: how a compression is named and undone."""
+    """A compression: its names and its decoder."""
 
     suffix: str
-    """Added to an object's name; empty where only a header tells."""
+    """Appended to an object's name; empty if only a header names the compression."""
 
     encodings: tuple[str, ...]
     """Its names in a ``Content-Encoding`` header, in lower case."""
@@ -199,33 +196,33 @@ _BY_ZIP_METHOD = {12: _BY_ENCODING["bz2"], 93: _BY_ENCODING["zstd"], _ZIP_LZMA: 
 _BY_SUFFIX = {row.suffix: row for row in _TABLE if row.suffix}
 
 ZIP_METHODS = frozenset(_BY_ZIP_METHOD)
-"""The methods of a ZIP archive's members that `decode_zip_member` undoes: bz2, LZMA and zstd."""
+"""The methods of ZIP archives that `decode_zip_member` decodes: bz2, LZMA and zstd."""
 
 SUFFIXES = ("", *_BY_SUFFIX)
-"""What may follow an object's name, uncompressed first, then the most usual first."""
+"""What may follow an object's name: nothing, then suffixes from the most to the least common."""
 
 ACCEPT_ENCODING = "gzip, br, zstd"
-"""What a server may answer with: the browsers' compressions that are decoded here."""
+"""The compressions that servers may use: those of browsers that `decode` knows."""
 
 
 def gzip_compress(data: bytes, level: int) -> bytes:
-    """Compress with gzip; the same bytes in give the same bytes out.
+    """Compress with gzip; equal bytes are compressed to equal bytes.
 
     Parameters
     ----------
     data : bytes
     level : int
-        0 (stored) to 9 (smallest). These are libdeflate's, which cloud-volume uses, too. On images and
-        compressed_segmentation, what comes out is smaller than from zlib at the same level, in a fifth to
-        a half of the time; on raw labels, it is 5 % larger at level 9.
+        0 (stored) to 9 (smallest), as libdeflate counts, which cloud-volume uses too. Compared with zlib at
+        the same level, it takes a fifth to a half of the time; images and compressed_segmentation come out
+        smaller, raw labels 5 % larger at level 9.
     """
-    import imagecodecs  # noqa: PLC0415 - brings NumPy
+    import imagecodecs  # noqa: PLC0415 - imports NumPy
 
     return bytes(imagecodecs.gzip_encode(data, level))
 
 
 def split_suffix(name: str) -> tuple[str, str]:
-    """Split a compression's suffix off a name.
+    """Split the suffix of a compression off a name.
 
     Examples
     --------
@@ -239,12 +236,12 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 
 def may_be_gzip(data: bytes) -> bool:
-    """Tell whether these bytes begin like gzip."""
+    """Tell whether bytes begin like gzip."""
     return data[:3] == _GZIP_MAGIC
 
 
 def is_gzip(data: bytes) -> bool:
-    """Tell whether these bytes are gzip from beginning to end, or too large to know."""
+    """Tell whether bytes are gzip from beginning to end, or too many to check."""
     try:
         return _try_gzip(data, _LARGEST_CHECKED) is not None
     except CorruptDataError:
@@ -262,23 +259,23 @@ def decode(
 ) -> bytes:
     """Undo the compression of one stored object.
 
-    A suffix or a header says how the bytes are compressed, and then they must decode. Where
-    nothing says it, bytes that begin like gzip are decoded if they are gzip to the last byte, since
-    some filesystems return what is stored and do not tell, and files are uploaded without headers.
+    Bytes must decode as a suffix or a header says. Without either, bytes that begin like gzip are
+    decoded if they are gzip to the last byte: some filesystems return stored bytes without their
+    headers, and some files are uploaded without headers.
 
     Parameters
     ----------
     data : bytes
-        The body as it was stored or served.
+        The body as stored or served.
     suffix : str
         The compression's suffix in the object's name, one of `SUFFIXES`.
     content_encoding : str
-        The ``Content-Encoding`` of the answer, not yet undone.
+        The ``Content-Encoding`` of the response, still to be undone.
     raw_length : int, optional
-        The length in bytes of the decoded object where it is known beforehand (raw chunks). Bytes
-        of just this length that nobody says are compressed are returned as they are.
+        The length in bytes of the decoded object, if known (raw chunks). Without suffix and header,
+        bytes of exactly this length are returned as they are.
     limit : int, optional
-        How many bytes the object may decode to; by default `raw_length`, or `MAX_DECODED_SIZE`.
+        The most bytes that the object may decode to; by default `raw_length`, or `MAX_DECODED_SIZE`.
     sniff : bool
         Whether gzip may be recognized by its content.
 
@@ -305,8 +302,8 @@ def decode(
     except TooLargeError:
         raise
     except CorruptDataError:
-        # Web servers often serve x.gz with Content-Encoding: gzip for the one compression there is.
-        # The header has told the same as the suffix, and there is nothing left to undo.
+        # Web servers often serve x.gz, compressed once, with Content-Encoding: gzip.
+        # The header and the suffix mean the same compression, which is undone already.
         told_twice = suffix and any(row is header_row for header_row, _ in told[:-1])
         if told_twice and len(data) <= limit:
             return data
@@ -314,7 +311,7 @@ def decode(
 
 
 def _sniffed(data: bytes, limit: int, raw_length: int | None) -> bytes:
-    """Decode what nobody says is compressed, if it is gzip to the last byte."""
+    """Decode bytes that are not marked as compressed, if they are gzip to the last byte."""
     if len(data) == raw_length:
         return data
     decoded = _try_gzip(data, limit)
@@ -328,12 +325,12 @@ def _checked(data: bytes, limit: int) -> bytes:
 
 
 def decode_gzip_or_zlib(data: bytes, limit: int = MAX_DECODED_SIZE) -> bytes:
-    """Decode what a shard calls "gzip": RFC 1952, or the zlib streams of neuroglancer-scripts.
+    """Decode the "gzip" of shards: RFC 1952, or the zlib streams of neuroglancer-scripts.
 
     Raises
     ------
     CorruptDataError
-        If it is neither, or decodes to more than the limit in bytes.
+        If it is neither, or decodes to more bytes than the limit.
     """
     row = _BY_ENCODING[GZIP_ENCODING] if may_be_gzip(data) else _ZLIB
     return _decode_row(row, data, limit, "shard's encoding gzip")
@@ -347,16 +344,16 @@ def decode_zip_member(data: bytes, method: int, size: int, *, has_end_mark: bool
     method : int
         One of `ZIP_METHODS`.
     size : int
-        How many bytes the archive says that the member has.
+        The size in bytes of the member, according to the archive.
     has_end_mark : bool
-        Whether an LZMA stream says where it ends.
+        Whether an LZMA stream marks its end.
 
     Raises
     ------
     CorruptDataError
-        If it does not decode, or to more bytes.
+        If it does not decode, or decodes to more bytes.
     """
-    if method == _ZIP_LZMA:  # to the header of an .lzma file
+    if method == _ZIP_LZMA:  # rewrite its header as that of an .lzma file
         begin = 4 + int.from_bytes(data[2:4], "little")
         length = b"\xff" * 8 if has_end_mark else size.to_bytes(8, "little")
         data = b"".join((data[4:begin], length, data[begin:]))
@@ -364,14 +361,13 @@ def decode_zip_member(data: bytes, method: int, size: int, *, has_end_mark: bool
 
 
 def _header_rows(content_encoding: str) -> Iterator[Compression]:
-    """Go through the codings of a header in the order in which they are to be undone."""
+    """Yield the codings of a header in the order in which to undo them."""
     names = [name.strip().lower() for name in content_encoding.split(",")]
     for name in reversed(names):
         if name in ("", "identity", "aws-chunked"):
-            continue  # aws-chunked is how an S3 upload was framed, not how the object is stored
+            continue  # aws-chunked is the framing of an S3 upload, not of the stored object
         if name not in _BY_ENCODING:
-            message = f"unknown Content-Encoding {name!r}"
-            raise CorruptDataError(message)
+            raise CorruptDataError(f"unknown Content-Encoding {name!r}")
         yield _BY_ENCODING[name]
 
 
@@ -379,11 +375,9 @@ def _decode_row(row: Compression, data: bytes, limit: int, told_by: str) -> byte
     try:
         return row.decode(data, limit)
     except _OverLimitError:
-        message = f"{len(data)} bytes decode to more than {limit}, as the {told_by} says"
-        raise TooLargeError(message) from None
+        raise TooLargeError(f"{len(data)} bytes decode to more than {limit}, as the {told_by} says") from None
     except (RuntimeError, ValueError, EOFError, OSError, zlib.error, lzma.LZMAError) as exc:
-        message = f"{len(data)} bytes do not decode as the {told_by} says: {exc}"
-        raise CorruptDataError(message) from exc
+        raise CorruptDataError(f"{len(data)} bytes do not decode as the {told_by} says: {exc}") from exc
 
 
 def _try_gzip(data: bytes, limit: int) -> bytes | None:
@@ -392,7 +386,6 @@ def _try_gzip(data: bytes, limit: int) -> bytes | None:
     try:
         return _decode_gzip(data, limit)
     except _OverLimitError:
-        message = f"a gzip stream of {len(data)} bytes decodes to more than the {limit} expected"
-        raise TooLargeError(message) from None
+        raise TooLargeError(f"a gzip stream of {len(data)} bytes decodes to more than the {limit} expected") from None
     except (ValueError, zlib.error):
         return None

@@ -1,6 +1,6 @@
-"""What the indexes of a shard say, which ranges to read of it, and how a shard is packed.
+"""The indexes of a shard: reading and packing them, and planning which ranges of the shard to read.
 
-Facts from the specification of ``neuroglancer_uint64_sharded_v1``. A shard file begins with the shard
+Facts are from the specification of ``neuroglancer_uint64_sharded_v1``. A shard file begins with the shard
 index, 2**minishard_bits pairs (start, end) of little-endian uint64 that locate the minishard indexes;
 a minishard index is a C-order [3, n] array of uint64: chunk ids (delta-coded), offsets (each from the
 end of the chunk before), sizes. All offsets count from the end of the shard index.
@@ -23,61 +23,60 @@ from precomputed_fs.format.sharding import ENTRY_BYTES, MAX_INDEX_BYTES, ROW_BYT
 _UINT64 = (1 << 64) - 1
 _LARGEST_OFFSET = 1 << 62
 _PAIR = struct.Struct("<QQ")
-_RUN = 1 << 15  # ids that are sorted at once
+_RUN = 1 << 15  # ids sorted at once
 
 PAGE_ENTRIES = 4096
-"""Entries of the shard index that are read at once (64 KiB): nearly always all there are."""
+"""Entries of the shard index that are read at once (64 KiB): nearly always all of them."""
 
 
 class ByteRange(NamedTuple):
-    """Bytes ``start`` up to ``end`` of a file."""
+    """The bytes of a file from ``start`` up to ``end``."""
 
     start: int
     end: int
 
 
 def page_of(minishard: int, sharding: Sharding) -> ByteRange:
-    """Return the bytes of the shard index to read for a minishard's entry and those around it."""
+    """Return the range of the shard index that has a minishard's entry and those around it."""
     first = minishard - minishard % PAGE_ENTRIES
     end = min(first + PAGE_ENTRIES, 1 << sharding.minishard_bits)
     return ByteRange(first * ENTRY_BYTES, end * ENTRY_BYTES)
 
 
 def minishard_index_range(page: bytes, minishard: int, sharding: Sharding) -> ByteRange | None:
-    """Return where in the shard a minishard's index is; None if the minishard is empty.
+    """Return the range of a minishard's index in the shard; None if the minishard is empty.
 
     Parameters
     ----------
     page : bytes
-        The part of the shard index that `page_of` names.
+        The range of the shard index that `page_of` returns.
 
     Raises
     ------
     CorruptDataError
-        If the entry ends before it starts, or is no whole number of rows long where it is raw.
+        If the range is impossible: reversed, too long, or raw and not of whole rows.
     """
     start, end = _PAIR.unpack_from(page, minishard % PAGE_ENTRIES * ENTRY_BYTES)
     if start == end:
         return None
     if start > end or end > _LARGEST_OFFSET:
-        message = f"the shard index places the index of minishard {minishard} at {start} to {end}"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"the shard index places the index of minishard {minishard} at {start} to {end}")
     largest = sharding.largest_index
     if sharding.minishard_index_encoding == "gzip":
         largest = stored_limit(largest)
     if end - start > largest:
-        message = f"the index of minishard {minishard} would take {end - start} bytes"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"the index of minishard {minishard} would take {end - start} bytes")
     if sharding.minishard_index_encoding == "raw" and (end - start) % ROW_BYTES:
-        message = f"the raw index of minishard {minishard} takes {end - start} bytes, not a multiple of {ROW_BYTES}"
-        raise CorruptDataError(message)
+        raise CorruptDataError(
+            f"the raw index of minishard {minishard} takes {end - start} bytes, not a multiple of {ROW_BYTES}"
+        )
     return ByteRange(start, end)
 
 
 class MinishardIndex:
     """Where the chunks of one minishard are.
 
-    Offsets count from the end of the shard index, as in the file. It takes 24 bytes a chunk.
+    Offsets count from the end of the shard index, as in the file. An index takes 24 bytes per chunk.
     """
 
     __slots__ = ("_ends", "_ids", "_starts")
@@ -89,33 +88,30 @@ class MinishardIndex:
 
     @classmethod
     def from_bytes(cls, stored: bytes, encoding: str, limit: int = MAX_INDEX_BYTES) -> "MinishardIndex":
-        """Read an index as it is stored, of at most `limit` bytes when decoded.
+        """Read a stored index, of at most `limit` bytes when decoded.
 
         Raises
         ------
         CorruptDataError
-            If it does not decode, is not made of whole rows, overflows, or has an id twice.
+            If it does not decode, does not consist of whole rows, overflows, or has an id twice.
         """
         data = decode_gzip_or_zlib(stored, limit) if encoding == "gzip" else stored
         if len(data) % ROW_BYTES:
-            message = f"a minishard index of {len(data)} bytes is not a multiple of {ROW_BYTES}"
-            raise CorruptDataError(message)
+            raise CorruptDataError(f"a minishard index of {len(data)} bytes is not a multiple of {ROW_BYTES}")
         count = len(data) // ROW_BYTES
         numbers = memoryview(_native(data)).cast("Q")
         deltas, gaps, sizes = numbers[:count], numbers[count : 2 * count], numbers[2 * count :]
-        # Deltas are modulo 2**64: neither ids nor offsets need ascend.
+        # Deltas are modulo 2**64: neither ids nor offsets have to ascend.
         ids = array("Q", [total & _UINT64 for total in accumulate(deltas)])
         ends = array("Q", [total & _UINT64 for total in accumulate(map(operator.add, gaps, sizes))])
         if any(map(operator.lt, ends, sizes)) or max(ends, default=0) > _LARGEST_OFFSET:
-            message = "a minishard index places a chunk where no file can be"
-            raise CorruptDataError(message)
+            raise CorruptDataError("a minishard index places a chunk where no file can be")
         starts = array("Q", list(map(operator.sub, ends, sizes)))
         if any(map(operator.ge, ids, islice(ids, 1, None))):
             order = _order(ids)
             ids, starts, ends = (array("Q", map(column.__getitem__, order)) for column in (ids, starts, ends))
             if any(map(operator.eq, ids, islice(ids, 1, None))):
-                message = "a minishard index has the same chunk twice"
-                raise CorruptDataError(message)
+                raise CorruptDataError("a minishard index has the same chunk twice")
         return cls(ids, starts, ends)
 
     def __len__(self) -> int:
@@ -123,16 +119,16 @@ class MinishardIndex:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the index takes."""
+        """Memory in bytes."""
         return ROW_BYTES * len(self._ids) + 256
 
     def __iter__(self) -> Iterator["Wanted"]:
-        """Go through the chunks that are there, by ascending ids."""
+        """Yield the chunks that are present, by ascending ids."""
         rows = zip(self._ids, self._starts, self._ends, strict=True)
         return (Wanted(chunk_id, start, end) for chunk_id, start, end in rows if start != end)
 
     def find(self, chunk_id: int) -> ByteRange | None:
-        """Return where a chunk is; None if it is absent, which a size of zero means too."""
+        """Return the range of a chunk; None if it is absent, or of size zero, which means absent."""
         i = bisect.bisect_left(self._ids, chunk_id)
         if i == len(self._ids) or self._ids[i] != chunk_id or self._starts[i] == self._ends[i]:
             return None
@@ -140,7 +136,7 @@ class MinishardIndex:
 
 
 def _native(data: bytes) -> bytes:
-    """Return little-endian 64-bit integers in this machine's byte order."""
+    """Convert little-endian 64-bit integers to this machine's byte order."""
     if sys.byteorder == "little":
         return data
     numbers = array("Q", data)
@@ -149,7 +145,7 @@ def _native(data: bytes) -> bytes:
 
 
 def _order(ids: "array[int]") -> "array[int]":
-    """Return the places of ids in ascending order; sorted in runs, as Python's integers take five times the memory."""
+    """Return the order of ids; sorted in runs, as a list of Python's integers takes five times the memory."""
     runs = (range(begin, min(begin + _RUN, len(ids))) for begin in range(0, len(ids), _RUN))
     key = ids.__getitem__
     return array("Q", heapq.merge(*(array("Q", sorted(run, key=key)) for run in runs), key=key))
@@ -164,8 +160,7 @@ def pack_minishard_index(chunks: Sequence["Wanted"]) -> bytes:
     Parameters
     ----------
     chunks : sequence of Wanted
-        Ids and offsets from the end of the shard index; in ascending order of both, which gives the
-        smallest deltas.
+        With offsets from the end of the shard index. Ascending ids and offsets give the smallest deltas.
     """
     ids = [chunk.chunk_id for chunk in chunks]
     ends = [0, *(chunk.end for chunk in chunks)]
@@ -178,7 +173,7 @@ def pack_minishard_index(chunks: Sequence["Wanted"]) -> bytes:
 
 
 def pack_shard_index(places: Mapping[int, ByteRange], sharding: Sharding) -> bytes:
-    """Write a shard index: where the index of each minishard is, and nothing for empty ones."""
+    """Write a shard index: the ranges of minishard indexes, without those of empty minishards."""
     packed = bytearray(sharding.index_size)
     for minishard, place in places.items():
         _PAIR.pack_into(packed, minishard * ENTRY_BYTES, place.start, place.end)
@@ -189,7 +184,7 @@ def pack_shard_index(places: Mapping[int, ByteRange], sharding: Sharding) -> byt
 
 
 class Wanted(NamedTuple):
-    """A chunk in a shard, and where it is; or, by its minishard, an index. Offsets from the beginning of the file."""
+    """A chunk and its range in the file; or a minishard index, with the number of the minishard as the id."""
 
     chunk_id: int
     start: int
@@ -197,7 +192,7 @@ class Wanted(NamedTuple):
 
 
 class Read(NamedTuple):
-    """One range to read, and the chunks that are in it."""
+    """One range to read, and the chunks in it."""
 
     start: int
     end: int
@@ -205,16 +200,16 @@ class Read(NamedTuple):
 
 
 def plan_reads(wanted: Iterable[Wanted], *, gap: int, size: int) -> list[Read]:
-    """Join chunks that lie together in a shard into ranges to be read at once.
+    """Join chunks that are close to each other in a shard into ranges to read at once.
 
     Parameters
     ----------
     wanted : iterable of Wanted
         Chunks of one file.
     gap : int
-        Bytes between two chunks that may be read in vain to save a request.
+        The most bytes between two chunks to read needlessly, to save a request.
     size : int
-        Bytes beyond which no range grows by joining; a longer chunk is read alone.
+        The most bytes of a joined range; a longer chunk is read alone.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Where a chunk is in shards: the member `sharding` of a scale.
+"""Which shard and minishard a chunk is in: the member `sharding` of a scale.
 
-Facts from the specification of ``neuroglancer_uint64_sharded_v1``.
+Facts are from the specification of ``neuroglancer_uint64_sharded_v1``.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ _MOST_BITS = 64
 _MOST_MINISHARD_BITS = 32
 _PROPOSED_PRESHIFT = 9
 ENTRY_BYTES = 16
-"""Of a minishard in the shard index."""
+"""Bytes per minishard in the shard index."""
 
 ROW_BYTES = 24
-"""Of one chunk in a minishard index: id, offset, size."""
+"""Bytes per chunk in a minishard index: id, offset, size."""
 
 MAX_INDEX_BYTES = 16 << 20
-"""Bytes that a minishard index may take (16 MiB): 700,000 chunks, where 512 are usual."""
+"""The most bytes of a minishard index (16 MiB): 700,000 chunks, where 512 are common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ class Sharding:
     data_encoding: str = "raw"
 
     scale_chunks: int = field(default=1 << _MOST_BITS, compare=False)
-    """How many chunk ids the scale has, which no index can have more of; not a member of ``sharding``."""
+    """Number of chunk ids of the scale, the most that an index can list; not a member of ``sharding``."""
 
     largest_chunk: int = field(default=MAX_DECODED_SIZE, compare=False)
-    """How many bytes a chunk of the scale can take in a shard; not a member of ``sharding``."""
+    """The most bytes of a chunk in a shard; not a member of ``sharding``."""
 
     @classmethod
     def from_info(cls, given: Mapping[str, Any], place: str = "sharding") -> "Sharding":
@@ -53,14 +53,12 @@ class Sharding:
         Raises
         ------
         InvalidInfoError
-            If a member is missing or cannot be; the message begins with its place.
+            If a member is missing or invalid; the message begins with its place.
         """
         if not isinstance(given, Mapping):
-            message = f"{place}: expected an object, got {given!r}"
-            raise InvalidInfoError(message)
+            raise InvalidInfoError(f"{place}: expected an object, got {given!r}")
         if given.get("@type") != SHARDING_TYPE:
-            message = f"{place}.@type: expected {SHARDING_TYPE!r}, got {given.get('@type')!r}"
-            raise InvalidInfoError(message)
+            raise InvalidInfoError(f"{place}.@type: expected {SHARDING_TYPE!r}, got {given.get('@type')!r}")
         bits = {
             name: _bits(given, place, name, most)
             for name, most in (
@@ -70,8 +68,7 @@ class Sharding:
             )
         }
         if bits["minishard_bits"] + bits["shard_bits"] > _MOST_BITS:
-            message = f"{place}: expected minishard_bits + shard_bits <= 64, got {given!r}"
-            raise InvalidInfoError(message)
+            raise InvalidInfoError(f"{place}: expected minishard_bits + shard_bits <= 64, got {given!r}")
         return cls(
             hash=_choice(given, place, "hash", _HASHES, None),
             minishard_index_encoding=_choice(given, place, "minishard_index_encoding", _ENCODINGS, "raw"),
@@ -81,11 +78,11 @@ class Sharding:
 
     @property
     def index_size(self) -> int:
-        """Bytes of the shard index, at the beginning of each shard."""
+        """Size in bytes of the shard index, which each shard begins with."""
         return ENTRY_BYTES << self.minishard_bits
 
     def to_info(self) -> dict[str, Any]:
-        """Return what to put into a scale's ``sharding``."""
+        """Return the member ``sharding`` of a scale."""
         return {
             "@type": SHARDING_TYPE,
             "preshift_bits": self.preshift_bits,
@@ -98,10 +95,10 @@ class Sharding:
 
     @property
     def largest_index(self) -> int:
-        """Bytes that a minishard index may take when decoded.
+        """The most bytes of a decoded minishard index.
 
-        The ids of a scale spread over its minishards in groups that the shift makes, by a hash at random: eight
-        times the average, and 128 groups, is more than that ever gives one.
+        The shift makes groups of ids, which a hash spreads over the minishards at random. No minishard ever gets
+        more groups than eight times the average and 128.
         """
         groups = -(-self.scale_chunks >> self.preshift_bits)
         average = groups >> (self.minishard_bits + self.shard_bits)
@@ -109,7 +106,7 @@ class Sharding:
         return min(MAX_INDEX_BYTES, ROW_BYTES * chunks)
 
     def locate(self, chunk_id: int) -> tuple[int, int]:
-        """Return the shard and, within it, the minishard that a chunk belongs to."""
+        """Return the shard of a chunk, and the minishard within it."""
         hashed = chunk_id >> self.preshift_bits
         if self.hash == "murmurhash3_x86_128":
             hashed = murmurhash3_x86_128_low64(hashed)
@@ -118,7 +115,7 @@ class Sharding:
         return shard, minishard
 
     def shard_name(self, shard: int) -> str:
-        """Return a shard's name below the scale's key, without its extension.
+        """Return the name of a shard below the scale's key, without its extension.
 
         Examples
         --------
@@ -137,31 +134,31 @@ def propose_sharding(
 ) -> Sharding:
     """Propose a sharding for a scale.
 
-    Chunk ids are Morton codes: chunks whose ids agree but for some low bits lie in a cube. With the
-    hash "identity" each level is therefore a block of the volume, which is what readers and writers
-    go through:
+    Chunk ids are Morton codes: chunks whose ids differ only in some low bits form a block. With the
+    hash "identity", minishards and shards are therefore blocks of the volume, as readers and writers
+    need them:
 
-    - A minishard has up to 512 chunks (8 x 8 x 8). Its index, raw 12 KiB and less than half of it in
-      gzip, is one request of the size of a small chunk.
-    - A shard has as many minishards as fit `shard_bytes`: large enough for few objects, small enough
-      to be merged when a chunk is rewritten, and to be written by one task.
-    - The remaining bits number the shards: there are 2**shard_bits objects at most.
+    - A minishard has up to 512 chunks (8 x 8 x 8). Its index of 12 KiB, less than half with gzip, is
+      read by one request, as large as a small chunk.
+    - A shard has as many minishards as fit into `shard_bytes`: large enough for few objects, small
+      enough for one task to write, and to merge when a chunk is rewritten.
+    - The remaining bits number the shards: there are at most 2**shard_bits objects.
 
     Parameters
     ----------
     grid_shape : tuple of int
         Chunks along x, y and z; see `ChunkGrid.shape`.
     chunk_bytes : int
-        How many bytes a chunk takes on average when it is stored.
+        The average size in bytes of a stored chunk.
     shard_bytes : int
-        The size of a shard to aim for; the proposal is at most that, by less than half.
+        The most bytes of a shard; the proposal uses more than half, if the scale has as much.
     data_encoding : str
-        "gzip", or "raw" for chunks that are compressed already (JPEG, PNG).
+        "gzip", or "raw" for chunks that are already compressed (JPEG, PNG).
 
     Raises
     ------
     ValueError
-        If the chunks cannot be numbered with 64 bits.
+        If 64 bits cannot number the chunks.
 
     Examples
     --------
@@ -188,21 +185,19 @@ def _bits(given: Mapping[str, Any], place: str, name: str, most: int) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        message = f"{place}.{name}: expected an integer from 0 to {most}, got {value!r:.80}"
-        raise InvalidInfoError(message)
+        raise InvalidInfoError(f"{place}.{name}: expected an integer from 0 to {most}, got {value!r:.80}")
     return value
 
 
 def _choice(given: Mapping[str, Any], place: str, name: str, known: tuple[str, ...], default: str | None) -> str:
     value = given.get(name, default)
     if not isinstance(value, str) or value.lower() not in known:
-        message = f"{place}.{name}: expected one of {', '.join(known)}, got {value!r:.80}"
-        raise InvalidInfoError(message)
+        raise InvalidInfoError(f"{place}.{name}: expected one of {', '.join(known)}, got {value!r:.80}")
     return value.lower()
 
 
 def murmurhash3_x86_128_low64(value: int) -> int:
-    """Hash the 8 little-endian bytes of a value with seed 0; the low 64 of the 128 bits.
+    """Hash the 8 little-endian bytes of a value with seed 0, and return the low 64 of the 128 bits.
 
     Examples
     --------
