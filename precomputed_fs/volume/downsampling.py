@@ -208,9 +208,20 @@ def compute_lower_scales(
     detector : LabelDetector, optional
         Looks at the finest scale; if that may be labels, a UserWarning says that averages were made of these.
     """
-    pairs = [(*pair, _factors_between(*pair)) for pair in itertools.pairwise(scales)]
+    pairs = [(*pair, _factors_between(*pair)) for pair in itertools.pairwise(scales)]  # raises before any is written
     for finer, coarser, factors in pairs:
-        _compute_scale(finer, coarser, factors, method, skip_empty=skip_empty, shows=shows, detector=detector)
+        blocks = _blocks(coarser, factors)
+        with Progress(f"downsampling to {coarser.key}", math.prod(blocks.shape), shows, unit="block") as bar:
+            xs, ys, zs = map(range, blocks.shape)
+            for cell in ((x, y, z) for z in zs for y in ys for x in xs):
+                box = Box.of(blocks.chunk(cell))
+                block = _block_of(finer, box, factors)
+                if detector is not None:
+                    detector.add(block)
+                voxels = downsample(block, factors, method)
+                coarser.write(box, voxels, skip_empty=skip_empty, progress=False, flush=False)
+                bar.relative_update(1)
+        coarser.volume.flush_unless_in_block()
         if detector is not None and (likeness := detector.likeness_to_labels(of=math.prod(finer.shape))):
             message = (
                 f"{finer.volume.url}: these integers {likeness}, and lower scales are averages, which mean nothing for "
@@ -218,30 +229,6 @@ def compute_lower_scales(
             )
             warn(message)
         detector = None
-
-
-def _compute_scale(
-    finer: Scale,
-    coarser: Scale,
-    factors: Triple,
-    method: str,
-    *,
-    skip_empty: bool,
-    shows: bool | None,
-    detector: LabelDetector | None,
-) -> None:
-    blocks = _blocks(coarser, factors)
-    with Progress(f"downsampling to {coarser.key}", math.prod(blocks.shape), shows, unit="block") as bar:
-        xs, ys, zs = map(range, blocks.shape)
-        for cell in ((x, y, z) for z in zs for y in ys for x in xs):
-            box = Box.of(blocks.chunk(cell))
-            block = _block_of(finer, box, factors)
-            if detector is not None:
-                detector.add(block)
-            voxels = downsample(block, factors, method)
-            coarser.write(box, voxels, skip_empty=skip_empty, progress=False, flush=False)
-            bar.relative_update(1)
-    coarser.volume.flush_unless_in_block()
 
 
 def _factors_between(finer: Scale, coarser: Scale) -> Triple:

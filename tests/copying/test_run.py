@@ -37,7 +37,6 @@ from precomputed_fs import (
     NotFoundError,
     Volume,
     __main__,
-    claims,
     copy_pyramid,
     create_volume,
     open_volume,
@@ -46,7 +45,7 @@ from precomputed_fs.codecs import Codec
 from precomputed_fs.copying import place as copying_place
 from precomputed_fs.copying import run as copying_run
 from precomputed_fs.format.sharding import propose_sharding
-from precomputed_fs.pyramid import copies
+from precomputed_fs.pyramid import claims, copies
 from precomputed_fs.pyramid.claims import PARTIAL, Claim
 from precomputed_fs.store import jobs
 from precomputed_fs.store.objects import ObjectStore
