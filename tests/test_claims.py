@@ -471,7 +471,7 @@ def test_others_than_open_volume_say_it_too(tmp_path: Path) -> None:
         with pytest.raises(NotFoundError, match=told):
             use(tmp_path, tmp_path / "copy")
     with pytest.raises(NotFoundError, match=told):
-        FsspecAccessor(tmp_path).pyramid.fetch_info()
+        claims.fetch_info(FsspecAccessor(tmp_path).pyramid)
     assert told in str(doctor(tmp_path))
 
 

@@ -426,7 +426,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "shards-legacy", "error", (NG, CV, TS), "scale",
-        lambda s: s.having(lambda sample: ".data," in sample.name and s.sharding is not None),
+        lambda s: s.having(lambda sample: sample.name.endswith(".data") and s.sharding is not None),
         "an older pair of .index and .data stands for a shard: {}", "join each pair to one .shard",
         f"{_SHARDED_SPECIFICATION}; {_ALL_MEASURED}",
     ),

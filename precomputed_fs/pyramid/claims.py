@@ -174,6 +174,16 @@ def check_free(pyramid: Pyramid, there: Claimed, *, overwrite: bool, advice: str
     raise AlreadyExistsError(message)
 
 
+def fetch_info(pyramid: Pyramid) -> Mapping[str, Any]:
+    """Fetch `info`: `Pyramid.fetch_info`, which says of a pyramid that is being made, or was left unfinished, so."""
+    try:
+        return pyramid.fetch_info()
+    except NotFoundError as exc:
+        if said := unfinished(pyramid):
+            raise NotFoundError(said) from exc
+        raise
+
+
 def unfinished(pyramid: Pyramid) -> str:
     """Say where there is no `info` that a pyramid is being made, or was left unfinished; nothing if neither is so."""
     there = None

@@ -188,10 +188,12 @@ class WriteBuffer:
                 self._release()
                 return
             old = self._file
-            if old is None or under_way or self._left_over < max(BUFFER_BYTES, old.seek(0, os.SEEK_END) // 2):
+            if old is None or under_way or self._left_over < BUFFER_BYTES:
                 return
             new = _new_file()
             try:
+                if self._left_over < old.seek(0, os.SEEK_END) // 2:
+                    return
                 chunks = {shard: _moved(waiting, old, new) for shard, waiting in self.shards.items()}
             except OSError:
                 new.close()

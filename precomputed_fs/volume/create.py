@@ -278,7 +278,7 @@ def what_is_there(pyramid: Pyramid) -> str:
         If a server sends HTML: then there is nothing, but the URL is wrong.
     """
     try:
-        pyramid.fetch_info()
+        claims.fetch_info(pyramid)
     except InvalidInfoError as exc:
         if isinstance(exc, HtmlError) and pyramid.is_remote:
             raise

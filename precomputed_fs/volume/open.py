@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from precomputed_fs.accessor import FsspecAccessor, accessor_with
-from precomputed_fs.errors import AccessDeniedError, NotFoundError, URLError
+from precomputed_fs.errors import AccessDeniedError, URLError
 from precomputed_fs.format.info import Info, redirect_of
 from precomputed_fs.pyramid import claims
-from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.location import Location, resolve
 from precomputed_fs.store.protocols import PROTOCOLS
 from precomputed_fs.store.url import AnyURL
@@ -65,7 +64,7 @@ def open_volume(
     others = {name: value for name, value in accessor_options.items() if name not in ("storage_options", "anon", "fs")}
     for _ in range(_MAX_REDIRECTS):
         try:
-            given = _fetch_info(accessor.pyramid)
+            given = claims.fetch_info(accessor.pyramid)
         except AccessDeniedError as exc:
             if not accessor.pyramid.location.anon or anon:
                 raise
@@ -78,16 +77,6 @@ def open_volume(
     raise URLError(f"{accessor.url}: redirected {_MAX_REDIRECTS} times")
 
 
-def _fetch_info(pyramid: Pyramid) -> Mapping[str, Any]:
-    """Fetch `info`. Where a pyramid is being made, or was not completed, the error says so."""
-    try:
-        return pyramid.fetch_info()
-    except NotFoundError as exc:
-        if unfinished := claims.unfinished(pyramid):
-            raise NotFoundError(unfinished) from exc
-        raise
-
-
 def volume_of(accessor: FsspecAccessor) -> Volume:
     """Open a pyramid through an accessor.
 
@@ -98,7 +87,7 @@ def volume_of(accessor: FsspecAccessor) -> Volume:
     NotFoundError, AccessDeniedError, DataAccessError, InvalidInfoError
         See `open_volume`.
     """
-    given = _fetch_info(accessor.pyramid)
+    given = claims.fetch_info(accessor.pyramid)
     check_not_redirected(given, accessor.pyramid.location.display("info"))
     return _volume(accessor, given)
 

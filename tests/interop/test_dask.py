@@ -36,6 +36,7 @@ from precomputed_fs import (
 )
 from precomputed_fs.interop.source import Source, _restored
 from precomputed_fs.interop.xarray_backend import PrecomputedBackend
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store import jobs
 
 if TYPE_CHECKING:
@@ -101,14 +102,14 @@ def scale() -> Scale:
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[ChunkCoords]:
     """List the chunks that are read from now on."""
     chunks: list[ChunkCoords] = []
-    original = FsspecAccessor.fetch_chunks
+    original = Pyramid.fetch_chunks
 
-    def spied(self: FsspecAccessor, key: str, coords: Any, **options: Any) -> Any:
+    def spied(self: Pyramid, key: str, coords: Any, **options: Any) -> Any:
         listed = list(coords)
         chunks.extend(listed)
         return original(self, key, iter(listed), **options)
 
-    monkeypatch.setattr(FsspecAccessor, "fetch_chunks", spied)
+    monkeypatch.setattr(Pyramid, "fetch_chunks", spied)
     return chunks
 
 
@@ -561,7 +562,7 @@ def test_a_task_that_failed_after_it_wrote_is_repeated(
 ) -> None:
     volume = make(tmp_path, np.zeros_like(voxels()), sharding=SHARDINGS[kind])
     lazy = da.from_array(voxels(), chunks=(32, 16, 18, 2))
-    owner, verb = (Scale, "write") if SHARDINGS[kind] is None else (FsspecAccessor, "flush")
+    owner, verb = (Scale, "write") if SHARDINGS[kind] is None else (Pyramid, "flush")
     original = getattr(owner, verb)
     calls = []
 

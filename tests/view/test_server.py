@@ -842,11 +842,10 @@ def test_a_fault_of_the_server_says_no_more(
 ) -> None:
     server = run(put(tmp_path, raw_info(), {}))
 
-    async def fails(*_: object) -> bytes:
-        message = "SECRET"
-        raise RuntimeError(message)
+    def fails(*_: object) -> bytes:
+        raise RuntimeError("SECRET")
 
-    monkeypatch.setattr(server.volume.accessor, "fetch_chunk_async", fails)
+    monkeypatch.setattr("precomputed_fs.pyramid.pyramid.Pyramid.fetch_chunk", fails)
     answer = ask(f"{server.url}/{KEY}/{NAME}")
     assert (answer.status, answer.body) == (500, b"RuntimeError")
 
