@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.codecs.test_codecs import brain
+from tests.codecs.samples import brain
 from tests.volume import samples
 from tests.volume.samples import LABELS, MASK, SIZE, SMALL, Counting, make, small, store, voxels
 
