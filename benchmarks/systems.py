@@ -93,7 +93,7 @@ class PrecomputedFs:
             volume[0][...] = voxels
 
     def mode(self, labels: Array) -> Array:
-        downsample = import_module("precomputed_fs.downsampling").downsample
+        downsample = import_module("precomputed_fs.volume.downsampling").downsample
         halved: Array = downsample(labels[..., np.newaxis], (2, 2, 2), "mode")
         return halved[..., 0]
 

@@ -29,7 +29,7 @@ from precomputed_fs.codecs.zfpc import ZFPC
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError
 from precomputed_fs.format.grid import Triple
 
-__all__ = ["ENCODINGS", "Codec", "Encoding", "Parameter", "codec_for", "jpeg_segments"]
+__all__ = ["ENCODINGS", "INCOMPRESSIBLE_MIME_TYPES", "Codec", "Encoding", "Parameter", "codec_for", "jpeg_segments"]
 
 ENCODINGS: Mapping[str, Encoding] = {
     encoding.name: encoding
@@ -47,6 +47,11 @@ ENCODINGS: Mapping[str, Encoding] = {
     )
 }
 """Each encoding of a scale that Neuroglancer, tensorstore or cloud-volume knows, by its name in `info`."""
+
+INCOMPRESSIBLE_MIME_TYPES = frozenset(
+    ("application/json", *(encoding.mime_type for encoding in ENCODINGS.values() if encoding.is_compressed))
+)
+"""The content types that are stored without gzip, as neuroglancer-scripts does."""
 
 _DATA_TYPES = (*VOXEL_TYPES, "int64", "float64")  # the last two are not in the format, but cloud-volume writes them
 

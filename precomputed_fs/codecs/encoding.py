@@ -16,7 +16,9 @@ VOXEL_TYPES = (*UNSIGNED, "int8", "int16", "int32", "float32")
 ANY = range(1, 1 << 31)
 """Any number of channels."""
 
-NEUROGLANCER, TENSORSTORE, CLOUD_VOLUME = "Neuroglancer", "tensorstore", "cloud-volume"
+NEUROGLANCER = "neuroglancer"
+TENSORSTORE = "tensorstore"
+CLOUD_VOLUME = "cloud-volume"
 NEUROGLANCER_SCRIPTS = "neuroglancer-scripts"
 
 Kinds = tuple[tuple[Sequence[str], Sequence[int]], ...]

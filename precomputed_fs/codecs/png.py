@@ -93,7 +93,7 @@ PNG = Encoding(
     is_compressed=True,
     library="imagecodecs",
     readers={
-        NEUROGLANCER: ((("uint8",), (1, 2, 3, 4)), (("uint16",), (1,))),
+        NEUROGLANCER: ((("uint8",), (1, 2, 3, 4)), (("uint16",), (1,))),  # it mixes up the bytes of more channels
         TENSORSTORE: ((("uint8", "uint16"), (1, 2, 3, 4)),),
         CLOUD_VOLUME: ((("uint8",), (1, 2, 3, 4)), (("uint16",), (2, 4))),
     },

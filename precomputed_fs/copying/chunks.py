@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.codecs import Codec
+from precomputed_fs.codecs import INCOMPRESSIBLE_MIME_TYPES, Codec
 from precomputed_fs.copying.plan import Work
 from precomputed_fs.errors import CorruptDataError, DataAccessError
-from precomputed_fs.format.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.format.grid import ChunkCoords, chunk_name, size_of
 from precomputed_fs.pyramid.stored import Stored
 from precomputed_fs.store.requests import Body

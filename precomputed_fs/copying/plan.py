@@ -9,7 +9,6 @@ from typing import Any
 
 from precomputed_fs.codecs import ENCODINGS, Codec, Encoding, codec_for
 from precomputed_fs.errors import InvalidInfoError
-from precomputed_fs.format.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple, chunk_name
 from precomputed_fs.format.info import Info, ScaleInfo
 from precomputed_fs.format.info_text import JSON
@@ -201,7 +200,7 @@ def _sharding(scale: Scale, planned: Mapping[str, Any], wish: Wish) -> JSON:
     """Return the member ``sharding`` of a scale in the copy; None, if it is not sharded."""
     given = planned.get("sharding") if wish.sharding is None else wish.sharding
     row = ENCODINGS.get(planned["encoding"])
-    is_compressed = row is not None and row.mime_type in INCOMPRESSIBLE_MIME_TYPES
+    is_compressed = row is not None and row.is_compressed
     data_encoding = "raw" if is_compressed or wish.gzip is False else "gzip"
     is_cut_anew = planned["chunk_sizes"][0] != scale.info["chunk_sizes"][0]
     if given is None or given is False:

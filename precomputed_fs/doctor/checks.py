@@ -4,14 +4,15 @@ import http
 import itertools
 import struct
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from precomputed_fs.codecs import ENCODINGS
+from precomputed_fs.codecs.encoding import CLOUD_VOLUME, NEUROGLANCER, NEUROGLANCER_SCRIPTS, TENSORSTORE
 from precomputed_fs.doctor.seen import PAGE_ORIGIN, SeenPyramid, SeenScale
 from precomputed_fs.errors import shown
 
-READERS = ("precomputed_fs", "neuroglancer", "cloud-volume", "tensorstore", "neuroglancer-scripts")
+READERS = ("precomputed_fs", NEUROGLANCER, CLOUD_VOLUME, TENSORSTORE, NEUROGLANCER_SCRIPTS)
 """Who is judged, by the names that the report knows them by."""
 
 CHUNK_TEXTURE, _PLANE_TEXTURE = 2048, 16384  # texels of a side, in three and two dimensions, that usual GPUs take
@@ -25,34 +26,6 @@ OURS, NG, CV, TS, NGS = READERS
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 NG_TYPES = (*UNSIGNED, "int8", "int16", "int32", "float32")
 CSEG, CSEG_BLOCK = "compressed_segmentation", "compressed_segmentation_block_size"
-_ONE, _ANY = (1,), range(1, 1 << 31)
-
-_ENCODINGS_OF: Mapping[str, Mapping[str, Sequence[tuple[Sequence[str], Sequence[int]]]]] = {
-    NG: {
-        "raw": [(NG_TYPES, _ANY)],
-        "jpeg": [(("uint8",), (1, 3))],
-        "png": [(("uint8",), (1, 2, 3, 4)), (("uint16",), _ONE)],
-        "jxl": [(("uint8",), _ONE)],
-        CSEG: [(("uint32", "uint64"), _ANY)],
-        "compresso": [(UNSIGNED, _ONE)],
-    },
-    CV: {
-        "png": [(("uint8",), (1, 2, 3, 4)), (("uint16",), (2, 4))],
-    },
-    TS: {
-        "raw": [(NG_TYPES, _ANY)],
-        "jpeg": [(("uint8",), (1, 3))],
-        "png": [(("uint8", "uint16"), (1, 2, 3, 4))],
-        CSEG: [(("uint32", "uint64"), _ANY)],
-    },
-    NGS: {
-        "raw": [((*UNSIGNED, "float32"), _ANY)],
-        "jpeg": [(("uint8",), (1, 3))],
-        CSEG: [(("uint32", "uint64"), _ANY)],
-    },
-}
-"""The data types, with numbers of channels, that each reader decodes in each encoding. Of cloud-volume, which knows all
-encodings, those that it knows only in part."""
 _FOREIGN_TO_TS = {"jpeg_quality": ("jpeg", 100), "png_level": ("png", 9)}
 _SHARDING_KEYS = {
     "@type",
@@ -81,8 +54,9 @@ def unopened(reader: str) -> Callable[[SeenPyramid], str | None]:
 
 def unknown_encoding(reader: str) -> Callable[[SeenScale], str | None]:
     def finds(scale: SeenScale) -> str | None:
-        known = ENCODINGS if reader in (OURS, CV) else _ENCODINGS_OF[reader]
-        return None if scale.encoding in known else shown(scale.given.get("encoding"))
+        encoding = ENCODINGS.get(scale.encoding)
+        is_known = encoding is not None and (reader == OURS or encoding.is_known_to(reader))
+        return None if is_known else shown(scale.given.get("encoding"))
 
     return finds
 
@@ -90,8 +64,8 @@ def unknown_encoding(reader: str) -> Callable[[SeenScale], str | None]:
 def undecodable(reader: str) -> Callable[[SeenScale], str | None]:
     def finds(scale: SeenScale) -> str | None:
         data_type, channels = scale.pyramid.data_type, scale.pyramid.channels
-        kinds = _ENCODINGS_OF[reader].get(scale.encoding)
-        if kinds is None or any(data_type in types and channels in counts for types, counts in kinds):
+        encoding = ENCODINGS.get(scale.encoding)
+        if encoding is None or not encoding.is_known_to(reader) or encoding.is_read_by(reader, data_type, channels):
             return None
         return f"{scale.encoding} of {channels} x {shown(data_type)}"
 

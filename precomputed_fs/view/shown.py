@@ -11,13 +11,14 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
+from precomputed_fs.codecs.encoding import NEUROGLANCER
 from precomputed_fs.errors import CorruptDataError, NotFoundError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, chunk_name, parse_chunk_name
 from precomputed_fs.format.info import Info
@@ -39,16 +40,6 @@ class Content(NamedTuple):
 
 _PLAIN_SEGMENT = re.compile(r"(?!\.\.?\Z)[\w.~+,=-]+", re.ASCII)
 
-_CLIENT_CHANNELS: Mapping[str, Sequence[int] | None] = {
-    "raw": None,
-    "jpeg": (1, 3),
-    "png": (1, 2, 3, 4),
-    "jxl": (1,),
-    "compressed_segmentation": None,
-    "compresso": (1,),
-}
-"""The encodings that the client reads, each with the numbers of channels; None: any."""
-
 
 def client_type(info: Info) -> str:
     """Return the data type that voxels are shown as: the client has no 64-bit floats or signed integers."""
@@ -59,10 +50,7 @@ def client_type(info: Info) -> str:
 
 def client_reads(codec: Codec, data_type: str) -> bool:
     """Whether the client can decode a codec's chunks into the data type that is shown."""
-    channels = _CLIENT_CHANNELS.get(codec.encoding, ())
-    if codec.encoding == "png" and codec.data_type == "uint16":
-        channels = (1,)  # with several channels, it mixes up the bytes
-    return data_type == codec.data_type and (channels is None or codec.num_channels in channels)
+    return data_type == codec.data_type and codec.row.is_read_by(NEUROGLANCER, data_type, codec.num_channels)
 
 
 def _shown_codec(codec: Codec, data_type: str) -> Codec:

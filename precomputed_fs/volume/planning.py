@@ -11,7 +11,6 @@ import numpy as np
 
 from precomputed_fs.codecs import ENCODINGS, codec_for
 from precomputed_fs.errors import InvalidInfoError, shown
-from precomputed_fs.format.compression import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.format.grid import Box, ChunkGrid, Triple
 from precomputed_fs.format.info import Info
 from precomputed_fs.format.sharding import propose_sharding
@@ -151,7 +150,7 @@ def plan(array: Any, options: ArrayOptions, parameters: Mapping[str, Any]) -> In
 
 def _sharding(grid: ChunkGrid, encoding: str, voxel_bytes: int) -> dict[str, Any]:
     row = ENCODINGS.get(encoding.lower())
-    data_encoding = "raw" if row and row.mime_type in INCOMPRESSIBLE_MIME_TYPES else "gzip"
+    data_encoding = "raw" if row and row.is_compressed else "gzip"
     chunk_bytes = math.prod(grid.chunk_size) * voxel_bytes
     return propose_sharding(grid.shape, chunk_bytes=chunk_bytes, data_encoding=data_encoding).to_info()
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precomputed_fs import InvalidInfoError
-from precomputed_fs.codecs import ENCODINGS, codec_for
+from precomputed_fs.codecs import ENCODINGS, INCOMPRESSIBLE_MIME_TYPES, codec_for
 from tests.codecs.samples import (
     BLOCK_SIZE,
     LOSSLESS,
@@ -101,6 +101,10 @@ def test_mime_types(encoding: str) -> None:
     images = {"jpeg": "image/jpeg", "png": "image/png", "jxl": "image/jxl"}
     row = ENCODINGS[encoding]
     assert codec_of(encoding, row.data_types[0]).mime_type == images.get(encoding, "application/octet-stream")
+
+
+def test_gzip_is_left_off_for_json_jpeg_and_png() -> None:
+    assert {"application/json", "image/jpeg", "image/png"} == INCOMPRESSIBLE_MIME_TYPES
 
 
 @each_encoding
