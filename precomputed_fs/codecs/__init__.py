@@ -51,7 +51,7 @@ ENCODINGS: Mapping[str, Encoding] = {
 INCOMPRESSIBLE_MIME_TYPES = frozenset(
     ("application/json", *(encoding.mime_type for encoding in ENCODINGS.values() if encoding.is_compressed))
 )
-"""The content types that are stored without gzip, as neuroglancer-scripts does."""
+"""The types that neuroglancer-scripts never compresses: Neuroglancer and browsers read them directly."""
 
 _DATA_TYPES = (*VOXEL_TYPES, "int64", "float64")  # the last two are not in the format, but cloud-volume writes them
 

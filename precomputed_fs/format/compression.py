@@ -17,9 +17,6 @@ from precomputed_fs.errors import CorruptDataError
 GZIP_SUFFIX = ".gz"
 GZIP_ENCODING = "gzip"
 
-INCOMPRESSIBLE_MIME_TYPES = frozenset({"application/json", "image/jpeg", "image/png"})
-"""The types that neuroglancer-scripts never compresses: Neuroglancer and browsers read them directly."""
-
 _LARGEST_CHECKED = 1 << 26  # bytes to decode in order to recognize gzip
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _XZ_MEMORY = 1 << 27  # memory in bytes that a stream may require; xz -9 requires 65 MiB

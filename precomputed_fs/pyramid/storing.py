@@ -5,6 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable
 
+from precomputed_fs.codecs import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -16,7 +17,6 @@ from precomputed_fs.errors import (
 from precomputed_fs.format.compression import (
     GZIP_ENCODING,
     GZIP_SUFFIX,
-    INCOMPRESSIBLE_MIME_TYPES,
     gzip_compress,
     is_gzip,
     split_suffix,
