@@ -443,12 +443,12 @@ def test_random_bytes_raise_nothing_but_corrupt(encoding: str, data: st.DataObje
 # -------------------------------------------------------------------------------------------------------------- memory
 
 
-ZEROS = 100_000_000
+ZEROS = 20_000_000
 
 
 @cache
 def zeros(encoding: str) -> bytes:
-    """Compress 100 MB of zeros, to less than half a megabyte."""
+    """Compress 20 MB of zeros, to less than a tenth of a megabyte."""
     body = bytes(ZEROS)
     compress: dict[str, Callable[[], bytes]] = {
         "gzip": lambda: gzip.compress(body, 1),
