@@ -34,7 +34,7 @@ from precomputed_fs import (
     NotFoundError,
     get_accessor_for_url,
 )
-from precomputed_fs.format.chunk_limits import ROOM
+from precomputed_fs.codecs import ROOM
 from precomputed_fs.format.info_text import MAX_INFO_BYTES
 from tests.conftest import READ_ONLY, WRITABLE, Pyramid
 

@@ -28,8 +28,19 @@ from precomputed_fs.codecs.raw import RAW
 from precomputed_fs.codecs.zfpc import ZFPC
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError
 from precomputed_fs.format.grid import Triple
+from precomputed_fs.format.scale_layout import Chunk
 
-__all__ = ["ENCODINGS", "INCOMPRESSIBLE_MIME_TYPES", "Codec", "Encoding", "Parameter", "codec_for", "jpeg_segments"]
+__all__ = [
+    "ENCODINGS",
+    "INCOMPRESSIBLE_MIME_TYPES",
+    "ROOM",
+    "Codec",
+    "Encoding",
+    "Parameter",
+    "codec_for",
+    "jpeg_segments",
+    "largest_chunk",
+]
 
 ENCODINGS: Mapping[str, Encoding] = {
     encoding.name: encoding
@@ -52,6 +63,9 @@ INCOMPRESSIBLE_MIME_TYPES = frozenset(
     ("application/json", *(encoding.mime_type for encoding in ENCODINGS.values() if encoding.is_compressed))
 )
 """The types that neuroglancer-scripts never compresses: Neuroglancer and browsers read them directly."""
+
+ROOM = 1 << 20
+"""Bytes that a chunk may have for headers and metadata (1 MiB)."""
 
 _DATA_TYPES = (*VOXEL_TYPES, "int64", "float64")  # the last two are not in the format, but cloud-volume writes them
 
@@ -249,6 +263,25 @@ def codec_for(
             raise InvalidInfoError(message)
         values[parameter.key] = copy.copy(parameter.default if value is None else value)
     return Codec(data_type.lower(), num_channels, values, row.name, place)
+
+
+def largest_chunk(encoding: str, chunk: Chunk) -> int | None:
+    """Return the most bytes that an encoded chunk can have; None for an unknown encoding.
+
+    Reading enforces this, so that a malicious object takes no more memory than a chunk.
+
+    Parameters
+    ----------
+    encoding : str
+        As in `info`, in lower case.
+
+    Examples
+    --------
+    >>> largest_chunk("raw", Chunk((64, 64, 64), 1, 4)) - ROOM
+    1048576
+    """
+    row = ENCODINGS.get(encoding)
+    return None if row is None else row.largest(chunk) + ROOM
 
 
 def _kind(data_type: str, num_channels: int) -> str:

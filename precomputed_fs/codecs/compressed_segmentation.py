@@ -17,6 +17,7 @@ from precomputed_fs.codecs.encoding import (
     is_integer,
 )
 from precomputed_fs.format.grid import Triple
+from precomputed_fs.format.scale_layout import Chunk
 
 _BLOCK_SIZE = "compressed_segmentation_block_size"
 _BLOCK_VOXELS = 1 << 16  # in a larger block, there may be more labels than the library can count
@@ -125,12 +126,20 @@ def _is_block_size(value: object) -> bool:
 
 _KINDS = ((("uint32", "uint64"), ANY),)
 
+
+def _largest(chunk: Chunk) -> int:
+    """Allow 32 bits and a label for each voxel of each block, even outside of the chunk."""
+    blocks = math.prod(-(-side // block) for side, block in zip(chunk.size, chunk.block_size, strict=True))
+    return chunk.channels * (4 + blocks * (8 + math.prod(chunk.block_size) * (4 + chunk.value_bytes)))
+
+
 COMPRESSED_SEGMENTATION = Encoding(
     "compressed_segmentation",
     ("uint32", "uint64"),
     None,
     _decode,
     _encode,
+    _largest,
     parameters=(Parameter(_BLOCK_SIZE, [8, 8, 8], "3 positive integers", _is_block_size, required=True),),
     conflict=_too_large_blocks,
     library="compressed_segmentation",

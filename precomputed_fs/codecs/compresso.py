@@ -19,6 +19,7 @@ from precomputed_fs.codecs.chunks import (
 )
 from precomputed_fs.codecs.encoding import NEUROGLANCER, UNSIGNED, Encoding
 from precomputed_fs.format.grid import Triple
+from precomputed_fs.format.scale_layout import Chunk
 
 _HEADER = struct.Struct("<4sBB3H3BQIQB")
 _LARGEST = 65534  # voxels of a side: one less than in the format, since decoding adds a slice
@@ -138,12 +139,18 @@ def _encode(_: ChunkKind, array: Array) -> bytes:
     return encoded
 
 
+def _largest(chunk: Chunk) -> int:
+    """Allow an id, two locations, a window and a value per voxel, and two entries of an index per slice."""
+    return chunk.voxels * (3 * chunk.value_bytes + 8 + 8 + 2 * 8)
+
+
 COMPRESSO = Encoding(
     "compresso",
     UNSIGNED,
     (1,),
     _decode,
     _encode,
+    _largest,
     library="compresso",
     extra="codecs",
     layer_type="segmentation",

@@ -9,6 +9,7 @@ import numpy as np
 from precomputed_fs.codecs.chunks import Array, ChunkKind, DamagedError, byte_width, cut, join, library_reads
 from precomputed_fs.codecs.encoding import UNSIGNED, Encoding
 from precomputed_fs.format.grid import Triple
+from precomputed_fs.format.scale_layout import Chunk
 
 _HEADER = struct.Struct("<4sBHIIIBI")  # of version 0
 _GRID = 31  # log2 of the size of a slice's parts: each slice is one part
@@ -238,12 +239,18 @@ def _encode(_: ChunkKind, array: Array) -> bytes:
     return encoded
 
 
+def _largest(chunk: Chunk) -> int:
+    """Allow a label and its index per voxel, and cracks and the start of one per corner of a voxel."""
+    return chunk.voxels * (chunk.value_bytes + 8 + 4 * (4 + 1))
+
+
 CRACKLE = Encoding(
     "crackle",
     UNSIGNED,
     (1,),
     _decode,
     _encode,
+    _largest,
     library="crackle",
     extra="codecs",
     layer_type="segmentation",

@@ -8,6 +8,7 @@ from typing import Any
 
 from precomputed_fs.codecs.chunks import Array, ChunkKind
 from precomputed_fs.format.grid import Triple
+from precomputed_fs.format.scale_layout import Chunk
 
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 VOXEL_TYPES = (*UNSIGNED, "int8", "int16", "int32", "float32")
@@ -61,6 +62,9 @@ class Encoding:
 
     encode: Callable[[ChunkKind, Array], bytes]
     """``(kind, array) -> data``, of an array that fits the kind; raises `UnstorableError`."""
+
+    largest: Callable[[Chunk], int]
+    """The most bytes that a chunk can have, without headers: the worst case of every writer."""
 
     parameters: tuple[Parameter, ...] = ()
 

@@ -84,6 +84,7 @@ JPEG = Encoding(
     (1, 3),
     _decode,
     _encode,
+    lambda chunk: 8 * chunk.raw_bytes,  # at most 27 bits per coefficient
     parameters=(integer("jpeg_quality", 85, 0, 100),),
     lossless=lambda _: False,
     mime_type="image/jpeg",

@@ -158,6 +158,7 @@ JXL = Encoding(
     (1, 3, 4),
     _decode,
     _encode,
+    lambda chunk: 8 * chunk.raw_bytes,
     parameters=(
         integer("jxl_quality", 85, 0, _LOSSLESS),
         integer("jxl_effort", 5, 1, 9),

@@ -10,6 +10,7 @@ from precomputed_fs.codecs.chunks import Array, ChunkKind, DamagedError, library
 from precomputed_fs.codecs.encoding import CLOUD_VOLUME, NEUROGLANCER, TENSORSTORE, Encoding, integer
 from precomputed_fs.codecs.images import check_image, from_image, to_image
 from precomputed_fs.format.grid import Triple
+from precomputed_fs.format.scale_layout import Chunk
 
 _LARGEST = 1_000_000  # pixels of a side: libpng's limit for reading and writing
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -82,12 +83,18 @@ def _encode(kind: ChunkKind, array: Array) -> bytes:
     return bytes(imagecodecs.png_encode(image, kind.parameters["png_level"], out=room))
 
 
+def _largest(chunk: Chunk) -> int:
+    """Allow incompressible pixels, and a filter byte per row, which may be a single pixel."""
+    return 2 * (chunk.raw_bytes + chunk.voxels)
+
+
 PNG = Encoding(
     "png",
     ("uint8", "uint16"),
     (1, 2, 3, 4),
     _decode,
     _encode,
+    _largest,
     parameters=(integer("png_level", 6, 0, 9),),
     mime_type="image/png",
     is_compressed=True,

@@ -35,6 +35,7 @@ RAW = Encoding(
     None,
     _decode,
     _encode,
+    lambda chunk: chunk.raw_bytes,
     readers={
         NEUROGLANCER: ((VOXEL_TYPES, ANY),),
         TENSORSTORE: ((VOXEL_TYPES, ANY),),

@@ -12,11 +12,13 @@ import numpy as np
 from precomputed_fs.codecs.chunks import AXES, Array, ChunkKind, DamagedError, join, library_reads
 from precomputed_fs.codecs.encoding import Encoding, Parameter, is_integer
 from precomputed_fs.format.grid import Triple
+from precomputed_fs.format.scale_layout import Chunk
 
 _HEADER = struct.Struct("<4sBB4IB")
 _FLOAT32 = 3
 _LARGEST_RATE = 64  # bits a value
 _LIMITS = ("zfpc_rate", "zfpc_precision", "zfpc_tolerance")
+_STREAM_BYTES = 100  # of a zfp stream: its entry in the index, its header, and padding to a whole word
 _CORRELATED = "zfpc_correlated_dims"
 
 
@@ -103,12 +105,19 @@ def _limit(key: str, expected: str, accepts: Callable[[Any], bool]) -> Parameter
     return Parameter(key, None, f"{expected}, or -1 for none", lambda value: value == -1 or accepts(value))
 
 
+def _largest(chunk: Chunk) -> int:
+    """Allow 64 bits and the header of a block per value of whole blocks, and a stream per value."""
+    padded = math.prod(4 * -(-side // 4) for side in (*chunk.size, chunk.channels))
+    return 9 * padded + _STREAM_BYTES * chunk.values
+
+
 ZFPC = Encoding(
     "zfpc",
     ("float32",),
     None,
     _decode,
     _encode,
+    _largest,
     parameters=(
         _limit("zfpc_rate", "a number of bits from 1 to 64", functools.partial(_is_number, 1, 64)),
         _limit("zfpc_precision", "a number of bits from 1 to 32", functools.partial(is_integer, 1, 32)),

@@ -4,16 +4,44 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from precomputed_fs.format.chunk_limits import Chunk
-from precomputed_fs.format.grid import ChunkGrid
+from precomputed_fs.format.grid import ChunkGrid, Triple
 from precomputed_fs.format.info import DATA_TYPE_BYTES, lowercase, sharded_grid, without_dots
 from precomputed_fs.format.info_text import JSON
 from precomputed_fs.format.sharding import Sharding
 
 _AXES = 3
 _USUAL_CHUNK = 1 << 18  # bytes
+
+
+class Chunk(NamedTuple):
+    """The voxels to encode."""
+
+    size: Triple
+    """In voxels, xyz."""
+
+    channels: int
+    value_bytes: int
+    """Bytes of a value of one channel."""
+
+    block_size: Triple = (8, 8, 8)
+    """Of compressed_segmentation, in voxels, xyz."""
+
+    @property
+    def voxels(self) -> int:
+        """The number of voxels."""
+        return math.prod(self.size)
+
+    @property
+    def values(self) -> int:
+        """The number of values in all channels."""
+        return self.voxels * self.channels
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of all values."""
+        return self.values * self.value_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from precomputed_fs.codecs import largest_chunk
 from precomputed_fs.errors import CorruptDataError
-from precomputed_fs.format.chunk_limits import Chunk, largest_chunk
 from precomputed_fs.format.compression import (
     GZIP_ENCODING,
     GZIP_SUFFIX,
@@ -18,7 +18,7 @@ from precomputed_fs.format.compression import (
     split_suffix,
 )
 from precomputed_fs.format.grid import ChunkCoords, Triple, chunk_name, size_of
-from precomputed_fs.format.scale_layout import ScaleLayout
+from precomputed_fs.format.scale_layout import Chunk, ScaleLayout
 from precomputed_fs.pyramid.options import Options
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.requests import Body

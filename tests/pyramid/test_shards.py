@@ -34,8 +34,8 @@ from neuroglancer_scripts.sharded_file_accessor import ShardedFileAccessor
 from PIL import Image
 
 from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError
+from precomputed_fs.codecs import ROOM
 from precomputed_fs.errors import InvalidInfoError
-from precomputed_fs.format.chunk_limits import ROOM
 from precomputed_fs.format.compression import stored_limit
 from precomputed_fs.pyramid import shard_indexes
 from tests import servers

@@ -10,8 +10,8 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from precomputed_fs.codecs import ENCODINGS, codec_for
-from precomputed_fs.format.chunk_limits import ROOM, Chunk, largest_chunk
+from precomputed_fs.codecs import ENCODINGS, ROOM, codec_for, largest_chunk
+from precomputed_fs.format.scale_layout import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
