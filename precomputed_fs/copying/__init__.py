@@ -1,1 +1,1 @@
-"""How a pyramid gets from one place to another."""
+"""How a pyramid is copied from one place to another."""

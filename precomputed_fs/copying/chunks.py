@@ -1,4 +1,4 @@
-"""How one chunk of a copy is made: from stored bytes as they are, or from voxels."""
+"""How one chunk of a copy is made: of stored bytes as they are, or of voxels."""
 
 import hashlib
 import math
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precomputed_fs.codecs import INCOMPRESSIBLE_MIME_TYPES, Codec
-from precomputed_fs.copying.plan import Work
+from precomputed_fs.copying.plan import ScaleCopy
 from precomputed_fs.errors import CorruptDataError, DataAccessError
 from precomputed_fs.format.grid import ChunkCoords, chunk_name, size_of
 from precomputed_fs.pyramid.stored import Stored
@@ -17,64 +17,64 @@ from precomputed_fs.store.requests import Body
 _DIGEST_BYTES = 16
 
 
-class MadeChunk(NamedTuple):
+class NewChunk(NamedTuple):
     """A chunk of the copy."""
 
     chunk: Stored
     gzip: bool
     fingerprint: bytes
-    """What has to come out where it is read back; nothing, if it only has to be decoded, or is not verified."""
+    """The digest of what must be read back; empty if the chunk only has to be decodable, or is not verified."""
 
 
-def make_chunk(work: Work, coords: ChunkCoords, stored: Stored | None) -> MadeChunk | None:
-    """Make a chunk of the copy of the same chunk at the source."""
+def make_chunk(copy: ScaleCopy, coords: ChunkCoords, stored: Stored | None) -> NewChunk | None:
+    """Make a chunk of the copy from the same chunk of the source."""
     if stored is None:
         return None
-    if work.recoding is not None:
+    if copy.transcoding is not None:
         data = stored.decoded()
         try:
-            voxels = work.recoding.decoder.decode(data, size_of(coords))
+            voxels = copy.transcoding.decoder.decode(data, size_of(coords))
         except CorruptDataError as exc:
             raise CorruptDataError(f"{stored.shown}: {exc}") from exc
-        return encode_chunk(work, work.recoding.encoder, coords, voxels)
-    if work.gzip is None:  # never less readable than at the source
-        gzip = stored.is_compressed and (bool(stored.suffix) or work.destination.keeps_encoding)
+        return encode_chunk(copy, copy.transcoding.encoder, coords, voxels)
+    if copy.gzip is None:  # stay as readable as at the source
+        gzip = stored.is_compressed and (bool(stored.suffix) or copy.destination.keeps_encoding)
     else:
-        gzip = work.gzip and _is_compressible(work)
-    if stored.is_gzip and not work.verify:  # to look into it would take longer than to move it
-        return MadeChunk(stored, gzip, b"")
+        gzip = copy.gzip and _is_compressible(copy)
+    if stored.is_gzip and not copy.verify:  # decompressing to check would take longer than copying
+        return NewChunk(stored, gzip, b"")
     data = stored.decoded()
-    _check_length(work, coords, stored.shown, len(data))
-    return MadeChunk(stored, gzip, digest(data) if work.verify else b"")
+    _check_length(copy, coords, stored.shown, len(data))
+    return NewChunk(stored, gzip, digest(data) if copy.verify else b"")
 
 
-def _check_length(work: Work, coords: ChunkCoords, name: str, length: int) -> None:
-    """Check that a chunk that is moved is not cut short, as far as its length tells."""
-    expected = math.prod(size_of(coords)) * work.voxel_bytes
-    if not length or (work.is_raw and length != expected):
-        what = f"a raw chunk of {expected} bytes" if work.is_raw else "a chunk"
+def _check_length(copy: ScaleCopy, coords: ChunkCoords, name: str, length: int) -> None:
+    """Check that a chunk is not truncated, as far as its length tells."""
+    expected = math.prod(size_of(coords)) * copy.voxel_bytes
+    if not length or (copy.is_raw and length != expected):
+        what = f"a raw chunk of {expected} bytes" if copy.is_raw else "a chunk"
         raise CorruptDataError(f"{name}: {what} is {length} bytes long")
 
 
-def encode_chunk(work: Work, encoder: Codec, coords: ChunkCoords, voxels: NDArray[Any]) -> MadeChunk:
+def encode_chunk(copy: ScaleCopy, encoder: Codec, coords: ChunkCoords, voxels: NDArray[Any]) -> NewChunk:
     """Encode voxels as a chunk of the copy."""
     try:
         data = encoder.encode(voxels)
     except ValueError as exc:
-        raise DataAccessError(f"{work.display(coords)} cannot be encoded: {exc}") from exc
-    chunk = Stored(work.destination.location, chunk_name(coords), Body([data]), sniff=False)
-    fingerprint = voxel_digest(voxels) if work.verify and encoder.lossless else b""
-    gzip = work.destination.keeps_encoding if work.gzip is None else work.gzip
-    return MadeChunk(chunk, gzip and _is_compressible(work), fingerprint)
+        raise DataAccessError(f"{copy.display(coords)} cannot be encoded: {exc}") from exc
+    chunk = Stored(copy.destination.location, chunk_name(coords), Body([data]), sniff=False)
+    fingerprint = voxel_digest(voxels) if copy.verify and encoder.lossless else b""
+    gzip = copy.destination.keeps_encoding if copy.gzip is None else copy.gzip
+    return NewChunk(chunk, gzip and _is_compressible(copy), fingerprint)
 
 
-def _is_compressible(work: Work) -> bool:
-    return work.mime_type not in INCOMPRESSIBLE_MIME_TYPES
+def _is_compressible(copy: ScaleCopy) -> bool:
+    return copy.mime_type not in INCOMPRESSIBLE_MIME_TYPES
 
 
-def mismatch(work: Work, coords: ChunkCoords, what: str) -> CorruptDataError:
+def mismatch(copy: ScaleCopy, coords: ChunkCoords, what: str) -> CorruptDataError:
     """Return the error for a chunk of the copy that differs from what was copied."""
-    return CorruptDataError(f"{work.display(coords)}: {what}")
+    return CorruptDataError(f"{copy.display(coords)}: {what}")
 
 
 def digest(data: bytes) -> bytes:

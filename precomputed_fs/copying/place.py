@@ -9,7 +9,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from precomputed_fs.copying.plan import Wish, Work
+from precomputed_fs.copying.plan import ScaleCopy, Target
 from precomputed_fs.errors import AccessDeniedError, AlreadyExistsError, DataAccessError, ReadOnlyError
 from precomputed_fs.format.info import Info
 from precomputed_fs.pyramid import claims, copies
@@ -22,31 +22,31 @@ from precomputed_fs.volume import Volume, what_is_there
 _JSON_TYPE = "application/json"
 
 
-def check_writable(pyramid: Pyramid, wish: Wish) -> None:
+def check_writable(pyramid: Pyramid, target: Target) -> None:
     """Check that the destination can be written, and read back if the copy is to be verified."""
     if not pyramid.can_write:
-        raise ReadOnlyError(f"{pyramid.url}: this cannot be written to; copy to where the data is to be stored")
-    if wish.verify and not pyramid.can_read:
+        raise ReadOnlyError(f"{pyramid.url}: this cannot be written to; copy to the place itself")
+    if target.verify and not pyramid.can_read:
         raise ValueError(f"{pyramid.url}: an archive that is being written cannot be read: verify=False")
 
 
-def check_apart(volume: Volume, work: Work) -> None:
-    """Check that no part of what is copied is at the destination, which may be cleared, or around it."""
-    there = _place(work.destination.location)
-    for place in (_place(volume.pyramid.location), _place(work.source.location, work.source_key)):
+def check_apart(volume: Volume, copy: ScaleCopy) -> None:
+    """Check that source and destination do not overlap, since the destination may be cleared."""
+    there = _place(copy.destination.location)
+    for place in (_place(volume.pyramid.location), _place(copy.source.location, copy.source_key)):
         if place.container != there.container:
             continue
         shorter = min(len(place.path), len(there.path))
         if place.path[:shorter] == there.path[:shorter]:
             relation = "are the same place" if place.path == there.path else "are one inside the other"
-            raise ValueError(f"{volume.url} and {work.destination.url} {relation}: copy to somewhere else")
+            raise ValueError(f"{volume.url} and {copy.destination.url} {relation}: copy to somewhere else")
 
 
 class _Place(NamedTuple):
-    """Where objects are, as far as a URL tells."""
+    """Where a URL's objects are, to compare places."""
 
     container: tuple[Any, ...]
-    """The kind of store, the server, and the archives."""
+    """The kind of store, the server or bucket, and the archives."""
 
     path: tuple[str, ...]
 
@@ -65,7 +65,7 @@ def _place(location: Location, key: str = "") -> _Place:
 
 
 class Destination:
-    """The place that is copied to, and what it says of itself meanwhile."""
+    """The destination, with its record of the copy until that is complete."""
 
     def __init__(self, pyramid: Pyramid, info: Info, source: str, gzip: bool | None) -> None:
         self.pyramid = pyramid
@@ -75,7 +75,7 @@ class Destination:
         self._keys = list(dict.fromkeys(scale.key.removesuffix("/") for scale in info.scales))
 
     def begin(self, volume: Volume, *, overwrite: bool) -> str:
-        """Find out what is there, and say what will be.
+        """Look up what is there, and record the copy.
 
         Returns
         -------
@@ -83,7 +83,7 @@ class Destination:
             Whether nothing of the copy is there, or some of it may be, or all of it is.
         """
         pyramid = self.pyramid
-        if not pyramid.can_read:  # an archive, which cannot be looked into, nor anything in it be replaced
+        if not pyramid.can_read:  # an archive being written: nothing in it can be read or replaced
             return "new"
         infos, there = claims.look(pyramid)
         if there is not None and self._claim.is_same(there):
@@ -99,7 +99,7 @@ class Destination:
             return "new"
         try:
             self._claim.take(None)
-        except AlreadyExistsError:  # another run has begun at the same moment
+        except AlreadyExistsError:  # another run began at the same moment
             there = claims.find(pyramid)
             if there is None or not self._claim.is_same(there):
                 raise
@@ -107,7 +107,7 @@ class Destination:
         return "new"
 
     def complete(self) -> None:
-        """Store `info`, and with it say that all chunks are there.
+        """Store `info`, which completes the copy.
 
         Raises
         ------
@@ -124,11 +124,11 @@ class Destination:
         self.forget()
 
     def forget(self) -> None:
-        """Delete what was said of a copy that is complete."""
+        """Delete the record of a complete copy."""
         self._claim.release()
 
     def stop_if_failed(self, error: type[BaseException] | None, *_: object) -> None:
-        """Say of a copy that has failed that nobody is at it."""
+        """Record that a failed copy is no longer running."""
         if error is not None:
             self._claim.stop()
 
@@ -138,11 +138,11 @@ class Destination:
         with contextlib.suppress(AccessDeniedError):
             for key in self._keys:
                 if copies.has_data(self.pyramid, key):
-                    return f"there are chunks in {key}, and nothing says what of"
+                    return f"there are chunks of unknown origin in {key}"
         return ""
 
     def _clear(self, volume: Volume, there: Claimed | None) -> None:
-        """Delete what is in the way; a run that ends meanwhile leaves a word that this was not done."""
+        """Delete what is in the way; the record says so, in case this run ends meanwhile."""
         pyramid = self.pyramid
         self._claim.take(there, clearing=True)
         with contextlib.suppress(DataAccessError):

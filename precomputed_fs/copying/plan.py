@@ -1,4 +1,4 @@
-"""What a copy will be: its `info`, and how the chunks of each scale are made."""
+"""The plan of a copy: its `info`, and how the chunks of each scale are made."""
 
 import math
 import os
@@ -18,10 +18,12 @@ from precomputed_fs.store import pool
 from precomputed_fs.volume import Scale, Volume
 
 AXES = 3
-BYTES_IN_FLIGHT = 64 << 20  # of chunks that are under way
+BYTES_IN_FLIGHT = 64 << 20
+"""Bytes of the chunks in flight."""
+
 LEAST_IN_FLIGHT = 2
-_SHARD_READS = 16  # at once, of up to 4 MiB, where chunks go from shard to shard
-_LOCAL_THREADS = max(4, 2 * pool.CORES)  # that write to disk: some may wait for it
+_SHARD_READS = 16  # concurrent reads of up to 4 MiB, from shard to shard
+_LOCAL_THREADS = max(4, 2 * pool.CORES)  # writing to disk, where some may block
 
 
 def encoding_row(encoding: str) -> Encoding:
@@ -33,8 +35,8 @@ def encoding_row(encoding: str) -> Encoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """How the copy is to be stored, where that is not as the source."""
+class Target:
+    """How the copy is stored, where that differs from the source."""
 
     encoding: str | None
     parameters: Mapping[str, Any]
@@ -45,16 +47,16 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Recoding:
-    """How chunks are encoded anew."""
+class Transcoding:
+    """How chunks are decoded and encoded again."""
 
     decoder: Codec
     encoder: Codec
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """How the chunks of one scale, of one size, get to another scale; to be sent to any process."""
+class ScaleCopy:
+    """How the chunks of one scale, of one chunk size, are copied. It can be pickled to any process."""
 
     source: Pyramid
     source_key: str
@@ -65,43 +67,43 @@ class Work:
     grid: ChunkGrid
     sharding: Sharding | None
 
-    recoding: Recoding | None
-    """None, if stored bytes are moved."""
+    transcoding: Transcoding | None
+    """None if stored bytes are copied as they are."""
 
     mime_type: str
     voxel_bytes: int
 
     is_raw: bool
-    """Whether chunks at the source are raw, so that their length is known."""
+    """Whether the source's chunks are raw, so that their length is known."""
 
     gzip: bool | None
     verify: bool
 
     resumes: bool = False
-    """Whether an earlier run has copied some of it."""
+    """Whether an earlier run may have copied some of it."""
 
     home: int = field(default_factory=os.getpid)
-    """The process that it was planned in."""
+    """The process that made the plan."""
 
     @property
-    def cutting(self) -> Recoding | None:
-        """How chunks are encoded anew that are cut otherwise than at the source; None, if they are cut as there."""
-        return None if self.source_grid == self.grid else self.recoding
+    def recutting(self) -> Transcoding | None:
+        """How chunks are transcoded if the chunk size changes; otherwise None."""
+        return None if self.source_grid == self.grid else self.transcoding
 
     @property
     def threads(self) -> int:
-        """How many chunks are written at once."""
+        """The number of concurrent writes."""
         return self.in_flight if self.destination.is_remote else min(self.in_flight, _LOCAL_THREADS)
 
     @property
     def in_flight(self) -> int:
-        """How many chunks may be under way, such that their bytes are bounded, too."""
+        """The number of chunks in flight, bounded also by their bytes."""
         largest = max(chunk_voxels(self.grid), chunk_voxels(self.source_grid)) * self.voxel_bytes
         most = _SHARD_READS if self.source_is_sharded and self.sharding is not None else IN_FLIGHT
         return max(LEAST_IN_FLIGHT, min(most, BYTES_IN_FLIGHT // largest))
 
     def display(self, coords: ChunkCoords) -> str:
-        """Show where a chunk is copied to."""
+        """Return the URL of a chunk of the copy, without secrets."""
         return self.destination.location.display(f"{self.key}/{chunk_name(coords)}")
 
 
@@ -110,20 +112,22 @@ def chunk_voxels(grid: ChunkGrid) -> int:
     return math.prod(map(min, grid.chunk_size, grid.size))
 
 
-def make_plan(volume: Volume, scales: list[Scale], destination: Pyramid, wish: Wish) -> tuple[Info, list[Work]]:
-    """Plan the `info` of the copy, and how its chunks are made."""
-    members = {**volume.info.to_dict(), "scales": [_planned(scale, wish) for scale in scales]}
+def make_plan(
+    volume: Volume, scales: list[Scale], destination: Pyramid, target: Target
+) -> tuple[Info, list[ScaleCopy]]:
+    """Plan the copy's `info`, and how its chunks are made."""
+    members = {**volume.info.to_dict(), "scales": [_planned(scale, target) for scale in scales]}
     try:
         info = Info.parse(members, f"the copy of {volume.url}")
-        info.to_json()  # raises now what it would in the end
+        info.to_json()  # raise now rather than at the end
     except InvalidInfoError as exc:
-        raise ValueError(str(exc)) from exc  # not what is there is wrong, but what is wished
-    works = []
+        raise ValueError(str(exc)) from exc  # the request is wrong, and not an existing `info`
+    copies = []
     for scale, made in zip(scales, info.scales, strict=True):
         source, source_key = volume.pyramid_for(scale.key)
         row = ENCODINGS.get(made.encoding)
-        works += [
-            Work(
+        copies += [
+            ScaleCopy(
                 source=source,
                 source_key=source_key,
                 source_grid=source_grid,
@@ -132,28 +136,28 @@ def make_plan(volume: Volume, scales: list[Scale], destination: Pyramid, wish: W
                 key=made.key.removesuffix("/"),
                 grid=grid,
                 sharding=made.sharding,
-                recoding=_recoding(scale, wish, is_cut_anew=source_grid != grid),
+                transcoding=_transcoding(scale, target, is_recut=source_grid != grid),
                 mime_type=row.mime_type if row else "application/octet-stream",
                 voxel_bytes=volume.dtype.itemsize * volume.info.num_channels,
                 is_raw=scale.encoding == "raw",
-                gzip=wish.gzip,
-                verify=wish.verify,
+                gzip=target.gzip,
+                verify=target.verify,
             )
             for source_grid, grid in _grids(scale.info, made)
         ]
-    return info, works
+    return info, scale_copies
 
 
-def _planned(scale: Scale, wish: Wish) -> dict[str, Any]:
-    """Plan what `info` says of a scale: all that it said, but for what is wished otherwise."""
+def _planned(scale: Scale, target: Target) -> dict[str, Any]:
+    """Plan a scale's member of `info`: as at the source, except for what the target changes."""
     planned = {**scale.info.to_dict(), "key": _inside(scale.key)}
-    if _is_recoded(scale, wish):
+    if _is_transcoded(scale, target):
         own = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}
         planned = {name: value for name, value in planned.items() if name not in own}
-        planned |= {"encoding": str(wish.encoding).lower(), **_encoder(scale, wish).info_parameters()}
-    if wish.chunk_size is not None:
-        planned["chunk_sizes"] = [list(wish.chunk_size)]
-    sharding = _sharding(scale, planned, wish)
+        planned |= {"encoding": str(target.encoding).lower(), **_encoder(scale, target).info_parameters()}
+    if target.chunk_size is not None:
+        planned["chunk_sizes"] = [list(target.chunk_size)]
+    sharding = _sharding(scale, planned, target)
     if sharding is None:
         planned.pop("sharding", None)
     else:
@@ -162,27 +166,27 @@ def _planned(scale: Scale, wish: Wish) -> dict[str, Any]:
 
 
 def _inside(key: str) -> str:
-    """Return the key of a scale in the copy, which has all scales inside of it."""
+    """Return the key of a scale in the copy, where all scales are inside the pyramid."""
     inside = posixpath.normpath(key)
     while inside.startswith("../"):
         inside = inside.removeprefix("../")
     return inside if ".." in key.split("/") else key
 
 
-def _is_recoded(scale: Scale, wish: Wish) -> bool:
-    """Whether chunks are encoded otherwise than they are."""
-    if wish.encoding is None:
+def _is_transcoded(scale: Scale, target: Target) -> bool:
+    """Whether the encoding or its parameters change."""
+    if target.encoding is None:
         return False
     given = scale.info.parameters
-    return wish.encoding.lower() != scale.encoding or any(
-        given.get(name) != value for name, value in wish.parameters.items()
+    return target.encoding.lower() != scale.encoding or any(
+        given.get(name) != value for name, value in target.parameters.items()
     )
 
 
-def _encoder(scale: Scale, wish: Wish) -> Codec:
-    """Return what encodes chunks anew: as wished, or as the scale has it."""
-    if _is_recoded(scale, wish):
-        encoding, parameters = str(wish.encoding), wish.parameters
+def _encoder(scale: Scale, target: Target) -> Codec:
+    """Return the codec that encodes the copy's chunks: the target's, or the scale's own."""
+    if _is_transcoded(scale, target):
+        encoding, parameters = str(target.encoding), target.parameters
     else:
         encoding, parameters = scale.encoding, scale.info.parameters
     info = scale.volume.info
@@ -192,20 +196,20 @@ def _encoder(scale: Scale, wish: Wish) -> Codec:
     return codec
 
 
-def _recoding(scale: Scale, wish: Wish, *, is_cut_anew: bool) -> Recoding | None:
-    return Recoding(scale.codec, _encoder(scale, wish)) if is_cut_anew or _is_recoded(scale, wish) else None
+def _transcoding(scale: Scale, target: Target, *, is_recut: bool) -> Transcoding | None:
+    return Transcoding(scale.codec, _encoder(scale, target)) if is_recut or _is_transcoded(scale, target) else None
 
 
-def _sharding(scale: Scale, planned: Mapping[str, Any], wish: Wish) -> JSON:
-    """Return the member ``sharding`` of a scale in the copy; None, if it is not sharded."""
-    given = planned.get("sharding") if wish.sharding is None else wish.sharding
+def _sharding(scale: Scale, planned: Mapping[str, Any], target: Target) -> JSON:
+    """Return the member ``sharding`` of a scale of the copy; None if it is not sharded."""
+    given = planned.get("sharding") if target.sharding is None else target.sharding
     row = ENCODINGS.get(planned["encoding"])
     is_compressed = row is not None and row.is_compressed
-    data_encoding = "raw" if is_compressed or wish.gzip is False else "gzip"
-    is_cut_anew = planned["chunk_sizes"][0] != scale.info["chunk_sizes"][0]
+    data_encoding = "raw" if is_compressed or target.gzip is False else "gzip"
+    is_recut = planned["chunk_sizes"][0] != scale.info["chunk_sizes"][0]
     if given is None or given is False:
         return None
-    if given is True or (wish.sharding is None and is_cut_anew):
+    if given is True or (target.sharding is None and is_recut):
         x, y, z = planned["chunk_sizes"][0]
         grid = ChunkGrid(scale.info.size, (x, y, z), scale.voxel_offset)
         chunk_bytes = math.prod(grid.chunk_size) * scale.shape[3] * scale.dtype.itemsize
@@ -213,13 +217,13 @@ def _sharding(scale: Scale, planned: Mapping[str, Any], wish: Wish) -> JSON:
     if not isinstance(given, Mapping):
         raise TypeError(f"sharding: expected True, False or a mapping, got {given!r}")
     sharding = dict(given)
-    if wish.sharding is None and (_is_recoded(scale, wish) or wish.gzip is not None):
+    if target.sharding is None and (_is_transcoded(scale, target) or target.gzip is not None):
         sharding["data_encoding"] = data_encoding
     return sharding
 
 
 def _grids(scale: ScaleInfo, made: ScaleInfo) -> Iterator[tuple[ChunkGrid, ChunkGrid]]:
-    """Pair what the copy's chunks are cut by with what they are made of: with the same, where there is that."""
+    """Pair each chunk grid of the copy with the source's grid that it is made from: the same one, if there is one."""
     sizes = scale.chunk_sizes
     for size in made.chunk_sizes:
         source = size if size in sizes else sizes[0]

@@ -1,4 +1,4 @@
-"""How voxels are read and cut into chunks where the copy has another chunk size."""
+"""How voxels are read, and cut into chunks of another size."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -6,37 +6,37 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.copying.chunks import MadeChunk, encode_chunk
+from precomputed_fs.copying.chunks import NewChunk, encode_chunk
 from precomputed_fs.copying.parts import Part
-from precomputed_fs.copying.plan import Recoding, Work
+from precomputed_fs.copying.plan import ScaleCopy, Transcoding
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple
 
 
 class Block(NamedTuple):
-    """Voxels that were read at the source, to be cut."""
+    """Voxels of the source, to be cut into chunks."""
 
     box: Box
     voxels: NDArray[Any]
     cells: Box
-    """Of the source's grid."""
+    """The cells of the source's grid."""
 
     present: NDArray[np.bool_]
-    """In which of these a chunk was found."""
+    """Which of the cells have a chunk."""
 
 
-def cut_chunk(work: Work, recoding: Recoding, coords: ChunkCoords, block: Block) -> MadeChunk | None:
-    """Make a chunk of the copy of the voxels that were read."""
+def cut_chunk(copy: ScaleCopy, transcoding: Transcoding, coords: ChunkCoords, block: Block) -> NewChunk | None:
+    """Make a chunk of the copy from voxels."""
     box = Box.of(coords)
-    if not block.present[_relative(_cells(work.source_grid, box), block.cells.start)].any():
+    if not block.present[_relative(_cells(copy.source_grid, box), block.cells.start)].any():
         return None
-    return encode_chunk(work, recoding.encoder, coords, block.voxels[_relative(box, block.box.start)])
+    return encode_chunk(copy, transcoding.encoder, coords, block.voxels[_relative(box, block.box.start)])
 
 
-def read_block(work: Work, recoding: Recoding, coords: Iterable[ChunkCoords]) -> Block:
-    """Read the voxels of some chunks of the copy, which lie together."""
+def read_block(copy: ScaleCopy, transcoding: Transcoding, coords: Iterable[ChunkCoords]) -> Block:
+    """Read the voxels of some neighbouring chunks of the copy."""
     boxes = [Box.of(each) for each in coords]
     box = Box(_extreme(min, [each.start for each in boxes]), _extreme(max, [each.stop for each in boxes]))
-    grid, decoder = work.source_grid, recoding.decoder
+    grid, decoder = copy.source_grid, transcoding.decoder
     cells = _cells(grid, box)
     voxels = np.zeros((*box.shape, decoder.num_channels), decoder.dtype, order="F")
     present = np.zeros(cells.shape, bool)
@@ -50,7 +50,7 @@ def read_block(work: Work, recoding: Recoding, coords: Iterable[ChunkCoords]) ->
         present[_relative(_cells(grid, whole), cells.start)] = True
 
     wanted = (grid.chunk(cell) for cell in Part(cells).cells())
-    for _ in work.source.fetch_chunks(work.source_key, wanted, decode=paste, in_flight=work.in_flight):
+    for _ in copy.source.fetch_chunks(copy.source_key, wanted, decode=paste, in_flight=copy.in_flight):
         pass
     return Block(box, voxels, cells, present)
 

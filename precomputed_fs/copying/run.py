@@ -11,7 +11,7 @@ from typing import Any
 
 from precomputed_fs.accessor import FsspecAccessor, accessor_with
 from precomputed_fs.copying.place import Destination, check_apart, check_writable
-from precomputed_fs.copying.plan import Wish, encoding_row, make_plan
+from precomputed_fs.copying.plan import Target, encoding_row, make_plan
 from precomputed_fs.copying.tasks import Count, copy_here, copy_on_cluster
 from precomputed_fs.format.grid import Triple
 from precomputed_fs.store.url import AnyURL
@@ -36,68 +36,67 @@ def copy_pyramid(
     client: Any = None,  # noqa: ANN401 - a distributed.Client; dask ships no types
     **options: Any,  # noqa: ANN401 - an encoding's parameters, and as FsspecAccessor has them
 ) -> Volume:
-    """Copy a pyramid, as it is or stored in another way.
+    """Copy a pyramid, as it is or stored differently.
 
-    Where encoding and chunk size stay, stored chunks are moved without being decoded; gzip around them is undone or
-    put around them only where that changes. Absent chunks stay absent. `info` is stored last: until then, nobody takes
-    the destination for a pyramid. A run that fails, or is killed, leaves what it has copied, and the same call goes on
-    from there.
+    If encoding and chunk size stay the same, stored chunks are copied without decoding; gzip is only undone or added
+    where it changes. Absent chunks stay absent. `info` is stored last, so that an incomplete copy is never mistaken for
+    a pyramid. A run that fails or is killed leaves what it has copied, and the same call resumes it.
 
     Parameters
     ----------
     source : str, path, UPath, Volume or FsspecAccessor
-        A pyramid; a Volume of `open_volume` where it takes options to open it.
+        A pyramid; use a Volume of `open_volume` if opening takes options.
     destination : str, path, UPath or FsspecAccessor
-        Where there is none yet.
+        A place without a pyramid.
     scales : sequence of int or str, optional
         Indices or keys of the scales to copy; by default all.
     encoding : str, optional
-        See `precomputed_fs.codecs`; by default as each scale has it. With it, parameters are further keywords, such as
+        See `precomputed_fs.codecs`; by default each scale's own. Its parameters are further keywords, such as
         ``jpeg_quality=90``.
     chunk_size : sequence of 3 int, optional
-        Voxels, xyz; by default as each scale has it.
+        Voxels, xyz; by default each scale's own.
     sharding : bool or mapping, optional
-        True to shard as `propose_sharding` says, False not to shard, or what each scale's ``sharding`` is to be; by
-        default as each scale has it, and as proposed for a sharded one with another `chunk_size`.
+        True for what `propose_sharding` proposes, False for none, or the ``sharding`` of each scale; by default each
+        scale's own, or the proposal for a sharded scale with another `chunk_size`.
     gzip : bool, optional
-        Whether chunks that are no JPEG or PNG are compressed; by default as each one is at the source, with gzip in the
-        place of all compressions. But where the destination can say that by a suffix only (files, SFTP, memory), which
-        few readers look for, chunks are compressed by default only if they have a suffix at the source, too. In
-        shards, what `sharding` says counts, if it does.
+        Whether chunks other than JPEG and PNG are compressed; by default as at the source, with gzip instead of any
+        other compression. Files, SFTP and memory can mark compression by a suffix only, which few readers look for;
+        there, chunks are compressed by default only if they have a suffix at the source as well. In shards,
+        `sharding` decides, if it is given.
     overwrite : bool
-        Whether what is at the destination may be deleted first: a pyramid, part of another one, chunks of no known
-        origin. Only chunks and shards of the scales to be written are, and `info`. What a process of this machine is
-        still at stays.
+        Whether to delete first what is at the destination: a pyramid, part of another copy, or chunks of unknown
+        origin. Only `info`, and chunks and shards of the scales to be written, are deleted. What a running process of
+        this machine writes there is kept.
     verify : bool
-        Whether everything is read back before `info` is stored, and compared: bytes where they were moved, voxels where
-        they were encoded anew without loss; where with loss, that they can be decoded. This includes what an earlier
-        run has copied.
+        Whether to read everything back before `info` is stored, and compare: bytes if they were copied, voxels if they
+        were encoded without loss; after lossy encoding, chunks must be decodable. This includes what an earlier run has
+        copied.
     progress : bool, optional
-        Whether to show a progress bar; by default if it lasts, in a notebook or on a terminal.
+        Whether to show a progress bar; by default for copies that take long, in a notebook or on a terminal.
     denied_is_missing : bool, optional
-        As `FsspecAccessor` has it, for a source that is a URL; by default False. A Volume or an accessor has its own.
+        As in `FsspecAccessor`, for a source that is a URL; by default False. A Volume or an accessor has its own.
     client : distributed.Client, optional
-        A dask cluster to copy on: one task for each shard, or for some hundred chunks. Its workers have to reach both
-        places. By default, threads of this process do it.
+        A dask cluster to copy on, with one task for each shard, or for some hundred chunks. Its workers must reach both
+        places. By default, threads of this process copy.
     **options
         Parameters of `encoding`, and options of `FsspecAccessor` for the destination, such as ``flat=False``.
 
     Returns
     -------
     Volume
-        What is at the destination.
+        The copy.
 
     Raises
     ------
     AlreadyExistsError
         If the destination has a pyramid, or part of another copy, or chunks, and ``overwrite=False``.
     ValueError
-        If one place is the other, or inside of it; or if something is asked for that cannot be, such as an encoding
-        that does not store such voxels. Nothing is written then.
+        If the places are the same, or one is inside the other; or if the request is impossible, such as an encoding
+        that cannot store the voxels. Nothing is written then.
     NotFoundError, AccessDeniedError, DataAccessError
-        If the source cannot be read, or the destination not written.
+        If the source cannot be read, or the destination not be written.
     CorruptDataError
-        If a chunk cannot be decoded, or what is read back is not what was copied.
+        If a chunk cannot be decoded, or what is read back differs from what was copied.
 
     Warns
     -----
@@ -106,9 +105,9 @@ def copy_pyramid(
 
     Notes
     -----
-    Memory holds only what is under way: some 64 MiB of chunks that are read, and as many that are written; where the
-    chunk size changes, a few blocks of 64 MiB of voxels. A shard that is being written waits in a temporary file. A
-    scale whose key leads out of the source by ``..`` is at the same key without that in the copy.
+    Memory holds only the chunks in flight: about 64 MiB that were read, and as many to be written; if the chunk size
+    changes, a few blocks of 64 MiB of voxels. A shard that is being written is kept in a temporary file. A scale whose
+    key leaves the source by ``..`` has the same key without that in the copy.
 
     Examples
     --------
@@ -129,13 +128,15 @@ def copy_pyramid(
         accessor = destination
     else:
         accessor = accessor_with(destination, {"gzip": gzip, **options})
-    wish = Wish(encoding, parameters, None if chunk_size is None else _size(chunk_size), sharding, gzip, verify=verify)
-    check_writable(accessor.pyramid, wish)
+    target = Target(
+        encoding, parameters, None if chunk_size is None else _size(chunk_size), sharding, gzip, verify=verify
+    )
+    check_writable(accessor.pyramid, target)
     if client is not None and not accessor.can_read:
         raise ValueError(f"{accessor.url}: an archive is written by one process: client=None")
-    info, works = make_plan(volume, _chosen(volume, scales), accessor.pyramid, wish)
-    for work in works:
-        check_apart(volume, work)
+    info, scale_copies = make_plan(volume, _chosen(volume, scales), accessor.pyramid, target)
+    for copy in scale_copies:
+        check_apart(volume, copy)
     left_out = [name for name in _LEFT_OUT if name in info]
     if left_out:
         message = f"{volume.url}: what `info` names as {', '.join(left_out)} is not copied"
@@ -149,15 +150,15 @@ def copy_pyramid(
         if state == "whole" and not verify:
             place.forget()
         else:
-            works = [replace(work, resumes=state != "new") for work in works]
-            total = sum(math.prod(work.grid.shape) for work in works)
+            scale_copies = [replace(copy, resumes=state != "new") for copy in scale_copies]
+            total = sum(math.prod(copy.grid.shape) for copy in scale_copies)
             shows = volume.progress if progress is None else progress
             bar = stack.enter_context(_CopyProgress(f"copying to {accessor.url}", total, shows))
             with accessor.pyramid.expecting_info(info.to_dict()):
                 if client is None:
-                    copy_here(works, bar.add)
+                    copy_here(scale_copies, bar.add)
                 else:
-                    copy_on_cluster(client, works, bar.add)
+                    copy_on_cluster(client, scale_copies, bar.add)
             place.complete()
     return Volume(accessor, info, missing=volume.missing, progress=volume.progress)
 
@@ -194,7 +195,7 @@ def _chosen(volume: Volume, scales: Sequence[int | str] | None) -> list[Scale]:
 
 
 class _CopyProgress(Progress):
-    """A progress bar of chunks, which tells bytes per second, too."""
+    """A progress bar of chunks that also shows bytes per second."""
 
     def __init__(self, title: str, total: int, shows: bool | None) -> None:
         super().__init__(title, total, shows)
@@ -202,7 +203,7 @@ class _CopyProgress(Progress):
         self._size = 0
 
     def add(self, count: Count) -> None:
-        """Count what is done."""
+        """Add to the progress."""
         self._size += count.size
         rate = self._size / max(time.monotonic() - self._began, 1e-3)
         self.relative_update(count.chunks, f"{_readable(rate)}/s")

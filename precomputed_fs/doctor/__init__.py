@@ -1,6 +1,6 @@
-"""Which readers can open a pyramid; and if one cannot, why not, and what to do.
+"""Which readers can open a pyramid, and if one cannot, why, and what to do.
 
-Nothing is written. A pyramid that is broken, or missing, is a finding and not an exception.
+Nothing is written. A broken or missing pyramid is a finding and not an exception.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from precomputed_fs.volume import Volume
 
 SAMPLES = 8
-"""How many chunks of each scale are looked at by default: the first, the last, the one in the middle, and others at
-random, always the same ones. A scale with fewer chunks is looked at whole."""
+"""How many chunks of each scale are examined by default: the first, the last, the middle one, and others at random,
+the same ones each time. Of a scale with fewer chunks, all are."""
 
 
 def doctor(
@@ -24,17 +24,18 @@ def doctor(
     time_limit: float = 60.0,
     **accessor_options: Any,  # noqa: ANN401 - as FsspecAccessor has them
 ) -> "Report":
-    """Find out which readers can open a pyramid; and if one cannot, why not, and what to do.
+    """Find out which readers can open a pyramid, and if one cannot, why, and what to do.
 
     Parameters
     ----------
     url : str, path, UPath, Volume or FsspecAccessor
         The pyramid.
     samples : int
-        Chunks of each scale that are looked at; see `SAMPLES`. For requests, see `MOST_REQUESTS`; besides, `info` is
-        read, and over HTTP a byte of it once more, as a web page would.
+        Chunks of each scale that are examined: the first, the last, the middle one, and others at random. Each takes
+        at most 12 requests (`precomputed_fs.doctor.examine.MOST_REQUESTS`). `info` is read as well, and over HTTP its
+        first byte once more, as a web page would.
     seed : int
-        Chooses those that are looked at at random.
+        Seed of the random choice.
     time_limit : float
         Seconds after which the report says what is known by then.
     **accessor_options
@@ -43,14 +44,15 @@ def doctor(
     Returns
     -------
     Report
-        Printed, it is a table; ``report["tensorstore"].ok`` is what a program asks.
+        It prints as a table; programs can ask ``report["tensorstore"].ok``.
 
     Raises
     ------
     URLError
-        If this is no URL: of no known scheme, or without its driver; or if this is an accessor, and `info` redirects.
+        If the URL has an unknown scheme, or its driver is not installed; or if `info` redirects, and an accessor was
+        given.
     ValueError, TypeError
-        If an argument cannot be. A pyramid that is broken, forbidden or not there is no exception.
+        If an argument is wrong. A broken, forbidden or missing pyramid raises nothing.
 
     Examples
     --------

@@ -13,10 +13,10 @@ from precomputed_fs.doctor.seen import PAGE_ORIGIN, SeenPyramid, SeenScale
 from precomputed_fs.errors import shown
 
 READERS = ("precomputed_fs", NEUROGLANCER, CLOUD_VOLUME, TENSORSTORE, NEUROGLANCER_SCRIPTS)
-"""Who is judged, by the names that the report knows them by."""
+"""The readers that are judged, by their names in the report."""
 
-CHUNK_TEXTURE, _PLANE_TEXTURE = 2048, 16384  # texels of a side, in three and two dimensions, that usual GPUs take
-_EXACT = 1 << 24  # integers up to which float32 has them all
+CHUNK_TEXTURE, _PLANE_TEXTURE = 2048, 16384  # texels a side of 3-D and 2-D textures, on most GPUs
+_EXACT = 1 << 24  # float32 holds all integers up to this
 _INT32 = 1 << 31
 VOLUME_TYPE = "neuroglancer_multiscale_volume"
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -135,7 +135,7 @@ def sharding_extra(scale: SeenScale) -> str | None:
 
 
 def foreign_keys(scale: SeenScale) -> str | None:
-    """Find what tensorstore takes for a mistake: keys of another encoding, and values out of their range."""
+    """Find what tensorstore refuses: members of another encoding, and values out of range."""
     given = scale.given
     wrong = [
         name
@@ -168,7 +168,7 @@ def lacks_block_size(scale: SeenScale) -> str | None:
 
 
 def unopenable(scale: SeenScale) -> str | None:
-    """Find what is wrong with a scale, unless another rule says it."""
+    """Find what is wrong with a scale, unless another rule reports it."""
     is_known = scale.encoding not in ENCODINGS or lacks_block_size(scale) is not None
     return when(scale.wrong and not is_known, scale.wrong)
 
@@ -196,7 +196,7 @@ def imprecise(scale: SeenScale) -> str | None:
 
 
 def rounded_chunk(scale: SeenScale) -> str | None:
-    """Find a chunk of which float32 does not hold the coordinates, so that its name is another one."""
+    """Find a chunk whose coordinates float32 cannot hold, so that the client computes a wrong name."""
     if scale.sharding is not None:
         return None
     grid = scale.grid
@@ -216,10 +216,10 @@ def _float32(value: int) -> float:
 
 
 def too_large_texture(scale: SeenScale) -> str | None:
-    """Lay a chunk out as the client does: along each side of a texture, as many axes as fit."""
+    """Lay out a chunk as the client does: as many axes as fit along each side of a texture."""
     is_labels = scale.pyramid.kind == "segmentation" and scale.pyramid.data_type in ("uint32", "uint64")
     if scale.encoding == CSEG or is_labels:
-        return None  # such are compressed, and laid out otherwise
+        return None  # these are compressed, and laid out differently
     shape = [*map(min, scale.grid.chunk_size, scale.grid.size), scale.pyramid.channels]
     shape = [size for size in shape if size > 1]
     dimensions = 3 if len(shape) > 2 else 2  # noqa: PLR2004

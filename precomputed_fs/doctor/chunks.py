@@ -1,4 +1,4 @@
-"""What a look at some chunks and shard indexes of a scale shows."""
+"""How some chunks and a shard index of a scale are examined."""
 
 import functools
 import struct
@@ -18,18 +18,18 @@ _GZIP_MAGIC, _ZLIB_MAGICS = b"\x1f\x8b", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c",
 _PROGRESSIVE_FRAMES = (0xC2, 0xC6, 0xCA, 0xCE)  # SOF markers (ITU-T T.81, table B.1)
 
 
-def look_at_chunk(pyramid: Pyramid, key: str, coords: ChunkCoords, codec: Codec) -> Job[list[Sample]]:
-    """Find a chunk, and look at it in a thread of the pool."""
+def examine_chunk(pyramid: Pyramid, key: str, coords: ChunkCoords, codec: Codec) -> Job[list[Sample]]:
+    """Find a chunk, and examine it in a thread of the pool."""
     found: Stored | Exception
     try:
         found = yield from pyramid.finder.chunk(pyramid.finder.checked(key), coords)
     except (DataAccessError, ValueError) as exc:
         found = exc
-    return [(yield Compute(functools.partial(_looked, coords, found, codec)))]
+    return [(yield Compute(functools.partial(_examined, coords, found, codec)))]
 
 
-def _looked(coords: ChunkCoords, found: Stored | Exception, codec: Codec) -> Sample:
-    """Tell how a chunk stands, and whether it can be decoded."""
+def _examined(coords: ChunkCoords, found: Stored | Exception, codec: Codec) -> Sample:
+    """Return how a chunk is stored, and whether it can be decoded."""
     name = chunk_name(coords)
     try:
         if isinstance(found, Exception):
@@ -59,18 +59,18 @@ def _looked(coords: ChunkCoords, found: Stored | Exception, codec: Codec) -> Sam
 
 
 def is_hidden_gzip(suffix: str, content_encoding: str, stored: bytes, data: bytes) -> bool:
-    """Whether bytes are compressed although neither suffix nor header says so."""
+    """Whether bytes are gzip although neither suffix nor header says so."""
     return not suffix and not content_encoding and stored.startswith(_GZIP_MAGIC) and stored != data
 
 
 def state_of(exc: Exception) -> str:
-    """Name what an error says of an object: see `Sample.state`."""
+    """Return the state of an object that raised an error: see `Sample.state`."""
     kinds = ((NotFoundError, "absent"), (AccessDeniedError, "denied"), (CorruptDataError, "damaged"))
     return next((state for kind, state in kinds if isinstance(exc, kind)), "failed")
 
 
-def look_at_indexes(seen: SeenScale, pyramid: Pyramid, key: str, sharding: Sharding) -> None:
-    """Look at the indexes of a shard, as they are stored: at the shard's own, and at one minishard's."""
+def examine_indexes(seen: SeenScale, pyramid: Pyramid, key: str, sharding: Sharding) -> None:
+    """Examine the stored bytes of a shard's index, and of one minishard's."""
     coords = next((sample.coords for sample in seen.samples if sample.state == "found"), None)
     if coords is None:
         return
@@ -83,7 +83,7 @@ def look_at_indexes(seen: SeenScale, pyramid: Pyramid, key: str, sharding: Shard
             return
         start = sharding.index_size + place.start
         stored = pyramid.fetch_range(name, start, sharding.index_size + place.end)
-    except DataAccessError:  # an older pair of files, which its chunks' names tell; or what these say
+    except DataAccessError:  # the older pair of files, which chunks' names tell; or damage, which chunks show
         return
     entries = struct.iter_unpack("<QQ", index[: len(index) // ENTRY_BYTES * ENTRY_BYTES])
     seen.has_empty_minishards = any(first == last for first, last in entries)

@@ -1,7 +1,4 @@
-"""How a pyramid is examined: `info`, some chunks of every scale, and the server.
-
-A broken or missing pyramid is a finding and not an exception.
-"""
+"""How a pyramid is examined: `info`, some chunks of every scale, and the server."""
 
 import contextlib
 import dataclasses
@@ -14,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from precomputed_fs.accessor import FsspecAccessor, accessor_with
-from precomputed_fs.doctor.as_page import ask_as_page
-from precomputed_fs.doctor.chunks import is_hidden_gzip, look_at_chunk, look_at_indexes, state_of
+from precomputed_fs.doctor.chunks import examine_chunk, examine_indexes, is_hidden_gzip, state_of
+from precomputed_fs.doctor.cors import ask_as_page
 from precomputed_fs.doctor.report import Report
 from precomputed_fs.doctor.seen import LARGEST_CHUNK, SeenPyramid, SeenScale
 from precomputed_fs.errors import DataAccessError, InvalidInfoError, URLError
@@ -27,9 +24,10 @@ from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume import Scale, Volume, check_not_redirected, open_volume
 
 MOST_REQUESTS = 12
-"""Requests for one chunk, at most. It is one where a chunk stands under its plain name, and as many as there are names
-where it is absent. A chunk in a shard takes three, and each sharded scale two more for its indexes."""
-_TIMEOUT, _ATTEMPTS = 10.0, 2  # of one request: what is slower is to be found, not to be waited for
+"""The most requests for one chunk: one if it has its plain name, and one per possible name if it is absent. A chunk in
+a shard takes three, and each sharded scale two more for its indexes."""
+
+_TIMEOUT, _ATTEMPTS = 10.0, 2  # of one request: slowness is a finding, and not worth waiting for
 _IN_FLIGHT = 16
 _BYTES_IN_FLIGHT = 256 << 20  # decoded
 
@@ -41,7 +39,7 @@ def examine(
     time_limit: float,
     accessor_options: Mapping[str, Any],
 ) -> "Report":
-    """Look at a pyramid, and report: see `precomputed_fs.doctor`."""
+    """Examine a pyramid, and report: see `precomputed_fs.doctor`."""
     if samples < 1 or not time_limit > 0:
         raise ValueError(f"expected samples >= 1 and time_limit > 0, got {samples!r} and {time_limit!r}")
     options = {"timeout": _TIMEOUT, "attempts": _ATTEMPTS, **accessor_options}
@@ -54,11 +52,11 @@ def examine(
         kept = dataclasses.asdict(opened.pyramid.options)
         accessor = FsspecAccessor(store.location, attempts=store.attempts, timeout=store.timeout, **kept)
     else:
-        denied_is_missing = options.pop("denied_is_missing", False)  # what a store denies, others may not take so
+        denied_is_missing = options.pop("denied_is_missing", False)  # other readers may treat a 403 differently
         accessor, followed = accessor_with(url, options), url
     seen = SeenPyramid(accessor.pyramid.location, time_limit, denied_is_missing)
     examination = _Examination(seen, followed, accessor, options, samples, seed)
-    # A server may send a byte now and then for ever: so it is not waited for in this thread.
+    # In another thread, since a server may send single bytes forever, and never time out.
     thread = threading.Thread(target=examination.run, name="precomputed_fs-doctor", daemon=True)
     thread.start()
     thread.join(time_limit)
@@ -71,11 +69,11 @@ def examine(
 
 @dataclass(slots=True)
 class _Examination:
-    """Looks at a pyramid, and writes down what it sees as it goes."""
+    """Examines a pyramid, and records what it sees as it goes."""
 
     seen: SeenPyramid
     url: AnyURL | None
-    """None, if an accessor was given."""
+    """None if an accessor was given."""
 
     accessor: FsspecAccessor
     options: Mapping[str, Any]
@@ -83,28 +81,28 @@ class _Examination:
     seed: int
     is_over: bool = False
     refusal: URLError | None = None
-    """What is wrong with how `doctor` was called, and not with the pyramid."""
+    """What is wrong with the call, and not with the pyramid."""
 
     def run(self) -> None:
         try:
-            if self._reads_info():
-                self._asks_as_page()
-                with self.accessor.pyramid.expecting_info(self.seen.given):  # it was read already
-                    self._looks_at_scales()
-        except Exception as exc:  # noqa: BLE001 - it is a finding, not an exception
+            if self._read_info():
+                self._ask_as_page()
+                with self.accessor.pyramid.expecting_info(self.seen.given):  # already read
+                    self._examine_scales()
+        except Exception as exc:  # noqa: BLE001 - a finding, and not an exception
             if self.seen.state in ("unseen", "found"):
-                self.seen.state, self.seen.said = "failed", type(exc).__name__  # what it says may be secret
+                self.seen.state, self.seen.said = "failed", type(exc).__name__  # its message may contain secrets
         finally:
-            with contextlib.suppress(Exception):  # a connection that was lost may say so once more
+            with contextlib.suppress(Exception):  # a lost connection may raise again
                 self.accessor.close()
 
-    def _reads_info(self) -> bool:
-        """Read `info` as it is stored, and follow where it redirects to."""
+    def _read_info(self) -> bool:
+        """Read `info` as it is stored, and follow its redirect; return whether there are scales to examine."""
         seen = self.seen
         try:
-            self._stores_info()
+            self._record_info()
             if "redirect" in seen.given:
-                self._follows()
+                self._follow_redirect()
         except DataAccessError as exc:
             seen.state = state_of(exc)
             seen.said = (seen.state == "absent" and claims.unfinished(self.accessor.pyramid)) or str(exc)
@@ -113,10 +111,10 @@ class _Examination:
             if self.url is None and isinstance(exc, URLError):
                 self.refusal = exc
         else:
-            self._parses()
+            self._parse()
         return bool(seen.scales) or seen.state == "found"
 
-    def _stores_info(self) -> None:
+    def _record_info(self) -> None:
         seen, accessor = self.seen, self.accessor
         found = accessor.pyramid.find_file("info")
         seen.info_suffix = found.suffix
@@ -125,7 +123,7 @@ class _Examination:
         pyramid = accessor.pyramid
         seen.given = parse_info(seen.text, pyramid.location.display("info"), pyramid.options.max_info_bytes)
 
-    def _follows(self) -> None:
+    def _follow_redirect(self) -> None:
         if self.url is None:
             check_not_redirected(self.seen.given, self.accessor.pyramid.location.display("info"))
             return
@@ -134,9 +132,9 @@ class _Examination:
         self.accessor = volume.accessor
         self.seen.location = volume.accessor.pyramid.location
         self.seen.redirected_to = volume.url
-        self._stores_info()
+        self._record_info()
 
-    def _parses(self) -> None:
+    def _parse(self) -> None:
         seen = self.seen
         given = seen.given.get("scales")
         scales = [
@@ -154,26 +152,26 @@ class _Examination:
                 scale.info = described
         seen.scales = scales
 
-    def _asks_as_page(self) -> None:
-        with contextlib.suppress(Exception):  # then nothing is known of the server
+    def _ask_as_page(self) -> None:
+        with contextlib.suppress(Exception):  # nothing is known of the server then
             self.seen.server = ask_as_page(self.accessor.pyramid, float(self.options["timeout"]))
 
-    def _looks_at_scales(self) -> None:
+    def _examine_scales(self) -> None:
         if self.seen.state != "found":
             return
         volume = Volume(self.accessor, Info.parse(self.seen.text, most=self.accessor.pyramid.options.max_info_bytes))
         try:
             for scale in self.seen.scales:
                 if not self.is_over:
-                    self._looks_at(scale, Scale(volume, scale.index))
+                    self._examine_scale(scale, Scale(volume, scale.index))
         finally:
             volume.close()
 
-    def _looks_at(self, seen: SeenScale, scale: Scale) -> None:
+    def _examine_scale(self, seen: SeenScale, scale: Scale) -> None:
         sizes = map(min, scale.chunk_size, scale.shape[:3])
         seen.bytes_of_chunk = math.prod(sizes) * scale.shape[3] * scale.dtype.itemsize
         try:
-            codec = scale.codec  # which may not be known
+            codec = scale.codec  # of an encoding that may be unknown
             pyramid, key = scale.volume.pyramid_for(scale.key)
         except ValueError as exc:
             seen.wrong = str(exc)
@@ -183,15 +181,15 @@ class _Examination:
         coords = _chosen(scale.grid, self.samples, f"{self.seed}:{seen.index}")
 
         at_once = max(1, min(_IN_FLIGHT, _BYTES_IN_FLIGHT // seen.bytes_of_chunk))
-        looks = (look_at_chunk(pyramid, key, one, codec) for one in coords)
+        looks = (examine_chunk(pyramid, key, one, codec) for one in coords)
         found = itertools.chain.from_iterable(pyramid.store.run_many(looks, at_once))
         seen.samples = sorted(found, key=lambda sample: coords.index(sample.coords))
         if scale.info.sharding is not None:
-            look_at_indexes(seen, pyramid, key, scale.info.sharding)
+            examine_indexes(seen, pyramid, key, scale.info.sharding)
 
 
 def _chosen(grid: ChunkGrid, count: int, seed: str) -> list[ChunkCoords]:
-    """Choose chunks: the first, the last, the one in the middle, and others at random."""
+    """Choose chunks: the first, the last, the middle one, and others at random."""
     x, y, z = grid.shape
     if x * y * z <= count:
         return [grid.chunk(cell) for cell in itertools.product(range(x), range(y), range(z))]

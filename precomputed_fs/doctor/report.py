@@ -16,22 +16,22 @@ _SHOWN_KEYS = 6  # of scales, in a line of the report
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that was found, where a rule looked."""
+    """A rule that applies, and what it found."""
 
     rule: Rule
 
     found: str
 
     scale: str | None = None
-    """The key of the scale of which it is so; None for the pyramid."""
+    """The key of the scale; None for the pyramid."""
 
     @property
     def message(self) -> str:
-        """What it is, in words."""
+        """The rule's message, with what was found."""
         return self.rule.message.replace("{}", self.found)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can say of it."""
+        """Return it as JSON."""
         rule = self.rule
         return {
             "id": rule.id,
@@ -51,14 +51,14 @@ class Verdict:
     reader: str
 
     ok: bool | None
-    """Whether it opens and rightly reads all scales, as far as was looked; None where that cannot be told, as of a
-    scale of which no chunk was looked at."""
+    """Whether it reads all scales correctly, as far as they were examined; None if that is not known, for example if no
+    chunk was examined."""
 
     scales: Mapping[str, bool | None]
-    """The same of each scale, by its key."""
+    """The same for each scale, by its key."""
 
     findings: tuple[Finding, ...]
-    """What concerns it, errors first."""
+    """The findings that concern it, errors first."""
 
     def __str__(self) -> str:
         if self.ok is not False:
@@ -78,20 +78,20 @@ class Report:
     """Without secrets."""
 
     scales: tuple[str, ...]
-    """Keys of the scales that were found."""
+    """Keys of the scales."""
 
     chunks: int
-    """How many chunks were looked at."""
+    """The number of chunks that were examined."""
 
     verdicts: Mapping[str, Verdict]
     """By reader."""
 
     findings: tuple[Finding, ...]
-    """All that was found, errors first."""
+    """All findings, errors first."""
 
     @classmethod
     def of(cls, seen: SeenPyramid) -> "Report":
-        """Hold what was seen against the rules."""
+        """Apply the rules to what was seen."""
         scales = tuple(seen.scales)
         closed: dict[str, set[str]] = {reader: set() for reader in READERS}
         unknown: set[str] = set()
@@ -120,11 +120,11 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every reader can open all of it."""
+        """Whether every reader can open the whole pyramid."""
         return all(verdict.ok for verdict in self.verdicts.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can say of it."""
+        """Return it as JSON."""
         return {
             "url": self.url,
             "scales": list(self.scales),
@@ -140,7 +140,7 @@ class Report:
 
     def __str__(self) -> str:
         width = max(map(len, READERS))
-        lines = [f"{self.url}: {_counted(len(self.scales), 'scale')}, {_counted(self.chunks, 'chunk')} looked at"]
+        lines = [f"{self.url}: {_counted(len(self.scales), 'scale')}, {_counted(self.chunks, 'chunk')} examined"]
         lines += [f"  {reader:{width}}  {verdict}" for reader, verdict in self.verdicts.items()]
         for group in self._grouped():
             rule = group[0].rule
@@ -161,7 +161,7 @@ class Report:
         return f"<div><code>{markup.escape(self.url)}</code><table>{verdicts}</table><table>{rules}</table></div>"
 
     def _grouped(self) -> Iterable[list[Finding]]:
-        """Put together what is the same of several scales, or means the same to several readers."""
+        """Group findings that are the same for several scales or readers."""
         groups: dict[tuple[str, ...], list[Finding]] = {}
         for finding in self.findings:
             rule = finding.rule
@@ -173,7 +173,7 @@ def _findings(seen: SeenPyramid, scales: Iterable[SeenScale]) -> Iterator[Findin
     for rule in RULES:
         for place in (seen,) if rule.looks_at == "pyramid" else scales:
             found = None
-            with contextlib.suppress(Exception):  # where `info` is wrong, it may be in any way
+            with contextlib.suppress(Exception):  # an invalid `info` may be anything
                 found = rule.finds(place)
             if found is not None:
                 yield Finding(rule, one_line(found), one_line(place.key) if isinstance(place, SeenScale) else None)
@@ -194,7 +194,7 @@ def _concerned(group: Iterable[Finding]) -> str:
 
 
 def _described(group: Sequence[Finding]) -> str:
-    """Say what was found first, and in which scales there is the like."""
+    """Return the first message of a group, and the scales that it concerns."""
     scales = list(dict.fromkeys(finding.scale for finding in group if finding.scale is not None))
     return group[0].message + (f" (in {_some(scales)})" if scales else "")
 

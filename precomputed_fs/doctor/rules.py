@@ -29,35 +29,35 @@ from precomputed_fs.format.info import lowercase
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One thing that may be so, and what it means to whom."""
+    """A condition that keeps readers from a pyramid, or from one of its scales."""
 
     id: str
 
     severity: str
-    """"error": these readers fail, or get other voxels than are stored. "warning": they may. "note": good to know."""
+    """"error": these readers fail, or get wrong voxels. "warning": they may. "note": good to know."""
 
     readers: tuple[str, ...]
-    """Whom it concerns, of `READERS`."""
+    """The readers that it concerns, of `READERS`."""
 
     looks_at: str
     """"pyramid" or "scale"."""
 
     finds: Callable[[Any], str | None]
-    """What was found, for the message; None for nothing."""
+    """Returns what it found, for the message; None if the rule does not apply."""
 
     message: str
-    """With ``{}`` for what was found."""
+    """The message, with ``{}`` for what was found."""
 
     advice: str
 
     source: str
-    """Whence it is known: the specification, a reader's source, or the version that it was measured with."""
+    """How it is known: the specification, a reader's source, or the version it was measured with."""
 
     closes_all: bool = False
-    """Whether one scale of which it is so keeps these readers from all of the pyramid."""
+    """Whether one such scale keeps these readers from the whole pyramid."""
 
     hides: bool = False
-    """Whether chunks are not looked at where it is so, and what keeps readers from them is not known."""
+    """Whether chunks are not examined then, so that verdicts are unknown."""
 
 
 _OTHERS = (NG, CV, TS, NGS)
@@ -71,9 +71,9 @@ _TS_MEASURED = "measured with tensorstore 0.1.86"
 _NGS_MEASURED = "measured with neuroglancer-scripts 1.2.0"
 _ALL_MEASURED = "measured with tensorstore 0.1.86, cloud-volume 12.15.2 and neuroglancer-scripts 1.2.0"
 _SERVE = "show it with precomputed_fs.serve"
-_REWRITE = "store it anew: create_volume(url, scale, ...) of this package with flat=True, gzip=False"
-_WRITE_INFO = "write it so into `info`"
-_UNLISTED = "denied, as a bucket that may be read but not listed answers for absent chunks"
+_REWRITE = "rewrite it with this package: create_volume(url, scale, ...) with flat=True, gzip=False"
+_WRITE_INFO = "correct it in `info`"
+_UNLISTED = "denied, which is how a bucket that cannot be listed answers for absent chunks"
 _KINDS = ("image", "segmentation", "unknown")
 _SCRAMBLED = {"jpeg": (3,), "png": (2, 3, 4), "jxl": (3,)}
 
@@ -87,12 +87,12 @@ RULES: tuple[Rule, ...] = (
     # ------------------------------------------------------------------------------------------------ is it there
     _rule(
         "info-absent", "error", READERS, "pyramid", checks.in_state("absent"),
-        "there is no `info`: {}", "check the URL; an `info` is written last, so a copy may not be complete",
+        "there is no `info`: {}", "check the URL; `info` is written last, so a copy may be incomplete",
         f"{_SPECIFICATION}, info JSON file format",
     ),
     _rule(
         "info-denied", "error", READERS, "pyramid", checks.in_state("denied"),
-        "`info` may not be read: {}", "give credentials (storage_options), or let everybody read it",
+        "access to `info` is denied: {}", "give credentials (storage_options), or make it public",
         "RFC 9110, sections 15.5.2 and 15.5.4",
     ),
     _rule(
@@ -101,23 +101,23 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "info-damaged", "error", READERS, "pyramid", checks.in_state("damaged"),
-        "`info` is damaged: {}", "store it anew", f"{_SPECIFICATION}, info JSON file format",
+        "`info` is damaged: {}", "write it again", f"{_SPECIFICATION}, info JSON file format",
     ),
     _rule(
         "info-wrong", "error", OURS, "pyramid", checks.in_state("wrong"),
-        "`info` says what cannot be: {}", "put it right; what others make of it is not known",
+        "`info` is invalid: {}", "correct it; how other readers treat it is not known",
         f"{_SPECIFICATION}, info JSON file format", hides=True,
     ),
     _rule(
         "took-too-long", "warning", READERS, "pyramid", lambda p: checks.when(p.is_late, f"{p.time_limit:g}"),
-        "not all was looked at within {} seconds", "give a larger time_limit, or fewer samples",
+        "the examination was not complete within {} seconds", "give a larger time_limit, or fewer samples",
         "the limit of doctor()", hides=True,
     ),
     # ------------------------------------------------------------------------------------------- where it is, and how
     *(
         _rule(
             "protocol", "error", reader, "pyramid", checks.unopened(reader),
-            f"{reader} opens no {{}}",
+            f"{reader} cannot open {{}}",
             _SERVE if reader == NG else "copy it to a folder, bucket or web server, or serve() it",
             f"{_NG_SOURCE}kvstore/" if reader == NG else _ALL_MEASURED,
         )
@@ -125,71 +125,72 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "not-served", "note", NG, "pyramid", lambda p: checks.when(p.protocol == "file"),
-        "a browser opens no files: this is said for what a plain web server would show", _SERVE,
+        "a browser opens no files: the verdict is for the same files on a plain web server", _SERVE,
         f"{_NG_SOURCE}kvstore/",
     ),
     _rule(
         "no-cors", "error", NG, "pyramid", checks.lacks_cors,
-        "the server does not let pages from elsewhere read: Access-Control-Allow-Origin is {}",
+        "the server denies web pages of other origins: Access-Control-Allow-Origin is {}",
         f"configure CORS: any origin, GET and HEAD, header Range; or {_SERVE}", "Fetch standard, CORS protocol",
     ),
     _rule(
         "no-range", "error", _OTHERS, "pyramid",
         lambda p: checks.when(checks.ignores_range(p) and checks.is_sharded(p)),
-        "the server ignores Range: shards cannot be read, but by this package, which reads small ones as a whole",
+        "the server ignores Range: only this package reads shards, small ones, as a whole",
         "enable range requests (206); do not compress on the fly",
         f"{_SHARDED_SPECIFICATION}; {_ALL_MEASURED}",
     ),
     _rule(
         "no-range-unneeded", "note", READERS, "pyramid",
         lambda p: checks.when(checks.ignores_range(p) and not checks.is_sharded(p)),
-        "the server ignores Range: nothing here is sharded, but meshes may need it", "enable range requests (206)",
+        "the server ignores Range: no scale is sharded, but meshes may need it", "enable range requests (206)",
         _SHARDED_SPECIFICATION,
     ),
     _rule(
         "private", "error", NG, "pyramid", checks.is_private,
-        "it does not open without credentials ({}), which a web page does not have",
-        f"let everybody read it, or {_SERVE}", f"{_NG_SOURCE}kvstore/s3/common.ts",
+        "it needs credentials ({}), which a web page does not have",
+        f"make it public, or {_SERVE}", f"{_NG_SOURCE}kvstore/s3/common.ts",
     ),
     _rule(
         "private-credentials", "note", (CV, TS, NGS), "pyramid", checks.is_private,
-        "it does not open without credentials ({})", "configure them for each reader in its own way", _ALL_MEASURED,
+        "it needs credentials ({})", "configure them for each reader", _ALL_MEASURED,
     ),
     _rule(
         "mixed-content", "warning", NG, "pyramid", checks.is_mixed_content,
-        "a page that came by https:// may not read from http://", "serve it by https://",
+        "a page loaded over https:// may not read from http://", "serve it over https://",
         "W3C Mixed Content, section 4",
     ),
     # ------------------------------------------------------------------------------------------------------ info
     _rule(
         "redirect", "error", (TS, NGS), "pyramid", lambda p: checks.when(p.redirected_to, p.redirected_to),
-        "`info` redirects to {}", "open that", _ALL_MEASURED,
+        "`info` redirects to {}", "open the target", _ALL_MEASURED,
     ),
     _rule(
         "server-redirects", "error", TS, "pyramid", checks.is_moved,
-        "the server answers {}, that it is elsewhere, which is not followed", "open where it leads to", _TS_MEASURED,
+        "the server redirects ({}), which is not followed", "open the target", _TS_MEASURED,
     ),
     _rule(
         "info-suffix", "error", (NG, TS), "pyramid", lambda p: checks.when(p.info_suffix, p.info_suffix),
-        "`info` is stored as info{}, which is not looked for", "store it as info, not compressed", _TS_MEASURED,
+        "`info` is stored as info{}, which is not looked for", "store it as info, uncompressed", _TS_MEASURED,
     ),
     _rule(
         "info-suffix", "error", CV, "pyramid",
         lambda p: checks.when(p.info_suffix and p.protocol != "file", p.info_suffix),
-        "`info` is stored as info{}, which is not looked for here", "store it as info, not compressed", _CV_MEASURED,
+        "`info` is stored as info{}, which is not looked for here", "store it as info, uncompressed", _CV_MEASURED,
     ),
     _rule(
         "info-suffix", "error", NGS, "pyramid",
         lambda p: checks.when(p.info_suffix and (p.protocol, p.info_suffix) != ("file", ".gz"), p.info_suffix),
-        "`info` is stored as info{}, which is not looked for here", "store it as info, not compressed", _NGS_MEASURED,
+        "`info` is stored as info{}, which is not looked for here", "store it as info, uncompressed", _NGS_MEASURED,
     ),
     _rule(
         "info-hidden-gzip", "error", _OTHERS, "pyramid", lambda p: checks.when(p.is_hidden_gzip),
-        "`info` is gzip, and nothing says so", "store it uncompressed, or with Content-Encoding: gzip", _ALL_MEASURED,
+        "`info` is gzip, but neither name nor header says so",
+        "store it uncompressed, or with Content-Encoding: gzip", _ALL_MEASURED,
     ),
     _rule(
         "info-bom", "error", (CV, NGS), "pyramid", lambda p: checks.when(p.text.startswith(BOM)),
-        "`info` begins with a byte order mark", "store it without", f"RFC 8259, section 8.1; {_ALL_MEASURED}",
+        "`info` begins with a byte order mark", "remove it", f"RFC 8259, section 8.1; {_ALL_MEASURED}",
     ),
     _rule(
         "type-missing", "error", (NG, CV, TS), "pyramid", lambda p: checks.when(p.given and "type" not in p.given),
@@ -216,13 +217,13 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "data-type", "error", (NG, TS), "pyramid",
         lambda p: checks.when(p.given and p.data_type in ("int64", "float64"), p.data_type),
-        "there is no {} here", f"convert it to another type; {_SERVE}, converted",
+        "{} is not supported", f"convert it to another type; {_SERVE}, converted",
         f"{_NG_SOURCE}util/data_type.ts; {_TS_MEASURED}",
     ),
     _rule(
         "data-type", "error", NGS, "pyramid",
         lambda p: checks.when(p.given and p.data_type not in (*UNSIGNED, "float32"), shown(p.data_type)),
-        "there is no {} here", "convert it to an unsigned type or float32", _NGS_MEASURED,
+        "{} is not supported", "convert it to an unsigned type or float32", _NGS_MEASURED,
     ),
     _rule(
         "data-type-case", "error", (CV, TS, NGS), "pyramid", lambda p: checks.other_case(p.given.get("data_type")),
@@ -236,13 +237,13 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "segmentation-channels", "warning", NG, "pyramid",
         lambda p: checks.when(p.kind == "segmentation" and p.channels != 1, p.channels),
-        "a segmentation has 1 channel, not {}", 'store each by itself, or call it "type": "image"',
+        "a segmentation has 1 channel, not {}", 'store each channel by itself, or use "type": "image"',
         f"{_SPECIFICATION}, num_channels",
     ),
     _rule(
         "segmentation-float", "warning", NG, "pyramid",
         lambda p: checks.when(p.kind == "segmentation" and p.data_type == "float32"),
-        "segments are no float32", 'call it "type": "image"', f"{_SPECIFICATION}, data_type",
+        "segment ids cannot be float32", 'use "type": "image"', f"{_SPECIFICATION}, data_type",
     ),
     _rule(
         "resolution-order", "warning", _OTHERS, "pyramid", checks.resolution_falls,
@@ -252,7 +253,7 @@ RULES: tuple[Rule, ...] = (
     *(
         _rule(
             "encoding-unknown", "error", reader, "scale", checks.unknown_encoding(reader),
-            f"{reader} knows no encoding {{}}", _SERVE if reader == NG else "transcode it, to raw for instance",
+            f"{reader} does not know the encoding {{}}", _SERVE if reader == NG else "transcode it, for example to raw",
             f"{_NG_SOURCE}datasource/precomputed/base.ts" if reader == NG else _ALL_MEASURED,
             closes_all=reader in (NG, TS, NGS),
         )
@@ -261,8 +262,8 @@ RULES: tuple[Rule, ...] = (
     *(
         _rule(
             "encoding-unread", "error", reader, "scale", checks.undecodable(reader),
-            f"{reader} decodes no {{}}",
-            f"transcode it, to raw for instance; {_SERVE}" if reader == NG else "transcode it",
+            f"{reader} cannot decode {{}}",
+            f"transcode it, for example to raw; {_SERVE}" if reader == NG else "transcode it",
             f"{_NG_SOURCE}sliceview/backend_chunk_decoders/" if reader == NG else _ALL_MEASURED,
             closes_all=reader in (TS, NGS),
         )
@@ -273,7 +274,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: checks.when(
             s.pyramid.channels in _SCRAMBLED.get(s.encoding, ()), f"{s.encoding} of {s.pyramid.channels}"
         ),
-        "the voxels of {} channels come out in other places", "transcode it to raw, or read it with this package",
+        "the voxels of {} channels are scrambled", "transcode it to raw, or read it with this package",
         _CV_MEASURED,
     ),
     _rule(
@@ -286,17 +287,17 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "block-size", "error", (OURS, NG), "scale", checks.lacks_block_size,
-        f"{CSEG_BLOCK} is missing, or no 3 integers", _WRITE_INFO, f"{_SPECIFICATION}; {_NG_FRONTEND}",
+        f"{CSEG_BLOCK} is missing, or not 3 integers", _WRITE_INFO, f"{_SPECIFICATION}; {_NG_FRONTEND}",
     ),
     _rule(
         "block-size", "error", (TS, NGS), "scale", checks.lacks_block_size,
-        f"{CSEG_BLOCK} is missing, or no 3 integers", _WRITE_INFO, f"{_SPECIFICATION}; {_ALL_MEASURED}",
+        f"{CSEG_BLOCK} is missing, or not 3 integers", _WRITE_INFO, f"{_SPECIFICATION}; {_ALL_MEASURED}",
         closes_all=True,
     ),
     _rule(
         "block-shape", "error", NGS, "scale",
         lambda s: checks.when(s.encoding == CSEG and len(set(checks.block_size(s) or ())) > 1, checks.block_size(s)),
-        "blocks of {} are no cubes: x is taken for z where one is clipped", "encode it anew with cubes", _NGS_MEASURED,
+        "blocks of {} are not cubes: x and z are confused where one is clipped", "encode it with cubes", _NGS_MEASURED,
     ),
     _rule(
         "foreign-keys", "error", TS, "scale", checks.foreign_keys,
@@ -305,7 +306,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "floats", "error", (CV, NGS), "scale", checks.floats,
-        "size or chunk_sizes has {}, which is no integer there", "write integers", _ALL_MEASURED,
+        "size or chunk_sizes has {}, which is not an integer", "write integers", _ALL_MEASURED,
     ),
     _rule(
         "offset-null", "error", (CV, NGS), "scale", lambda s: checks.when(s.given.get("voxel_offset", 0) is None),
@@ -333,44 +334,44 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "key-segments", "error", TS, "scale", checks.empty_segments,
-        "the key {} has a segment that is empty or a dot", "write it without", _TS_MEASURED,
+        "the key {} has an empty segment, or a dot", "write it without", _TS_MEASURED,
     ),
     _rule(
         "key-percent", "error", (CV, NGS), "scale",
         lambda s: checks.when(s.pyramid.protocol == "http" and "%" in s.key, shown(s.key)),
-        "the key {} has a % in it, which is not quoted in URLs", "rename it", _ALL_MEASURED,
+        "the key {} contains a %, which is not quoted in URLs", "rename it", _ALL_MEASURED,
     ),
     _rule(
         "beyond-int32", "error", CV, "scale", checks.beyond_int32,
-        "a coordinate of {} does not fit 32 bits", "read it with this package or tensorstore", _CV_MEASURED,
+        "the coordinate {} does not fit in 32 bits", "read it with this package or tensorstore", _CV_MEASURED,
     ),
     _rule(
         "float32-names", "error", NG, "scale", checks.rounded_chunk,
-        "float32, in which coordinates are computed, does not have {}: chunks are asked for under other names",
+        "coordinates are computed in float32, which cannot hold {}: wrong chunk names are requested",
         "choose a voxel_offset and chunk sizes that are multiples of a power of two, or use shards",
         f"{_NG_SOURCE}sliceview/volume/backend.ts, computeChunkBounds",
     ),
     _rule(
         "float32", "warning", NG, "scale", checks.imprecise,
-        "beyond 2^24, here up to {}, float32 has not every integer: positions are rounded",
+        "positions are rounded: float32 cannot hold every integer beyond 2^24, and coordinates reach {}",
         "choose a smaller voxel_offset",
         f"{_NG_FRONTEND}, ScaleInfo",
     ),
     _rule(
         "texture", "error", NG, "scale", checks.too_large_texture,
-        f"chunks of {{}} are larger than textures of usual GPUs, {CHUNK_TEXTURE} a side",
+        f"chunks of {{}} are larger than the textures of most GPUs, {CHUNK_TEXTURE} a side",
         f"store smaller chunks; {_SERVE}",
         f"{_NG_SOURCE}sliceview/uncompressed_chunk_format.ts; WebGL 2, MAX_3D_TEXTURE_SIZE",
     ),
     _rule(
         "huge-chunks", "warning", READERS, "scale",
         lambda s: checks.when(s.bytes_of_chunk > LARGEST_CHUNK, s.bytes_of_chunk),
-        "a chunk decodes to {} bytes: none was looked at", "store smaller chunks", "the limit of doctor()", hides=True,
+        "a chunk decodes to {} bytes: none was examined", "store smaller chunks", "the limit of doctor()", hides=True,
     ),
     _rule(
         "several-chunk-sizes", "note", READERS, "scale",
         lambda s: checks.when(len(s.given["chunk_sizes"]) > 1, s.given["chunk_sizes"]),
-        "of chunk_sizes {}, only the first was looked at", "store one, unless views need more",
+        "of chunk_sizes {}, only the first was examined", "store one, unless views need more",
         f"{_SPECIFICATION}, chunk_sizes",
     ),
     # ----------------------------------------------------------------------------------------------------- shards
@@ -397,37 +398,37 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "shards-mixed", "error", NGS, "scale", checks.mixed_shards,
-        "shards are read only where all scales have them", "shard all scales, or none", _NGS_MEASURED,
+        "shards are read only if all scales are sharded", "shard all scales, or none", _NGS_MEASURED,
     ),
     _rule(
         "shards-hash", "error", NGS, "scale",
         lambda s: checks.when(s.sharding is not None and s.sharding.hash != "identity", s.sharding and s.sharding.hash),
-        "there is no hash {} here", "read it with this package", _NGS_MEASURED,
+        "the hash {} is not supported", "read it with this package", _NGS_MEASURED,
     ),
     _rule(
         "shards-cubes", "error", NGS, "scale",
         lambda s: checks.when(s.sharding is not None and len(set(s.grid.chunk_size)) > 1, s.grid.chunk_size),
-        "chunks of {} are no cubes, which those in shards have to be", "read it with this package", _NGS_MEASURED,
+        "chunks of {} are not cubes, as chunks in shards must be", "read it with this package", _NGS_MEASURED,
     ),
     _rule(
         "shards-gzip", "error", NGS, "scale",
         lambda s: s.having(lambda sample: sample.is_gzip) or checks.when(s.has_gzip_index, "the index"),
-        "shards in gzip are taken for zlib: {}", "read it with this package", _NGS_MEASURED,
+        "gzip in shards is read as zlib: {}", "read it with this package", _NGS_MEASURED,
     ),
     _rule(
         "shards-zlib", "error", (NG, CV, TS), "scale",
         lambda s: s.having(lambda sample: sample.is_zlib) or checks.when(s.has_zlib_index, "the index"),
-        "zlib where sharding says gzip: {}", "write the shards anew, with this package for instance",
+        "zlib where sharding says gzip: {}", "write the shards again, for example with this package",
         f"{_SHARDED_SPECIFICATION}, data_encoding; {_ALL_MEASURED}; {_NG_SOURCE}datasource/precomputed/sharded.ts",
     ),
     _rule(
         "shards-empty-minishard", "error", NGS, "scale", lambda s: checks.when(s.has_empty_minishards),
-        "a shard has an empty minishard, which keeps it from being opened", "read it with this package", _NGS_MEASURED,
+        "a shard has an empty minishard, and cannot be opened", "read it with this package", _NGS_MEASURED,
     ),
     _rule(
         "shards-legacy", "error", (NG, CV, TS), "scale",
         lambda s: s.having(lambda sample: sample.name.endswith(".data") and s.sharding is not None),
-        "an older pair of .index and .data stands for a shard: {}", "join each pair to one .shard",
+        "the older pair of .index and .data instead of a shard: {}", "join each pair to one .shard",
         f"{_SHARDED_SPECIFICATION}; {_ALL_MEASURED}",
     ),
     # ----------------------------------------------------------------------------------------------------- chunks
@@ -435,7 +436,7 @@ RULES: tuple[Rule, ...] = (
         _rule(
             "suffix", "error", reader, "scale", checks.with_suffix(reader),
             "compressed under a name that is not looked for: {}",
-            f"store it under the plain name with Content-Encoding, have nginx do it (gzip_static), or {_SERVE}"
+            f"store it under the plain name with Content-Encoding, use nginx with gzip_static, or {_SERVE}"
             if reader == NG
             else "store it uncompressed (gzip=False), or in a bucket with Content-Encoding",
             f"{_NG_BACKEND}, PrecomputedVolumeChunkSource" if reader == NG else _ALL_MEASURED,
@@ -450,17 +451,17 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "sub-directories", "error", NGS, "scale",
         lambda s: s.having(lambda sample: not sample.is_flat and s.pyramid.protocol != "file"),
-        "in sub-directories, which are looked into on disk only: {}", _REWRITE, _NGS_MEASURED,
+        "in sub-directories, which are read on disk only: {}", _REWRITE, _NGS_MEASURED,
     ),
     _rule(
         "hidden-gzip", "error", _OTHERS, "scale", lambda s: s.having(lambda sample: sample.is_hidden_gzip),
-        "gzip, and neither name nor header says so: {}",
+        "gzip, but neither name nor header says so: {}",
         "set Content-Encoding: gzip on them, or store them uncompressed",
         f"{_ALL_MEASURED}; {_NG_BACKEND}",
     ),
     _rule(
         "content-encoding", "error", (NG, TS), "scale", checks.encoded_as("xz", "bz2", "bzip2", "lzma"),
-        "Content-Encoding {} is none of HTTP", "compress with gzip",
+        "Content-Encoding {} is not defined for HTTP", "compress with gzip",
         f"{_TS_MEASURED}; IANA HTTP Content Coding Registry",
     ),
     _rule(
@@ -469,7 +470,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "content-encoding-new", "warning", NG, "scale", checks.encoded_as("br", "zstd"),
-        "Content-Encoding {} is for https:// only, and for browsers that know it", "compress with gzip",
+        "Content-Encoding {} works over https:// only, in browsers that know it", "compress with gzip",
         "RFC 7932, RFC 8878; support differs between browsers",
     ),
     _rule(
@@ -478,7 +479,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "progressive-jpeg", "error", NG, "scale", lambda s: s.having(lambda sample: sample.is_progressive),
-        "progressive JPEG, which is decoded wrongly by tens of levels: {}", f"encode it as baseline; {_SERVE}",
+        "progressive JPEG, decoded wrongly by tens of grey levels: {}", f"encode it as baseline; {_SERVE}",
         "measured with Neuroglancer 2.41.2, src/third_party/jpgjs",
     ),
     _rule(
@@ -491,7 +492,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "chunks-absent", "note", (OURS, NG, TS), "scale", checks.chunks("absent"),
-        "absent chunks are zeros, or nothing: {}", "check that all was written that is to be there", _TS_MEASURED,
+        "absent chunks are zeros, or nothing: {}", "check that everything was written", _TS_MEASURED,
     ),
     _rule(
         "scale-empty", "warning", READERS, "scale", checks.all_absent,
@@ -504,7 +505,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "chunks-denied", "error", CV, "scale", checks.unlisted(),
-        f"{_UNLISTED}, and these raise: {{}}", "open it over https:// with fill_missing=True, if absent means zeros",
+        f"{_UNLISTED}, and raises: {{}}", "open it over https:// with fill_missing=True, if absent means zeros",
         f"{_CV_MEASURED}; cloud-files, interfaces.py",
     ),
     _rule(
@@ -514,21 +515,21 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "chunks-denied", "note", OURS, "scale", checks.unlisted(lambda pyramid: pyramid.denied_is_missing),
-        f"{_UNLISTED}, and taken for absent: {{}}", "check that all was written that is to be there",
+        f"{_UNLISTED}, and treated as absent: {{}}", "check that everything was written",
         "Amazon S3 API, GetObject, permissions",
     ),
     _rule(
         "chunks-denied", "note", NG, "scale", checks.unlisted(),
-        f"{_UNLISTED}, and taken for absent: {{}}", "check that all was written that is to be there",
+        f"{_UNLISTED}, and treated as absent: {{}}", "check that everything was written",
         f"{_NG_SOURCE}util/http_request.ts, isNotFoundError",
     ),
     _rule(
         "chunks-failed", "error", READERS, "scale", checks.chunks("failed", "denied"),
-        "cannot be read: {}", "look at what the server says, and try again", "RFC 9110, section 15",
+        "cannot be read: {}", "see the server's message, and try again", "RFC 9110, section 15",
     ),
     _rule(
         "chunks-damaged", "error", READERS, "scale", checks.chunks("damaged"),
-        "damaged: {}", "store them anew", f"{_SPECIFICATION}, chunk encoding; {_ALL_MEASURED}",
+        "damaged: {}", "write them again", f"{_SPECIFICATION}, chunk encoding; {_ALL_MEASURED}",
     ),
     _rule(
         "library", "error", OURS, "scale", checks.chunks("undecodable"),
@@ -536,7 +537,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "scale-wrong", "error", OURS, "scale", checks.unopenable,
-        "it cannot be opened: {}", "put `info` right", f"{_SPECIFICATION}, info JSON file format", hides=True,
+        "it cannot be opened: {}", "correct `info`", f"{_SPECIFICATION}, info JSON file format", hides=True,
     ),
 )  # fmt: skip
-"""All that `doctor` knows."""
+"""The rules, in the order of the report."""

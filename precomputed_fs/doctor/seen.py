@@ -1,4 +1,4 @@
-"""What `doctor` has seen of a pyramid: its `info`, its scales, some chunks, the server's answer."""
+"""What `doctor` has seen of a pyramid: `info`, scales, some chunks, and the server's answer to a web page."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,21 +11,20 @@ from precomputed_fs.store.location import Location
 from precomputed_fs.store.protocols import protocol_of
 
 PAGE_ORIGIN = "https://neuroglancer-demo.appspot.com"
-"""Where web pages are from that read a pyramid."""
-
+"""The origin of web pages that read pyramids."""
 
 LARGEST_CHUNK = 1 << 30
-"""Bytes of a chunk, decoded, beyond which it is not looked at."""
+"""Decoded bytes; larger chunks are not examined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A chunk, as it was found or not."""
+    """A chunk that was looked for."""
 
     coords: ChunkCoords
     state: str
-    """"found", "absent", "unlisted" (403, which may be for what is absent), "denied", "damaged", "failed", or
-    "undecodable" for want of a library."""
+    """"found", "absent", "unlisted" (a 403 that may mean absent), "denied", "damaged", "failed", or "undecodable" (a
+    library is missing)."""
 
     said: str = ""
     """The error's message."""
@@ -35,18 +34,18 @@ class Sample:
     is_flat: bool = True
     content_encoding: str = ""
     is_hidden_gzip: bool = False
-    """Whether it is gzip without anything that says so."""
+    """Whether it is gzip, although neither its name nor a header says so."""
 
     is_zlib: bool = False
     is_gzip: bool = False
-    """What the bytes are, of a chunk in a shard."""
+    """Of a chunk in a shard: what its bytes are."""
 
     is_progressive: bool = False
 
 
 @dataclass(slots=True)
 class SeenScale:
-    """One scale, as `info` has it and as its chunks are."""
+    """A scale: its member of `info`, and its chunks."""
 
     pyramid: "SeenPyramid"
     index: int
@@ -57,35 +56,35 @@ class SeenScale:
     has_zlib_index: bool = False
     has_gzip_index: bool = False
     wrong: str = ""
-    """What is wrong with it, to this package."""
+    """Why this package cannot open it."""
 
     bytes_of_chunk: int = 0
 
     @property
     def key(self) -> str:
-        """Its key; where it has none, its place in `info`."""
+        """Its key, or else its place in `info`."""
         key = self.given.get("key")
         return key if isinstance(key, str) else f"scales[{self.index}]"
 
     @property
     def encoding(self) -> str:
-        """How its chunks are encoded, in lower case."""
+        """Its ``encoding``, in lower case."""
         return lowercase(self.given.get("encoding"))
 
     @property
     def sharding(self) -> Sharding | None:
-        """How it is sharded; None also where `info` cannot be."""
+        """Its sharding; None also if `info` is invalid."""
         return None if self.info is None else self.info.sharding
 
     @property
     def grid(self) -> ChunkGrid:
-        """Where its chunks are; a ValueError where `info` cannot be."""
+        """Its grid of chunks; a ValueError if `info` is invalid."""
         if self.info is None:
             raise ValueError(self.key)
         return self.info.grid
 
     def having(self, is_so: Callable[[Sample], object]) -> str | None:
-        """Name a chunk of which something is so, and count them."""
+        """Count the chunks that satisfy a condition, and name one; None if there are none."""
         found = [sample for sample in self.samples if is_so(sample)]
         if not found:
             return None
@@ -93,8 +92,8 @@ class SeenScale:
 
 
 @dataclass(slots=True)
-class Server:
-    """What a server answers to a web page that asks for the first byte of `info`."""
+class ServerAnswer:
+    """How the server answers a web page that asks for the first byte of `info`."""
 
     status: int = 0
     allowed_origin: str = ""
@@ -104,12 +103,12 @@ class Server:
 
 @dataclass(slots=True)
 class SeenPyramid:
-    """A pyramid, as far as it was seen."""
+    """A pyramid, as far as it has been examined."""
 
     location: Location
     time_limit: float
     denied_is_missing: bool = False
-    """Whether this package was told to take a 403 for absence."""
+    """Whether this package was told to treat a 403 as absent."""
 
     text: bytes = b""
     info_suffix: str = ""
@@ -117,16 +116,16 @@ class SeenPyramid:
     redirected_to: str = ""
     given: Mapping[str, Any] = field(default_factory=dict)
     scales: Sequence[SeenScale] = ()
-    server: Server | None = None
+    server: ServerAnswer | None = None
     is_late: bool = False
     state: str = "unseen"
-    """"found", or why `info` was not: "absent", "denied", "damaged", "failed"; "wrong", if it says what cannot be."""
+    """"found", or why `info` could not be read: "absent", "denied", "damaged", "failed", or "wrong" (invalid)."""
 
     said: str = ""
 
     @property
     def protocol(self) -> str:
-        """How it is reached: "file", "http", "s3", "gs", or another protocol; a cache in front does not count."""
+        """The protocol: "file", "http", "s3", "gs", or another; that of the target, if a cache is in front."""
         link = self.location.links[0]
         if len(self.location.links) > 1 and protocol_of(link.protocol).keeps_copies:
             link = self.location.links[1]
@@ -144,7 +143,7 @@ class SeenPyramid:
 
     @property
     def channels(self) -> int:
-        """How many channels there are; 0 where `info` does not say."""
+        """The number of channels; 0 if `info` does not say."""
         channels = self.given.get("num_channels")
         return int(channels) if isinstance(channels, int | float) else 0
 

@@ -1,1 +1,1 @@
-"""How dask and xarray, and so other tools, read and write pyramids."""
+"""How dask and xarray, and the tools that use them, read and write pyramids."""

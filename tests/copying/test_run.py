@@ -1413,7 +1413,7 @@ def test_what_is_no_cluster(tmp_path: Path) -> None:
 
 def test_what_other_processes_cannot_reach(make_pyramid: Callable[[str], Pyramid], tmp_path: Path, client: Any) -> None:
     volume, there = make(tmp_path / "a", scales=1), make_pyramid("memory")
-    with pytest.raises(ValueError, match="memory is of one process alone"):
+    with pytest.raises(ValueError, match="memory:// belongs to one process"):
         copy_pyramid(volume, there.url, client=client)
     assert there.names() == [PARTIAL]
     with pytest.raises(ValueError, match="one process"):

@@ -1,10 +1,10 @@
-"""What a web page gets from a pyramid's server: the first byte of `info`, asked for from another origin."""
+"""Whether a web page of another origin may read the pyramid from its server (CORS)."""
 
 import dataclasses
 import http
 import urllib.parse
 
-from precomputed_fs.doctor.seen import PAGE_ORIGIN, Server
+from precomputed_fs.doctor.seen import PAGE_ORIGIN, ServerAnswer
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.location import Location
@@ -13,8 +13,8 @@ from precomputed_fs.store.requests import Exchange, HttpRequest, Job
 from precomputed_fs.store.url import join
 
 
-def ask_as_page(pyramid: Pyramid, timeout: float) -> Server | None:
-    """Ask for the first byte of `info` as a web page does: from elsewhere, without credentials; None where none can."""
+def ask_as_page(pyramid: Pyramid, timeout: float) -> ServerAnswer | None:
+    """Request the first byte of `info` as a web page does; None if pages cannot reach the store."""
     location = pyramid.location
     if len(location.links) > 1 or location.fs is not None or not location.protocol.is_asynchronous:
         return None
@@ -24,7 +24,7 @@ def ask_as_page(pyramid: Pyramid, timeout: float) -> Server | None:
     exchange = Exchange(HttpRequest(_without_user(url), {"Origin": PAGE_ORIGIN}), 0, 1, limit=1)
     answer = pyramid.store.run(_exchanged(exchange))
     denied = answer.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
-    return Server(
+    return ServerAnswer(
         answer.status,
         answer.headers.get("access-control-allow-origin", ""),
         is_anonymous=not denied,
@@ -33,13 +33,13 @@ def ask_as_page(pyramid: Pyramid, timeout: float) -> Server | None:
 
 
 def _exchanged(exchange: Exchange) -> Job[Answer]:
-    """Send a request as it is, without credentials, and return whatever is answered."""
+    """Send one request as it is, and return the answer, whatever its status."""
     answer: Answer = yield exchange
     return answer
 
 
 def _public_url(location: Location, timeout: float) -> str | None:
-    """Return the URL by which anybody would ask for `info`."""
+    """Return the URL of `info` for anonymous readers."""
     fs, root = location.open(timeout)
     path = join(root, "info")
     make = location.protocol.http_requests(fs) if isinstance(location.protocol, Asynchronous) else None
