@@ -261,7 +261,7 @@ def _check(copy: ScaleCopy, wanted: Iterable[ChunkCoords], expected: Mapping[Chu
     there = copy.destination.fetch_chunks(copy.key, wanted, decode=fingerprint, in_flight=copy.in_flight)
     for coords, found in there:
         if found != expected.get(coords):
-            what = "what is read back is not what was copied"
+            what = "what is read back differs from what was copied"
             if found is None or coords not in expected:
                 what = "it is missing" if found is None else "it exists, but not at the source"
             raise mismatch(copy, coords, what)

@@ -737,7 +737,7 @@ def test_whatever_is_in_the_way_goes(pyramid: Pyramid, tmp_path: Path, there: di
 def test_chunks_of_no_known_origin_are_in_the_way(pyramid: Pyramid, tmp_path: Path) -> None:
     volume = make(tmp_path / "original", scales=1)
     pyramid.put(f"{KEY}/-5-11_7-23_100-116", bytes(4096))
-    with pytest.raises(AlreadyExistsError, match=f"there are chunks in {KEY}"):
+    with pytest.raises(AlreadyExistsError, match=f"there are chunks of unknown origin in {KEY}"):
         copy_pyramid(volume, pyramid.url, storage_options=pyramid.storage_options)
     assert pyramid.names() == [f"{KEY}/-5-11_7-23_100-116"]
     copy_pyramid(volume, pyramid.url, storage_options=pyramid.storage_options, overwrite=True)
@@ -1274,7 +1274,7 @@ def test_verifying_includes_what_an_earlier_run_has_copied(
     same = tmp_path / "c" / KEY / path.name
     path.write_bytes(same.read_bytes() if same.exists() else gzip.compress(bytes(4096)))
     with pytest.raises(
-        CorruptDataError, match=f"{tmp_path}/b/{KEY}/.*(not what was copied|not there|is there, and not)"
+        CorruptDataError, match=f"{tmp_path}/b/{KEY}/.*(differs from what was copied|it is missing|it exists, but not)"
     ):
         copy_pyramid(volume, tmp_path / "b", verify=True, **wish)
 
@@ -1290,7 +1290,7 @@ def test_verifying_finds_what_is_not_at_the_source(
     monkeypatch.undo()
     name = f"-5-11_7-23_100-{120 if wish else 116}"
     (tmp_path / "b" / KEY / name).write_bytes(bytes(16 * 16 * (20 if wish else 16)))
-    with pytest.raises(CorruptDataError, match=f"{tmp_path}/b/{KEY}/.*is there, and not at the source"):
+    with pytest.raises(CorruptDataError, match=f"{tmp_path}/b/{KEY}/.*it exists, but not at the source"):
         copy_pyramid(volume, tmp_path / "b", verify=True, **wish)
 
 

@@ -418,7 +418,7 @@ def test_labels_take_no_limits() -> None:
 
 
 def test_a_jpeg_is_not_too_large() -> None:
-    with pytest.raises(ValueError, match="no more than 65535 pixels a side"):
+    with pytest.raises(ValueError, match="at most 65535 pixels a side"):
         pictures.to_jpeg(np.zeros((1, 65536), np.uint8))
 
 
