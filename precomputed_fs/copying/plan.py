@@ -122,11 +122,11 @@ def make_plan(
         info.to_json()  # raise now rather than at the end
     except InvalidInfoError as exc:
         raise ValueError(str(exc)) from exc  # the request is wrong, and not an existing `info`
-    copies = []
+    scale_copies = []
     for scale, made in zip(scales, info.scales, strict=True):
         source, source_key = volume.pyramid_for(scale.key)
         row = ENCODINGS.get(made.encoding)
-        copies += [
+        scale_copies += [
             ScaleCopy(
                 source=source,
                 source_key=source_key,
