@@ -100,6 +100,7 @@ def serve(
 
     Examples
     --------
+    >>> import numpy as np
     >>> import precomputed_fs
     >>> vol = precomputed_fs.create_volume("memory://docs/served", np.ones((8, 8, 8), np.uint8), resolution=(1, 1, 1))
     >>> with precomputed_fs.serve(vol) as server:
