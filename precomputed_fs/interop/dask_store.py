@@ -18,7 +18,7 @@ from precomputed_fs.interop.source import Array, Source
 from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.volume import Scale, Selection
 from precomputed_fs.volume.indexing import Index
-from precomputed_fs.volume.sources import check_cast, fields_to_channels, without_labels
+from precomputed_fs.volume.sources import check_cast, fields_to_channels, from_xarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _Encoded:
 
 def store(scale: Scale, array: Any, box: Index, *, skip_empty: bool, compute: bool) -> Any:  # noqa: ANN401
     """Write a dask array: see `Scale.store`."""
-    array = without_labels(array)
+    array = from_xarray(array)
     check_dask(array)
     array = fields_to_channels(array)
     selection = scale.select_to_write(box)

@@ -186,7 +186,7 @@ def _check_readable(array: Any, volume: Volume) -> None:  # noqa: ANN401 - an ar
 
 @contextlib.contextmanager
 def _closing_archive(pyramid: Pyramid) -> Iterator[None]:
-    """Complete an archive if a block fails that writes it: nobody else has its pyramid."""
+    """Complete an archive if the block that writes it fails, since the caller gets no volume to close."""
     try:
         yield
     except BaseException:

@@ -8,12 +8,12 @@ import importlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from precomputed_fs.store.location import Location
+from precomputed_fs.volume.indexing import Index
+
 if TYPE_CHECKING:
     import xarray
     from PIL.Image import Image
-
-    from precomputed_fs.store.location import Location
-    from precomputed_fs.volume.indexing import Index
 
 _PICTURE_PIXELS = 512  # of a picture's longer side, by default
 
@@ -287,7 +287,7 @@ def to_xarray(self: Any, chunks: Any = None) -> "xarray.DataArray":  # noqa: ANN
 def store(
     self: Any,  # noqa: ANN401 - a Scale
     array: Any,  # noqa: ANN401 - dask ships no types
-    box: "Index" = ...,
+    box: Index = ...,
     *,
     skip_empty: bool = False,
     compute: bool = True,
@@ -340,7 +340,7 @@ def store(
     return _call("store", self, array, box, skip_empty=skip_empty, compute=compute)
 
 
-def check_not_read_from(array: Any, location: "Location", keys: Sequence[str]) -> None:  # noqa: ANN401
+def check_not_read_from(array: Any, location: Location, keys: Sequence[str]) -> None:  # noqa: ANN401
     """Check that a dask array is not read from scales that it is about to be written to.
 
     Raises

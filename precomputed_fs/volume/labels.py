@@ -1,4 +1,4 @@
-"""Whether an array is an image, or labels, of which an average means nothing."""
+"""Whether an array is an image or labels, whose average would mean nothing."""
 
 from typing import Any
 

@@ -17,7 +17,7 @@ from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.indexing import DIMENSIONS, Index, Selection, Touched, overlaps_with, select
 from precomputed_fs.volume.progress import Progress, warn
-from precomputed_fs.volume.sources import cast_scalar, is_dask, parts_of, without_labels
+from precomputed_fs.volume.sources import cast_scalar, from_xarray, is_dask, parts_of
 from precomputed_fs.volume.text import one_line, readable_resolution
 from precomputed_fs.volume.writing import ChunkEncoder, chunk_parts
 
@@ -306,7 +306,7 @@ class Scale:
         AccessDeniedError, CorruptDataError, DataAccessError
             If a chunk cannot be written, or one that is changed cannot be read.
         """
-        value = without_labels(value)
+        value = from_xarray(value)
         if is_dask(value):
             self.store(value, box, skip_empty=skip_empty)
             return

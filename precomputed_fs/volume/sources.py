@@ -27,7 +27,7 @@ def as_source(value: ArrayLike) -> Any:  # noqa: ANN401 - an array, or what can 
     """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError("an array with a mask: fill what is masked first, with array.filled(0)")
-    source = _from_nibabel(without_labels(value))
+    source = _from_nibabel(from_xarray(value))
     if not _is_sliceable(source):
         source = _loaded(source)
     return fields_to_channels(source)
@@ -51,7 +51,7 @@ def _loaded(source: Any) -> NDArray[Any]:  # noqa: ANN401
 
 @dataclass(frozen=True, slots=True)
 class _Converted:
-    """A lazy array, each part of which is converted when it is read."""
+    """A lazy array that converts each part when it is read."""
 
     source: Any
     shape: tuple[int, ...]
@@ -102,9 +102,9 @@ def fields_to_channels(source: Any) -> Any:  # noqa: ANN401
     return _Converted(source, (*source.shape, count), kind, structured_to_unstructured)
 
 
-def without_labels(value: Any) -> Any:  # noqa: ANN401
-    """Bring an xarray array's dimensions into the order x, y, z, rest; if dask holds its data, return these."""
-    if not _is_labelled(value):
+def from_xarray(value: Any) -> Any:  # noqa: ANN401
+    """Transpose an xarray array to x, y, z, rest, and unwrap a dask array in it; return other values as they are."""
+    if not _is_xarray(value):
         return value
     order = _storage_order(value)
     if order != [*value.dims]:
@@ -112,14 +112,14 @@ def without_labels(value: Any) -> Any:  # noqa: ANN401
     return value if value.chunks is None else value.data
 
 
-def _is_labelled(value: object) -> bool:
+def _is_xarray(value: object) -> bool:
     """Whether a value is an xarray array; does not import xarray."""
     kinds = (getattr(sys.modules.get("xarray"), name, ()) for name in ("DataArray", "Variable"))
     return isinstance(value, tuple(kinds))
 
 
-def _storage_order(labelled: Any) -> list[Any]:  # noqa: ANN401 - xarray's DataArray or Variable
-    return sorted(labelled.dims, key=lambda name: (*AXES, str(name).lower()).index(str(name).lower()))
+def _storage_order(array: Any) -> list[Any]:  # noqa: ANN401 - xarray's DataArray or Variable
+    return sorted(array.dims, key=lambda name: (*AXES, str(name).lower()).index(str(name).lower()))
 
 
 def is_dask(value: object) -> bool:
@@ -209,7 +209,7 @@ def expression_for(source: object, method: str) -> str:
     """Return code that makes a value called ``array`` an object with a method such as ``reshape``; for messages."""
     if hasattr(source, method):
         return "array"
-    if _is_labelled(source):
+    if _is_xarray(source):
         return f"array.transpose{tuple(_storage_order(source))}.values"
     if _is_sliceable(source) and not hasattr(source, "__array__"):
         return "array[...]"
