@@ -15,6 +15,12 @@ from typing import Any
 
 import pycurl
 
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from precomputed_fs.format.compression import too_large
 from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.certificates import Trust, how_to_mend
@@ -25,6 +31,7 @@ from precomputed_fs.store.requests import Exchange
 _LARGEST_ERROR = 1 << 16  # bytes of a body that says why
 _FD_SETSIZE = 1024  # descriptors that `select` knows
 _ACCEPT = "gzip, br, zstd"
+_NOTHING = bytes(4)  # of an int, in which the kernel says how much was received and not read
 _PROXY = re.compile("_proxy$", re.IGNORECASE)  # names of variables that may say so
 _SUPPRESS_CONNECT_HEADERS = 265  # pycurl has no name for it
 
@@ -81,18 +88,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class Wire:
-    """A multi handle with its connections, and easy handles that are not in use.
-
-    libcurl would use a connection again on which the server has sent what nobody asked for, and take that for the next
-    answer. So each connection, by its local port, has a `select.poll` that tells whether there is something to read;
-    where there is none (Windows), nothing is checked.
-    """
+    """A multi handle with its connections, and easy handles that are not in use."""
 
     def __init__(self) -> None:
         self.multi = pycurl.CurlMulti()
         self.idle: list[Any] = []
-        self.sockets: dict[int, Any] = {}
-        self._new: set[int] = set()  # ports of connections that have not been used before
+        self._sockets: set[int] = set()  # descriptors of connections, some of which may be closed
 
     def handle(self, settings: Settings) -> Any:  # noqa: ANN401 - a pycurl.Curl
         """Take an easy handle."""
@@ -106,25 +107,33 @@ class Wire:
         handle.lines, handle.parts = [], []
         handle.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
         handle.setopt(pycurl.WRITEFUNCTION, handle.parts.append)
-        if hasattr(select, "poll"):
-            handle.setopt(pycurl.PREREQFUNCTION, functools.partial(_check_silent, self.sockets, self._new))
+        handle.setopt(pycurl.SOCKOPTFUNCTION, functools.partial(_note_socket, self._sockets))
         return handle
 
     def share(self) -> None:
         """Keep no more connections than the share of one among all that are in use."""
         self.multi.setopt(pycurl.M_MAXCONNECTS, max(FEWEST, MOST // max(1, len(_in_use))))
 
-    def note_connection(self, handle: Any) -> None:  # noqa: ANN401
-        """Remember the connection that a transfer was over, if it is kept."""
-        if not self._new:
-            return
-        port, descriptor = handle.getinfo(pycurl.LOCAL_PORT), handle.getinfo(pycurl.ACTIVESOCKET)
-        self._new.discard(port)
-        if descriptor >= 0:
-            self.sockets[port] = poll = select.poll()
+    @property
+    def is_silent(self) -> bool:
+        """Whether no connection has sent anything since its last answer, which libcurl would take for the next one."""
+        if fcntl is None:
+            return True
+        poll = select.poll()
+        for descriptor in self._sockets:
             poll.register(descriptor, select.POLLIN)
-        else:
-            self.sockets.pop(port, None)
+        for descriptor, _ in poll.poll(0) if self._sockets else ():
+            try:
+                if fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) != _NOTHING:
+                    return False
+            except OSError:  # closed, and maybe something else by now
+                self._sockets.discard(descriptor)
+        return True
+
+
+def _note_socket(sockets: set[int], descriptor: int, _purpose: int) -> int:
+    sockets.add(descriptor)
+    return pycurl.SOCKOPT_OK
 
 
 def take_wire(key: Hashable) -> Wire:
@@ -132,6 +141,9 @@ def take_wire(key: Hashable) -> Wire:
     try:
         wire = _kept[key].pop()
     except LookupError:
+        wire = Wire()
+    if not wire.is_silent:
+        wire.multi.close()
         wire = Wire()
     _in_use.add(wire)
     wire.share()
@@ -150,17 +162,6 @@ def put_back(key: Hashable, wire: Wire) -> None:
                 those.pop(0).multi.close()
             if not those:
                 _kept.pop(oldest, None)
-
-
-def _check_silent(sockets: dict[int, Any], new: set[int], _ip: str, _local_ip: str, _port: int, local_port: int) -> int:
-    """Refuse to use a connection again on which the server has sent what nobody asked for."""
-    poll = sockets.get(local_port)
-    if poll is None:
-        new.add(local_port)
-    elif poll.poll(0):  # also if libcurl has closed it, and another connection has its port
-        del sockets[local_port]
-        return pycurl.PREREQFUNC_ABORT
-    return pycurl.PREREQFUNC_OK
 
 
 def close_kept(key: Hashable) -> None:

@@ -19,28 +19,25 @@ class Pace:
 
     def __init__(self) -> None:
         self.active: set[Any] = set()  # easy handles, of all batches
-        self._window: float = FEWEST
+        self.window: float = FEWEST
+        """How many may be sent at once."""
+
         self._shrunk = 0.0  # when, by the monotonic clock
         self._keeps = True  # whether the server keeps connections
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one more request may be sent."""
-        return len(self.active) < self._window
 
     def grow(self, answers: int) -> None:
         """Allow more, after answers of a server that was waited for.
 
         Not where each request takes a connection of its own: small servers accept few at a time.
         """
-        if self._keeps and len(self.active) + _GROWTH * answers >= self._window:
-            more = answers / self._window if self._shrunk else _GROWTH * answers  # slower after it was too many
-            self._window = min(MOST, self._window + more)
+        if self._keeps and len(self.active) + _GROWTH * answers >= self.window:
+            more = answers / self.window if self._shrunk else _GROWTH * answers  # slower after it was too many
+            self.window = min(MOST, self.window + more)
 
     def shrink(self, began: float) -> None:
         """Allow half as many, as the server is busy; once for all requests that had begun before it said so."""
         if began > self._shrunk:
-            self._window = max(1, self._window // 2)
+            self.window = max(1, self.window // 2)
             self._shrunk = time.monotonic()
 
     def note(self, *, is_kept: bool) -> None:

@@ -194,11 +194,9 @@ class _Batch(Tasks):
     def _fill(self) -> None:
         """Send what waits for room, and begin as many jobs as there is room for."""
         while self._waiting and self._has_room():
-            self._transfer(*self._waiting.popleft())
+            self._send(*self._waiting.popleft())
         finishing = 0 if self._finishing is None else self._finishing.waiting
         while len(self._open) + len(self._results) + finishing < self._limit and not self._waiting:
-            if not self._has_room():
-                return
             job = self._jobs.take()
             if job is None:
                 return
@@ -207,7 +205,7 @@ class _Batch(Tasks):
             self._step(task)
 
     def _has_room(self) -> bool:
-        return not self._active or self._pace.has_room  # each batch may send one
+        return not self._active or len(self._pace.active) < self._pace.window  # each batch may send one
 
     def _wait(self) -> None:
         """Wait until something may have come."""
@@ -270,13 +268,10 @@ class _Batch(Tasks):
         return [task for task, _ in self._active.values()]
 
     def _send(self, task: Task, exchange: Exchange) -> None:
-        if self._has_room():
-            self._transfer(task, exchange)
-        else:
+        """Have libcurl send a request, once there is room for it."""
+        if not self._has_room():
             self._waiting.append((task, exchange))
-
-    def _transfer(self, task: Task, exchange: Exchange) -> None:
-        """Have libcurl send a request."""
+            return
         wire = self._wire
         if wire is None:
             try:
@@ -312,9 +307,6 @@ class _Batch(Tasks):
                     self._fail(task, TruncatedError("the connection was closed within the head of the answer"))
             for handle, code, message in failed:
                 task, exchange, answer = self._taken(wire, handle)
-                if code == pycurl.E_ABORTED_BY_CALLBACK:  # see `Wire`: on another connection, then
-                    self._transfer(task, exchange)
-                    continue
                 outcome = failed_transfer(code, message, answer, handle, self._driver.trust)
                 if isinstance(outcome, Answer):
                     self._answered(task, exchange, outcome)
@@ -330,7 +322,6 @@ class _Batch(Tasks):
     def _taken(self, wire: Wire, handle: Any) -> tuple[Task, Exchange, Answer]:  # noqa: ANN401 - a pycurl.Curl
         """Take a transfer off libcurl, and what has come of it."""
         answer = Answer(handle.getinfo(pycurl.RESPONSE_CODE), handle.lines.copy(), handle.parts.copy())
-        wire.note_connection(handle)
         wire.multi.remove_handle(handle)
         self._pace.active.discard(handle)
         task, exchange = self._active.pop(handle)  # the last, so that nothing is forgotten where Ctrl-C comes before
