@@ -117,18 +117,17 @@ def select(index: Index, shape: Sequence[int], bounds: Box, *, counts_from_0: bo
     IndexError
         If it is not a basic index of four axes, or counts from 0 and is out of range.
     """
-    items = _expanded(index.to_slices() if isinstance(index, Box) else index)
-    axes = (*map(range, bounds.start, bounds.stop), range(shape[3]))
-    names = (*AXES, "channel")
-    chosen, final = zip(
-        *(
-            _selected(item, axis, name, relative=counts_from_0 or name == "channel")
-            for item, axis, name in zip(items, axes, names, strict=True)
-        ),
-        strict=True,
-    )
-    x, y, z, channels = chosen
-    return Selection((x, y, z), slice(channels.start, max(channels.start, channels.stop), channels.step), final)
+    x, y, z, channel = _expanded(index.to_slices() if isinstance(index, Box) else index)
+    chosen: list[range] = []
+    final: list[int | slice] = []
+    for name, item, low, high in zip(AXES, (x, y, z), bounds.start, bounds.stop, strict=True):
+        voxels, last = _selected(item, range(low, high), name, relative=counts_from_0)
+        chosen.append(voxels)
+        final.append(last)
+    channels, last = _selected(channel, range(shape[3]), "channel", relative=True)
+    stop = max(channels.start, channels.stop)
+    xs, ys, zs = chosen
+    return Selection((xs, ys, zs), slice(channels.start, stop, channels.step), (*final, last))
 
 
 def _expanded(index: Index) -> list[Any]:
@@ -189,14 +188,15 @@ class Touched:
 
     def __init__(self, grid: ChunkGrid, ranges: Ranges) -> None:
         self._grid = grid
-        axes = zip(ranges, grid.bounds.start, grid.bounds.stop, grid.chunk_size, strict=True)
+        bounds = grid.bounds
+        axes = zip(ranges, bounds.start, bounds.stop, grid.chunk_size, strict=True)
         self._cells = [_cells(*axis) for axis in axes]
 
     def __len__(self) -> int:
         return math.prod(map(len, self._cells))
 
     def __iter__(self) -> Iterator[ChunkCoords]:
-        xs, ys, zs = ([self._grid.span(axis, cell) for cell in along] for axis, along in enumerate(self._cells))
+        xs, ys, zs = [[self._grid.span(axis, cell) for cell in along] for axis, along in enumerate(self._cells)]
         return ((*x, *y, *z) for z in zs for y in ys for x in xs)
 
     def by_shard(self, sharding: Sharding | None) -> Iterator[tuple[Iterator[ChunkCoords], int]]:
@@ -243,9 +243,9 @@ def _runs(cells: Collection[int], length: int) -> Iterator[range]:
 
 def overlaps_with(ranges: Ranges) -> Callable[[ChunkCoords], tuple[Slices, Slices]]:
     """Return a function of a chunk's coordinates: where its voxels are in an array of `ranges`, and in the chunk."""
-    along_x, along_y, along_z = (
+    along_x, along_y, along_z = [
         functools.lru_cache(_CACHED_SPANS)(functools.partial(_overlap, voxels)) for voxels in ranges
-    )
+    ]
 
     def overlaps(coords: ChunkCoords) -> tuple[Slices, Slices]:
         x0, x1, y0, y1, z0, z1 = coords

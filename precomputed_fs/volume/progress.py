@@ -29,7 +29,7 @@ class Progress:
         self._total = total
         self._unit = unit
         self._done = 0
-        self._shows = _can_show() if shows is None else shows
+        self._shows = shows
         self._stays = bool(shows)
         self._due = time.monotonic() + (_PATIENCE if shows is None else 0)
         self._bar: Any = None
@@ -48,10 +48,12 @@ class Progress:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
-        elif self._shows and time.monotonic() >= self._due and self._done < self._total:
-            self._bar = _tqdm()(
-                total=self._total, desc=self._title, unit=self._unit, initial=self._done, leave=self._stays
-            )
+        elif self._shows is not False and time.monotonic() >= self._due and self._done < self._total:
+            self._shows = self._shows or _can_show()
+            if self._shows:
+                self._bar = _tqdm()(
+                    total=self._total, desc=self._title, unit=self._unit, initial=self._done, leave=self._stays
+                )
 
 
 def _can_show() -> bool:

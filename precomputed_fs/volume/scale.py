@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from precomputed_fs.codecs import Codec, codec_for
 from precomputed_fs.errors import NotFoundError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
-from precomputed_fs.format.info import ScaleInfo
 from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
 from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.volume import extensions
@@ -54,16 +53,14 @@ class Scale:
     ----------
     volume : Volume
         The volume that it is a scale of.
+    info : ScaleInfo
+        The scale's part of `info`.
     """
 
     def __init__(self, volume: "Volume", index: int) -> None:
         self.volume = volume
+        self.info = volume.info.scales[index]
         self._index = index
-
-    @property
-    def info(self) -> ScaleInfo:
-        """The scale's part of `info`."""
-        return self.volume.info.scales[self._index]
 
     @property
     def key(self) -> str:
@@ -166,8 +163,9 @@ class Scale:
     # --------------------------------------------------------------------------------------------------------- reading
 
     def __getitem__(self, index: Index) -> Any:  # noqa: ANN401 - an array, or one voxel
-        selection = select(index, self.shape, self.bounds)
-        selection.check_inside(self.bounds)
+        bounds = self.bounds
+        selection = select(index, self.shape, bounds)
+        selection.check_inside(bounds)
         return self.read_selection(selection)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
@@ -361,11 +359,11 @@ class Scale:
 
     # -------------------------------------------------------------------------------------------------------- internal
 
-    @property
+    @functools.cached_property
     def _chunk_bytes(self) -> int:
         return math.prod(map(min, self.chunk_size, self.info.size)) * self.shape[3] * self.dtype.itemsize
 
-    @property
+    @functools.cached_property
     def _in_flight(self) -> int:
         """Number of chunks in flight, such that their decoded bytes are bounded, too."""
         return max(_MIN_IN_FLIGHT, min(IN_FLIGHT, _BYTES_IN_FLIGHT // self._chunk_bytes))
