@@ -1,8 +1,7 @@
-"""How to call a library that damaged data may crash: in a process that may die of it.
+"""Call a library that damaged data may crash, in a child process.
 
-A child process is kept for the next call, one for each thread that is at it; a call sends bytes
-and gets bytes. What such a library does to its own memory does not matter to ours, and it runs beside
-our threads.
+A call sends bytes and receives bytes. Idle children wait for the next call; as many exist as threads
+have called at once. The library cannot corrupt our memory, and does not hold our interpreter's lock.
 """
 
 import atexit
@@ -18,7 +17,7 @@ _FAILED = (1 << 64) - 1  # in the place of a length
 _SERVE = """
 import importlib, json, os, sys
 given, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-os.dup2(2, 1)  # what others print is no answer
+os.dup2(2, 1)  # whatever the library prints must not mix with the answers
 sys.path[:] = json.loads(sys.argv[1])
 module, function, keywords = json.loads(sys.argv[2])
 call = getattr(importlib.import_module(module), function)
@@ -41,42 +40,42 @@ _READY = b"is ready"
 
 
 class CrashError(Exception):
-    """The library raised, or ended its process."""
+    """The library raised an exception or ended its process."""
 
 
 class StartError(RuntimeError):
-    """No process could be started to call the library in."""
+    """The child process could not be started."""
 
 
 class Sandbox:
-    """One function ``bytes -> ndarray`` of a library, to be called in child processes.
+    """A function ``bytes -> ndarray`` of a library, called in child processes.
 
     Parameters
     ----------
     module, function : str
-        What to import and call.
+        The module to import, and the name of its function.
     keywords : dict
-        Its further arguments, such as JSON can say.
+        Further arguments of the function, as JSON can express them.
     """
 
     def __init__(self, module: str, function: str, **keywords: object) -> None:
         self._target = json.dumps([module, function, keywords])
-        self._idle: dict[int, list[subprocess.Popen[bytes]]] = {}  # by process: a fork has none
+        self._idle: dict[int, list[subprocess.Popen[bytes]]] = {}  # by process: a fork must not use its parent's
         atexit.register(self.close)
 
     def call(self, data: bytes) -> bytearray:
-        """Return the elements of the resulting array in Fortran order.
+        """Call the function; return the elements of its array in Fortran order.
 
         Raises
         ------
         CrashError
-            If the library raises, or does not survive.
+            If the library raises or crashes.
         StartError
-            If no process can be started.
+            If the child process cannot be started.
         """
         child = self._idle_one()
         if child is not None:
-            with contextlib.suppress(CrashError):  # it may be the process that was at fault
+            with contextlib.suppress(CrashError):  # the fault may be the old process's; a new one decides
                 return self._call(child, data)
         return self._call(self._start(), data)
 
@@ -96,7 +95,7 @@ class Sandbox:
             _end(child)
             message = f"the library did not survive it (exit status {child.returncode})"
             raise CrashError(message) from exc
-        except BaseException:  # an interrupt: what it still sends is nobody's
+        except BaseException:  # an interrupt: nobody will read the rest of the answer
             _end(child)
             raise
         self._idle.setdefault(os.getpid(), []).append(child)
@@ -105,7 +104,7 @@ class Sandbox:
         return body
 
     def close(self) -> None:
-        """End the processes that wait for a call."""
+        """End the idle processes."""
         for child in self._idle.pop(os.getpid(), []):
             _end(child)
 
@@ -120,7 +119,7 @@ class Sandbox:
         return None
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        paths = [os.fspath(path) for path in sys.path]  # some put paths of pathlib in
+        paths = [os.fspath(path) for path in sys.path]  # which may contain pathlib's paths
         command = [sys.executable or "python3", "-P", "-c", _SERVE, json.dumps(paths), self._target]
         try:
             child = subprocess.Popen(  # noqa: S603 - our own program
@@ -128,7 +127,7 @@ class Sandbox:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # an interrupt from the keyboard is not for it
+                start_new_session=True,  # keeps Ctrl-C from reaching it
             )
         except OSError as exc:
             message = f"cannot start {command[0]} to decode in: {exc}"
@@ -166,5 +165,5 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
         if stream is not None:
             try:
                 stream.close()
-            except OSError:  # what was to be flushed has nowhere to go
+            except OSError:  # unflushed bytes, and no reader
                 continue

@@ -201,7 +201,7 @@ def test_round_trip_of_anything(case: Case, data: st.DataObject) -> None:
         ("kempressed", {}, False),
     ],
 )
-def test_what_is_lossless(encoding: str, parameters: dict[str, Any], *, lossless: bool) -> None:
+def test_lossless_encodings(encoding: str, parameters: dict[str, Any], *, lossless: bool) -> None:
     assert codec_of(encoding, ENCODINGS[encoding].data_types[0], **parameters).lossless == lossless
 
 
@@ -239,7 +239,7 @@ def test_threads_decode_what_one_decodes(case: Case) -> None:
     ],
     ids=str,
 )
-def test_what_an_encoding_does_not_store(case: Case, message: str) -> None:
+def test_unsupported_data_types_and_channels_are_refused(case: Case, message: str) -> None:
     codec = codec_for(*case, ENCODINGS[case.encoding].defaults, "scales[2]")
     array = np.zeros((2, 2, 2, case.num_channels), case.data_type)
     for refused in (codec.check, functools.partial(codec.encode, array)):
@@ -334,7 +334,7 @@ def test_an_unknown_data_type(data_type: Any) -> None:
 
 
 @pytest.mark.parametrize("num_channels", [0, -1, 1.0, "1", None, True])
-def test_channels_that_cannot_be(num_channels: Any) -> None:
+def test_an_invalid_number_of_channels(num_channels: Any) -> None:
     with pytest.raises(InvalidInfoError) as raised:
         codec_for("raw", "uint8", num_channels, {})
     assert str(raised.value) == f"num_channels: expected a positive integer, got {num_channels!r}"

@@ -67,7 +67,7 @@ def test_a_chunk_of_another_kind_is_corrupt(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.num_channels in {1, 3}], ids=str)
-def test_a_chunk_that_ends_too_early_is_corrupt(case: Case) -> None:
+def test_a_truncated_chunk_is_corrupt(case: Case) -> None:
     codec, data = sample(case, (6, 5, 4))
     stops = range(28) if case.encoding in FPZIP else range(len(data))
     for stop in stops:
@@ -76,7 +76,7 @@ def test_a_chunk_that_ends_too_early_is_corrupt(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.num_channels in {1, 3}], ids=str)
-def test_what_follows_a_chunk(case: Case) -> None:
+def test_trailing_bytes(case: Case) -> None:
     """A format that says where it ends may be followed by anything; others must have the right length."""
     codec, data = sample(case)
     if case.encoding in {"jpeg", "png", "jxl", "fpzip", "kempressed"}:
@@ -171,7 +171,7 @@ def fuzz(count: int) -> None:
             assert encoding not in CHECKED or np.array_equal(decoded, expected), "a checksum did not match"
 
 
-def test_damage_ends_no_process() -> None:
+def test_fuzzed_chunks_do_not_crash_the_process() -> None:
     program = "from tests.codecs.test_damage import fuzz; fuzz(100)"
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, cwd=REPOSITORY, text=True)
     last = child.stdout.splitlines()[-1:]
@@ -180,7 +180,7 @@ def test_damage_ends_no_process() -> None:
 
 
 @pytest.mark.parametrize("case", [Case(SEGMENTATION, "uint64", 2), Case("compresso", "uint16", 1)], ids=str)
-def test_what_lies_outside_is_not_read(case: Case) -> None:
+def test_offsets_beyond_the_data_are_safe(case: Case) -> None:
     """Each index of the data, set to just what is outside, is noticed."""
     codec, data = sample(case, (9, 9, 2))
     expected = codec.decode(data, (9, 9, 2)).copy()
@@ -195,7 +195,7 @@ def test_what_lies_outside_is_not_read(case: Case) -> None:
         assert decoded.shape == expected.shape
 
 
-def test_a_lack_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_error_is_not_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     codec, data = sample(Case("png", "uint8", 1))
 
     def fail(*_: Any, **__: Any) -> None:
@@ -207,6 +207,6 @@ def test_a_lack_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @each_encoding
-def test_what_is_no_chunk_is_refused_quickly_and_without_memory(encoding: str) -> None:
+def test_garbage_is_refused_quickly_and_without_memory(encoding: str) -> None:
     codec, data = sample(Case(encoding, ENCODINGS[encoding].data_types[0], 1))
     assert_refused_cheaply(codec, data, [b"", b"\0", data[:1], bytes(1000), b"\xff" * 1000, data[:16] + b"\xff" * 40])

@@ -63,7 +63,7 @@ def test_no_image_has_sides_that_are_small_enough() -> None:
         codec_of("jpeg", "uint8").encode(np.zeros((65537, 1, 1, 1), np.uint8))
 
 
-def test_a_colour_image_is_no_grey_one() -> None:
+def test_the_number_of_channels_is_checked() -> None:
     for encoding in ("jpeg", "png", "jxl"):
         for ours, theirs in ((1, 3), (3, 1)):
             data = codec_of(encoding, "uint8", theirs).encode(gradient(theirs))

@@ -18,7 +18,7 @@ from tests.codecs.samples import (
 )
 
 
-def test_damage_that_kills_the_library_does_not_kill_us() -> None:
+def test_a_crash_of_the_library_is_damage_and_leaves_our_process_alive() -> None:
     """And what is decoded next is right."""
     codec, data = sample(Case("fpzip", "float32", 1))
     size = (12, 10, 9)
@@ -36,7 +36,7 @@ def test_damage_that_kills_the_library_does_not_kill_us() -> None:
     assert np.array_equal(codec.decode(data, size), expected)
 
 
-def test_a_process_that_was_killed_while_idle_is_no_damage() -> None:
+def test_a_child_killed_while_idle_is_replaced() -> None:
     codec, data = sample(Case("fpzip", "float32", 1))
     expected = codec.decode(data, (12, 10, 9))
     for children in fpzip._SANDBOX._idle.values():
@@ -45,7 +45,7 @@ def test_a_process_that_was_killed_while_idle_is_no_damage() -> None:
     assert np.array_equal(codec.decode(data, (12, 10, 9)), expected)
 
 
-def test_a_process_that_cannot_be_started_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_cannot_be_started_is_not_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     codec, data = sample(Case("fpzip", "float32", 1))
     monkeypatch.setattr(fpzip, "_SANDBOX", Sandbox("fpzip", "decompress", order="F"))
     for executable in ("/no/python", "/bin/true"):
@@ -54,7 +54,7 @@ def test_a_process_that_cannot_be_started_is_no_damage(monkeypatch: pytest.Monke
             codec.decode(data, (12, 10, 9))
 
 
-def test_fpzip_is_decoded_by_several_threads_at_once() -> None:
+def test_several_threads_decode_at_once() -> None:
     codec, data = sample(Case("fpzip", "float32", 1))
     expected = codec.decode(data, (12, 10, 9))
     with ThreadPoolExecutor(4) as pool:
