@@ -45,6 +45,9 @@ class ScaleNames:
     folders: bool = False
     """Whether a listing showed sub-directories, whose chunks may be compressed or not."""
 
+    to_read: tuple[list[Variant], Collection[Variant]] | None = None
+    """The list of those that were `seen`, and those to ask for therefore; another list makes it outdated."""
+
     def note(self, variant: Variant) -> None:
         """Remember a name that a chunk has."""
         if variant not in self.seen:
@@ -264,14 +267,18 @@ class Finder:
     def unsharded(self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False) -> Job[Stored]:
         """Find a chunk that is an object of its own."""
         names = self._known.names_in(key)
-        variants = self._variants_to_read(names)
+        to_read = names.to_read
+        if to_read is None or to_read[0] is not names.seen:
+            to_read = names.to_read = names.seen, self._variants_to_read(names)
+        variants = to_read[1]
         limit = chunk_limit(layout, size_of(coords), self._options)
         denials: list[AccessDeniedError] = []
         name_of = functools.partial(_variant_name, key, coords)
         found = yield from self._first(variants, name_of, limit, denials, versioned=versioned)
         if found is not None:
             variant, body = found
-            names.note(variant)
+            if variant not in names.seen:
+                names.note(variant)
             length = raw_length(layout, coords)
             return Stored(self._location, name_of(variant), body, variant.suffix, limit, length)
         # Who may not read `info` does not know whether the chunk is in a shard.
@@ -381,6 +388,7 @@ class Finder:
                 names.note(Variant(flat, suffix))
             elif flat is not None and not suffix:
                 names.folders = True
+                names.seen = [*names.seen]
 
     def _not_found(self, name: str, names: int) -> NotFoundError:
         meant = self._location.mistaken if name == "info" else ""
