@@ -367,7 +367,7 @@ class ShardIndexes:
 
         def load() -> Job[Body]:
             try:
-                with (yield from self._store.turn("whole shards").begin()):  # one in memory at a time
+                with (yield from self._store.name_lock("whole shards").begin()):  # one in memory at a time
                     body = yield from self._get(Get(name, limit=LARGEST_WHOLE))
             except TooLargeError as exc:
                 self._no_ranges_until = 0.0

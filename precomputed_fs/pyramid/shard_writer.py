@@ -261,7 +261,7 @@ class ShardWriter:
         name = f"{key}/{sharding.shard_name(shard)}.shard"
         shown = self._store.location.display(name)
         failure: Exception | None = None
-        with (yield from self._store.turn(name).begin()):
+        with (yield from self._store.name_lock(name).begin()):
             for pause in jobs.conflicts():
                 yield pause
                 try:

@@ -21,7 +21,7 @@ from precomputed_fs.pyramid.shard_indexes import (
 )
 from precomputed_fs.pyramid.stored import Stored
 from precomputed_fs.store.objects import ObjectStore
-from precomputed_fs.store.requests import Body, Job, More
+from precomputed_fs.store.requests import Body, FollowUps, Job
 
 _COPY_GAP, _COPY_SIZE = 1 << 16, 8 << 20  # bytes, see `plan_reads`; of chunks that are copied
 _LARGEST_WINDOW = 4096  # chunks of a batch whose reading is planned at once
@@ -210,7 +210,7 @@ class ShardReader:
         window: int,
         gap: int,
         size: int,
-    ) -> Iterator[Job[list[_Result] | More]]:
+    ) -> Iterator[Job[list[_Result] | FollowUps]]:
         """Go through many chunks, so many at a time: first their indexes, then ranges of the shards.
 
         Parameters
@@ -240,7 +240,7 @@ class ShardReader:
                 group.minishards.add(minishard)
             yield from map(self._fetch_group, groups.values())
 
-    def _fetch_group(self, group: "_Group[_Tag, _Result]") -> Job[list[_Result] | More]:
+    def _fetch_group(self, group: "_Group[_Tag, _Result]") -> Job[list[_Result] | FollowUps]:
         """Read the indexes that a group needs, those that lie together at once; then plan how to read its chunks."""
         unread: dict[str, list[Wanted]] = {}
         pages: dict[str, Page] = {}
@@ -281,7 +281,7 @@ class ShardReader:
         for minishard, _, _ in read.chunks:
             yield from self._indexes.minishard(group.key, group.sharding, group.shard, minishard)
 
-    def _plan(self, group: "_Group[_Tag, _Result]") -> Job[list[_Result] | More]:
+    def _plan(self, group: "_Group[_Tag, _Result]") -> Job[list[_Result] | FollowUps]:
         """Plan what to read of a shard whose indexes are known."""
         for _ in range(TRIES):
             found = {}
@@ -306,7 +306,7 @@ class ShardReader:
         for file, chunks in files.items():
             reads = plan_reads(chunks, gap=group.gap, size=group.size)
             more += [self._fetch_read(group, found, file, read) for read in reads]
-        return More(more)
+        return FollowUps(more)
 
     def _all_hold(
         self, group: "_Group[_Tag, _Result]", found: "_Found", ids: Iterable[int], *, absent: bool = False

@@ -176,7 +176,7 @@ class Storer:
         self._finder.checked(key)
         stem = VARIANTS[0].name(key, coords)
         failure: Exception | None = None
-        with (yield from self._store.turn(stem).begin()):
+        with (yield from self._store.name_lock(stem).begin()):
             for pause in jobs.conflicts():
                 yield pause
                 found: Stored | None = None
@@ -238,7 +238,7 @@ class Storer:
         what it writes under another name: so it is looked for in the end, and written again.
         """
         replaceable = self._store.protocol.can_replace
-        with (yield from self._store.turn(stem).begin()):
+        with (yield from self._store.name_lock(stem).begin()):
             if not overwrite or not replaceable:
                 for other in others if replaceable else (put.name, *others):
                     if (yield from jobs.exists(other)):

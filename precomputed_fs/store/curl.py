@@ -25,8 +25,8 @@ from precomputed_fs.format.compression import too_large
 from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.certificates import Trust, how_to_mend
 from precomputed_fs.store.failures import CertificateError, TransferError, TruncatedError
-from precomputed_fs.store.pace import FEWEST, MOST
 from precomputed_fs.store.requests import Exchange
+from precomputed_fs.store.window import FEWEST, MOST
 
 _LARGEST_ERROR = 1 << 16  # bytes of a body that says why
 _FD_SETSIZE = 1024  # descriptors that `select` knows
@@ -67,17 +67,17 @@ SYSTEM_HAS_PROXIES = sys.platform in ("darwin", "win32")
 """Whether something else than a variable may say so."""
 
 
-_in_use: "weakref.WeakSet[Wire]" = weakref.WeakSet()
+_in_use: "weakref.WeakSet[Connections]" = weakref.WeakSet()
 """Of this process: they share how many connections are kept."""
 
-_kept: "dict[Hashable, list[Wire]]" = {}
+_kept: "dict[Hashable, list[Connections]]" = {}
 """Multi handles with warm connections, by their server and options: those of one volume serve the next one."""
 
 
 def _leave_parent() -> None:
     """In a forked child, leave connections to the parent: to free them would end TLS on its sockets."""
-    for wire in (*itertools.chain(*_kept.values()), *_in_use):
-        for handle in (wire.multi, *wire.idle):
+    for connections in (*itertools.chain(*_kept.values()), *_in_use):
+        for handle in (connections.multi, *connections.idle):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
     _kept.clear()
     _in_use.clear()
@@ -87,7 +87,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_parent)
 
 
-class Wire:
+class Connections:
     """A multi handle with its connections, and easy handles that are not in use."""
 
     def __init__(self) -> None:
@@ -136,26 +136,26 @@ def _note_socket(sockets: set[int], descriptor: int, _purpose: int) -> int:
     return pycurl.SOCKOPT_OK
 
 
-def take_wire(key: Hashable) -> Wire:
+def take_connections(key: Hashable) -> Connections:
     """Take a multi handle, with warm connections if there is one."""
     try:
-        wire = _kept[key].pop()
+        connections = _kept[key].pop()
     except LookupError:
-        wire = Wire()
-    if not wire.is_silent:
-        wire.multi.close()
-        wire = Wire()
-    _in_use.add(wire)
-    wire.share()
-    return wire
+        connections = Connections()
+    if not connections.is_silent:
+        connections.multi.close()
+        connections = Connections()
+    _in_use.add(connections)
+    connections.share()
+    return connections
 
 
-def put_back(key: Hashable, wire: Wire) -> None:
+def keep_connections(key: Hashable, connections: Connections) -> None:
     """Keep a multi handle for the next batch; close the oldest ones of the server that was not asked for longest."""
-    _in_use.discard(wire)
-    wires = _kept.pop(key, [])
-    wires.append(wire)
-    _kept[key] = wires
+    _in_use.discard(connections)
+    kept = _kept.pop(key, [])
+    kept.append(connections)
+    _kept[key] = kept
     while sum(len(one.idle) for one in itertools.chain(*list(_kept.values()))) > MOST:
         for oldest, those in list(_kept.items())[:1]:
             with contextlib.suppress(IndexError):  # all of them are in use
@@ -164,10 +164,10 @@ def put_back(key: Hashable, wire: Wire) -> None:
                 _kept.pop(oldest, None)
 
 
-def close_kept(key: Hashable) -> None:
+def close_connections(key: Hashable) -> None:
     """Close the connections that are not in use."""
-    for wire in _kept.pop(key, []):
-        wire.multi.close()
+    for connections in _kept.pop(key, []):
+        connections.multi.close()
 
 
 def is_crowded() -> bool:

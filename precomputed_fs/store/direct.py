@@ -32,10 +32,10 @@ from precomputed_fs.store.requests import (
     Compute,
     Delete,
     Exists,
+    FollowUps,
     Get,
     Job,
     List,
-    More,
     Pause,
     Put,
     Wait,
@@ -109,7 +109,7 @@ class Direct:
         is_cancelled = loop.stopped()
         pid = os.getpid()
         per_hop = min(per_hop, max(1, limit // pool.CORES))
-        calls: list[pool.Call[tuple[list[Any], list[More]]]] = []
+        calls: list[pool.Call[tuple[list[Any], list[FollowUps]]]] = []
         ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
         def is_stopped() -> bool:
@@ -140,19 +140,19 @@ class Direct:
 
     def _run_some(
         self, jobs: list[Job[Any]], finish: Callable[[Any], Any] | None, per_hop: int, is_stopped: Callable[[], bool]
-    ) -> tuple[list[Any], list[More]]:
+    ) -> tuple[list[Any], list[FollowUps]]:
         results: list[Any] = []
-        follow: list[More] = []
+        follow: list[FollowUps] = []
         for job in jobs:
             result = self._run(job, is_stopped)
-            if isinstance(result, More):
+            if isinstance(result, FollowUps):
                 follow.append(result)
             elif finish is None:
                 results += result
             else:
                 results += map(finish, result[:per_hop])  # what is made of very many would be in memory at once
                 rest = range(per_hop, len(result), per_hop)
-                follow.append(More([_known(result[first : first + per_hop]) for first in rest]))
+                follow.append(FollowUps([_known(result[first : first + per_hop]) for first in rest]))
         return results, follow
 
     def _run(self, job: Job[_T], is_stopped: Callable[[], bool]) -> _T:

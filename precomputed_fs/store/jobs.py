@@ -158,16 +158,16 @@ def once(
             mine.set_result(outcome)
 
 
-class Turn:
+class NameLock:
     """One job's turn at a name: `yield from turn.begin()`, then ``with turn:``."""
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
         self._future: _Claim[None] = _Claim()
 
-    def begin(self) -> Job["Turn"]:
+    def begin(self) -> Job["NameLock"]:
         """Wait until no other job of this process has its turn; but not where this is called within that turn."""
-        while (theirs := _turns.setdefault(self._shown, self._future)) is not self._future:
+        while (theirs := _locks.setdefault(self._shown, self._future)) is not self._future:
             if theirs.stands_still:
                 break
             yield Wait(theirs, _LOOK_AGAIN)
@@ -177,12 +177,12 @@ class Turn:
         pass
 
     def __exit__(self, *_: object) -> None:
-        if _turns.get(self._shown) is self._future:
-            del _turns[self._shown]
+        if _locks.get(self._shown) is self._future:
+            del _locks[self._shown]
             self._future.set_result(None)
 
 
-_turns: dict[str, _Claim[None]] = {}
+_locks: dict[str, _Claim[None]] = {}
 """Of the objects that are being changed, with their twins; by what the object is shown as."""
 
 
@@ -194,4 +194,4 @@ def conflicts() -> Iterator[Pause]:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_turns.clear)
+    os.register_at_fork(after_in_child=_locks.clear)

@@ -128,9 +128,9 @@ class ObjectStore:
         """Return what is kept, or load it, once for all jobs of this process: see `jobs.once`."""
         return jobs.once(self._connection.loads, key, kept, load)
 
-    def turn(self, name: str) -> jobs.Turn:
+    def name_lock(self, name: str) -> jobs.NameLock:
         """Return what has the jobs of this process take turns at a name."""
-        return jobs.Turn(self.location.display(name))
+        return jobs.NameLock(self.location.display(name))
 
     # --------------------------------------------------------------------- single objects
 

@@ -173,7 +173,7 @@ def wait(calls: Iterable[Call[Any]]) -> None:
         one.wait()
 
 
-class Finishing(Generic[_T, _R]):
+class Postprocessor(Generic[_T, _R]):
     """Results that the pool finishes, some at a time, while more come.
 
     Parameters

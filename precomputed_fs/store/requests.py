@@ -124,11 +124,11 @@ Request: TypeAlias = Union[
 ]
 
 Job: TypeAlias = Generator[Request, Any, _T]
-"""Logic without I/O; see the module. Of a batch, each job returns a list of results, or `More`."""
+"""Logic without I/O; see the module. Of a batch, each job returns a list of results, or `FollowUps`."""
 
 
 @dataclass(frozen=True, slots=True)
-class More:
+class FollowUps:
     """What a job may return in the place of results: jobs that follow from it."""
 
     jobs: Sequence[Job[Any]]

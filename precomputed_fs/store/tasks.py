@@ -18,7 +18,7 @@ from precomputed_fs.store import pool
 from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.failures import Failures, Tries
 from precomputed_fs.store.remote import Answering
-from precomputed_fs.store.requests import Body, Compute, Exchange, Job, More, Pause, Wait
+from precomputed_fs.store.requests import Body, Compute, Exchange, FollowUps, Job, Pause, Wait
 
 _Future = concurrent.futures.Future[Any]
 
@@ -37,7 +37,7 @@ class Jobs:
         self._more: collections.deque[Job[Any]] = collections.deque()
         self._failure: Exception | None = None
 
-    def add(self, more: More) -> None:
+    def add(self, more: FollowUps) -> None:
         """Add jobs that follow from another one."""
         self._more.extend(more.jobs)
 
@@ -167,7 +167,7 @@ class Tasks(ABC):
                 raise error
             finally:
                 del error
-        if type(value) is More:
+        if type(value) is FollowUps:
             self._jobs.add(value)
         else:
             self._results.extend(value)

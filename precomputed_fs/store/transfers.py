@@ -23,23 +23,23 @@ from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.certificates import Trust
 from precomputed_fs.store.curl import (
     SYSTEM_HAS_PROXIES,
-    Wire,
-    close_kept,
+    Connections,
+    close_connections,
     failed_transfer,
     is_crowded,
+    keep_connections,
     prepare,
     proxy_variables,
-    put_back,
     set_proxy,
     settings_of,
-    take_wire,
+    take_connections,
 )
 from precomputed_fs.store.failures import Failures, TruncatedError
 from precomputed_fs.store.jobs import Batch
-from precomputed_fs.store.pace import pace_of
 from precomputed_fs.store.remote import Answering
 from precomputed_fs.store.requests import Exchange, Job
 from precomputed_fs.store.tasks import Task, Tasks
+from precomputed_fs.store.window import window_of
 
 _T = TypeVar("_T")
 
@@ -84,7 +84,7 @@ class Transfers:
         self.trust = trust
         variables = proxy_variables()
         self.uses_proxy = SYSTEM_HAS_PROXIES or bool(variables)
-        self.wires = failures.location.server, self.settings, variables
+        self.connection_key = failures.location.server, self.settings, variables
         self.is_open = True
         _all[id(self)] = self
 
@@ -92,8 +92,8 @@ class Transfers:
         self, jobs: Iterable[Job[Any]], limit: int, finish: Callable[[Any], Any] | None, per_hop: int
     ) -> Iterator[list[Any]]:
         """Run jobs, up to `limit` at once; yields their results as they come, some at a time: see `Driver`."""
-        finishing = None if finish is None else pool.Finishing(finish, min(per_hop, limit))
-        yield from filter(None, _Batch(self, jobs, limit, finishing))
+        postprocessor = None if finish is None else pool.Postprocessor(finish, min(per_hop, limit))
+        yield from filter(None, _Batch(self, jobs, limit, postprocessor))
 
     def run_one(self, job: Job[_T]) -> _T:
         """Run one job, and return its result."""
@@ -108,8 +108,10 @@ class Transfers:
         """Close connections that are not in use, unless others use them, too."""
         self.is_open = False
         others = (reference() for reference in _all.valuerefs())  # a list, whatever other threads do meanwhile
-        if not any(other is not None and other.is_open and other.wires == self.wires for other in others):
-            close_kept(self.wires)
+        if not any(
+            other is not None and other.is_open and other.connection_key == self.connection_key for other in others
+        ):
+            close_connections(self.connection_key)
 
 
 def _listed(job: Job[_T]) -> Job[list[_T]]:
@@ -124,15 +126,15 @@ class _Batch(Tasks):
         driver: Transfers,
         jobs: Iterable[Job[Any]],
         limit: int,
-        finishing: "pool.Finishing[Any, Any] | None" = None,
+        postprocessor: "pool.Postprocessor[Any, Any] | None" = None,
     ) -> None:
         super().__init__(driver.remote, driver.failures, jobs, limit)
         self._driver = driver
-        self._finishing = finishing
-        self._pace = pace_of(driver.failures.location.server)
+        self._postprocessor = postprocessor
+        self._window = window_of(driver.failures.location.server)
         self._waiting: collections.deque[tuple[Task, Exchange]] = collections.deque()  # for room
         self._active: dict[Any, tuple[Task, Exchange]] = {}  # by the easy handle
-        self._wire: Wire | None = None
+        self._connections: Connections | None = None
         self._batch = Batch()
         self._pid = os.getpid()
         self._next_look = 0.0
@@ -143,21 +145,21 @@ class _Batch(Tasks):
 
     def __iter__(self) -> Iterator[list[Any]]:
         try:
-            yield from iter(self.advance, []) if self._finishing is None else self._finished(self._finishing)
+            yield from iter(self.advance, []) if self._postprocessor is None else self._finished(self._postprocessor)
             self._jobs.end()
         finally:
             self.end()
 
-    def _finished(self, finishing: "pool.Finishing[Any, Any]") -> Iterator[list[Any]]:
+    def _finished(self, postprocessor: "pool.Postprocessor[Any, Any]") -> Iterator[list[Any]]:
         try:
             while True:
-                finishing.add(self.advance())
-                if finishing.is_ready or (finishing.waiting and not self._open):
-                    yield finishing.take()
+                postprocessor.add(self.advance())
+                if postprocessor.is_ready or (postprocessor.waiting and not self._open):
+                    yield postprocessor.take()
                 elif not self._open:
                     return
         finally:
-            finishing.end()
+            postprocessor.end()
 
     def advance(self) -> list[Any]:
         """Do what can be done, and wait until there are results, or some are finished; else it is over."""
@@ -165,10 +167,10 @@ class _Batch(Tasks):
             raise DataAccessError(
                 f"{self._driver.failures.location.display()}: a batch goes on in the process that began it"
             )
-        finishing = self._finishing
+        postprocessor = self._postprocessor
         with self._batch:
             self._fill()
-            while self._open and not self._results and not (finishing is not None and finishing.is_ready):
+            while self._open and not self._results and not (postprocessor is not None and postprocessor.is_ready):
                 self._wait()
                 self._collect()
                 self._fill()
@@ -180,14 +182,14 @@ class _Batch(Tasks):
         if os.getpid() != self._pid:
             return
         active, self._active = self._active, {}
-        self._pace.active.difference_update(active)
+        self._window.active.difference_update(active)
         self._cancel()
-        wire, self._wire = self._wire, None
-        if wire is not None:
+        connections, self._connections = self._connections, None
+        if connections is not None:
             for handle in active:
                 with contextlib.suppress(pycurl.error):  # Ctrl-C came just before it was added, or since it was removed
-                    wire.multi.remove_handle(handle)
-            put_back(self._driver.wires, wire)
+                    connections.multi.remove_handle(handle)
+            keep_connections(self._driver.connection_key, connections)
             if not self._driver.is_open:  # since this began
                 self._driver.close()
 
@@ -195,8 +197,8 @@ class _Batch(Tasks):
         """Send what waits for room, and begin as many jobs as there is room for."""
         while self._waiting and self._has_room():
             self._send(*self._waiting.popleft())
-        finishing = 0 if self._finishing is None else self._finishing.waiting
-        while len(self._open) + len(self._results) + finishing < self._limit and not self._waiting:
+        waiting = 0 if self._postprocessor is None else self._postprocessor.waiting
+        while len(self._open) + len(self._results) + waiting < self._limit and not self._waiting:
             job = self._jobs.take()
             if job is None:
                 return
@@ -205,7 +207,7 @@ class _Batch(Tasks):
             self._step(task)
 
     def _has_room(self) -> bool:
-        return not self._active or len(self._pace.active) < self._pace.window  # each batch may send one
+        return not self._active or len(self._window.active) < self._window.size  # each batch may send one
 
     def _wait(self) -> None:
         """Wait until something may have come."""
@@ -219,12 +221,12 @@ class _Batch(Tasks):
             seconds = min(seconds, max(0.0, self._later[0][0] - now))
         if self._waiting:
             seconds = min(seconds, _SHORT_WAIT)  # other batches may leave room
-        if self._finishing is not None and self._finishing.waiting:
+        if self._postprocessor is not None and self._postprocessor.waiting:
             seconds = min(seconds, _SHORT_WAIT)
-        if self._active and self._wire is not None:
+        if self._active and self._connections is not None:
             if self._futures:
                 seconds = min(seconds, _SHORT_WAIT)
-            self._select(self._wire.multi, seconds)
+            self._select(self._connections.multi, seconds)
         elif self._futures:
             with contextlib.suppress(queue.Empty):
                 self._done.put(self._done.get(timeout=seconds))
@@ -243,8 +245,8 @@ class _Batch(Tasks):
 
     def _collect(self) -> None:
         """Have libcurl work, and hand on what has come."""
-        if self._active and self._wire is not None:
-            self._work(self._wire)
+        if self._active and self._connections is not None:
+            self._work(self._connections)
         self._wake()
         now = self._driven = time.monotonic()
         if now > self._next_look:
@@ -255,9 +257,9 @@ class _Batch(Tasks):
         super()._excuse(seconds, now)
         for handle in self._active:
             handle.began, handle.moved = (min(now, then + seconds) for then in (handle.began, handle.moved))
-            if self._wire is not None and not handle.getinfo(pycurl.PRETRANSFER_TIME):  # libcurl counts, too
-                self._wire.multi.remove_handle(handle)
-                self._wire.multi.add_handle(handle)
+            if self._connections is not None and not handle.getinfo(pycurl.PRETRANSFER_TIME):  # libcurl counts, too
+                self._connections.multi.remove_handle(handle)
+                self._connections.multi.add_handle(handle)
 
     # ------------------------------------------------------------------------------ transfers
 
@@ -272,15 +274,15 @@ class _Batch(Tasks):
         if not self._has_room():
             self._waiting.append((task, exchange))
             return
-        wire = self._wire
-        if wire is None:
+        connections = self._connections
+        if connections is None:
             try:
                 self._is_crowded = is_crowded()
-                wire = self._wire = take_wire(self._driver.wires)
+                connections = self._connections = take_connections(self._driver.connection_key)
             except (OSError, pycurl.error) as exc:  # no descriptor is left
                 self._fail(task, exc)
                 return
-        handle = wire.handle(self._driver.settings)
+        handle = connections.handle(self._driver.settings)
         try:
             prepare(handle, exchange)
         except ValueError as exc:  # it cannot be sent
@@ -291,53 +293,53 @@ class _Batch(Tasks):
         handle.began = handle.moved = time.monotonic()
         handle.seen = 0
         self._active[handle] = task, exchange
-        self._pace.active.add(handle)
-        wire.multi.add_handle(handle)
+        self._window.active.add(handle)
+        connections.multi.add_handle(handle)
 
-    def _work(self, wire: Wire) -> None:
-        wire.multi.perform()
+    def _work(self, connections: Connections) -> None:
+        connections.multi.perform()
         while True:
-            left, done, failed = wire.multi.info_read()
+            left, done, failed = connections.multi.info_read()
             for handle in done:
-                task, exchange, answer = self._taken(wire, handle)
+                task, exchange, answer = self._taken(connections, handle)
                 if answer.is_whole:
-                    self._pace.note(is_kept=answer.keeps_connection)
+                    self._window.note(is_kept=answer.keeps_connection)
                     self._answered(task, exchange, answer)
                 else:
                     self._fail(task, TruncatedError("the connection was closed within the head of the answer"))
             for handle, code, message in failed:
-                task, exchange, answer = self._taken(wire, handle)
+                task, exchange, answer = self._taken(connections, handle)
                 outcome = failed_transfer(code, message, answer, handle, self._driver.trust)
                 if isinstance(outcome, Answer):
                     self._answered(task, exchange, outcome)
                 else:
                     self._fail(task, outcome)
             if done and self._waited > _IDLE:
-                self._pace.grow(len(done))
+                self._window.grow(len(done))
             if done:
                 self._waited /= 2
             if not left:
                 return
 
-    def _taken(self, wire: Wire, handle: Any) -> tuple[Task, Exchange, Answer]:  # noqa: ANN401 - a pycurl.Curl
+    def _taken(self, connections: Connections, handle: Any) -> tuple[Task, Exchange, Answer]:  # noqa: ANN401 - a pycurl.Curl
         """Take a transfer off libcurl, and what has come of it."""
         answer = Answer(handle.getinfo(pycurl.RESPONSE_CODE), handle.lines.copy(), handle.parts.copy())
-        wire.multi.remove_handle(handle)
-        self._pace.active.discard(handle)
+        connections.multi.remove_handle(handle)
+        self._window.active.discard(handle)
         task, exchange = self._active.pop(handle)  # the last, so that nothing is forgotten where Ctrl-C comes before
-        wire.idle.append(handle)
+        connections.idle.append(handle)
         if answer.status in _BUSY:
-            self._pace.shrink(handle.began)
+            self._window.shrink(handle.began)
         return task, exchange, answer
 
     def _look(self, now: float) -> None:
         """Give up transfers that have fallen silent, or are slower than any line."""
         timeout = self._driver.timeout
         self._next_look = now + min(1.0, timeout / 8)
-        wire = self._wire
-        if wire is None:
+        connections = self._connections
+        if connections is None:
             return
-        wire.share()
+        connections.share()
         for handle, (task, exchange) in list(self._active.items()):
             seen = len(handle.parts)
             if seen != handle.seen:
@@ -349,7 +351,7 @@ class _Batch(Tasks):
                 message = f"only {size} bytes came in {now - handle.began:.1f} s"
             else:
                 continue
-            _, _, answer = self._taken(wire, handle)
+            _, _, answer = self._taken(connections, handle)
             if answer.is_failure:
                 self._answered(task, exchange, answer)
             else:

@@ -572,7 +572,7 @@ def test_two_readers_share_the_indexes_in_whatever_order_they_are_answered(order
 
 
 def turning(name: str, log: list[str], label: str) -> Job[None]:
-    turn = jobs.Turn(name)
+    turn = jobs.NameLock(name)
     with (yield from turn.begin()):
         log.append(f"{label} begins")
         yield Get(label)
@@ -607,4 +607,4 @@ def test_a_turn_ends_however_its_job_does(end: str) -> None:
     assert wait.future.done()
     assert sent(two, True) == Get("2")
     two.close()
-    assert jobs._turns == {}
+    assert jobs._locks == {}

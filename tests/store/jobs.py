@@ -30,10 +30,10 @@ from precomputed_fs.store.requests import (
     Compute,
     Delete,
     Exists,
+    FollowUps,
     Get,
     Job,
     List,
-    More,
     Pause,
     Put,
     Wait,
@@ -214,7 +214,7 @@ class Objects:
         results: list[Any] = []
         for job in jobs:
             outcome = self.run(job)
-            results += self.run_all(outcome.jobs) if isinstance(outcome, More) else outcome
+            results += self.run_all(outcome.jobs) if isinstance(outcome, FollowUps) else outcome
         return results
 
     def answer(self, request: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from precomputed_fs import AlreadyExistsError, NotFoundError
-from precomputed_fs.store.requests import Body, Compute, Delete, Exists, Get, Job, List, More, Pause, Put, Wait
+from precomputed_fs.store.requests import Body, Compute, Delete, Exists, FollowUps, Get, Job, List, Pause, Put, Wait
 from tests import servers
 from tests.store.faults import SOON, answering, sized
 
@@ -135,7 +135,7 @@ def test_jobs_of_a_batch_all_get_their_answers(store: ObjectStore) -> None:
 def test_more_jobs_follow_from_others_and_are_no_results(store: ObjectStore) -> None:
     def job(number: int) -> Job[Any]:
         body = yield Get(NAMES[number])
-        return More([job(2 * number + i) for i in (1, 2)]) if number < 15 else [body.data]
+        return FollowUps([job(2 * number + i) for i in (1, 2)]) if number < 15 else [body.data]
 
     assert sorted(results_of(store, [job(0)], 4)) == sorted(body_of(NAMES[i]) for i in range(15, 31))
 

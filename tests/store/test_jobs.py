@@ -9,7 +9,7 @@ import pytest
 from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError, NotFoundError
 from precomputed_fs.errors import ReplacedError
 from precomputed_fs.format.compression import TooLargeError
-from precomputed_fs.store.requests import Compute, Delete, Exists, Get, Job, List, More, Put
+from precomputed_fs.store.requests import Compute, Delete, Exists, FollowUps, Get, Job, List, Put
 from tests.store.jobs import Objects, feed
 
 
@@ -85,9 +85,9 @@ def test_objects_run_batches_and_jobs_within_jobs() -> None:
         first, second = yield [reading_twins(), Get("b")]
         return [first, type(second)]
 
-    def following() -> Job[More]:
+    def following() -> Job[FollowUps]:
         yield Compute(list)
-        return More([within()])
+        return FollowUps([within()])
 
     assert Objects({"a": b"x"}).run_all([following(), within()]) == [b"x", NotFoundError] * 2
 

@@ -14,12 +14,12 @@ MOST = 128
 _GROWTH = 4  # requests more at once for each answer
 
 
-class Pace:
+class RequestWindow:
     """How many requests this process sends to one server at once: few at first, more while they are answered."""
 
     def __init__(self) -> None:
         self.active: set[Any] = set()  # easy handles, of all batches
-        self.window: float = FEWEST
+        self.size: float = FEWEST
         """How many may be sent at once."""
 
         self._shrunk = 0.0  # when, by the monotonic clock
@@ -30,14 +30,14 @@ class Pace:
 
         Not where each request takes a connection of its own: small servers accept few at a time.
         """
-        if self._keeps and len(self.active) + _GROWTH * answers >= self.window:
-            more = answers / self.window if self._shrunk else _GROWTH * answers  # slower after it was too many
-            self.window = min(MOST, self.window + more)
+        if self._keeps and len(self.active) + _GROWTH * answers >= self.size:
+            more = answers / self.size if self._shrunk else _GROWTH * answers  # slower after it was too many
+            self.size = min(MOST, self.size + more)
 
     def shrink(self, began: float) -> None:
         """Allow half as many, as the server is busy; once for all requests that had begun before it said so."""
         if began > self._shrunk:
-            self.window = max(1, self.window // 2)
+            self.size = max(1, self.size // 2)
             self._shrunk = time.monotonic()
 
     def note(self, *, is_kept: bool) -> None:
@@ -45,13 +45,13 @@ class Pace:
         self._keeps = is_kept
 
 
-_paces: dict[Hashable, Pace] = {}
+_windows: dict[Hashable, RequestWindow] = {}
 
 
-def pace_of(server: Hashable) -> Pace:
+def window_of(server: Hashable) -> RequestWindow:
     """Return the pace of a server, which all batches of this process share."""
-    return _paces.setdefault(server, Pace())
+    return _windows.setdefault(server, RequestWindow())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_paces.clear)
+    os.register_at_fork(after_in_child=_windows.clear)
