@@ -22,7 +22,7 @@ from precomputed_fs import Volume, create_volume, open_volume
 from tests import servers
 from tests.support import browser
 from tests.view.test_neuroglancer import BRAIN, TISSUES
-from tests.view.test_pictures import Seen
+from tests.view.volumes import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
