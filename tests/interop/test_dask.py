@@ -147,10 +147,10 @@ def test_blocks_are_whole_numbers_of_voxels(chunks: Any, scale: Scale) -> None:
 def test_a_million_chunks_are_grouped(url: str) -> None:
     scale = empty(url, (6400, 6400, 6400))[0]
     assert math.prod(scale.grid.shape) == 10**6
-    began = time.monotonic()
+    began = time.process_time()
     lazy = scale.to_dask()
     graph = dict(lazy.dask)
-    took = time.monotonic() - began
+    took = time.process_time() - began
     assert took < 2
     assert lazy.chunksize == (512, 512, 512, 1)  # 128 MiB, 512 chunks
     assert len(graph) == lazy.npartitions == 13**3
