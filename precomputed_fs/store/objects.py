@@ -202,7 +202,7 @@ class ObjectStore:
 
     @property
     def _driver(self) -> Driver:
-        connection = self._connection
+        connection = self._connections.get(os.getpid()) or self._connection
         return connection.confined_driver if self._is_confined else connection.driver
 
     @property

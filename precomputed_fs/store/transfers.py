@@ -84,7 +84,9 @@ class Transfers:
         self.trust = trust
         variables = proxy_variables()
         self.uses_proxy = SYSTEM_HAS_PROXIES or bool(variables)
-        self.connection_key = failures.location.server, self.settings, variables
+        server = failures.location.server
+        self.window = window_of(server)
+        self.connection_key = server, self.settings, variables
         self.is_open = True
         _all[id(self)] = self
 
@@ -97,7 +99,11 @@ class Transfers:
 
     def run_one(self, job: Job[_T]) -> _T:
         """Run one job, and return its result."""
-        ((result,),) = filter(None, _Batch(self, [_listed(job)], 1))
+        batch = _Batch(self, [_listed(job)], 1)
+        try:
+            (result,) = batch.advance()
+        finally:
+            batch.end()
         return result  # type: ignore[no-any-return]
 
     def confined(self) -> "Transfers":
@@ -112,6 +118,10 @@ class Transfers:
             other is not None and other.is_open and other.connection_key == self.connection_key for other in others
         ):
             close_connections(self.connection_key)
+
+
+def _look_interval(timeout: float) -> float:
+    return min(1.0, timeout / 8)
 
 
 def _listed(job: Job[_T]) -> Job[list[_T]]:
@@ -131,17 +141,17 @@ class _Batch(Tasks):
         super().__init__(driver.remote, driver.failures, jobs, limit)
         self._driver = driver
         self._postprocessor = postprocessor
-        self._window = window_of(driver.failures.location.server)
+        self._window = driver.window
         self._waiting: collections.deque[tuple[Task, Exchange]] = collections.deque()  # for room
         self._active: dict[Any, tuple[Task, Exchange]] = {}  # by the easy handle
         self._connections: Connections | None = None
         self._batch = Batch()
         self._pid = os.getpid()
-        self._next_look = 0.0
         self._is_crowded = False
         self._is_stopped = loop.stopped()
         self._waited = 0.0  # seconds, of late: each answer halves it
         self._driven = time.monotonic()  # when this last looked at what has come
+        self._next_look = self._driven + _look_interval(driver.timeout)
 
     def __iter__(self) -> Iterator[list[Any]]:
         try:
@@ -247,7 +257,8 @@ class _Batch(Tasks):
         """Have libcurl work, and hand on what has come."""
         if self._active and self._connections is not None:
             self._work(self._connections)
-        self._wake()
+        if self._later or not self._done.empty():
+            self._wake()
         now = self._driven = time.monotonic()
         if now > self._next_look:
             self._look(now)
@@ -335,7 +346,7 @@ class _Batch(Tasks):
     def _look(self, now: float) -> None:
         """Give up transfers that have fallen silent, or are slower than any line."""
         timeout = self._driver.timeout
-        self._next_look = now + min(1.0, timeout / 8)
+        self._next_look = now + _look_interval(timeout)
         connections = self._connections
         if connections is None:
             return
