@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 from benchmarks.data import Folder
 from benchmarks.jobs import DataSet, Location
-from tests.servers import S3Server, Traffic, nginx_installed, nginx_server, nginx_waits, s3_server
+from tests.support.servers import S3Server, Traffic, nginx_installed, nginx_server, nginx_waits, s3_server
 
 LATENCY = 0.03  # seconds
 WRITTEN = "written"  # the bucket, or the folder beside the data sets, that is written to

@@ -11,7 +11,7 @@ from typing import Self
 
 from benchmarks.jobs import S3_KEY, S3_REGION, S3_SECRET, Job, Outcome
 from benchmarks.systems import System
-from tests.certificates import certificate
+from tests.support.certificates import certificate
 
 DEADLINE = 300.0  # seconds that a job may take
 

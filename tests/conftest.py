@@ -25,7 +25,7 @@ from botocore.loaders import JSONFileLoader
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from precomputed_fs import FsspecAccessor, create_volume
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -198,7 +198,7 @@ class Pyramid:
     """Whether a write can say Content-Encoding and Content-Type."""
 
     server: Any = None
-    """The server in `tests.servers`, if there is one: `server.log`."""
+    """The server in `tests.support.servers`, if there is one: `server.log`."""
 
     _accessors: ExitStack = field(default_factory=ExitStack)
 

@@ -41,7 +41,7 @@ from precomputed_fs import (
     get_accessor_for_url,
     open_volume,
 )
-from tests.servers import S3Server, s3_server
+from tests.support.servers import S3Server, s3_server
 
 BUCKET = "demo"
 PICTURE = Path("demo.png")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.servers import HttpServer
+    from tests.support.servers import HttpServer
 
 KEY = "8_8_40"
 COORDS = (0, 64, -64, 0, 128, 189)

@@ -19,7 +19,7 @@ from benchmarks.jobs import DataSet, Job, Outcome
 from benchmarks.places import HTTP, HTTP2, HTTPS, S3_TLS_SIGNED, Servers
 from benchmarks.processes import Worker, Workers
 from benchmarks.systems import NEUROGLANCER_SCRIPTS, OURS, PEERS, TENSORSTORE
-from tests.servers import nginx_installed, nginx_server, nginx_waits
+from tests.support.servers import nginx_installed, nginx_server, nginx_waits
 
 needs_nginx = pytest.mark.skipif(not nginx_installed(), reason="nginx is not installed (apt-get install nginx-light)")
 needs_lua = pytest.mark.skipif(

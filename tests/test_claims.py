@@ -38,7 +38,7 @@ from precomputed_fs.pyramid import claims, copies
 from precomputed_fs.pyramid.claims import PARTIAL, Claimed
 from precomputed_fs.store import jobs
 from precomputed_fs.store.objects import ObjectStore
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests import demo
-from tests.servers import fault_server, files, http_server, latency, nginx_installed, nginx_server, refused_url, respond
+from tests.support.servers import (
+    fault_server,
+    files,
+    http_server,
+    latency,
+    nginx_installed,
+    nginx_server,
+    refused_url,
+    respond,
+)
 
 Array = NDArray[Any]
 OFFSET = (-100, 50, 7)  # voxels

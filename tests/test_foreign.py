@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from precomputed_fs.format.grid import ChunkCoords
     from tests.conftest import Pyramid
-    from tests.servers import S3Server
+    from tests.support.servers import S3Server
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

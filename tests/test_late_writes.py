@@ -19,7 +19,6 @@ import pytest
 
 from precomputed_fs import FsspecAccessor
 from precomputed_fs.pyramid import late_writes
-from tests import servers
 from tests.pyramid.test_shard_writer import (
     CHUNKS,
     COORDS,
@@ -33,6 +32,7 @@ from tests.pyramid.test_shard_writer import (
     parse_all,
     sharding,
 )
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

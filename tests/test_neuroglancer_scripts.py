@@ -52,7 +52,7 @@ from precomputed_fs import (
     URLError,
     get_accessor_for_url,
 )
-from tests.servers import GcsServer, S3Server, gcs_server, http_server, nginx_installed, nginx_server, s3_server
+from tests.support.servers import GcsServer, S3Server, gcs_server, http_server, nginx_installed, nginx_server, s3_server
 
 BUCKET = "neuroglancer-scripts"
 SMALL = 3  # millimetres: enough for two scales of chunks of 32 x 32 x 32

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests import servers
+    from tests.support import servers
 
 PUBLIC = {
     "AccessDeniedError",

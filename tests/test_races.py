@@ -41,7 +41,7 @@ from precomputed_fs.store import jobs
 from precomputed_fs.store.direct import Direct
 from precomputed_fs.store.protocols import files, local, sftp
 from precomputed_fs.store.protocols.base import LOCK_SUFFIX
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from precomputed_fs import DataAccessError, FsspecAccessor, NotFoundError, get_accessor_for_url
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -37,7 +37,7 @@ from precomputed_fs import (
     FsspecAccessor,
     NotFoundError,
 )
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

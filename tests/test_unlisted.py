@@ -26,8 +26,7 @@ from precomputed_fs import (
     open_volume,
     serve,
 )
-from tests import servers
-from tests.support import browser
+from tests.support import browser, servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,7 +31,7 @@ from PIL import Image
 import precomputed_fs
 from precomputed_fs import __main__, create_volume, open_volume
 from precomputed_fs.cli import options as cli_options
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,8 +16,8 @@ from precomputed_fs import (
 )
 from precomputed_fs.copying import place as copying_place
 from precomputed_fs.pyramid import copies
-from tests import servers
 from tests.copying.samples import KEY, MURMUR, make, present, read, voxels_of
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

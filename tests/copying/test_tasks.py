@@ -40,7 +40,6 @@ from precomputed_fs.store import jobs
 from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.requests import Pause
 from precomputed_fs.volume.indexing import Touched
-from tests import servers
 from tests.copying.samples import (
     DEADLINE,
     IDENTITY,
@@ -58,6 +57,7 @@ from tests.copying.samples import (
     scale_of,
     voxels_of,
 )
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

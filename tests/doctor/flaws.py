@@ -10,8 +10,7 @@ import numpy as np
 from aiohttp import web
 
 from precomputed_fs import create_volume, open_volume
-from tests import servers
-from tests.support import browser
+from tests.support import browser, servers
 from tests.test_peers import (
     LABELS,
     PARAMETERS,

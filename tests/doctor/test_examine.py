@@ -18,8 +18,8 @@ from precomputed_fs import create_volume, doctor, open_volume
 from precomputed_fs.doctor import SAMPLES, examine
 from precomputed_fs.doctor.checks import READERS
 from precomputed_fs.doctor.examine import MOST_REQUESTS
-from tests import servers
 from tests.doctor.flaws import KEY, SIZE, contents, ids, read_with_ours, scale, server, write
+from tests.support import servers
 from tests.test_peers import (
     image,
     sharding_of,

@@ -12,8 +12,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from precomputed_fs import URLError, __main__, create_volume, doctor, open_volume
 from precomputed_fs.doctor.checks import READERS
 from precomputed_fs.doctor.rules import RULES
-from tests import servers
 from tests.doctor.flaws import IDENTITY, KEY, edited, first, ids, scale, server, write
+from tests.support import servers
 from tests.test_peers import (
     image,
 )

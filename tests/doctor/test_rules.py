@@ -26,7 +26,6 @@ from PIL import Image
 from precomputed_fs import doctor
 from precomputed_fs.doctor.checks import READERS
 from precomputed_fs.doctor.rules import RULES
-from tests import servers
 from tests.doctor.flaws import (
     CHUNK_SIZE,
     IDENTITY,
@@ -44,6 +43,7 @@ from tests.doctor.flaws import (
     server,
     write,
 )
+from tests.support import servers
 from tests.test_peers import (
     MURMUR,
     NEUROGLANCER_SCRIPTS,

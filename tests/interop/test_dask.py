@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from precomputed_fs.format.grid import ChunkCoords
     from precomputed_fs.format.sharding import Sharding
-    from tests import servers
+    from tests.support import servers
 
 forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 

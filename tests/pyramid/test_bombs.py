@@ -23,7 +23,7 @@ import imagecodecs
 import pytest
 from aiohttp import web
 
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

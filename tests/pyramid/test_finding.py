@@ -12,7 +12,7 @@ from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError,
 from precomputed_fs.format.scale_layout import ScaleLayout
 from precomputed_fs.pyramid.finding import _LOOKS
 from precomputed_fs.store.requests import ChangedLately, Get
-from tests.store.jobs import Objects
+from tests.support.jobs import Objects
 
 if TYPE_CHECKING:
     from precomputed_fs.pyramid.stored import Stored

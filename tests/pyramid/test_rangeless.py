@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from precomputed_fs import DataAccessError, FsspecAccessor, NotFoundError, create_volume, open_volume
-from tests.store.faults import Asked, Peer, answering, fault_server, part, sized
+from tests.support.faults import Asked, Peer, answering, fault_server, part, sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,7 @@ from precomputed_fs.store.location import resolve
 from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.requests import Get, Put, Wait
 from tests.format.test_sharding import pack_shard
-from tests.store.jobs import Objects, feed
+from tests.support.jobs import Objects, feed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

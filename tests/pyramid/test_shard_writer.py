@@ -40,7 +40,7 @@ from precomputed_fs import AccessDeniedError, AlreadyExistsError, DataAccessErro
 from precomputed_fs.format.sharding import Sharding, propose_sharding
 from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.store.requests import Get, Put
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

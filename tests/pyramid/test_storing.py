@@ -20,7 +20,7 @@ from precomputed_fs.store.protocols.clouds import Cloud
 from precomputed_fs.store.protocols.memory import Memory
 from precomputed_fs.store.requests import Delete, Get, List, Pause, Put
 from tests.pyramid.test_finding import CHUNK_NAMES, COORDS, FILE_NAMES, FLAT, KEY
-from tests.store.jobs import Objects
+from tests.support.jobs import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -12,8 +12,8 @@ import pytest
 from precomputed_fs import FsspecAccessor
 from precomputed_fs.store.location import resolve
 from precomputed_fs.store.objects import ObjectStore
-from tests.certificates import BUNDLE_VARIABLES, certificate
-from tests.store.faults import SOON, FaultServer, Talk
+from tests.support.certificates import BUNDLE_VARIABLES, certificate
+from tests.support.faults import SOON, FaultServer, Talk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

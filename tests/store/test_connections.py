@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from precomputed_fs import DataAccessError, FsspecAccessor
-from tests import servers
 from tests.store.conftest import Lane
-from tests.store.faults import SOON, Asked, FaultServer, Peer, answering, gated, part, saying, sized
+from tests.support import servers
+from tests.support.faults import SOON, Asked, FaultServer, Peer, answering, gated, part, saying, sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ import pytest
 
 from precomputed_fs import AlreadyExistsError, NotFoundError
 from precomputed_fs.store.requests import Body, Compute, Delete, Exists, FollowUps, Get, Job, List, Pause, Put, Wait
-from tests import servers
-from tests.store.faults import SOON, answering, sized
+from tests.support import servers
+from tests.support.faults import SOON, answering, sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

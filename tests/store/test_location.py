@@ -22,7 +22,7 @@ from precomputed_fs import (
 )
 from precomputed_fs.store.location import resolve
 from precomputed_fs.store.protocols import clouds, s3
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -37,7 +37,7 @@ from precomputed_fs.errors import NoRangesError
 from precomputed_fs.store import failures
 from precomputed_fs.store.location import resolve
 from precomputed_fs.store.objects import ObjectStore
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

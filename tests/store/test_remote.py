@@ -20,7 +20,7 @@ from precomputed_fs.store.failures import (
 from precomputed_fs.store.protocols.base import Asynchronous
 from precomputed_fs.store.remote import Remote, redirected
 from precomputed_fs.store.requests import Delete, Exchange, Exists, Get, HttpRequest, List, Put, Signer
-from tests.store.jobs import feed
+from tests.support.jobs import feed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

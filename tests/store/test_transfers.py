@@ -30,7 +30,7 @@ from precomputed_fs import (
 )
 from precomputed_fs.store import failures
 from tests.store.conftest import Lane
-from tests.store.faults import (
+from tests.support.faults import (
     CHUNKS,
     OK,
     SOON,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from precomputed_fs import DataAccessError
-from tests.certificates import certificate
 from tests.store.conftest import Lane
-from tests.store.faults import SOON, FaultServer, Peer, answering, fault_server, proxying, saying, sized
+from tests.support.certificates import certificate
+from tests.support.faults import SOON, FaultServer, Peer, answering, fault_server, proxying, saying, sized
 
 if TYPE_CHECKING:
     import ssl

@@ -42,7 +42,7 @@ from precomputed_fs.store.location import resolve
 from precomputed_fs.store.protocols import PROTOCOLS
 from precomputed_fs.store.requests import HttpRequest, Signer
 from precomputed_fs.store.url import FOREIGN, check_relative_path, convert_file_url_to_pathname, join, secrets_of
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -33,7 +33,7 @@ from aiohttp import web
 from PIL import Image
 from playwright.async_api import Error, async_playwright
 
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence

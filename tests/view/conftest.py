@@ -14,7 +14,7 @@ from precomputed_fs import (
     create_volume,
     serve,
 )
-from tests import servers
+from tests.support import servers
 from tests.view.serving import BODY, KEY, NAME, put, raw_info
 
 if TYPE_CHECKING:

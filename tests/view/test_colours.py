@@ -14,7 +14,7 @@ from precomputed_fs import (
 )
 from precomputed_fs.view import colours as view_colours
 from precomputed_fs.view import pictures
-from tests import servers
+from tests.support import servers
 from tests.view.volumes import SIZE, SOME_IDS, make, neuroglancers, open_accessor, pixels, voxels
 
 

@@ -19,8 +19,7 @@ import requests
 from PIL import Image
 
 from precomputed_fs import Volume, create_volume, open_volume
-from tests import servers
-from tests.support import browser
+from tests.support import browser, servers
 from tests.view.test_neuroglancer import BRAIN, TISSUES
 from tests.view.volumes import Seen
 

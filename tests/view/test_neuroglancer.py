@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from precomputed_fs import FsspecAccessor
-from tests import servers
-from tests.support import browser
+from tests.support import browser, servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

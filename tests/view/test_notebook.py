@@ -23,7 +23,7 @@ from precomputed_fs import (
     open_volume,
 )
 from precomputed_fs.view import notebook
-from tests import servers
+from tests.support import servers
 from tests.view.volumes import Seen, hostile, make, many, neuroglancers, open_accessor, pixels, seen, voxels
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from precomputed_fs import (
 )
 from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.store.protocols.local import Local
-from tests import servers
+from tests.support import servers
 from tests.view.serving import BODY, KEY, NAME, ask, put, raw_info, threads, token_of
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from precomputed_fs import (
     open_volume,
     serve,
 )
-from tests import servers
 from tests.pyramid.test_shards import synthesize
+from tests.support import servers
 from tests.view.serving import BODY, KEY, NAME, Array, ask, put, raw_info
 from tests.view.test_neuroglancer import (
     sharding,

@@ -17,8 +17,7 @@ from precomputed_fs import (
     open_volume,
 )
 from precomputed_fs.view import slices
-from tests import servers
-from tests.support import browser
+from tests.support import browser, servers
 from tests.view.volumes import OFFSET, SIZE, SOME_IDS, asked, make, open_accessor, pixels, seen, voxels
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from precomputed_fs.format.info import Info
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tests import servers
+    from tests.support import servers
 
 
 OFFSET = (-5, 7, 100)

@@ -18,8 +18,8 @@ from precomputed_fs import (
     create_volume,
     open_volume,
 )
-from tests import servers
 from tests.conftest import Pyramid
+from tests.support import servers
 from tests.volume.samples import ONE_CHUNK, SIZE, Counting, chunk_files, make, voxels
 
 

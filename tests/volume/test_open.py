@@ -16,7 +16,7 @@ from precomputed_fs import (
     URLError,
     open_volume,
 )
-from tests import servers
+from tests.support import servers
 from tests.volume.samples import ONE_CHUNK, make, voxels
 
 

@@ -30,8 +30,8 @@ from precomputed_fs import (
 from precomputed_fs.format.grid import Box
 from precomputed_fs.store import jobs, pool
 from precomputed_fs.store.requests import Job, Put
-from tests import servers
 from tests.conftest import Pyramid
+from tests.support import servers
 from tests.volume.samples import (
     BOUNDS,
     CHUNK,

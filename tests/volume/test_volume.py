@@ -18,7 +18,7 @@ from precomputed_fs import (
     open_volume,
 )
 from precomputed_fs.format.grid import Box
-from tests import servers
+from tests.support import servers
 from tests.volume.samples import SIZE, chunk_files, make, requests, voxels
 
 

@@ -13,7 +13,7 @@ from precomputed_fs.store.protocols.clouds import Cloud
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from tests import servers
+    from tests.support import servers
 
 TIMEOUT = 7.0
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests import servers
 from tests.store.protocols.conftest import TIMEOUT, Place, open_place
+from tests.support import servers
 
 pytestmark = pytest.mark.skipif(servers.azurite_command() is None, reason="needs azurite")
 

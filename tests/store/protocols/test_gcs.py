@@ -8,8 +8,8 @@ import sys
 import gcsfs
 
 from precomputed_fs.store.requests import HttpRequest
-from tests import servers
 from tests.store.protocols.conftest import TIMEOUT, Place, open_place
+from tests.support import servers
 
 
 def test_a_request_has_the_token(on_gcs: Place, gcs_server: servers.GcsServer) -> None:

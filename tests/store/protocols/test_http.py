@@ -7,8 +7,8 @@ import fsspec.implementations.http
 import pytest
 
 from precomputed_fs.store.requests import HttpRequest
-from tests import servers
 from tests.store.protocols.conftest import open_place
+from tests.support import servers
 
 
 def test_the_headers_of_the_user_are_sent() -> None:

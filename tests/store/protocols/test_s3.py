@@ -8,8 +8,8 @@ import s3fs
 from aiobotocore.httpsession import AIOHTTPSession
 
 from precomputed_fs.store.requests import HttpRequest, Signer
-from tests import servers
 from tests.store.protocols.conftest import TIMEOUT, Place, open_place
+from tests.support import servers
 
 
 def test_where_a_bucket_is_and_who_asks_is_learnt_from_a_signed_url(on_s3: Place, s3_server: servers.S3Server) -> None:

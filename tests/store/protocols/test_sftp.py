@@ -5,8 +5,8 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from tests import servers
 from tests.store.protocols.conftest import Place
+from tests.support import servers
 
 pytestmark = pytest.mark.skipif(not servers.sshd_installed(), reason="needs openssh-server")
 

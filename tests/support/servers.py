@@ -51,7 +51,7 @@ from multidict import CIMultiDict
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.serving import ThreadedWSGIServer
 
-from tests.certificates import certificate
+from tests.support.certificates import certificate
 
 LOOPBACK = "127.0.0.1"
 DEADLINE = 60.0  # seconds that a server may take to start or to stop
@@ -472,7 +472,7 @@ class _GcsApi:
             match = pattern.fullmatch(path)
             if match and methods.fullmatch(method):
                 return answer(call, *map(unquote, match.groups()))
-        raise _GcsError(400, "invalid", f"tests/servers.py does not imitate {method} {path}")
+        raise _GcsError(400, "invalid", f"tests/support/servers.py does not imitate {method} {path}")
 
     def insert(self, bucket: str, name: str, body: bytes, fields: Mapping[str, Any]) -> _GcsObject:
         """Store an object, in place of any other of its name."""
@@ -606,7 +606,7 @@ class _GcsApi:
         self.objects(bucket)
         kind = call.query.get("uploadType")
         if call.request.method != "POST" or kind not in {"media", "multipart", "resumable"}:
-            raise _GcsError(400, "invalid", f"tests/servers.py does not imitate uploadType={kind}")
+            raise _GcsError(400, "invalid", f"tests/support/servers.py does not imitate uploadType={kind}")
         if kind == "resumable":
             return self._begin(call, bucket)
         if kind == "multipart":
@@ -1277,7 +1277,7 @@ class AzureServer:
 
 def azurite_command() -> list[str] | None:
     """Return how azurite is started here, by $AZURITE, the PATH or ``.azurite/`` in the repo, or None."""
-    local = Path(__file__).parents[1] / ".azurite" / "node_modules" / ".bin" / "azurite-blob"
+    local = Path(__file__).parents[2] / ".azurite" / "node_modules" / ".bin" / "azurite-blob"
     candidates = (os.environ.get("AZURITE"), "azurite-blob", str(local))
     found = next((path for name in candidates if name and (path := shutil.which(name))), None)
     return [found] if found and shutil.which("node") else None

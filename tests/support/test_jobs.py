@@ -1,4 +1,4 @@
-"""Jobs are answered by hand: `tests.store.jobs`."""
+"""Jobs are answered by hand: `tests.support.jobs`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError
 from precomputed_fs.errors import ReplacedError
 from precomputed_fs.format.compression import TooLargeError
 from precomputed_fs.store.requests import Compute, Delete, Exists, FollowUps, Get, Job, List, Put
-from tests.store.jobs import Objects, feed
+from tests.support.jobs import Objects, feed
 
 
 def reading_twins() -> Job[bytes]:

@@ -22,7 +22,7 @@ import requests
 from aiohttp import web
 from azure.storage.blob import BlobServiceClient
 
-from tests import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
