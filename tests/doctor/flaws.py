@@ -10,14 +10,14 @@ import numpy as np
 from aiohttp import web
 
 from precomputed_fs import create_volume, open_volume
-from tests.support import browser, servers
-from tests.test_peers import (
+from tests.peers.test_voxels import (
     LABELS,
     PARAMETERS,
     image,
     labels,
     sharding_of,
 )
+from tests.support import browser, servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

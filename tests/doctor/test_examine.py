@@ -19,11 +19,11 @@ from precomputed_fs.doctor import SAMPLES, examine
 from precomputed_fs.doctor.checks import READERS
 from precomputed_fs.doctor.examine import MOST_REQUESTS
 from tests.doctor.flaws import KEY, SIZE, contents, ids, read_with_ours, scale, server, write
-from tests.support import servers
-from tests.test_peers import (
+from tests.peers.test_voxels import (
     image,
     sharding_of,
 )
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -43,14 +43,14 @@ from tests.doctor.flaws import (
     server,
     write,
 )
-from tests.support import servers
-from tests.test_peers import (
+from tests.peers.test_voxels import (
     MURMUR,
     NEUROGLANCER_SCRIPTS,
     boxes,
     info_of,
     sharding_of,
 )
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

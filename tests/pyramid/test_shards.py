@@ -39,8 +39,8 @@ from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.compression import stored_limit
 from precomputed_fs.pyramid import shard_indexes
 from tests.format.test_sharding import index_rows, pack_shard
+from tests.peers.test_bytes import VOLUMES
 from tests.support import servers
-from tests.test_foreign import VOLUMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

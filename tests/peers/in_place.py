@@ -1,6 +1,6 @@
 """A pytest plugin: neuroglancer-scripts' own tests, with our names in the place of those of its accessor module.
 
-`tests.test_contract` runs them in a process of its own, as the names stay replaced.
+`tests.peers.test_contract` runs them in a process of its own, as the names stay replaced.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NOT_APPLICABLE = {
     "unit_tests/test_accessor.py::test_get_accessor_for_url": (
         "asserts which of their classes is returned, and attributes of these that are not in the contract; "
-        "tests.test_contract has the rest of it"
+        "tests.peers.test_contract has the rest of it"
     ),
     "unit_tests/test_accessor.py::test_sharded_accessor_via_info": (
         "asserts that another one of their classes is returned where `info` has shards; ours has one class for both"

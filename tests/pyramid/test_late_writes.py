@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Pyramid
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 
 
 def ids_of(pyramid: Pyramid, spec: dict[str, Any] = ONE_SHARD) -> set[int]:

@@ -19,7 +19,7 @@ import pytest
 
 from precomputed_fs import Accessor, URLError, get_accessor_for_url
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 VERSION = importlib.metadata.version("neuroglancer-scripts")
 SOURCES = REPO / ".neuroglancer-scripts" / f"neuroglancer_scripts-{VERSION}.tar.gz"
 DOWNLOAD = (
@@ -48,11 +48,11 @@ def make_examples(folder: Path) -> None:
 
 @pytest.mark.skipif(not SOURCES.exists(), reason=f"the tests of neuroglancer-scripts are not here: {DOWNLOAD}")
 def test_its_own_tests_pass_with_our_names_in_place(folder: Path) -> None:
-    """But for those that `tests.in_place` lists, each with its reason; these must fail."""
+    """But for those that `tests.peers.in_place` lists, each with its reason; these must fail."""
     shutil.unpack_archive(SOURCES, folder, filter="data")
     (theirs,) = folder.glob("neuroglancer_scripts-*")
     make_examples(theirs / "examples" / "JuBrain")
-    command = [sys.executable, "-m", "pytest", "-p", "tests.in_place", "-p", "no:cacheprovider", "-q", "-rxX"]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.peers.in_place", "-p", "no:cacheprovider", "-q", "-rxX"]
     result = subprocess.run(
         [*command, f"--basetemp={folder / 'tmp'}", "unit_tests", "script_tests"],
         cwd=theirs,
