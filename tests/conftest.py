@@ -1,7 +1,8 @@
 """What the tests share: a clean environment, servers, and a pyramid of one's own on each protocol.
 
-`pyramid` runs a test once for each protocol that can be written to, `readable_pyramid` for those and for the
-read-only ones, `make_pyramid("s3")` gives a pyramid on just one. With PRECOMPUTED_FS_NO_SKIPS=1 a skip is a failure.
+`pyramid` runs a test on two protocols that stand for all, `each_pyramid` on each one that can be written to, and
+`each_readable_pyramid` on the read-only ones, too; `make_pyramid("s3")` gives a pyramid on just one. With
+PRECOMPUTED_FS_NO_SKIPS=1 a skip is a failure.
 """
 
 from __future__ import annotations
@@ -394,9 +395,21 @@ def coarsest_first(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(params=WRITABLE)
+@pytest.fixture(params=("local", "s3"))
 def pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Pyramid]) -> Pyramid:
-    """Make an empty pyramid, on each protocol that can be written to."""
+    """Make an empty pyramid where a suffix marks compression and misses are cheap, and where neither is so."""
+    return make_pyramid(request.param)
+
+
+@pytest.fixture(params=WRITABLE)
+def each_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Pyramid]) -> Pyramid:
+    """Make an empty pyramid, on each protocol that can be written to: for what differs between these."""
+    return make_pyramid(request.param)
+
+
+@pytest.fixture(params=("local", "s3", "nginx"))
+def readable_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Pyramid]) -> Pyramid:
+    """Make an empty pyramid: fill it by `put`, then make an accessor, which may be one that cannot write."""
     return make_pyramid(request.param)
 
 
@@ -405,8 +418,8 @@ _MARKS = {"blockcache": pytest.mark.filterwarnings("ignore:unclosed file:Resourc
 
 
 @pytest.fixture(params=[pytest.param(name, marks=_MARKS.get(name, ())) for name in (*WRITABLE, *READ_ONLY)])
-def readable_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Pyramid]) -> Pyramid:
-    """Make an empty pyramid on each protocol, the read-only ones included: fill it by `put`, then make an accessor."""
+def each_readable_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Pyramid]) -> Pyramid:
+    """Make an empty pyramid on each protocol, the read-only ones included: for what differs between these."""
     return make_pyramid(request.param)
 
 

@@ -92,15 +92,15 @@ DOORS = [through_sync, through_async, through_sync_in_a_loop]
 each_door = pytest.mark.parametrize("call", DOORS)
 
 
-def test_chunks_come_back_through_every_door(pyramid: Pyramid) -> None:
-    accessor = pyramid.accessor()
+def test_chunks_come_back_through_every_door(each_pyramid: Pyramid) -> None:
+    accessor = each_pyramid.accessor()
     for i, call in enumerate(DOORS):
         assert call("store_chunk", accessor, BODY, f"scale{i}", COORDS) is None
         assert call("fetch_chunk", accessor, f"scale{i}", COORDS) == BODY
 
 
-def test_files_come_back_through_every_door(pyramid: Pyramid) -> None:
-    accessor = pyramid.accessor()
+def test_files_come_back_through_every_door(each_pyramid: Pyramid) -> None:
+    accessor = each_pyramid.accessor()
     for i, call in enumerate(DOORS):
         name = f"mesh/{i}:0"
         assert call("file_exists", accessor, name) is False
@@ -119,10 +119,10 @@ def test_each_door_may_be_the_first(
     assert call("fetch_file", pyramid.accessor(), "info") == b"{}"
 
 
-def test_what_others_stored_is_read_through_every_door(readable_pyramid: Pyramid) -> None:
-    readable_pyramid.put("info", b"{}")
-    readable_pyramid.put(FLAT, BODY)
-    accessor = readable_pyramid.accessor()
+def test_what_others_stored_is_read_through_every_door(each_readable_pyramid: Pyramid) -> None:
+    each_readable_pyramid.put("info", b"{}")
+    each_readable_pyramid.put(FLAT, BODY)
+    accessor = each_readable_pyramid.accessor()
     for call in DOORS:
         assert call("file_exists", accessor, "info") is True
         assert call("fetch_file", accessor, "info") == b"{}"
@@ -152,10 +152,10 @@ any_bytes = st.one_of(
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_any_bytes_come_back(pyramid: Pyramid, compress: bool) -> None:
-    writer, reader = pyramid.accessor(gzip=compress), pyramid.accessor()
+def test_any_bytes_come_back(each_pyramid: Pyramid, compress: bool) -> None:
+    writer, reader = each_pyramid.accessor(gzip=compress), each_pyramid.accessor()
 
-    @settings(max_examples=50 if pyramid.protocol in FAST else 5)
+    @settings(max_examples=50 if each_pyramid.protocol in FAST else 5)
     @given(body=any_bytes)
     @example(body=b"")
     @example(body=b"\x1f\x8b\x08")
@@ -192,12 +192,12 @@ def test_any_buffer_is_stored_as_its_memory(
     assert accessor.fetch_chunk(KEY, COORDS) == accessor.fetch_file("file") == b"\0\1\2\3\4\5\6\7"
 
 
-def test_buffers_reach_each_protocol(pyramid: Pyramid) -> None:
-    accessor = pyramid.accessor(gzip=False)
+def test_buffers_reach_each_protocol(each_pyramid: Pyramid) -> None:
+    accessor = each_pyramid.accessor(gzip=False)
     buffers: dict[str, Any] = {"a": bytearray(BODY), "m": memoryview(BODY), "n": np.frombuffer(BODY, np.uint8)}
     for name, buffer in buffers.items():
         accessor.store_file(name, buffer)
-    assert pyramid.contents() == dict.fromkeys("amn", BODY)
+    assert each_pyramid.contents() == dict.fromkeys("amn", BODY)
 
 
 def test_a_changed_buffer_does_not_change_what_is_stored(pyramid: Pyramid) -> None:
@@ -284,19 +284,19 @@ def test_the_level_of_compression_is_used(make_pyramid: Callable[[str], Pyramid]
 KEYS = ["1e+06_1e+06_1e+06", "a b", "grün/µm", "50%", "a%20b", "[a]*", "a;b=c,d", "~'(!)$&@:", "x#y", "x?y"]
 
 
-def test_keys_are_stored_as_they_are_spelt(pyramid: Pyramid) -> None:
-    accessor = pyramid.accessor(gzip=False)
+def test_keys_are_stored_as_they_are_spelt(each_pyramid: Pyramid) -> None:
+    accessor = each_pyramid.accessor(gzip=False)
     for key in KEYS:
         accessor.store_chunk(BODY, key, COORDS)
         accessor.store_file(f"{key}/file", BODY)
-    assert pyramid.names() == sorted(name for key in KEYS for name in (chunk_name(key, flat=True), f"{key}/file"))
+    assert each_pyramid.names() == sorted(name for key in KEYS for name in (chunk_name(key, flat=True), f"{key}/file"))
 
 
-def test_keys_are_asked_for_as_they_are_spelt(readable_pyramid: Pyramid) -> None:
+def test_keys_are_asked_for_as_they_are_spelt(each_readable_pyramid: Pyramid) -> None:
     for key in KEYS:
-        readable_pyramid.put(chunk_name(key, flat=True), key.encode())
-        readable_pyramid.put(f"{key}/file", key.encode())
-    accessor = readable_pyramid.accessor()
+        each_readable_pyramid.put(chunk_name(key, flat=True), key.encode())
+        each_readable_pyramid.put(f"{key}/file", key.encode())
+    accessor = each_readable_pyramid.accessor()
     assert [accessor.fetch_chunk(key, COORDS).decode() for key in KEYS] == KEYS
     assert [accessor.fetch_file(f"{key}/file").decode() for key in KEYS] == KEYS
     assert all(accessor.file_exists(f"{key}/file") for key in KEYS)
@@ -351,10 +351,10 @@ def test_a_content_encoding_is_undone(make_pyramid: Callable[[str], Pyramid], pr
     assert accessor.fetch_file("file") == BODY
 
 
-def test_gzip_without_header_or_suffix_is_undone(readable_pyramid: Pyramid) -> None:
-    readable_pyramid.put(FLAT, gzip.compress(BODY))
-    readable_pyramid.put("info", gzip.compress(b"{}"))
-    accessor = readable_pyramid.accessor()
+def test_gzip_without_header_or_suffix_is_undone(each_readable_pyramid: Pyramid) -> None:
+    each_readable_pyramid.put(FLAT, gzip.compress(BODY))
+    each_readable_pyramid.put("info", gzip.compress(b"{}"))
+    accessor = each_readable_pyramid.accessor()
     assert accessor.fetch_chunk(KEY, COORDS) == BODY
     assert accessor.fetch_file("info") == b"{}"
 
@@ -377,9 +377,9 @@ def test_bytes_that_only_begin_like_gzip_are_not_gzip(readable_pyramid: Pyramid)
     assert readable_pyramid.accessor().fetch_chunk(KEY, COORDS) == body
 
 
-def test_what_is_absent_is_not_found(readable_pyramid: Pyramid) -> None:
-    readable_pyramid.put("mesh/1:0", BODY)
-    accessor = readable_pyramid.accessor()
+def test_what_is_absent_is_not_found(each_readable_pyramid: Pyramid) -> None:
+    each_readable_pyramid.put("mesh/1:0", BODY)
+    accessor = each_readable_pyramid.accessor()
     assert accessor.file_exists("mesh/2:0") is False
     assert accessor.file_exists("mesh/1") is False
     with pytest.raises(NotFoundError):
@@ -402,10 +402,10 @@ def test_not_found_names_the_url_and_is_what_callers_catch(readable_pyramid: Pyr
         assert isinstance(caught.value, FileNotFoundError)
 
 
-def test_a_directory_is_not_a_file(readable_pyramid: Pyramid) -> None:
-    readable_pyramid.put("mesh/1:0", BODY)
-    accessor = readable_pyramid.accessor()
-    if readable_pyramid.protocol == "nginx":  # forbids looking at directories, and so does not say what is there
+def test_a_directory_is_not_a_file(each_readable_pyramid: Pyramid) -> None:
+    each_readable_pyramid.put("mesh/1:0", BODY)
+    accessor = each_readable_pyramid.accessor()
+    if each_readable_pyramid.protocol == "nginx":  # forbids looking at directories, and so does not say what is there
         with pytest.raises(AccessDeniedError):
             accessor.fetch_file("mesh")
     else:
@@ -432,26 +432,26 @@ SMALL_LIMIT = 8**3 + ROOM
 INFO = json.dumps({"data_type": "uint8", "num_channels": 1, "scales": [{"key": KEY, "encoding": "raw"}]}).encode()
 
 
-def test_as_much_as_there_can_be_is_read(readable_pyramid: Pyramid) -> None:
+def test_as_much_as_there_can_be_is_read(each_readable_pyramid: Pyramid) -> None:
     info = INFO.ljust(MAX_INFO_BYTES)
-    readable_pyramid.put("info", info)
-    readable_pyramid.put("mesh/1", bytes(1000))
-    readable_pyramid.put(SMALL_NAME, bytes(SMALL_LIMIT))
-    accessor = readable_pyramid.accessor(max_file_bytes=1000)
+    each_readable_pyramid.put("info", info)
+    each_readable_pyramid.put("mesh/1", bytes(1000))
+    each_readable_pyramid.put(SMALL_NAME, bytes(SMALL_LIMIT))
+    accessor = each_readable_pyramid.accessor(max_file_bytes=1000)
     assert accessor.fetch_file("info") == info
     assert accessor.fetch_file("mesh/1") == bytes(1000)
     assert accessor.fetch_chunk(KEY, SMALL) == bytes(SMALL_LIMIT)
 
 
 @pytest.mark.parametrize("more", [1, 1 << 20])
-def test_more_than_there_can_be_is_corrupt(readable_pyramid: Pyramid, more: int) -> None:
-    readable_pyramid.put("info", INFO)
-    readable_pyramid.put("mesh/1", bytes(1000 + more))
-    readable_pyramid.put(SMALL_NAME, bytes(SMALL_LIMIT + more))
-    accessor = readable_pyramid.accessor(max_file_bytes=1000)
+def test_more_than_there_can_be_is_corrupt(each_readable_pyramid: Pyramid, more: int) -> None:
+    each_readable_pyramid.put("info", INFO)
+    each_readable_pyramid.put("mesh/1", bytes(1000 + more))
+    each_readable_pyramid.put(SMALL_NAME, bytes(SMALL_LIMIT + more))
+    accessor = each_readable_pyramid.accessor(max_file_bytes=1000)
     with pytest.raises(CorruptDataError, match=r"mesh/1:.* more than .*; the option max_file_bytes allows more"):
         accessor.fetch_file("mesh/1")
-    assert readable_pyramid.accessor(max_file_bytes=1000 + more).fetch_file("mesh/1") == bytes(1000 + more)
+    assert each_readable_pyramid.accessor(max_file_bytes=1000 + more).fetch_file("mesh/1") == bytes(1000 + more)
     for fetch in (accessor.fetch_chunk, lambda key, coords: dict(accessor.fetch_chunks(key, [coords]))):
         with pytest.raises(CorruptDataError, match=r"0-8:.* more than .*; no raw chunk of 8 x 8 x 8 voxels has more"):
             fetch(KEY, SMALL)
@@ -569,18 +569,18 @@ WRITERS = [
 ]
 
 
-def test_without_overwrite_any_twin_of_a_chunk_is_in_the_way(pyramid: Pyramid) -> None:
+def test_without_overwrite_any_twin_of_a_chunk_is_in_the_way(each_pyramid: Pyramid) -> None:
     keys = {f"scale{number}": variant for number, variant in enumerate(VARIANTS)}
     for key, variant in keys.items():
-        pyramid.put(chunk_name(key, *variant), COMPRESS[variant[1]](OTHER_BODY))
-    before = pyramid.contents()
-    accessor = pyramid.accessor()
+        each_pyramid.put(chunk_name(key, *variant), COMPRESS[variant[1]](OTHER_BODY))
+    before = each_pyramid.contents()
+    accessor = each_pyramid.accessor()
     for key in keys:
         with pytest.raises(AlreadyExistsError, match=f"{key}/0-64"):
             accessor.store_chunk(BODY, key, COORDS)
         with pytest.raises(AlreadyExistsError, match=f"{key}/0-64"):
             accessor.store_chunk(BODY, key, COORDS, mime_type="image/jpeg")  # under another name, without suffix
-    assert pyramid.contents() == before
+    assert each_pyramid.contents() == before
     assert {accessor.fetch_chunk(key, COORDS) for key in keys} == {OTHER_BODY}
 
 
@@ -627,16 +627,16 @@ def test_without_overwrite_any_twin_of_a_file_is_in_the_way(pyramid: Pyramid) ->
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_overwriting_leaves_one_of_a_files_twins(pyramid: Pyramid, compress: bool) -> None:
+def test_overwriting_leaves_one_of_a_files_twins(each_pyramid: Pyramid, compress: bool) -> None:
     names = {f"dir/file{number}": suffix for number, suffix in enumerate(COMPRESS)}
     for name, suffix in names.items():
-        pyramid.put(name + suffix, COMPRESS[suffix](OTHER_BODY))
-    accessor = pyramid.accessor(gzip=compress)
+        each_pyramid.put(name + suffix, COMPRESS[suffix](OTHER_BODY))
+    accessor = each_pyramid.accessor(gzip=compress)
     for name in names:
         accessor.store_file(name, BODY, overwrite=True)
-    suffix = ".gz" if compress and not pyramid.keeps_headers else ""
-    assert pyramid.names() == [name + suffix for name in names]
-    reader = pyramid.accessor()
+    suffix = ".gz" if compress and not each_pyramid.keeps_headers else ""
+    assert each_pyramid.names() == [name + suffix for name in names]
+    reader = each_pyramid.accessor()
     assert {reader.fetch_file(name) for name in names} == {BODY}
 
 
@@ -662,8 +662,8 @@ def test_overwriting_json_by_what_is_compressed_and_back(pyramid: Pyramid) -> No
         assert accessor.fetch_file("file") == accessor.fetch_chunk(KEY, COORDS) == body
 
 
-def test_storing_twice_is_refused_unless_told_through_every_door(pyramid: Pyramid) -> None:
-    accessor = pyramid.accessor()
+def test_storing_twice_is_refused_unless_told_through_every_door(each_pyramid: Pyramid) -> None:
+    accessor = each_pyramid.accessor()
     for i, call in enumerate(DOORS):
         key, name = f"scale{i}", f"file{i}"
         call("store_chunk", accessor, BODY, key, COORDS)
@@ -722,22 +722,22 @@ def test_a_file_is_not_stored_below_a_file(
 # ------------------------------------------------------------------------------------------------------ other clients
 
 
-def test_what_another_client_does_is_seen_by_the_next_answer(pyramid: Pyramid) -> None:
-    accessor = pyramid.accessor(gzip=False)
+def test_what_another_client_does_is_seen_by_the_next_answer(each_pyramid: Pyramid) -> None:
+    accessor = each_pyramid.accessor(gzip=False)
     assert accessor.file_exists("file") is False
-    pyramid.put("file", BODY)
+    each_pyramid.put("file", BODY)
     assert accessor.file_exists("file") is True
     assert accessor.fetch_file("file") == BODY
     with pytest.raises(AlreadyExistsError):
         accessor.store_file("file", OTHER_BODY)
-    pyramid.put("file", OTHER_BODY)
+    each_pyramid.put("file", OTHER_BODY)
     assert accessor.fetch_file("file") == OTHER_BODY
-    pyramid.delete("file")
+    each_pyramid.delete("file")
     assert accessor.file_exists("file") is False
     with pytest.raises(NotFoundError):
         accessor.fetch_file("file")
     accessor.store_file("file", BODY)
-    assert pyramid.contents() == {"file": BODY}
+    assert each_pyramid.contents() == {"file": BODY}
 
 
 def test_what_another_client_does_to_a_chunk_is_seen_by_the_next_answer(pyramid: Pyramid) -> None:
@@ -801,9 +801,9 @@ def test_a_cache_does_not_keep_that_something_was_absent(make_pyramid: Callable[
 # ---------------------------------------------------------------------------------------------------------- read only
 
 
-def test_can_read_and_can_write_tell_what_the_protocol_can(readable_pyramid: Pyramid) -> None:
-    accessor = readable_pyramid.accessor()
-    assert (accessor.can_read, accessor.can_write) == (True, readable_pyramid.protocol in WRITABLE)
+def test_can_read_and_can_write_tell_what_the_protocol_can(each_readable_pyramid: Pyramid) -> None:
+    accessor = each_readable_pyramid.accessor()
+    assert (accessor.can_read, accessor.can_write) == (True, each_readable_pyramid.protocol in WRITABLE)
 
 
 @each_door
@@ -931,10 +931,10 @@ def test_a_path_that_leaves_the_pyramid_is_refused_before_anything_is_sent(
 def test_nothing_beside_the_pyramid_is_read_or_written(
     make_pyramid: Callable[[str], Pyramid], tmp_path: Path, path: str
 ) -> None:
-    pyramid = make_pyramid("local")
-    pyramid.put("a/b", BODY)
+    each_pyramid = make_pyramid("local")
+    each_pyramid.put("a/b", BODY)
     before = sorted(tmp_path.rglob("*"))
-    accessor = pyramid.accessor()
+    accessor = each_pyramid.accessor()
     with pytest.raises(ValueError, match="pyramid"):
         accessor.store_file(path, BODY, overwrite=True)
     with pytest.raises(ValueError, match="pyramid"):
@@ -1056,9 +1056,9 @@ def test_options_of_a_filesystem_do_not_go_with_a_finished_one() -> None:
             FsspecAccessor("brain", fs=MemoryFileSystem(), **options)
 
 
-def test_a_closed_accessor_opens_again(readable_pyramid: Pyramid) -> None:
-    readable_pyramid.put("info", b"{}")
-    accessor = readable_pyramid.accessor()
+def test_a_closed_accessor_opens_again(each_readable_pyramid: Pyramid) -> None:
+    each_readable_pyramid.put("info", b"{}")
+    accessor = each_readable_pyramid.accessor()
     for _ in range(2):
         assert accessor.fetch_file("info") == b"{}"
         accessor.close()
@@ -1151,13 +1151,13 @@ def test_a_buffer_that_is_used_again_is_stored_as_it_was(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("key", ["../other/8nm", "../../top/8nm", "8nm/../../other/8nm", "sub/../8nm"])
-def test_a_key_that_leads_out_of_the_pyramid_is_followed(readable_pyramid: Pyramid, key: str) -> None:
-    readable_pyramid.put("a/b/info", json.dumps({"scales": [{"key": key, "encoding": "raw"}]}).encode())
-    readable_pyramid.put(posixpath.normpath(f"a/b/{key}/0-64_-64-0_128-189"), BODY)
-    head, mark, behind = readable_pyramid.url.partition("::")
+def test_a_key_that_leads_out_of_the_pyramid_is_followed(each_readable_pyramid: Pyramid, key: str) -> None:
+    each_readable_pyramid.put("a/b/info", json.dumps({"scales": [{"key": key, "encoding": "raw"}]}).encode())
+    each_readable_pyramid.put(posixpath.normpath(f"a/b/{key}/0-64_-64-0_128-189"), BODY)
+    head, mark, behind = each_readable_pyramid.url.partition("::")
     in_archive = head.startswith("zip")
     url = f"{head}/a/b::{behind}" if in_archive else f"{head}{mark}{behind}/a/b"
-    accessor = FsspecAccessor(url, storage_options=readable_pyramid.storage_options)
+    accessor = FsspecAccessor(url, storage_options=each_readable_pyramid.storage_options)
     other, inside = accessor.pyramid.for_scale(key)
     assert other.fetch_chunk(inside, COORDS) == BODY
     with pytest.raises(ValueError, match="not a path inside"):

@@ -222,19 +222,19 @@ def slow(handler: servers.Handler, latency: float) -> servers.Handler:
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_all_chunks_come_on_every_protocol_through_every_door(readable_pyramid: Pyramid, sharded: bool) -> None:
+def test_all_chunks_come_on_every_protocol_through_every_door(each_readable_pyramid: Pyramid, sharded: bool) -> None:
     if sharded:
-        fill_sharded(readable_pyramid, 24, shard_bits=2)
+        fill_sharded(each_readable_pyramid, 24, shard_bits=2)
     else:
-        fill(readable_pyramid, range(24))
-    accessor = readable_pyramid.accessor()
+        fill(each_readable_pyramid, range(24))
+    accessor = each_readable_pyramid.accessor()
     for fetch in FETCH:
         assert by_coords(fetch(accessor, map(coords_of, range(24)))) == expected(range(24))
 
 
-def test_absent_chunks_come_as_none_on_every_protocol(readable_pyramid: Pyramid) -> None:
-    fill(readable_pyramid, range(0, 20, 3))
-    accessor = readable_pyramid.accessor()
+def test_absent_chunks_come_as_none_on_every_protocol(each_readable_pyramid: Pyramid) -> None:
+    fill(each_readable_pyramid, range(0, 20, 3))
+    accessor = each_readable_pyramid.accessor()
     for fetch in FETCH:
         found = by_coords(fetch(accessor, map(coords_of, range(20))))
         assert found == expected(range(0, 20, 3), set(range(20)) - set(range(0, 20, 3)))
@@ -1023,11 +1023,11 @@ def chunks_of(indexes: Iterable[int]) -> list[tuple[ChunkCoords, bytes]]:
 
 
 @each_store
-def test_all_chunks_are_stored_on_every_protocol(pyramid: Pyramid, store: Any) -> None:
-    writer = pyramid.accessor()
+def test_all_chunks_are_stored_on_every_protocol(each_pyramid: Pyramid, store: Any) -> None:
+    writer = each_pyramid.accessor()
     store(writer, iter(chunks_of(range(20))))
-    assert len(pyramid.names()) == 20
-    assert by_coords(pyramid.accessor().fetch_chunks(KEY, map(coords_of, range(20)))) == expected(range(20))
+    assert len(each_pyramid.names()) == 20
+    assert by_coords(each_pyramid.accessor().fetch_chunks(KEY, map(coords_of, range(20)))) == expected(range(20))
 
 
 @pytest.mark.parametrize("protocol", ["memory", "s3"])

@@ -250,10 +250,10 @@ def name_of(spec: Spec) -> str:
 
 
 @pytest.mark.parametrize("spec", SOME_SPECS, ids=name_of)
-def test_a_volume_is_read_back_on_every_protocol(pyramid: Pyramid, spec: Spec) -> None:
-    written(pyramid, spec)
-    assert parse_all(pyramid.contents(), spec) == BY_ID
-    assert read_all(pyramid.accessor()) == CHUNKS
+def test_a_volume_is_read_back_on_every_protocol(each_pyramid: Pyramid, spec: Spec) -> None:
+    written(each_pyramid, spec)
+    assert parse_all(each_pyramid.contents(), spec) == BY_ID
+    assert read_all(each_pyramid.accessor()) == CHUNKS
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=name_of)
@@ -343,11 +343,13 @@ def test_neither_order_nor_number_of_calls_changes_the_bytes(
     assert parts.contents() == whole.contents()
 
 
-def test_the_bytes_are_the_same_on_every_protocol(pyramid: Pyramid, make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_the_bytes_are_the_same_on_every_protocol(
+    each_pyramid: Pyramid, make_pyramid: Callable[[str], Pyramid]
+) -> None:
     local = make_pyramid("local")
-    for each in (pyramid, local):
+    for each in (each_pyramid, local):
         written(each, sharding())
-    assert pyramid.contents() == local.contents()
+    assert each_pyramid.contents() == local.contents()
 
 
 def test_storing_twice_what_is_there_changes_nothing(make_pyramid: Callable[[str], Pyramid]) -> None:
@@ -452,14 +454,14 @@ def split(pyramid: Pyramid, spec: Spec) -> None:
             pyramid.delete(name)
 
 
-def test_a_legacy_pair_is_merged_into_one_shard(pyramid: Pyramid) -> None:
-    written(pyramid, ONE_SHARD, {coords: CHUNKS[coords] for coords in COORDS[1:]})
-    split(pyramid, ONE_SHARD)
-    assert pyramid.names() == [f"{KEY}/0.data", f"{KEY}/0.index", "info"]
-    with pyramid.accessor() as accessor:
+def test_a_legacy_pair_is_merged_into_one_shard(each_pyramid: Pyramid) -> None:
+    written(each_pyramid, ONE_SHARD, {coords: CHUNKS[coords] for coords in COORDS[1:]})
+    split(each_pyramid, ONE_SHARD)
+    assert each_pyramid.names() == [f"{KEY}/0.data", f"{KEY}/0.index", "info"]
+    with each_pyramid.accessor() as accessor:
         accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
-    assert pyramid.names() == [f"{KEY}/0.shard", "info"]
-    assert parse_all(pyramid.contents(), ONE_SHARD) == BY_ID
+    assert each_pyramid.names() == [f"{KEY}/0.shard", "info"]
+    assert parse_all(each_pyramid.contents(), ONE_SHARD) == BY_ID
 
 
 def test_the_accessor_that_merged_a_legacy_pair_reads_all_on(make_pyramid: Callable[[str], Pyramid]) -> None:
@@ -1460,20 +1462,20 @@ def shard_of(wanted: Iterable[ChunkCoords]) -> bytes:
 
 @pytest.mark.parametrize("before", [(), (THIRD,)], ids=["new shard", "existing shard"])
 def test_what_another_process_has_written_meanwhile_is_merged(
-    pyramid: Pyramid, before: tuple[ChunkCoords, ...]
+    each_pyramid: Pyramid, before: tuple[ChunkCoords, ...]
 ) -> None:
-    pyramid.put("info", info_of(ONE_SHARD))
+    each_pyramid.put("info", info_of(ONE_SHARD))
     if before:
-        pyramid.put(f"{KEY}/0.shard", shard_of(before))
-    with dropping(pyramid.accessor()) as later, ThreadPoolExecutor(1) as pool:
+        each_pyramid.put(f"{KEY}/0.shard", shard_of(before))
+    with dropping(each_pyramid.accessor()) as later, ThreadPoolExecutor(1) as pool:
         hold = Hold(later, Put)
         later.store_chunk(CHUNKS[FIRST], KEY, FIRST)
         flush = flushing_late(pool, later, hold)
-        pyramid.put(f"{KEY}/0.shard", shard_of([*before, SECOND]))
+        each_pyramid.put(f"{KEY}/0.shard", shard_of([*before, SECOND]))
         hold.go.set()
         flush.result()
     wanted = (FIRST, SECOND, *before)
-    assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
+    assert parse_all(each_pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
 
 
 @pytest.mark.parametrize("protocol", ["local", "s3"])
@@ -1515,13 +1517,13 @@ def test_writers_of_one_shard_that_flush_one_after_the_other_lose_nothing(pyrami
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new shards", "existing shards"])
-def test_two_writers_of_the_same_shards_at_once_lose_nothing(pyramid: Pyramid, existing: bool) -> None:
+def test_two_writers_of_the_same_shards_at_once_lose_nothing(each_pyramid: Pyramid, existing: bool) -> None:
     spec, start = sharding((0, 1, 2)), threading.Barrier(2)
     parts: tuple[list[ChunkCoords], ...] = ([], [], [])
     for coords in COORDS:  # so that all have some of each shard
         parts[chunk_id(coords) // 8 % 3 if existing else chunk_id(coords) // 8 % 2].append(coords)
-    written(pyramid, spec, {coords: CHUNKS[coords] for coords in parts[2]})
-    accessors = [pyramid.accessor() for _ in range(2)]
+    written(each_pyramid, spec, {coords: CHUNKS[coords] for coords in parts[2]})
+    accessors = [each_pyramid.accessor() for _ in range(2)]
     for part, accessor in zip(parts, accessors, strict=False):
         accessor.store_chunks(KEY, [(coords, CHUNKS[coords]) for coords in part])
 
@@ -1531,7 +1533,7 @@ def test_two_writers_of_the_same_shards_at_once_lose_nothing(pyramid: Pyramid, e
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(flush, accessors))
-    assert parse_all(pyramid.contents(), spec) == BY_ID
+    assert parse_all(each_pyramid.contents(), spec) == BY_ID
 
 
 @pytest.mark.parametrize("protocol", ["local", "s3"])

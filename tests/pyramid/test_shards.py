@@ -456,9 +456,9 @@ def test_a_shard_of_the_older_kind_is_a_pair_of_files(
 # ------------------------------------------------------------------------------------------------------ every protocol
 
 
-def test_shards_are_read_on_every_protocol_through_every_door(readable_pyramid: Pyramid) -> None:
+def test_shards_are_read_on_every_protocol_through_every_door(each_readable_pyramid: Pyramid) -> None:
     written = synthesize(2, 1, index="gzip", data="gzip", descending=True)
-    accessor = written.put(readable_pyramid).accessor()
+    accessor = written.put(each_readable_pyramid).accessor()
     for fetch in FETCH:
         assert fetch(accessor, written.coords) == written.chunks
 
@@ -1126,10 +1126,10 @@ outside = pytest.mark.parametrize("place", OUTSIDE.values(), ids=OUTSIDE)
 
 
 @outside
-def test_an_index_outside_of_its_file_is_corrupt(readable_pyramid: Pyramid, place: Any) -> None:
+def test_an_index_outside_of_its_file_is_corrupt(each_readable_pyramid: Pyramid, place: Any) -> None:
     written = synthesize(1, 0)
     shard = written.files[SHARD]
-    pyramid = written.put(readable_pyramid)
+    pyramid = written.put(each_readable_pyramid)
     pyramid.put(SHARD, struct.pack("<QQ", *place(len(shard) - 32)) + shard[16:])
     accessor = pyramid.accessor()
     for fetch in FETCH:
@@ -1139,12 +1139,12 @@ def test_an_index_outside_of_its_file_is_corrupt(readable_pyramid: Pyramid, plac
 
 
 @outside
-def test_a_chunk_outside_of_its_file_is_corrupt(readable_pyramid: Pyramid, place: Any) -> None:
+def test_a_chunk_outside_of_its_file_is_corrupt(each_readable_pyramid: Pyramid, place: Any) -> None:
     written = synthesize(1, 0)
     first, second = written.coords[0], written.coords[2]  # of minishard 0
     data = written.chunks[second]
     start, end = place(len(data) + 48)
-    pyramid = written.put(readable_pyramid)
+    pyramid = written.put(each_readable_pyramid)
     pyramid.put(SHARD, broken({0: [(0, start, end - start), (2, 0, 64)]}, data))
     accessor = pyramid.accessor()
     for fetch in FETCH:
