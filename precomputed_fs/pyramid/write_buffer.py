@@ -187,21 +187,24 @@ class WriteBuffer:
             if not self.shards:
                 self._release()
                 return
-            old = self._file
-            if old is None or under_way or self._left_over < BUFFER_BYTES:
+            if self._file is None or under_way or self._left_over < BUFFER_BYTES:
                 return
-            new = _new_file()
-            try:
-                if self._left_over < old.seek(0, os.SEEK_END) // 2:
-                    return
-                chunks = {shard: _moved(waiting, old, new) for shard, waiting in self.shards.items()}
-            except OSError:
-                new.close()
-                return
-            for shard, moved in chunks.items():
-                self.shards[shard].chunks.update(moved)
-            self._file, self._left_over = new, 0
-            old.close()
+            with contextlib.suppress(OSError):
+                self._move_to_new_file(self._file)
+
+    def _move_to_new_file(self, old: IO[bytes]) -> None:
+        if self._left_over < old.seek(0, os.SEEK_END) // 2:
+            return
+        new = _new_file()
+        try:
+            chunks = {shard: _moved(waiting, old, new) for shard, waiting in self.shards.items()}
+        except BaseException:
+            new.close()
+            raise
+        for shard, moved in chunks.items():
+            self.shards[shard].chunks.update(moved)
+        self._file, self._left_over = new, 0
+        old.close()
 
     def _waiting_for(self, shard: Shard, sharding: Sharding) -> Waiting:
         waiting = self.shards.setdefault(shard, Waiting(sharding))
