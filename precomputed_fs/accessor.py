@@ -176,48 +176,46 @@ class FsspecAccessor(Accessor):
     fs : fsspec.AbstractFileSystem, optional
         A filesystem to use instead of making one; `url` is then a path in it.
     anon : bool, optional
-        Whether to go without credentials, on S3, GCS and Azure alike. By default: if the machine has
-        none, which is found out in a fraction of a second.
+        Whether to read without credentials, on S3, GCS and Azure alike. By default, credentials are used if the
+        machine has any, which takes a fraction of a second to find out.
     flat : bool
-        How chunks are named when writing: as the format's specification says, or with False in
-        sub-directories as neuroglancer-scripts does. Reading finds either.
+        How chunks are named when writing: as in the format's specification, or (False) in sub-directories
+        as neuroglancer-scripts names them. Reading finds both.
     gzip : bool or None
-        Whether what is not JSON, JPEG or PNG is compressed when writing. None: where the protocol can say so in
-        Content-Encoding, which every reader understands, and not where only a suffix of the name would.
+        Whether to compress what is written, except JSON, JPEG and PNG. None: only where Content-Encoding marks
+        it, which every reader understands, and not where a suffix of the name would.
     compresslevel : int
         0 (stored) to 9 (smallest).
     attempts : int
-        How often a request is sent at most, if it fails in a way that may pass.
+        How often a request is sent at most, if its failures are transient.
     timeout : float
-        Seconds without a byte after which a request has failed; so has a read that is slower than 1 KiB a second on
-        average after that time. No request is repeated later than 30 seconds after it was first sent.
+        Seconds without a byte after which a request fails. After that time, a read also fails if it is slower than
+        1 KiB a second on average. No request is retried later than 30 seconds after it was first sent.
     denied_is_missing : bool
-        Whether a chunk or shard for which the store answers 403 is absent, once `info` was read. So S3 answers for
-        what is not there in buckets that may be read but not listed, as public ones often are. A 401, credentials
-        that are wrong or have expired, and reasons of another kind stay errors; so does a 403 for any other file, and
-        for `file_exists`.
+        Whether a 403 for a chunk or shard means that it is absent, once `info` was read. S3 answers this way for
+        absent objects in buckets that may be read but not listed, as many public ones are. Other reasons stay errors:
+        a 401, credentials that are wrong or have expired, and a 403 for any other file or in `file_exists`.
 
     max_gap : int
-        Bytes between two wanted chunks of a shard that are read in vain to save a request.
+        Most unwanted bytes between two chunks of a shard that are read to save a request.
     max_range : int
-        Bytes beyond which no range of a shard grows by joining chunks that lie together.
+        Most bytes of a shard in one request, when adjacent chunks are read together.
     max_info_bytes : int
-        Bytes that `info` may have without compression.
+        Most bytes of `info`, without compression.
     max_file_bytes : int
-        Bytes that any other file may have without compression. For a chunk, this holds only where `info` does
-        not say how large it can be.
+        Most bytes of any other file, without compression; for a chunk, only where `info` does not limit its size.
 
     Raises
     ------
     URLError
-        If the URL is of no known scheme, or the scheme's driver is not installed.
+        If the URL's scheme is unknown, or its driver is not installed.
     ValueError
-        If an option is out of its range.
+        If an option is out of range.
 
     Notes
     -----
-    Nothing is sent before the first use. Accessors may be pickled, used by many threads at once and
-    inherited by a fork. Each verb has a twin that ends in ``_async``, to be awaited in any event loop.
+    Nothing is sent before the first use. Accessors can be pickled, shared by threads, and used after a fork.
+    Each verb has a twin that ends in ``_async``, for any event loop.
     """
 
     def __init__(
@@ -252,12 +250,12 @@ class FsspecAccessor(Accessor):
 
     @property
     def pyramid(self) -> Pyramid:
-        """What the other packages work on: the same pyramid, with more verbs."""
+        """The same pyramid with more verbs, for the other packages."""
         return self._pyramid
 
     @property
     def url(self) -> str:
-        """Where the pyramid is, to be shown: without query, password or options."""
+        """Where the pyramid is, without secrets: no query, password or options."""
         return self._pyramid.url
 
     def __enter__(self) -> Self:
@@ -272,25 +270,25 @@ class FsspecAccessor(Accessor):
         self.close()
 
     def flush(self) -> None:
-        """Write the shards that stored chunks wait for; nothing else waits.
+        """Write the shards of stored chunks. Only chunks of sharded scales wait for this.
 
         Raises
         ------
         AlreadyExistsError
             If another writer has meanwhile stored a chunk that was stored here with
-            ``overwrite=False``: that chunk is let go, all others are written.
+            ``overwrite=False``: that chunk is discarded, all others are written.
         DataAccessError
             If a shard cannot be written, or another writer has changed it meanwhile. Nothing is
-            lost: what is not written goes on waiting.
+            lost: unwritten chunks go on waiting.
         """
         self._pyramid.flush()
 
     async def flush_async(self) -> None:
-        """Write the shards that stored chunks wait for: `flush`, to be awaited."""
+        """Write the shards of stored chunks: `flush`, awaited."""
         await in_thread(self.flush)
 
     def close(self) -> None:
-        """Flush, and let go of connections; an archive that is being written is completed by this."""
+        """Flush, and close connections. This completes an archive that is being written."""
         self._pyramid.close()
 
     # ------------------------------------------------------------------------------ the verbs
@@ -308,12 +306,12 @@ class FsspecAccessor(Accessor):
         ValueError
             If the path leaves the pyramid.
         DataAccessError
-            If the store did not say whether there is one; never False for a failure.
+            If the store did not say whether there is one. A failure is never False.
         """
         return self._pyramid.file_exists(relative_path)
 
     async def file_exists_async(self, relative_path: str) -> bool:
-        """Tell whether there is a file: `file_exists`, to be awaited."""
+        """Tell whether there is a file: `file_exists`, awaited."""
         return await in_thread(functools.partial(self.file_exists, relative_path))
 
     def fetch_file(self, relative_path: str) -> bytes:
@@ -322,8 +320,8 @@ class FsspecAccessor(Accessor):
         Parameters
         ----------
         relative_path : str
-            Path from the base directory of the pyramid. A path that itself ends in a compression's
-            suffix names the compressed bytes.
+            Path from the base directory of the pyramid. A path that ends in a compression's suffix
+            names the compressed bytes.
 
         Raises
         ------
@@ -335,7 +333,7 @@ class FsspecAccessor(Accessor):
         return self._pyramid.fetch_file(relative_path)
 
     async def fetch_file_async(self, relative_path: str) -> bytes:
-        """Fetch a file: `fetch_file`, to be awaited."""
+        """Fetch a file: `fetch_file`, awaited."""
         return await in_thread(functools.partial(self.fetch_file, relative_path))
 
     def fetch_chunk(self, key: str, chunk_coords: ChunkCoords) -> bytes:
@@ -360,7 +358,7 @@ class FsspecAccessor(Accessor):
         return self._pyramid.fetch_chunk(key, chunk_coords)
 
     async def fetch_chunk_async(self, key: str, chunk_coords: ChunkCoords) -> bytes:
-        """Fetch a chunk: `fetch_chunk`, to be awaited."""
+        """Fetch a chunk: `fetch_chunk`, awaited."""
         return await in_thread(functools.partial(self.fetch_chunk, key, chunk_coords))
 
     def store_file(
@@ -375,14 +373,14 @@ class FsspecAccessor(Accessor):
         Parameters
         ----------
         relative_path : str
-            Path from the base directory of the pyramid. Under a path that itself ends in a
-            compression's suffix the bytes are stored as they are.
+            Path from the base directory of the pyramid. If it ends in a compression's suffix,
+            the bytes are stored as they are.
         buf : bytes-like
             The contents.
         mime_type : str
             The media type; stored as Content-Type where the protocol can.
         overwrite : bool
-            Whether an existing file is replaced. Afterwards there is just one, under one name.
+            Whether to replace an existing file. Afterwards there is exactly one, under one name.
 
         Raises
         ------
@@ -404,7 +402,7 @@ class FsspecAccessor(Accessor):
         mime_type: str = OCTET_STREAM,
         overwrite: bool = False,
     ) -> None:
-        """Store a file: `store_file`, to be awaited."""
+        """Store a file: `store_file`, awaited."""
         store = functools.partial(self.store_file, mime_type=mime_type, overwrite=overwrite)
         await in_thread(functools.partial(store, relative_path, bytes_of(buf)))
 
@@ -429,7 +427,7 @@ class FsspecAccessor(Accessor):
         mime_type : str
             The media type; stored as Content-Type where the protocol can.
         overwrite : bool
-            Whether an existing chunk is replaced. Afterwards there is just one, under one name.
+            Whether to replace an existing chunk. Afterwards there is exactly one, under one name.
 
         Raises
         ------
@@ -452,7 +450,7 @@ class FsspecAccessor(Accessor):
         mime_type: str = OCTET_STREAM,
         overwrite: bool = False,
     ) -> None:
-        """Store a chunk: `store_chunk`, to be awaited."""
+        """Store a chunk: `store_chunk`, awaited."""
         store = functools.partial(self.store_chunk, mime_type=mime_type, overwrite=overwrite)
         await in_thread(functools.partial(store, bytes_of(buf), key, chunk_coords))
 
@@ -496,20 +494,20 @@ class FsspecAccessor(Accessor):
         key : str
             The scale's key.
         chunk_coords : iterable of tuple of int
-            Consumed as the results are, so it may be as long as it likes; of a sharded scale more and
-            more at once, up to 4096.
+            Consumed as the results are, so it may be of any length; for a sharded scale in growing groups, up to
+            4096 at once.
         decode : callable, optional
-            ``(coords, bytes or None)`` to what is yielded in the place of the bytes. Called in one
-            of many threads, as soon as the chunk has come.
+            Takes ``(coords, bytes or None)`` and returns what is yielded in place of the bytes. Called in one
+            of several threads, as soon as the chunk has arrived.
         in_flight : int
-            Requests under way at once, and results that wait to be consumed.
+            Most requests in flight plus results that wait to be consumed.
         callback : fsspec.callbacks.Callback, optional
-            Told of each chunk that has come, and of their number if the coordinates have a length.
+            Is told of each chunk, and of the total if the coordinates have a length.
 
         Yields
         ------
         tuple of int, bytes or None
-            The coordinates and the chunk, in the order in which they come; None: it is absent.
+            The coordinates and the chunk, in order of arrival; None if it is absent.
 
         Raises
         ------
@@ -554,14 +552,14 @@ class FsspecAccessor(Accessor):
             Coordinates and encoded chunks; consumed as chunks are stored, so it may be a generator
             of any length.
         encode : callable, optional
-            ``(coords, chunk)`` to the bytes to store, for chunks that are something else so far.
-            Called in one of many threads.
+            Takes ``(coords, chunk)`` and returns the bytes to store, for chunks that are not bytes yet.
+            Called in one of several threads.
         mime_type, overwrite
             As for `store_chunk`.
         in_flight : int
-            Chunks that are compressed and sent at once.
+            Most chunks that are compressed and sent at once.
         callback : fsspec.callbacks.Callback, optional
-            Told of each chunk that is stored, and of their number if the chunks have a length.
+            Is told of each chunk, and of the total if the chunks have a length.
 
         Raises
         ------
@@ -589,7 +587,7 @@ class FsspecAccessor(Accessor):
         in_flight: int = IN_FLIGHT,
         callback: Callback = None,
     ) -> None:
-        """Store many chunks at once: `store_chunks`, to be awaited."""
+        """Store many chunks at once: `store_chunks`, awaited."""
         await self._pyramid.store_chunks_async(
             key,
             chunks,
