@@ -142,6 +142,7 @@ def _file_accessor(
     if "tmpdir" in request.fixturenames:
         tmp_path_factory.getbasetemp().chmod(0o711)
         os.chown(request.getfixturevalue("tmpdir"), NOBODY, NOBODY)
+    FsspecAccessor(tmp_path_factory.getbasetemp()).file_exists("info")  # imports what this user might not read
     os.seteuid(NOBODY)
     try:
         yield
