@@ -13,20 +13,19 @@ import json
 import os
 import signal
 import tempfile
-import zipfile
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
 import pytest
 from botocore.loaders import JSONFileLoader
-from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
-from precomputed_fs import FsspecAccessor, create_volume
+from precomputed_fs import create_volume
 from tests.support import servers
+from tests.support.places import READ_ONLY, WRITABLE, Place, make_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -54,10 +53,6 @@ def _clean_environment(home: str) -> None:
 
 _HOME = tempfile.TemporaryDirectory(prefix="precomputed_fs-home-")
 _clean_environment(_HOME.name)  # before any test module imports a driver
-
-WRITABLE = ("memory", "local", "s3", "gcs", "azure", "sftp")
-READ_ONLY = ("http", "nginx", "zip", "simplecache", "filecache", "blockcache")
-"""The protocols of the fixtures; "http" is aiohttp's server and "nginx" is nginx, the caches are before "http"."""
 
 hypothesis.settings.register_profile(
     "tests",
@@ -171,216 +166,23 @@ def sftp_server(served_folder: Path) -> Iterator[servers.SftpServer]:
 # ----------------------------------------------------------------------------------------------------------- pyramids
 
 
-class Objects(Protocol):
-    """The stored objects below a pyramid's root, around the code under test."""
-
-    def put(self, name: str, body: bytes, content_encoding: str | None) -> None: ...
-
-    def get(self, name: str) -> tuple[bytes, dict[str, Any]]: ...
-
-    def names(self) -> list[str]: ...
-
-    def delete(self, name: str) -> None: ...
-
-
-@dataclass
-class Pyramid:
-    """An empty place of one test's own. Its helpers go around the code under test, and into no server's log."""
-
-    protocol: str
-    """One of `WRITABLE` and `READ_ONLY`."""
-
-    url: str
-    storage_options: dict[str, Any]
-    objects: Objects
-    writable: bool = True
-
-    keeps_headers: bool = False
-    """Whether a write can say Content-Encoding and Content-Type."""
-
-    server: Any = None
-    """The server in `tests.support.servers`, if there is one: `server.log`."""
-
-    _accessors: ExitStack = field(default_factory=ExitStack)
-
-    def accessor(self, **options: Any) -> FsspecAccessor:
-        """Return a new accessor, to be closed at the test's end."""
-        return self._accessors.enter_context(
-            FsspecAccessor(self.url, **{"storage_options": self.storage_options, **options})
-        )
-
-    def put(self, name: str, body: bytes, content_encoding: str | None = None) -> None:
-        """Store bytes as they are, in place of others."""
-        self.objects.put(name, body, content_encoding)
-
-    def get(self, name: str) -> bytes:
-        """Return the bytes as they are stored."""
-        return self.objects.get(name)[0]
-
-    def fields(self, name: str) -> dict[str, Any]:
-        """Return ``ContentEncoding`` and ``ContentType`` (or None), where `keeps_headers`; else nothing."""
-        return self.objects.get(name)[1]
-
-    def names(self) -> list[str]:
-        """Return the sorted names of all stored objects."""
-        return self.objects.names()
-
-    def delete(self, name: str) -> None:
-        self.objects.delete(name)
-
-    def contents(self) -> dict[str, bytes]:
-        """Return all that is stored."""
-        return {name: self.get(name) for name in self.names()}
-
-
-@dataclass
-class _Files:
-    folder: Path
-
-    def put(self, name: str, body: bytes, content_encoding: str | None) -> None:
-        assert content_encoding is None, "files have no Content-Encoding"
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(body)
-
-    def get(self, name: str) -> tuple[bytes, dict[str, Any]]:
-        return (self.folder / name).read_bytes(), {}
-
-    def names(self) -> list[str]:
-        paths = (path for path in self.folder.rglob("*") if path.is_file())
-        return sorted(path.relative_to(self.folder).as_posix() for path in paths)
-
-    def delete(self, name: str) -> None:
-        (self.folder / name).unlink()
-
-
-@dataclass
-class _Memory:
-    root: str
-
-    def put(self, name: str, body: bytes, content_encoding: str | None) -> None:
-        assert content_encoding is None, "memory has no Content-Encoding"
-        path = self.root + name
-        MemoryFileSystem.store[path] = MemoryFile(None, path, body)
-
-    def get(self, name: str) -> tuple[bytes, dict[str, Any]]:
-        return MemoryFileSystem.store[self.root + name].getvalue(), {}
-
-    def names(self) -> list[str]:
-        return sorted(path.removeprefix(self.root) for path in MemoryFileSystem.store if path.startswith(self.root))
-
-    def delete(self, name: str) -> None:
-        del MemoryFileSystem.store[self.root + name]
-
-
-@dataclass
-class _Zip:
-    archive: Path
-    root: str
-
-    def __post_init__(self) -> None:
-        self._write({})
-
-    def put(self, name: str, body: bytes, content_encoding: str | None) -> None:
-        assert content_encoding is None, "archives have no Content-Encoding"
-        self._write(self._read() | {name: body})
-
-    def get(self, name: str) -> tuple[bytes, dict[str, Any]]:
-        return self._read()[name], {}
-
-    def names(self) -> list[str]:
-        return sorted(self._read())
-
-    def delete(self, name: str) -> None:
-        self._write({other: body for other, body in self._read().items() if other != name})
-
-    def _read(self) -> dict[str, bytes]:
-        with zipfile.ZipFile(self.archive) as file:
-            return {name.removeprefix(self.root): file.read(name) for name in file.namelist()}
-
-    def _write(self, contents: dict[str, bytes]) -> None:
-        with zipfile.ZipFile(self.archive, "w") as file:
-            for name, body in contents.items():
-                file.writestr(self.root + name, body)
-
-
-@dataclass
-class _Bucket:
-    server: servers.S3Server | servers.GcsServer | servers.AzureServer
-    bucket: str
-    root: str
-
-    def put(self, name: str, body: bytes, content_encoding: str | None) -> None:
-        self.server.put(self.bucket, self.root + name, body, content_encoding=content_encoding)
-
-    def get(self, name: str) -> tuple[bytes, dict[str, Any]]:
-        return self.server.get(self.bucket, self.root + name)
-
-    def names(self) -> list[str]:
-        return [key.removeprefix(self.root) for key in self.server.keys(self.bucket)]
-
-    def delete(self, name: str) -> None:
-        self.server.delete(self.bucket, self.root + name)
-
-
 _numbers = count()
 
 
 @pytest.fixture
-def make_pyramid(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Pyramid]]:
+def make_pyramid(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Place]]:
     """Make an empty pyramid on a protocol; skips where its server is not installed."""
     with ExitStack() as stack:
 
-        def make(protocol: str) -> Pyramid:
+        def make(protocol: str) -> Place:
             unique = f"t{next(_numbers)}"
-            made = _make(protocol, unique, request, tmp_path)
-            stack.push(made._accessors)
+            made = make_place(protocol, unique, request, tmp_path)
+            stack.push(made.accessors)
             return made
 
         yield make
     for path in [path for path in MemoryFileSystem.store if path.startswith("/precomputed_fs-tests/")]:
         del MemoryFileSystem.store[path]
-
-
-def _make(protocol: str, unique: str, request: pytest.FixtureRequest, tmp_path: Path) -> Pyramid:
-    if protocol == "memory":
-        root = f"/precomputed_fs-tests/{unique}"
-        return Pyramid(protocol, f"memory:/{root}", {}, _Memory(f"{root}/"))
-    if protocol == "local":
-        folder = tmp_path / unique / "a brain"
-        return Pyramid(protocol, str(folder), {}, _Files(folder))
-    if protocol == "zip":
-        archive = tmp_path / f"{unique}.zip"
-        return Pyramid(protocol, f"zip://brain::{archive}", {}, _Zip(archive, "brain/"), writable=False)
-    if protocol in _BUCKETS:
-        return _in_bucket(protocol, unique, request.getfixturevalue(f"{protocol}_server"))
-    folder = request.getfixturevalue("served_folder") / unique
-    folder.mkdir()
-    server = request.getfixturevalue({"sftp": "sftp_server", "nginx": "nginx_server"}.get(protocol, "web_server"))
-    url = f"{server.url}/{unique}"
-    if protocol == "sftp":
-        return Pyramid(protocol, url, server.storage_options, _Files(folder), server=server)
-    options: dict[str, Any] = {}
-    if protocol not in {"http", "nginx"}:
-        url, options = f"{protocol}::{url}", {protocol: {"cache_storage": str(tmp_path / f"cache-{unique}")}}
-    return Pyramid(protocol, url, options, _Files(folder), writable=False, server=server)
-
-
-_BUCKETS = {"s3": ("s3", "create_bucket"), "gcs": ("gs", "create_bucket"), "azure": ("az", "create_container")}
-
-
-def _in_bucket(protocol: str, unique: str, server: Any) -> Pyramid:
-    scheme, create = _BUCKETS[protocol]
-    bucket = f"bucket-{unique}"
-    getattr(server, create)(bucket)
-    return Pyramid(
-        protocol,
-        f"{scheme}://{bucket}/lab/brain",
-        server.storage_options,
-        _Bucket(server, bucket, "lab/brain/"),
-        keeps_headers=True,
-        server=server,
-    )
 
 
 @pytest.fixture
@@ -396,19 +198,19 @@ def coarsest_first(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=("local", "s3"))
-def pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Pyramid]) -> Pyramid:
+def pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Place]) -> Place:
     """Make an empty pyramid where a suffix marks compression and misses are cheap, and where neither is so."""
     return make_pyramid(request.param)
 
 
 @pytest.fixture(params=WRITABLE)
-def each_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Pyramid]) -> Pyramid:
+def each_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Place]) -> Place:
     """Make an empty pyramid, on each protocol that can be written to: for what differs between these."""
     return make_pyramid(request.param)
 
 
 @pytest.fixture(params=("local", "s3", "nginx"))
-def readable_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Pyramid]) -> Pyramid:
+def readable_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Place]) -> Place:
     """Make an empty pyramid: fill it by `put`, then make an accessor, which may be one that cannot write."""
     return make_pyramid(request.param)
 
@@ -418,7 +220,7 @@ _MARKS = {"blockcache": pytest.mark.filterwarnings("ignore:unclosed file:Resourc
 
 
 @pytest.fixture(params=[pytest.param(name, marks=_MARKS.get(name, ())) for name in (*WRITABLE, *READ_ONLY)])
-def each_readable_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Pyramid]) -> Pyramid:
+def each_readable_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Place]) -> Place:
     """Make an empty pyramid on each protocol, the read-only ones included: for what differs between these."""
     return make_pyramid(request.param)
 

@@ -36,7 +36,7 @@ from precomputed_fs import (
 )
 from precomputed_fs.codecs import ROOM
 from precomputed_fs.format.info_text import MAX_INFO_BYTES
-from tests.conftest import READ_ONLY, WRITABLE, Pyramid
+from tests.support.places import READ_ONLY, WRITABLE, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,14 +92,14 @@ DOORS = [through_sync, through_async, through_sync_in_a_loop]
 each_door = pytest.mark.parametrize("call", DOORS)
 
 
-def test_chunks_come_back_through_every_door(each_pyramid: Pyramid) -> None:
+def test_chunks_come_back_through_every_door(each_pyramid: Place) -> None:
     accessor = each_pyramid.accessor()
     for i, call in enumerate(DOORS):
         assert call("store_chunk", accessor, BODY, f"scale{i}", COORDS) is None
         assert call("fetch_chunk", accessor, f"scale{i}", COORDS) == BODY
 
 
-def test_files_come_back_through_every_door(each_pyramid: Pyramid) -> None:
+def test_files_come_back_through_every_door(each_pyramid: Place) -> None:
     accessor = each_pyramid.accessor()
     for i, call in enumerate(DOORS):
         name = f"mesh/{i}:0"
@@ -112,14 +112,14 @@ def test_files_come_back_through_every_door(each_pyramid: Pyramid) -> None:
 @each_door
 @pytest.mark.parametrize("protocol", ["memory", "s3", "gcs"])
 def test_each_door_may_be_the_first(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, call: Callable[..., Any]
+    make_pyramid: Callable[[str], Place], protocol: str, call: Callable[..., Any]
 ) -> None:
     pyramid = make_pyramid(protocol)
     pyramid.put("info", b"{}")
     assert call("fetch_file", pyramid.accessor(), "info") == b"{}"
 
 
-def test_what_others_stored_is_read_through_every_door(each_readable_pyramid: Pyramid) -> None:
+def test_what_others_stored_is_read_through_every_door(each_readable_pyramid: Place) -> None:
     each_readable_pyramid.put("info", b"{}")
     each_readable_pyramid.put(FLAT, BODY)
     accessor = each_readable_pyramid.accessor()
@@ -129,7 +129,7 @@ def test_what_others_stored_is_read_through_every_door(each_readable_pyramid: Py
         assert call("fetch_chunk", accessor, KEY, COORDS) == BODY
 
 
-def test_one_accessor_is_awaited_from_two_loops_at_once(pyramid: Pyramid) -> None:
+def test_one_accessor_is_awaited_from_two_loops_at_once(pyramid: Place) -> None:
     accessor = pyramid.accessor()
 
     async def both_ways(name: str) -> list[bytes]:
@@ -152,7 +152,7 @@ any_bytes = st.one_of(
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_any_bytes_come_back(each_pyramid: Pyramid, compress: bool) -> None:
+def test_any_bytes_come_back(each_pyramid: Place, compress: bool) -> None:
     writer, reader = each_pyramid.accessor(gzip=compress), each_pyramid.accessor()
 
     @settings(max_examples=50 if each_pyramid.protocol in FAST else 5)
@@ -183,16 +183,14 @@ BUFFERS = {
 
 @pytest.mark.parametrize("buffer", BUFFERS.values(), ids=list(BUFFERS))
 @pytest.mark.parametrize("compress", [True, False])
-def test_any_buffer_is_stored_as_its_memory(
-    make_pyramid: Callable[[str], Pyramid], buffer: Any, compress: bool
-) -> None:
+def test_any_buffer_is_stored_as_its_memory(make_pyramid: Callable[[str], Place], buffer: Any, compress: bool) -> None:
     accessor = make_pyramid("memory").accessor(gzip=compress)
     accessor.store_chunk(buffer, KEY, COORDS)
     accessor.store_file("file", buffer)
     assert accessor.fetch_chunk(KEY, COORDS) == accessor.fetch_file("file") == b"\0\1\2\3\4\5\6\7"
 
 
-def test_buffers_reach_each_protocol(each_pyramid: Pyramid) -> None:
+def test_buffers_reach_each_protocol(each_pyramid: Place) -> None:
     accessor = each_pyramid.accessor(gzip=False)
     buffers: dict[str, Any] = {"a": bytearray(BODY), "m": memoryview(BODY), "n": np.frombuffer(BODY, np.uint8)}
     for name, buffer in buffers.items():
@@ -200,14 +198,14 @@ def test_buffers_reach_each_protocol(each_pyramid: Pyramid) -> None:
     assert each_pyramid.contents() == dict.fromkeys("amn", BODY)
 
 
-def test_a_changed_buffer_does_not_change_what_is_stored(pyramid: Pyramid) -> None:
+def test_a_changed_buffer_does_not_change_what_is_stored(pyramid: Place) -> None:
     accessor, buffer = pyramid.accessor(gzip=False), bytearray(BODY)
     accessor.store_file("file", buffer)
     buffer[:] = bytes(len(buffer))
     assert accessor.fetch_file("file") == BODY
 
 
-def test_fetched_is_bytes(readable_pyramid: Pyramid) -> None:
+def test_fetched_is_bytes(readable_pyramid: Place) -> None:
     for suffix, compress in COMPRESS.items():
         readable_pyramid.put(f"file{suffix[1:]}{suffix}", compress(BODY))
     accessor = readable_pyramid.accessor()
@@ -229,7 +227,7 @@ def test_fetched_is_bytes(readable_pyramid: Pyramid) -> None:
     ids=str,
 )
 def test_a_chunk_is_stored_as_the_options_say(
-    pyramid: Pyramid, options: dict[str, Any], expected: str, compressed: bool | None
+    pyramid: Place, options: dict[str, Any], expected: str, compressed: bool | None
 ) -> None:
     compressed = pyramid.keeps_headers if compressed is None else compressed
     pyramid.accessor(**options).store_chunk(BODY, KEY, COORDS)
@@ -241,7 +239,7 @@ def test_a_chunk_is_stored_as_the_options_say(
         assert pyramid.fields(name)["ContentEncoding"] == ("gzip" if compressed else None)
 
 
-def test_json_jpeg_and_png_are_stored_as_they_are(pyramid: Pyramid) -> None:
+def test_json_jpeg_and_png_are_stored_as_they_are(pyramid: Place) -> None:
     accessor = pyramid.accessor()
     for kind in ("application/json", "image/jpeg", "image/png"):
         accessor.store_file(kind, BODY, mime_type=kind)
@@ -253,7 +251,7 @@ def test_json_jpeg_and_png_are_stored_as_they_are(pyramid: Pyramid) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["s3", "gcs", "azure"])
-def test_the_content_type_is_stored(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_the_content_type_is_stored(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     accessor = pyramid.accessor()
     for kind in ("application/octet-stream", "application/json", "image/jpeg"):
@@ -265,7 +263,7 @@ def test_the_content_type_is_stored(make_pyramid: Callable[[str], Pyramid], prot
     assert [pyramid.fields(name)["ContentType"] for name in names] == ["/".join(n.split("/")[:2]) for n in names]
 
 
-def test_the_same_bytes_are_stored_as_the_same_bytes(pyramid: Pyramid) -> None:
+def test_the_same_bytes_are_stored_as_the_same_bytes(pyramid: Place) -> None:
     for name in ("one", "two"):
         pyramid.accessor().store_file(name, BODY)
     one, two = pyramid.contents().values()
@@ -273,7 +271,7 @@ def test_the_same_bytes_are_stored_as_the_same_bytes(pyramid: Pyramid) -> None:
     assert one[4:8] == bytes(4), "gzip's modification time"
 
 
-def test_the_level_of_compression_is_used(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_the_level_of_compression_is_used(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("memory")
     for level in (0, 9):
         pyramid.accessor(compresslevel=level).store_file(str(level), BODY)
@@ -284,7 +282,7 @@ def test_the_level_of_compression_is_used(make_pyramid: Callable[[str], Pyramid]
 KEYS = ["1e+06_1e+06_1e+06", "a b", "grün/µm", "50%", "a%20b", "[a]*", "a;b=c,d", "~'(!)$&@:", "x#y", "x?y"]
 
 
-def test_keys_are_stored_as_they_are_spelt(each_pyramid: Pyramid) -> None:
+def test_keys_are_stored_as_they_are_spelt(each_pyramid: Place) -> None:
     accessor = each_pyramid.accessor(gzip=False)
     for key in KEYS:
         accessor.store_chunk(BODY, key, COORDS)
@@ -292,7 +290,7 @@ def test_keys_are_stored_as_they_are_spelt(each_pyramid: Pyramid) -> None:
     assert each_pyramid.names() == sorted(name for key in KEYS for name in (chunk_name(key, flat=True), f"{key}/file"))
 
 
-def test_keys_are_asked_for_as_they_are_spelt(each_readable_pyramid: Pyramid) -> None:
+def test_keys_are_asked_for_as_they_are_spelt(each_readable_pyramid: Place) -> None:
     for key in KEYS:
         each_readable_pyramid.put(chunk_name(key, flat=True), key.encode())
         each_readable_pyramid.put(f"{key}/file", key.encode())
@@ -302,14 +300,14 @@ def test_keys_are_asked_for_as_they_are_spelt(each_readable_pyramid: Pyramid) ->
     assert all(accessor.file_exists(f"{key}/file") for key in KEYS)
 
 
-def test_a_dot_in_a_path_means_nothing(pyramid: Pyramid) -> None:
+def test_a_dot_in_a_path_means_nothing(pyramid: Place) -> None:
     accessor = pyramid.accessor(gzip=False)
     accessor.store_file("./mesh/./1:0", BODY)
     assert pyramid.names() == ["mesh/1:0"]
     assert accessor.fetch_file("mesh/./1:0") == BODY
 
 
-def test_numpy_integers_are_coordinates(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_numpy_integers_are_coordinates(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("memory")
     pyramid.accessor(gzip=False).store_chunk(BODY, KEY, tuple(np.array(COORDS)))
     assert pyramid.names() == [FLAT]
@@ -319,7 +317,7 @@ def test_numpy_integers_are_coordinates(make_pyramid: Callable[[str], Pyramid]) 
 
 
 @pytest.mark.parametrize("flat", [True, False])
-def test_a_chunk_is_found_under_each_of_its_names(readable_pyramid: Pyramid, flat: bool) -> None:
+def test_a_chunk_is_found_under_each_of_its_names(readable_pyramid: Place, flat: bool) -> None:
     for suffix, compress in COMPRESS.items():
         readable_pyramid.put(chunk_name(f"scale{suffix}", flat, suffix), compress(suffix.encode() + BODY))
     accessor = readable_pyramid.accessor()
@@ -327,7 +325,7 @@ def test_a_chunk_is_found_under_each_of_its_names(readable_pyramid: Pyramid, fla
         assert accessor.fetch_chunk(f"scale{suffix}", COORDS) == suffix.encode() + BODY, suffix
 
 
-def test_a_file_is_found_under_each_of_its_names(readable_pyramid: Pyramid) -> None:
+def test_a_file_is_found_under_each_of_its_names(readable_pyramid: Place) -> None:
     for suffix, compress in COMPRESS.items():
         readable_pyramid.put(f"dir/file-{suffix[1:]}{suffix}", compress(suffix.encode() + BODY))
     accessor = readable_pyramid.accessor()
@@ -342,7 +340,7 @@ HEADERS = {"gzip": ".gz", "br": ".br", "zstd": ".zstd", "": ""}
 
 @pytest.mark.parametrize("protocol", ["s3", "gcs", "azure"])
 @pytest.mark.parametrize("encoding", HEADERS)
-def test_a_content_encoding_is_undone(make_pyramid: Callable[[str], Pyramid], protocol: str, encoding: str) -> None:
+def test_a_content_encoding_is_undone(make_pyramid: Callable[[str], Place], protocol: str, encoding: str) -> None:
     pyramid = make_pyramid(protocol)
     pyramid.put(FLAT, COMPRESS[HEADERS[encoding]](BODY), content_encoding=encoding or None)
     pyramid.put("file", COMPRESS[HEADERS[encoding]](BODY), content_encoding=encoding or None)
@@ -351,7 +349,7 @@ def test_a_content_encoding_is_undone(make_pyramid: Callable[[str], Pyramid], pr
     assert accessor.fetch_file("file") == BODY
 
 
-def test_gzip_without_header_or_suffix_is_undone(each_readable_pyramid: Pyramid) -> None:
+def test_gzip_without_header_or_suffix_is_undone(each_readable_pyramid: Place) -> None:
     each_readable_pyramid.put(FLAT, gzip.compress(BODY))
     each_readable_pyramid.put("info", gzip.compress(b"{}"))
     accessor = each_readable_pyramid.accessor()
@@ -359,7 +357,7 @@ def test_gzip_without_header_or_suffix_is_undone(each_readable_pyramid: Pyramid)
     assert accessor.fetch_file("info") == b"{}"
 
 
-def test_a_raw_chunk_that_is_gzip_by_chance_is_known_by_its_length(readable_pyramid: Pyramid) -> None:
+def test_a_raw_chunk_that_is_gzip_by_chance_is_known_by_its_length(readable_pyramid: Place) -> None:
     voxels = gzip.compress(b"by chance", mtime=0)
     scale = {"key": KEY, "encoding": "raw", "size": [64, 1, 1], "chunk_sizes": [[64, 1, 1]], "resolution": [8, 8, 40]}
     info = {"type": "image", "data_type": "uint8", "num_channels": 1, "scales": [scale]}
@@ -371,13 +369,13 @@ def test_a_raw_chunk_that_is_gzip_by_chance_is_known_by_its_length(readable_pyra
     assert accessor.fetch_chunk(KEY, (0, 9, 0, 1, 0, 1)) == b"by chance"
 
 
-def test_bytes_that_only_begin_like_gzip_are_not_gzip(readable_pyramid: Pyramid) -> None:
+def test_bytes_that_only_begin_like_gzip_are_not_gzip(readable_pyramid: Place) -> None:
     body = gzip.compress(BODY)[:-1] + b"\1"  # its length is not what gzip's end says
     readable_pyramid.put(FLAT, body)
     assert readable_pyramid.accessor().fetch_chunk(KEY, COORDS) == body
 
 
-def test_what_is_absent_is_not_found(each_readable_pyramid: Pyramid) -> None:
+def test_what_is_absent_is_not_found(each_readable_pyramid: Place) -> None:
     each_readable_pyramid.put("mesh/1:0", BODY)
     accessor = each_readable_pyramid.accessor()
     assert accessor.file_exists("mesh/2:0") is False
@@ -388,7 +386,7 @@ def test_what_is_absent_is_not_found(each_readable_pyramid: Pyramid) -> None:
         accessor.fetch_chunk("mesh", COORDS)
 
 
-def test_not_found_names_the_url_and_is_what_callers_catch(readable_pyramid: Pyramid) -> None:
+def test_not_found_names_the_url_and_is_what_callers_catch(readable_pyramid: Place) -> None:
     readable_pyramid.put("info", b"{}")
     shown = re.sub("//[^/]*@", "//", readable_pyramid.url)  # without the user
     shown = shown.replace("brain::", "brain/{}::") if readable_pyramid.protocol == "zip" else shown + "/{}"
@@ -402,7 +400,7 @@ def test_not_found_names_the_url_and_is_what_callers_catch(readable_pyramid: Pyr
         assert isinstance(caught.value, FileNotFoundError)
 
 
-def test_a_directory_is_not_a_file(each_readable_pyramid: Pyramid) -> None:
+def test_a_directory_is_not_a_file(each_readable_pyramid: Place) -> None:
     each_readable_pyramid.put("mesh/1:0", BODY)
     accessor = each_readable_pyramid.accessor()
     if each_readable_pyramid.protocol == "nginx":  # forbids looking at directories, and so does not say what is there
@@ -414,7 +412,7 @@ def test_a_directory_is_not_a_file(each_readable_pyramid: Pyramid) -> None:
             accessor.fetch_file("mesh")
 
 
-def test_a_name_with_a_suffix_names_the_compressed_bytes(readable_pyramid: Pyramid) -> None:
+def test_a_name_with_a_suffix_names_the_compressed_bytes(readable_pyramid: Place) -> None:
     packed = {f"file{suffix}": compress(BODY) for suffix, compress in COMPRESS.items() if suffix}
     for name, body in packed.items():
         readable_pyramid.put(name, body)
@@ -432,7 +430,7 @@ SMALL_LIMIT = 8**3 + ROOM
 INFO = json.dumps({"data_type": "uint8", "num_channels": 1, "scales": [{"key": KEY, "encoding": "raw"}]}).encode()
 
 
-def test_as_much_as_there_can_be_is_read(each_readable_pyramid: Pyramid) -> None:
+def test_as_much_as_there_can_be_is_read(each_readable_pyramid: Place) -> None:
     info = INFO.ljust(MAX_INFO_BYTES)
     each_readable_pyramid.put("info", info)
     each_readable_pyramid.put("mesh/1", bytes(1000))
@@ -444,7 +442,7 @@ def test_as_much_as_there_can_be_is_read(each_readable_pyramid: Pyramid) -> None
 
 
 @pytest.mark.parametrize("more", [1, 1 << 20])
-def test_more_than_there_can_be_is_corrupt(each_readable_pyramid: Pyramid, more: int) -> None:
+def test_more_than_there_can_be_is_corrupt(each_readable_pyramid: Place, more: int) -> None:
     each_readable_pyramid.put("info", INFO)
     each_readable_pyramid.put("mesh/1", bytes(1000 + more))
     each_readable_pyramid.put(SMALL_NAME, bytes(SMALL_LIMIT + more))
@@ -458,7 +456,7 @@ def test_more_than_there_can_be_is_corrupt(each_readable_pyramid: Pyramid, more:
 
 
 @pytest.mark.parametrize("more", [1, 1 << 20])
-def test_an_info_of_more_than_it_can_have_is_corrupt(readable_pyramid: Pyramid, more: int) -> None:
+def test_an_info_of_more_than_it_can_have_is_corrupt(readable_pyramid: Place, more: int) -> None:
     readable_pyramid.put("info", INFO.ljust(MAX_INFO_BYTES + more))
     readable_pyramid.put(SMALL_NAME, BODY)
     accessor = readable_pyramid.accessor()
@@ -475,7 +473,7 @@ def test_an_info_of_more_than_it_can_have_is_corrupt(readable_pyramid: Pyramid, 
     assert raised.fetch_chunk(KEY, SMALL) == BODY
 
 
-def test_without_info_a_chunk_may_be_as_large_as_a_file(readable_pyramid: Pyramid) -> None:
+def test_without_info_a_chunk_may_be_as_large_as_a_file(readable_pyramid: Place) -> None:
     readable_pyramid.put(SMALL_NAME, bytes(SMALL_LIMIT + 1))
     limit = SMALL_LIMIT + 1
     assert readable_pyramid.accessor(max_file_bytes=limit).fetch_chunk(KEY, SMALL) == bytes(limit)
@@ -501,7 +499,7 @@ def test_what_decodes_to_more_than_there_can_be_is_corrupt(tmp_path: Path, suffi
 
 @pytest.mark.parametrize("codings", [["gzip"], ["br"], ["zstd"], ["gzip", "br"], ["br", "gzip"], ["gzip"] * 3])
 def test_what_codings_make_more_of_than_there_can_be_is_corrupt(
-    make_pyramid: Callable[[str], Pyramid], codings: list[str]
+    make_pyramid: Callable[[str], Place], codings: list[str]
 ) -> None:
     pyramid = make_pyramid("s3")
     pyramid.put("info", INFO)
@@ -548,7 +546,7 @@ def test_a_limit_of_nothing_is_an_error(options: dict[str, Any]) -> None:
 # ------------------------------------------------------------------------------------------------------ storing, twins
 
 
-def test_a_file_named_with_a_suffix_is_stored_as_it_is(pyramid: Pyramid) -> None:
+def test_a_file_named_with_a_suffix_is_stored_as_it_is(pyramid: Place) -> None:
     accessor, packed = pyramid.accessor(), gzip.compress(BODY)
     accessor.store_file("notes.gz", packed)
     assert pyramid.contents() == {"notes.gz": packed}
@@ -569,7 +567,7 @@ WRITERS = [
 ]
 
 
-def test_without_overwrite_any_twin_of_a_chunk_is_in_the_way(each_pyramid: Pyramid) -> None:
+def test_without_overwrite_any_twin_of_a_chunk_is_in_the_way(each_pyramid: Place) -> None:
     keys = {f"scale{number}": variant for number, variant in enumerate(VARIANTS)}
     for key, variant in keys.items():
         each_pyramid.put(chunk_name(key, *variant), COMPRESS[variant[1]](OTHER_BODY))
@@ -585,7 +583,7 @@ def test_without_overwrite_any_twin_of_a_chunk_is_in_the_way(each_pyramid: Pyram
 
 
 @pytest.mark.parametrize(("flat", "compress"), WRITERS)
-def test_overwriting_leaves_one_of_a_chunks_twins(pyramid: Pyramid, flat: bool, compress: bool) -> None:
+def test_overwriting_leaves_one_of_a_chunks_twins(pyramid: Place, flat: bool, compress: bool) -> None:
     keys = {f"scale{number:02}": variant for number, variant in enumerate(VARIANTS)}
     for key, variant in keys.items():
         pyramid.put(chunk_name(key, *variant), COMPRESS[variant[1]](OTHER_BODY))
@@ -598,7 +596,7 @@ def test_overwriting_leaves_one_of_a_chunks_twins(pyramid: Pyramid, flat: bool, 
         assert {reader.fetch_chunk(key, COORDS) for key in keys} == {BODY}
 
 
-def test_overwriting_leaves_one_of_each_chunks_twins_in_a_mixed_scale(pyramid: Pyramid) -> None:
+def test_overwriting_leaves_one_of_each_chunks_twins_in_a_mixed_scale(pyramid: Place) -> None:
     chunks = {(64 * i, 64 * i + 64, 0, 64, 0, 64): variant for i, variant in enumerate(VARIANTS)}
     for (low, high, *_), (flat, suffix) in chunks.items():
         separator = "_" if flat else "/"
@@ -612,7 +610,7 @@ def test_overwriting_leaves_one_of_each_chunks_twins_in_a_mixed_scale(pyramid: P
     assert {reader.fetch_chunk(KEY, coords) for coords in chunks} == {BODY}
 
 
-def test_without_overwrite_any_twin_of_a_file_is_in_the_way(pyramid: Pyramid) -> None:
+def test_without_overwrite_any_twin_of_a_file_is_in_the_way(pyramid: Place) -> None:
     names = {f"dir/file{number}": suffix for number, suffix in enumerate(COMPRESS)}
     for name, suffix in names.items():
         pyramid.put(name + suffix, COMPRESS[suffix](OTHER_BODY))
@@ -627,7 +625,7 @@ def test_without_overwrite_any_twin_of_a_file_is_in_the_way(pyramid: Pyramid) ->
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_overwriting_leaves_one_of_a_files_twins(each_pyramid: Pyramid, compress: bool) -> None:
+def test_overwriting_leaves_one_of_a_files_twins(each_pyramid: Place, compress: bool) -> None:
     names = {f"dir/file{number}": suffix for number, suffix in enumerate(COMPRESS)}
     for name, suffix in names.items():
         each_pyramid.put(name + suffix, COMPRESS[suffix](OTHER_BODY))
@@ -640,7 +638,7 @@ def test_overwriting_leaves_one_of_a_files_twins(each_pyramid: Pyramid, compress
     assert {reader.fetch_file(name) for name in names} == {BODY}
 
 
-def test_all_of_a_files_twins_go_at_once(pyramid: Pyramid) -> None:
+def test_all_of_a_files_twins_go_at_once(pyramid: Place) -> None:
     for suffix, compress in COMPRESS.items():
         pyramid.put(f"file{suffix}", compress(OTHER_BODY))
     pyramid.put("file.txt", OTHER_BODY)
@@ -649,7 +647,7 @@ def test_all_of_a_files_twins_go_at_once(pyramid: Pyramid) -> None:
     assert pyramid.contents() == {"file": BODY, "file.txt": OTHER_BODY, "file2": OTHER_BODY}
 
 
-def test_overwriting_json_by_what_is_compressed_and_back(pyramid: Pyramid) -> None:
+def test_overwriting_json_by_what_is_compressed_and_back(pyramid: Place) -> None:
     accessor = pyramid.accessor()
     for body, mime_type in [
         (b"[1]", "application/json"),
@@ -662,7 +660,7 @@ def test_overwriting_json_by_what_is_compressed_and_back(pyramid: Pyramid) -> No
         assert accessor.fetch_file("file") == accessor.fetch_chunk(KEY, COORDS) == body
 
 
-def test_storing_twice_is_refused_unless_told_through_every_door(each_pyramid: Pyramid) -> None:
+def test_storing_twice_is_refused_unless_told_through_every_door(each_pyramid: Place) -> None:
     accessor = each_pyramid.accessor()
     for i, call in enumerate(DOORS):
         key, name = f"scale{i}", f"file{i}"
@@ -680,7 +678,7 @@ def test_storing_twice_is_refused_unless_told_through_every_door(each_pyramid: P
         assert accessor.fetch_chunk(key, COORDS) == accessor.fetch_file(name) == OTHER_BODY
 
 
-def test_the_new_object_is_in_place_before_an_old_twin_goes(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_the_new_object_is_in_place_before_an_old_twin_goes(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("s3")
     pyramid.put(f"{FLAT}.gz", gzip.compress(OTHER_BODY))
     pyramid.put("file.br", COMPRESS[".br"](OTHER_BODY))
@@ -696,7 +694,7 @@ def test_the_new_object_is_in_place_before_an_old_twin_goes(make_pyramid: Callab
 @pytest.mark.parametrize("protocol", ["local", "sftp"])
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_file_is_not_stored_in_the_place_of_a_directory(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, overwrite: bool
+    make_pyramid: Callable[[str], Place], protocol: str, overwrite: bool
 ) -> None:
     pyramid = make_pyramid(protocol)
     pyramid.put("mesh/1:0", BODY)
@@ -709,7 +707,7 @@ def test_a_file_is_not_stored_in_the_place_of_a_directory(
 @pytest.mark.parametrize("protocol", ["local", "sftp"])
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_file_is_not_stored_below_a_file(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, overwrite: bool
+    make_pyramid: Callable[[str], Place], protocol: str, overwrite: bool
 ) -> None:
     pyramid = make_pyramid(protocol)
     pyramid.put("mesh", BODY)
@@ -722,7 +720,7 @@ def test_a_file_is_not_stored_below_a_file(
 # ------------------------------------------------------------------------------------------------------ other clients
 
 
-def test_what_another_client_does_is_seen_by_the_next_answer(each_pyramid: Pyramid) -> None:
+def test_what_another_client_does_is_seen_by_the_next_answer(each_pyramid: Place) -> None:
     accessor = each_pyramid.accessor(gzip=False)
     assert accessor.file_exists("file") is False
     each_pyramid.put("file", BODY)
@@ -740,7 +738,7 @@ def test_what_another_client_does_is_seen_by_the_next_answer(each_pyramid: Pyram
     assert each_pyramid.contents() == {"file": BODY}
 
 
-def test_what_another_client_does_to_a_chunk_is_seen_by_the_next_answer(pyramid: Pyramid) -> None:
+def test_what_another_client_does_to_a_chunk_is_seen_by_the_next_answer(pyramid: Place) -> None:
     accessor = pyramid.accessor(gzip=False)
     accessor.store_chunk(BODY, KEY, COORDS)
     pyramid.delete(FLAT)
@@ -755,7 +753,7 @@ def test_what_another_client_does_to_a_chunk_is_seen_by_the_next_answer(pyramid:
     assert pyramid.contents() == {FLAT: BODY}
 
 
-def test_a_twin_that_another_client_puts_beside_a_file_is_seen(pyramid: Pyramid) -> None:
+def test_a_twin_that_another_client_puts_beside_a_file_is_seen(pyramid: Place) -> None:
     accessor = pyramid.accessor(gzip=False)
     accessor.store_file("file", BODY)
     pyramid.delete("file")
@@ -770,7 +768,7 @@ def test_a_twin_that_another_client_puts_beside_a_file_is_seen(pyramid: Pyramid)
 
 @pytest.mark.parametrize("protocol", ["http", "nginx"])
 def test_what_changes_on_a_web_server_is_seen_by_the_next_answer(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     accessor = pyramid.accessor()
@@ -787,7 +785,7 @@ def test_what_changes_on_a_web_server_is_seen_by_the_next_answer(
 
 @pytest.mark.parametrize("protocol", ["simplecache", "filecache", "blockcache"])
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # blockcache, see conftest.py
-def test_a_cache_does_not_keep_that_something_was_absent(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_a_cache_does_not_keep_that_something_was_absent(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     accessor = pyramid.accessor()
     assert accessor.file_exists("file") is False
@@ -801,7 +799,7 @@ def test_a_cache_does_not_keep_that_something_was_absent(make_pyramid: Callable[
 # ---------------------------------------------------------------------------------------------------------- read only
 
 
-def test_can_read_and_can_write_tell_what_the_protocol_can(each_readable_pyramid: Pyramid) -> None:
+def test_can_read_and_can_write_tell_what_the_protocol_can(each_readable_pyramid: Place) -> None:
     accessor = each_readable_pyramid.accessor()
     assert (accessor.can_read, accessor.can_write) == (True, each_readable_pyramid.protocol in WRITABLE)
 
@@ -809,7 +807,7 @@ def test_can_read_and_can_write_tell_what_the_protocol_can(each_readable_pyramid
 @each_door
 @pytest.mark.parametrize("protocol", READ_ONLY)
 def test_a_write_to_a_read_only_protocol_is_refused_before_anything_is_sent(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, call: Callable[..., Any]
+    make_pyramid: Callable[[str], Place], protocol: str, call: Callable[..., Any]
 ) -> None:
     pyramid = make_pyramid(protocol)
     pyramid.put("info", b"{}")
@@ -915,7 +913,7 @@ VERBS: dict[str, Callable[[str], tuple[Any, ...]]] = {
 @each_door
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_path_that_leaves_the_pyramid_is_refused_before_anything_is_sent(
-    make_pyramid: Callable[[str], Pyramid], verb: str, call: Callable[..., Any]
+    make_pyramid: Callable[[str], Place], verb: str, call: Callable[..., Any]
 ) -> None:
     pyramid = make_pyramid("s3")
     pyramid.server.log.clear()
@@ -929,7 +927,7 @@ def test_a_path_that_leaves_the_pyramid_is_refused_before_anything_is_sent(
 
 @pytest.mark.parametrize("path", LEAVING)
 def test_nothing_beside_the_pyramid_is_read_or_written(
-    make_pyramid: Callable[[str], Pyramid], tmp_path: Path, path: str
+    make_pyramid: Callable[[str], Place], tmp_path: Path, path: str
 ) -> None:
     each_pyramid = make_pyramid("local")
     each_pyramid.put("a/b", BODY)
@@ -955,7 +953,7 @@ def test_nothing_beside_the_pyramid_is_read_or_written(
     ids=str,
 )
 def test_coordinates_that_are_no_box_are_refused(
-    make_pyramid: Callable[[str], Pyramid], coords: Any, call: Callable[..., Any]
+    make_pyramid: Callable[[str], Place], coords: Any, call: Callable[..., Any]
 ) -> None:
     pyramid = make_pyramid("memory")
     accessor = pyramid.accessor()
@@ -969,7 +967,7 @@ def test_coordinates_that_are_no_box_are_refused(
 @each_door
 @pytest.mark.parametrize("mime_type", ["text/plain\r\nX-Evil: 1", "text/plain\n", "\0", "text/\x7f", "grün/µm"])
 def test_a_mime_type_with_control_characters_is_refused_before_anything_is_sent(
-    make_pyramid: Callable[[str], Pyramid], mime_type: str, call: Callable[..., Any]
+    make_pyramid: Callable[[str], Place], mime_type: str, call: Callable[..., Any]
 ) -> None:
     pyramid = make_pyramid("s3")
     pyramid.server.log.clear()
@@ -995,7 +993,7 @@ QUERY = "X-Sig=a%2Fb%3D&exp=1+2&empty="
 
 
 def test_a_signed_base_url_keeps_its_query_on_each_object(
-    web_server: HttpServer, make_pyramid: Callable[[str], Pyramid]
+    web_server: HttpServer, make_pyramid: Callable[[str], Place]
 ) -> None:
     pyramid = make_pyramid("http")
     pyramid.put("info", b"{}")
@@ -1014,7 +1012,7 @@ def test_a_signed_base_url_keeps_its_query_on_each_object(
     }
 
 
-def test_a_signature_is_not_shown(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_signature_is_not_shown(make_pyramid: Callable[[str], Place]) -> None:
     with FsspecAccessor(f"{make_pyramid('http').url}?{QUERY}") as accessor:
         with pytest.raises(NotFoundError) as caught:
             accessor.fetch_file("info")
@@ -1022,7 +1020,7 @@ def test_a_signature_is_not_shown(make_pyramid: Callable[[str], Pyramid]) -> Non
         assert "Sig" not in repr(accessor)
 
 
-def test_a_filesystem_of_ones_own_is_used(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_filesystem_of_ones_own_is_used(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("memory")
     root = pyramid.url.removeprefix("memory:/")
     with FsspecAccessor(root, fs=MemoryFileSystem(skip_instance_cache=True), gzip=False) as accessor:
@@ -1031,7 +1029,7 @@ def test_a_filesystem_of_ones_own_is_used(make_pyramid: Callable[[str], Pyramid]
     assert pyramid.contents() == {FLAT: BODY}
 
 
-def test_a_bucket_filesystem_of_ones_own_is_used(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_bucket_filesystem_of_ones_own_is_used(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("s3")
     fs = fsspec.filesystem("s3", **pyramid.storage_options, skip_instance_cache=True, use_listings_cache=False)
     with FsspecAccessor(pyramid.url.removeprefix("s3://"), fs=fs) as accessor:
@@ -1056,7 +1054,7 @@ def test_options_of_a_filesystem_do_not_go_with_a_finished_one() -> None:
             FsspecAccessor("brain", fs=MemoryFileSystem(), **options)
 
 
-def test_a_closed_accessor_opens_again(each_readable_pyramid: Pyramid) -> None:
+def test_a_closed_accessor_opens_again(each_readable_pyramid: Place) -> None:
     each_readable_pyramid.put("info", b"{}")
     accessor = each_readable_pyramid.accessor()
     for _ in range(2):
@@ -1066,7 +1064,7 @@ def test_a_closed_accessor_opens_again(each_readable_pyramid: Pyramid) -> None:
     assert accessor.file_exists("info")
 
 
-def test_what_was_stored_before_close_is_there_after_it(pyramid: Pyramid) -> None:
+def test_what_was_stored_before_close_is_there_after_it(pyramid: Place) -> None:
     with pyramid.accessor() as accessor:
         accessor.store_file("one", BODY)
     accessor.store_file("two", BODY)
@@ -1074,7 +1072,7 @@ def test_what_was_stored_before_close_is_there_after_it(pyramid: Pyramid) -> Non
 
 
 def test_the_options_of_a_command_line_are_taken_and_others_ignored(
-    make_pyramid: Callable[[str], Pyramid],
+    make_pyramid: Callable[[str], Place],
 ) -> None:
     pyramid = make_pyramid("memory")
     arguments = {"flat": False, "gzip": None, "compresslevel": 1, "volume": "t1.nii.gz", "verbose": True}
@@ -1087,7 +1085,7 @@ def test_the_options_of_a_command_line_are_taken_and_others_ignored(
 # ------------------------------------------------------------------------------ what arrays are built on
 
 
-def test_info_is_fetched_parsed_and_once(pyramid: Pyramid) -> None:
+def test_info_is_fetched_parsed_and_once(pyramid: Place) -> None:
     pyramid.put("info", b'{"type": "image", "mine": [1, 2.5]}')
     accessor = pyramid.accessor()
     assert accessor.pyramid.fetch_info() == {"type": "image", "mine": [1, 2.5]}
@@ -1095,7 +1093,7 @@ def test_info_is_fetched_parsed_and_once(pyramid: Pyramid) -> None:
     assert accessor.pyramid.fetch_info()["type"] == "image"
 
 
-def test_an_info_that_is_not_there_is_said_so(pyramid: Pyramid) -> None:
+def test_an_info_that_is_not_there_is_said_so(pyramid: Place) -> None:
     with pytest.raises(NotFoundError, match="info"):
         pyramid.accessor().pyramid.fetch_info()
 
@@ -1107,7 +1105,7 @@ def test_an_info_that_is_none_names_its_url(tmp_path: Path, text: bytes) -> None
         FsspecAccessor(tmp_path).pyramid.fetch_info()
 
 
-def test_decode_gets_the_bytes_or_none_and_gives_what_is_yielded(readable_pyramid: Pyramid) -> None:
+def test_decode_gets_the_bytes_or_none_and_gives_what_is_yielded(readable_pyramid: Place) -> None:
     readable_pyramid.put(FLAT, BODY)
     absent = (64, 128, -64, 0, 128, 189)
     accessor = readable_pyramid.accessor()
@@ -1115,7 +1113,7 @@ def test_decode_gets_the_bytes_or_none_and_gives_what_is_yielded(readable_pyrami
     assert lengths == {COORDS: len(BODY), absent: None}
 
 
-def test_what_decode_finds_corrupt_names_the_chunk(readable_pyramid: Pyramid) -> None:
+def test_what_decode_finds_corrupt_names_the_chunk(readable_pyramid: Place) -> None:
     readable_pyramid.put(FLAT, BODY)
 
     def decode(_: tuple[int, ...], data: bytes | None) -> None:
@@ -1127,7 +1125,7 @@ def test_what_decode_finds_corrupt_names_the_chunk(readable_pyramid: Pyramid) ->
         list(accessor.fetch_chunks(KEY, [COORDS], decode=decode))
 
 
-def test_encode_makes_the_bytes_that_are_stored(pyramid: Pyramid) -> None:
+def test_encode_makes_the_bytes_that_are_stored(pyramid: Place) -> None:
     accessor = pyramid.accessor()
     if not accessor.can_write:
         return
@@ -1151,7 +1149,7 @@ def test_a_buffer_that_is_used_again_is_stored_as_it_was(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("key", ["../other/8nm", "../../top/8nm", "8nm/../../other/8nm", "sub/../8nm"])
-def test_a_key_that_leads_out_of_the_pyramid_is_followed(each_readable_pyramid: Pyramid, key: str) -> None:
+def test_a_key_that_leads_out_of_the_pyramid_is_followed(each_readable_pyramid: Place, key: str) -> None:
     each_readable_pyramid.put("a/b/info", json.dumps({"scales": [{"key": key, "encoding": "raw"}]}).encode())
     each_readable_pyramid.put(posixpath.normpath(f"a/b/{key}/0-64_-64-0_128-189"), BODY)
     head, mark, behind = each_readable_pyramid.url.partition("::")

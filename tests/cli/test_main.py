@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 COMMAND = [sys.executable, "-m", "precomputed_fs"]
 DEADLINE = 60.0
@@ -287,7 +287,7 @@ def test_slice_does_not_need_what_is_optional(pyramid: str, tmp_path: Path, monk
 # ------------------------------------------------------------------------------------------------------ other protocols
 
 
-def test_storage_options_reach_a_bucket(make_pyramid: Callable[[str], Pyramid], tmp_path: Path) -> None:
+def test_storage_options_reach_a_bucket(make_pyramid: Callable[[str], Place], tmp_path: Path) -> None:
     bucket = make_pyramid("s3")
     make(bucket.url, storage_options=bucket.storage_options)
     given = {**bucket.storage_options}
@@ -307,7 +307,7 @@ def test_storage_options_reach_a_bucket(make_pyramid: Callable[[str], Pyramid], 
 
 
 @pytest.mark.parametrize(("flag", "signed"), [("--anon", False), ("--no-anon", True)])
-def test_anon_is_without_credentials(make_pyramid: Callable[[str], Pyramid], flag: str, signed: bool) -> None:
+def test_anon_is_without_credentials(make_pyramid: Callable[[str], Place], flag: str, signed: bool) -> None:
     bucket = make_pyramid("s3")
     make(bucket.url, storage_options=bucket.storage_options)
     bucket.server.log.clear()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from precomputed_fs.store.requests import Job, Put
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 DEADLINE = 60.0
 
@@ -58,7 +58,7 @@ def voxels_of(dtype: str = "uint8", size: tuple[int, int, int] = (80, 50, 40)) -
     return voxels
 
 
-def make(place: Pyramid | str | Path, array: NDArray[Any] | None = None, **options: Any) -> Any:
+def make(place: Place | str | Path, array: NDArray[Any] | None = None, **options: Any) -> Any:
     given = {"resolution": (8, 8, 8), "voxel_offset": OFFSET, "chunk_size": (16, 16, 16), "skip_empty": True}
     url = place if isinstance(place, str | Path) else place.url
     if not isinstance(place, str | Path):

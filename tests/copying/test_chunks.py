@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_other_compressions(tmp_path: Path, asked: bool | None) -> None:
 @pytest.mark.parametrize("wish", [{}, {"chunk_size": (80, 50, 40)}], ids=["moved", "cut"])
 @pytest.mark.parametrize("stored", ["s3", "shards"])
 def test_what_every_reader_finds_is_not_hidden_by_a_suffix(
-    make_pyramid: Callable[[str], Pyramid], tmp_path: Path, stored: str, wish: dict[str, Any]
+    make_pyramid: Callable[[str], Place], tmp_path: Path, stored: str, wish: dict[str, Any]
 ) -> None:
     """What is compressed in a bucket or in shards, all read; files named .gz are zeros to tensorstore."""
     there = make_pyramid("s3")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 
 def alike(tmp_path: Path) -> Iterator[tuple[str, str]]:
@@ -76,7 +76,7 @@ def test_beside_each_other_is_fine(tmp_path: Path) -> None:
     np.testing.assert_array_equal(copied[0][..., 0], voxels_of())
 
 
-def test_one_place_under_two_urls(make_pyramid: Callable[[str], Pyramid], served_folder: Path) -> None:
+def test_one_place_under_two_urls(make_pyramid: Callable[[str], Place], served_folder: Path) -> None:
     """No URL tells that a server serves the destination; that it shows what was written there does."""
     served = make_pyramid("http")
     folder = served_folder / served.url.rpartition("/")[2]
@@ -123,7 +123,7 @@ def test_a_pyramid_in_the_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [{"flat": False}, {"flat": False, "gzip": False}, {"sharding": MURMUR}, {}])
-def test_whatever_is_in_the_way_goes(pyramid: Pyramid, tmp_path: Path, there: dict[str, Any]) -> None:
+def test_whatever_is_in_the_way_goes(pyramid: Place, tmp_path: Path, there: dict[str, Any]) -> None:
     volume = make(tmp_path / "original", scales=1, gzip=False)
     make(pyramid, voxels_of() + 1, chunk_size=(40, 40, 40), **there)
     copied = copy_pyramid(
@@ -134,7 +134,7 @@ def test_whatever_is_in_the_way_goes(pyramid: Pyramid, tmp_path: Path, there: di
     assert [name.removesuffix(".gz") for name in names] == [f"{KEY}/-5-75_7-57_100-140"]
 
 
-def test_chunks_of_no_known_origin_are_in_the_way(pyramid: Pyramid, tmp_path: Path) -> None:
+def test_chunks_of_no_known_origin_are_in_the_way(pyramid: Place, tmp_path: Path) -> None:
     volume = make(tmp_path / "original", scales=1)
     pyramid.put(f"{KEY}/-5-11_7-23_100-116", bytes(4096))
     with pytest.raises(AlreadyExistsError, match=f"there are chunks of unknown origin in {KEY}"):
@@ -146,7 +146,7 @@ def test_chunks_of_no_known_origin_are_in_the_way(pyramid: Pyramid, tmp_path: Pa
 
 
 def test_more_than_one_listing_shows_goes(
-    make_pyramid: Callable[[str], Pyramid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copies, "_MOST_LISTED", 10)
     there = make_pyramid("s3")

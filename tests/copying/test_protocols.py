@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 
-def test_from_every_protocol(readable_pyramid: Pyramid, make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_from_every_protocol(readable_pyramid: Place, make_pyramid: Callable[[str], Place]) -> None:
     original = make_pyramid("memory")
     make(original, gzip=False, chunk_size=(32, 32, 32))
     for name, body in original.contents().items():
@@ -37,7 +37,7 @@ def test_from_every_protocol(readable_pyramid: Pyramid, make_pyramid: Callable[[
 
 
 @pytest.mark.usefixtures("undecoded")
-def test_to_every_protocol(pyramid: Pyramid, make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_to_every_protocol(pyramid: Place, make_pyramid: Callable[[str], Place]) -> None:
     original = make_pyramid("memory")
     coords = [(x, x + 16, 7, 23, 100, 116) for x in (-5, 11, 27)]
     accessor = original.accessor()
@@ -57,7 +57,7 @@ def test_to_every_protocol(pyramid: Pyramid, make_pyramid: Callable[[str], Pyram
             assert pyramid.fields(there)["ContentEncoding"] == "gzip"
 
 
-def test_a_sharded_pyramid_to_every_protocol(pyramid: Pyramid, make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_sharded_pyramid_to_every_protocol(pyramid: Place, make_pyramid: Callable[[str], Place]) -> None:
     original = make_pyramid("memory")
     make(original, sharding=IDENTITY)
     copied = copy_pyramid(original.url, pyramid.url, storage_options=pyramid.storage_options, verify=True)

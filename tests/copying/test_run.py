@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 
 def test_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_the_command_encodes(tmp_path: Path, run: Run) -> None:
     assert np.abs(read(tmp_path / "b")[..., 0].astype(int) - voxels_of()).mean() < 40
 
 
-def test_the_command_tells_both_sides_apart(make_pyramid: Callable[[str], Pyramid], tmp_path: Path, run: Run) -> None:
+def test_the_command_tells_both_sides_apart(make_pyramid: Callable[[str], Place], tmp_path: Path, run: Run) -> None:
     original, copy = make_pyramid("s3"), make_pyramid("s3")
     make(original, chunk_size=(40, 40, 40))
     options = tmp_path / "options.json"

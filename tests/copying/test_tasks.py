@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precomputed_fs.store.requests import Job, Put
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 
 @pytest.mark.parametrize("wish", [{}, {"chunk_size": (32, 32, 20)}], ids=["moved", "cut"])
@@ -93,7 +93,7 @@ def test_the_first_failure_ends_what_is_under_way(
     assert next(begun) < 60, "not all of them were begun"
 
 
-def settled(there: Pyramid) -> set[str]:
+def settled(there: Place) -> set[str]:
     """Return the names of what is there, once what was sent before has arrived."""
     names, before = set(there.names()), None
     while names != before:
@@ -102,7 +102,7 @@ def settled(there: Pyramid) -> set[str]:
     return names
 
 
-def test_info_comes_last(make_pyramid: Callable[[str], Pyramid], tmp_path: Path) -> None:
+def test_info_comes_last(make_pyramid: Callable[[str], Place], tmp_path: Path) -> None:
     there = make_pyramid("s3")
     volume = make(tmp_path)
     there.server.log.clear()
@@ -121,7 +121,7 @@ def test_info_comes_last(make_pyramid: Callable[[str], Pyramid], tmp_path: Path)
 @pytest.mark.parametrize("protocol", ["local", "s3", "sftp"])
 @pytest.mark.parametrize("flat", [True, False])
 def test_a_second_run_does_what_is_missing(
-    make_pyramid: Callable[[str], Pyramid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, flat: bool
+    make_pyramid: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, flat: bool
 ) -> None:
     volume = make(tmp_path / "original", scales=1)
     chunks = len(present(volume.url))
@@ -337,7 +337,7 @@ def test_whatever_else_is_said_is_not_this_copy(tmp_path: Path, said: bytes) -> 
 
 
 def test_to_where_nothing_may_be_listed(
-    make_pyramid: Callable[[str], Pyramid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S3 says 403, not 404, of what is absent to who may not list."""
     there = make_pyramid("s3")
@@ -651,7 +651,7 @@ def client() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("wish", ["plain", "murmur", "larger in shards"])
-def test_on_a_cluster(make_pyramid: Callable[[str], Pyramid], tmp_path: Path, client: Any, wish: str) -> None:
+def test_on_a_cluster(make_pyramid: Callable[[str], Place], tmp_path: Path, client: Any, wish: str) -> None:
     there = make_pyramid("s3")
     volume = make(tmp_path / "a", voxels_of()[:48], scales=2)
     copied = copy_pyramid(
@@ -669,7 +669,7 @@ def test_what_is_no_cluster(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
-def test_what_other_processes_cannot_reach(make_pyramid: Callable[[str], Pyramid], tmp_path: Path, client: Any) -> None:
+def test_what_other_processes_cannot_reach(make_pyramid: Callable[[str], Place], tmp_path: Path, client: Any) -> None:
     volume, there = make(tmp_path / "a", scales=1), make_pyramid("memory")
     with pytest.raises(ValueError, match="memory:// belongs to one process"):
         copy_pyramid(volume, there.url, client=client)

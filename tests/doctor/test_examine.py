@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from precomputed_fs.doctor.report import Report
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 assert SAMPLES >= 8, "all chunks are looked at, so that the verdict is on the same chunks as the reader's"
 
@@ -47,7 +47,7 @@ def test_what_no_other_reader_opens() -> None:
     assert ids(report) == {"protocol"}
 
 
-def test_this_package_opens_it_wherever_it_is(tmp_path: Path, readable_pyramid: Pyramid) -> None:
+def test_this_package_opens_it_wherever_it_is(tmp_path: Path, readable_pyramid: Place) -> None:
     write(tmp_path / "made")
     for name, data in contents(tmp_path / "made").items():
         readable_pyramid.put(str(Path(name).relative_to(tmp_path / "made")), data)
@@ -77,7 +77,7 @@ def test_a_cache_in_front_is_not_what_others_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("acl", ["private", "public-read"])
-def test_a_bucket_that_is_private_and_one_that_is_not(make_pyramid: Callable[[str], Pyramid], acl: str) -> None:
+def test_a_bucket_that_is_private_and_one_that_is_not(make_pyramid: Callable[[str], Place], acl: str) -> None:
     pyramid = make_pyramid("s3")
     options = pyramid.storage_options | {"s3_additional_kwargs": {"ACL": acl}}
     create_volume(pyramid.url, image("uint8")[..., :1], resolution=(8, 8, 8), storage_options=options).close()

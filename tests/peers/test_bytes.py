@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from precomputed_fs.format.grid import ChunkCoords
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
     from tests.support.servers import S3Server
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -147,7 +147,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
     return write
 
 
-def copy(folder: Path, pyramid: Pyramid) -> None:
+def copy(folder: Path, pyramid: Place) -> None:
     """Put a folder's files into a pyramid as they are."""
     for path in folder.rglob("*"):
         if path.is_file():
@@ -161,7 +161,7 @@ def read_all(accessor: FsspecAccessor, data_type: str) -> dict[ChunkCoords, byte
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("protocol", ["local", "http", "nginx", "s3", "memory", "zip"])
 def test_the_pyramid_of_another_tool_is_read_byte_by_byte(
-    make_pyramid: Callable[[str], Pyramid], written: Callable[[str, str], Path], writer: str, protocol: str
+    make_pyramid: Callable[[str], Place], written: Callable[[str, str], Path], writer: str, protocol: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     copy(written(writer, "uint8"), pyramid)
@@ -216,7 +216,7 @@ def test_jpeg_chunks_that_cloud_volume_compressed_once_more_come_back_as_jpeg(tm
 
 
 @pytest.fixture
-def cloud_volume_url(s3_server: S3Server) -> Iterator[Callable[[Pyramid], str]]:
+def cloud_volume_url(s3_server: S3Server) -> Iterator[Callable[[Place], str]]:
     """Return what cloud-volume calls a pyramid on the S3 of the tests: its aliases are its way to an endpoint."""
     cloudfiles.paths.add_alias("moto", f"s3://{s3_server.endpoint}/")
     yield lambda pyramid: pyramid.url.replace("s3://", "moto://")
@@ -231,8 +231,8 @@ SECRETS = {"secrets": {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "te
     [("gzip", "gzip"), ("br", "br"), ("zstd", "zstd"), ("xz", "xz"), ("bz2", "bzip2"), (False, None)],
 )
 def test_each_content_encoding_of_cloud_volume_is_read_byte_by_byte(
-    make_pyramid: Callable[[str], Pyramid],
-    cloud_volume_url: Callable[[Pyramid], str],
+    make_pyramid: Callable[[str], Place],
+    cloud_volume_url: Callable[[Place], str],
     compress: str | bool,
     encoding: str | None,
 ) -> None:
@@ -246,7 +246,7 @@ def test_each_content_encoding_of_cloud_volume_is_read_byte_by_byte(
 
 
 def test_what_cloud_volume_wrote_into_a_bucket_is_overwritten_in_place(
-    make_pyramid: Callable[[str], Pyramid], cloud_volume_url: Callable[[Pyramid], str]
+    make_pyramid: Callable[[str], Place], cloud_volume_url: Callable[[Place], str]
 ) -> None:
     pyramid = make_pyramid("s3")
     write_with_cloud_volume(cloud_volume_url(pyramid), "uint16", compress="br", **SECRETS)
@@ -311,7 +311,7 @@ SERVED = [("nginx", True), ("nginx", False), ("http", False)]
 @pytest.mark.parametrize(("protocol", "packed"), SERVED)
 @pytest.mark.parametrize("read", [read_with_cloud_volume, read_with_tensorstore])
 def test_ours_is_read_over_http(
-    make_pyramid: Callable[[str], Pyramid], tmp_path: Path, protocol: str, packed: bool, read: Callable[..., Array]
+    make_pyramid: Callable[[str], Place], tmp_path: Path, protocol: str, packed: bool, read: Callable[..., Array]
 ) -> None:
     pyramid = make_pyramid(protocol)
     write_with_ours(tmp_path, "uint16", gzip=packed)
@@ -321,7 +321,7 @@ def test_ours_is_read_over_http(
 
 @pytest.mark.parametrize("packed", [True, False], ids=["gzip", "no-gzip"])
 def test_cloud_volume_reads_ours_in_a_bucket(
-    make_pyramid: Callable[[str], Pyramid], cloud_volume_url: Callable[[Pyramid], str], packed: bool
+    make_pyramid: Callable[[str], Place], cloud_volume_url: Callable[[Place], str], packed: bool
 ) -> None:
     pyramid = make_pyramid("s3")
     write_with_ours(pyramid.url, "uint16", gzip=packed, storage_options=pyramid.storage_options)
@@ -330,7 +330,7 @@ def test_cloud_volume_reads_ours_in_a_bucket(
 
 @pytest.mark.parametrize("packed", [True, False], ids=["gzip", "no-gzip"])
 def test_tensorstore_reads_ours_in_a_bucket(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, packed: bool
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     pyramid = make_pyramid("s3")
     write_with_ours(pyramid.url, "uint16", gzip=packed, storage_options=pyramid.storage_options)

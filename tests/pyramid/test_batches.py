@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from precomputed_fs.format.grid import ChunkCoords
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 KEY = "8_8_40"
 WAIT = 10.0  # seconds that something may take which is to happen at once
@@ -57,7 +57,7 @@ def body_of(i: int) -> bytes:
     return f"chunk {i}: ".encode() * 20
 
 
-def fill(pyramid: Pyramid, present: Iterable[int]) -> None:
+def fill(pyramid: Place, present: Iterable[int]) -> None:
     """Store chunks of an unsharded scale, and its `info`."""
     scale = {"key": KEY, "encoding": "compressed_segmentation"}
     pyramid.put("info", json.dumps({"scales": [scale]}).encode())
@@ -65,7 +65,7 @@ def fill(pyramid: Pyramid, present: Iterable[int]) -> None:
         pyramid.put(name_of(i), body_of(i))
 
 
-def fill_sharded(pyramid: Pyramid, count: int, *, shard_bits: int, minishard_bits: int = 1) -> None:
+def fill_sharded(pyramid: Place, count: int, *, shard_bits: int, minishard_bits: int = 1) -> None:
     """Store a row of chunks in shards."""
     sharding = {
         "@type": "neuroglancer_uint64_sharded_v1",
@@ -222,7 +222,7 @@ def slow(handler: servers.Handler, latency: float) -> servers.Handler:
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_all_chunks_come_on_every_protocol_through_every_door(each_readable_pyramid: Pyramid, sharded: bool) -> None:
+def test_all_chunks_come_on_every_protocol_through_every_door(each_readable_pyramid: Place, sharded: bool) -> None:
     if sharded:
         fill_sharded(each_readable_pyramid, 24, shard_bits=2)
     else:
@@ -232,7 +232,7 @@ def test_all_chunks_come_on_every_protocol_through_every_door(each_readable_pyra
         assert by_coords(fetch(accessor, map(coords_of, range(24)))) == expected(range(24))
 
 
-def test_absent_chunks_come_as_none_on_every_protocol(each_readable_pyramid: Pyramid) -> None:
+def test_absent_chunks_come_as_none_on_every_protocol(each_readable_pyramid: Place) -> None:
     fill(each_readable_pyramid, range(0, 20, 3))
     accessor = each_readable_pyramid.accessor()
     for fetch in FETCH:
@@ -244,7 +244,7 @@ def test_absent_chunks_come_as_none_on_every_protocol(each_readable_pyramid: Pyr
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("protocol", ["local", "http", "zip"])
 def test_a_batch_finds_chunks_under_all_their_names(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, suffix: str, flat: bool
+    make_pyramid: Callable[[str], Place], protocol: str, suffix: str, flat: bool
 ) -> None:
     pyramid = make_pyramid(protocol)
     for i in range(20):
@@ -258,7 +258,7 @@ def test_a_batch_finds_chunks_under_all_their_names(
 @pytest.mark.parametrize("sharded", [False, True])
 @sync_and_async_filesystem
 def test_a_chunk_that_is_asked_for_twice_comes_twice(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, sharded: bool, fetch: Any
+    make_pyramid: Callable[[str], Place], protocol: str, sharded: bool, fetch: Any
 ) -> None:
     pyramid = make_pyramid(protocol)
     if sharded:
@@ -271,11 +271,11 @@ def test_a_chunk_that_is_asked_for_twice_comes_twice(
 
 @each_fetch
 @sync_and_async_filesystem
-def test_of_nothing_nothing_comes(make_pyramid: Callable[[str], Pyramid], protocol: str, fetch: Any) -> None:
+def test_of_nothing_nothing_comes(make_pyramid: Callable[[str], Place], protocol: str, fetch: Any) -> None:
     assert fetch(make_pyramid(protocol).accessor(), []) == []
 
 
-def test_numpy_integers_are_coordinates(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_numpy_integers_are_coordinates(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("memory")
     fill(pyramid, range(3))
     wanted = np.array([coords_of(i) for i in range(3)])
@@ -288,7 +288,7 @@ def test_numpy_integers_are_coordinates(make_pyramid: Callable[[str], Pyramid]) 
 @pytest.mark.parametrize("in_flight", [1, 3, 64, 10_000])
 @sync_and_async_filesystem
 def test_any_number_in_flight_gives_the_same_chunks_of_shards(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, in_flight: int, fetch: Any
+    make_pyramid: Callable[[str], Place], protocol: str, in_flight: int, fetch: Any
 ) -> None:
     pyramid = make_pyramid(protocol)
     fill_sharded(pyramid, 100, shard_bits=3)
@@ -296,7 +296,7 @@ def test_any_number_in_flight_gives_the_same_chunks_of_shards(
     assert by_coords(found) == expected(range(100))
 
 
-def test_a_batch_may_be_longer_than_what_is_planned_at_once(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_batch_may_be_longer_than_what_is_planned_at_once(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("memory")
     fill_sharded(pyramid, 9000, shard_bits=2, minishard_bits=3)
     found = pyramid.accessor().fetch_chunks(KEY, map(coords_of, range(9000)))
@@ -305,7 +305,7 @@ def test_a_batch_may_be_longer_than_what_is_planned_at_once(make_pyramid: Callab
 
 @sync_and_async_filesystem
 def test_batches_of_several_threads_do_not_disturb_each_other(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     fill(pyramid, range(60))
@@ -317,7 +317,7 @@ def test_batches_of_several_threads_do_not_disturb_each_other(
 
 
 @sync_and_async_filesystem
-def test_two_batches_may_be_consumed_in_turn(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_two_batches_may_be_consumed_in_turn(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     fill(pyramid, range(40))
     accessor = pyramid.accessor()
@@ -326,7 +326,7 @@ def test_two_batches_may_be_consumed_in_turn(make_pyramid: Callable[[str], Pyram
     assert by_coords(found) == expected(range(40))
 
 
-def test_two_async_batches_share_a_loop(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_two_async_batches_share_a_loop(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("http")
     fill(pyramid, range(40))
     accessor = pyramid.accessor()
@@ -363,7 +363,7 @@ def test_200_chunks_cost_a_few_latencies_by_default(fetch: Any) -> None:
         assert time.monotonic() - began < 15 * latency  # the loop over fetch_chunk would be 200
 
 
-def test_shards_are_read_at_once_and_no_more_than_in_flight(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_shards_are_read_at_once_and_no_more_than_in_flight(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("http")
     fill_sharded(pyramid, 64, shard_bits=6, minishard_bits=0)
     files = servers.files(pyramid.objects.folder)  # type: ignore[attr-defined]
@@ -376,7 +376,7 @@ def test_shards_are_read_at_once_and_no_more_than_in_flight(make_pyramid: Callab
 
 @pytest.mark.parametrize("in_flight", [0, -1])
 @each_fetch
-def test_nothing_in_flight_is_an_error(make_pyramid: Callable[[str], Pyramid], in_flight: int, fetch: Any) -> None:
+def test_nothing_in_flight_is_an_error(make_pyramid: Callable[[str], Place], in_flight: int, fetch: Any) -> None:
     accessor = make_pyramid("memory").accessor()
     with pytest.raises(ValueError, match=f"in_flight.*{in_flight}"):
         fetch(accessor, [coords_of(0)], in_flight=in_flight)
@@ -432,7 +432,7 @@ class Threads(Callback):  # type: ignore[misc]
 @each_fetch
 @pytest.mark.parametrize(("protocol", "filesystem"), [("memory", MemoryFileSystem), ("local", LocalFileSystem)])
 def test_slow_chunks_are_read_by_several_threads_at_once(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, protocol: str, filesystem: Any, fetch: Any
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, protocol: str, filesystem: Any, fetch: Any
 ) -> None:
     pyramid = make_pyramid(protocol)
     if protocol == "memory":
@@ -449,7 +449,7 @@ def test_slow_chunks_are_read_by_several_threads_at_once(
 @each_fetch
 @pytest.mark.parametrize("in_flight", [1, 3, 64])
 def test_all_chunks_come_whether_quick_or_slow(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, in_flight: int, fetch: Any
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, in_flight: int, fetch: Any
 ) -> None:
     pyramid = make_pyramid("memory")
     fill(pyramid, [i for i in range(60) if i % 7])
@@ -460,7 +460,7 @@ def test_all_chunks_come_whether_quick_or_slow(
 
 
 @each_fetch
-def test_a_remote_filesystem_is_read_by_threads_at_once(make_pyramid: Callable[[str], Pyramid], fetch: Any) -> None:
+def test_a_remote_filesystem_is_read_by_threads_at_once(make_pyramid: Callable[[str], Place], fetch: Any) -> None:
     pyramid = make_pyramid("sftp")
     fill(pyramid, range(12))
     callback = Threads()
@@ -471,7 +471,7 @@ def test_a_remote_filesystem_is_read_by_threads_at_once(make_pyramid: Callable[[
 
 @pytest.mark.parametrize("received", [1, 7])
 def test_a_batch_that_is_closed_early_reads_no_more(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, received: int
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, received: int
 ) -> None:
     pyramid = make_pyramid("memory")
     fill(pyramid, range(10))
@@ -493,7 +493,7 @@ def after_closing(reads: Reads) -> None:
 
 @pytest.mark.parametrize("received", [1, 7])
 def test_an_async_batch_that_is_closed_early_reads_no_more(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, received: int
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, received: int
 ) -> None:
     pyramid = make_pyramid("memory")
     fill(pyramid, range(10))
@@ -514,7 +514,7 @@ def test_an_async_batch_that_is_closed_early_reads_no_more(
 
 @pytest.mark.parametrize("seconds", [0, 0.005], ids=["quick", "slow"])
 def test_ctrl_c_while_a_chunk_is_read_ends_the_batch(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, seconds: float
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     pyramid, endless = make_pyramid("memory"), Endless(10)
     fill(pyramid, range(10))
@@ -536,7 +536,7 @@ def test_ctrl_c_while_a_chunk_is_read_ends_the_batch(
 
 
 def test_cancelling_an_async_batch_ends_with_the_chunk_that_is_being_read(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pyramid, go = make_pyramid("memory"), threading.Event()
     fill(pyramid, range(10))
@@ -583,7 +583,7 @@ class Endless:
 
 
 @pytest.mark.parametrize("protocol", ["memory", "local", "http", "s3"])
-def test_coordinates_are_taken_as_results_are(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_coordinates_are_taken_as_results_are(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     fill(pyramid, range(10))
     endless = Endless(10)
@@ -596,7 +596,7 @@ def test_coordinates_are_taken_as_results_are(make_pyramid: Callable[[str], Pyra
 
 @pytest.mark.parametrize("protocol", ["memory", "http"])
 def test_coordinates_are_taken_as_results_are_by_the_async_twin(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     fill(pyramid, range(10))
@@ -616,7 +616,7 @@ def test_coordinates_are_taken_as_results_are_by_the_async_twin(
 
 @sync_and_async_filesystem
 def test_coordinates_in_shards_are_taken_a_few_windows_ahead(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     fill_sharded(pyramid, 64, shard_bits=2)
@@ -640,7 +640,7 @@ PEAK = 24 * CHUNK
 
 
 @pytest.mark.parametrize("protocol", ["local", "nginx"])
-def test_memory_is_bounded_by_what_is_in_flight(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_memory_is_bounded_by_what_is_in_flight(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     pyramid.put("info", b"{}")
     for i in range(4):
@@ -659,7 +659,7 @@ def test_memory_is_bounded_by_what_is_in_flight(make_pyramid: Callable[[str], Py
     assert peak < PEAK
 
 
-def test_memory_is_bounded_while_the_consumer_is_slow(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_memory_is_bounded_while_the_consumer_is_slow(make_pyramid: Callable[[str], Place]) -> None:
     gate = Gate(chunk_server(), opens_at=1)
     endless = Endless()
     with servers.fault_server(gate.handle) as server, FsspecAccessor(server.url) as accessor:
@@ -753,7 +753,7 @@ def test_cancelling_the_task_of_a_batch_cancels_what_is_under_way() -> None:
 @pytest.mark.parametrize("received", [0, 1, 17])
 @pytest.mark.parametrize("protocol", ["memory", "zip", "http"])
 def test_a_batch_that_is_closed_at_any_time_leaves_the_accessor_usable(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, received: int, sharded: bool
+    make_pyramid: Callable[[str], Place], protocol: str, received: int, sharded: bool
 ) -> None:
     pyramid = make_pyramid(protocol)
     if sharded:
@@ -841,7 +841,7 @@ print("usable")
     [("local", False, 200, 0.006), ("nginx", False, 100, 0.006), ("local", True, 200, 0.006), ("s3", True, 10, 0.6)],
 )
 def test_ctrl_c_at_any_time_leaves_the_accessor_usable(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, *, stores: bool, times: int, longest: float
+    make_pyramid: Callable[[str], Place], protocol: str, *, stores: bool, times: int, longest: float
 ) -> None:
     pyramid = make_pyramid(protocol)
     fill(pyramid, range(64))
@@ -894,7 +894,7 @@ def test_after_a_failure_nothing_more_comes() -> None:
         until(lambda: state["hanging"] == 0)
 
 
-def test_a_corrupt_chunk_is_named_on_every_protocol(readable_pyramid: Pyramid) -> None:
+def test_a_corrupt_chunk_is_named_on_every_protocol(readable_pyramid: Place) -> None:
     for i in range(9):
         readable_pyramid.put(f"{name_of(i)}.gz", gzip.compress(body_of(i))[: -3 if i == 5 else None])
     accessor = readable_pyramid.accessor()
@@ -907,7 +907,7 @@ def test_a_corrupt_chunk_is_named_on_every_protocol(readable_pyramid: Pyramid) -
 @pytest.mark.parametrize("sharded", [False, True])
 @sync_and_async_filesystem
 def test_a_failing_source_of_coordinates_fails_as_it_is(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, sharded: bool, fetch: Any
+    make_pyramid: Callable[[str], Place], protocol: str, sharded: bool, fetch: Any
 ) -> None:
     pyramid = make_pyramid(protocol)
     if sharded:
@@ -930,7 +930,7 @@ def test_a_failing_source_of_coordinates_fails_as_it_is(
 @sync_and_async_filesystem
 @pytest.mark.parametrize("bad", [(0, 1), (4, 3, 0, 64, -64, 0), (0.5, 1, 0, 64, -64, 0), "012345"])
 def test_what_is_no_chunk_among_coordinates_is_an_error(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, bad: Any, fetch: Any
+    make_pyramid: Callable[[str], Place], protocol: str, bad: Any, fetch: Any
 ) -> None:
     pyramid = make_pyramid(protocol)
     fill(pyramid, range(4))
@@ -941,7 +941,7 @@ def test_what_is_no_chunk_among_coordinates_is_an_error(
 
 
 def test_a_key_that_leaves_the_pyramid_is_an_error_before_anything_is_taken(
-    make_pyramid: Callable[[str], Pyramid],
+    make_pyramid: Callable[[str], Place],
 ) -> None:
     pyramid = make_pyramid("http")
     accessor, endless = pyramid.accessor(), Endless()
@@ -969,7 +969,7 @@ class Counting(Callback):  # type: ignore[misc]
 @pytest.mark.parametrize("sharded", [False, True])
 @sync_and_async_filesystem
 def test_a_callback_is_told_the_size_and_of_each_chunk(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, sharded: bool, fetch: Any
+    make_pyramid: Callable[[str], Place], protocol: str, sharded: bool, fetch: Any
 ) -> None:
     pyramid = make_pyramid(protocol)
     if sharded:
@@ -984,7 +984,7 @@ def test_a_callback_is_told_the_size_and_of_each_chunk(
 
 
 @each_fetch
-def test_a_callback_is_told_no_size_of_what_has_none(make_pyramid: Callable[[str], Pyramid], fetch: Any) -> None:
+def test_a_callback_is_told_no_size_of_what_has_none(make_pyramid: Callable[[str], Place], fetch: Any) -> None:
     pyramid = make_pyramid("memory")
     fill(pyramid, range(5))
     callback = Counting()
@@ -992,7 +992,7 @@ def test_a_callback_is_told_no_size_of_what_has_none(make_pyramid: Callable[[str
     assert (callback.size, callback.value) == (None, 5)
 
 
-def test_a_callback_is_told_before_the_chunk_is_handed_over(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_callback_is_told_before_the_chunk_is_handed_over(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("memory")
     fill(pyramid, range(5))
     callback = Counting()
@@ -1002,7 +1002,7 @@ def test_a_callback_is_told_before_the_chunk_is_handed_over(make_pyramid: Callab
 
 
 @pytest.mark.parametrize("verb", ["fetch", "store"])
-def test_the_progress_bar_of_fsspec_just_works(make_pyramid: Callable[[str], Pyramid], verb: str) -> None:
+def test_the_progress_bar_of_fsspec_just_works(make_pyramid: Callable[[str], Place], verb: str) -> None:
     pyramid = make_pyramid("memory")
     fill(pyramid, range(5))
     accessor, screen = pyramid.accessor(), io.StringIO()
@@ -1023,7 +1023,7 @@ def chunks_of(indexes: Iterable[int]) -> list[tuple[ChunkCoords, bytes]]:
 
 
 @each_store
-def test_all_chunks_are_stored_on_every_protocol(each_pyramid: Pyramid, store: Any) -> None:
+def test_all_chunks_are_stored_on_every_protocol(each_pyramid: Place, store: Any) -> None:
     writer = each_pyramid.accessor()
     store(writer, iter(chunks_of(range(20))))
     assert len(each_pyramid.names()) == 20
@@ -1031,7 +1031,7 @@ def test_all_chunks_are_stored_on_every_protocol(each_pyramid: Pyramid, store: A
 
 
 @pytest.mark.parametrize("protocol", ["memory", "s3"])
-def test_storing_many_is_storing_each(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_storing_many_is_storing_each(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     one, other = make_pyramid(protocol), make_pyramid(protocol)
     options: Mapping[str, Any] = {"mime_type": "image/jpeg"}
     one.accessor().store_chunks(KEY, chunks_of(range(5)), **options)
@@ -1045,7 +1045,7 @@ def test_storing_many_is_storing_each(make_pyramid: Callable[[str], Pyramid], pr
 
 
 @each_store
-def test_a_chunk_that_exists_is_an_error_that_names_it(pyramid: Pyramid, store: Any) -> None:
+def test_a_chunk_that_exists_is_an_error_that_names_it(pyramid: Place, store: Any) -> None:
     accessor = pyramid.accessor(gzip=False)
     pyramid.put(name_of(7), b"precious")
     with pytest.raises(AlreadyExistsError, match=name_of(7)):
@@ -1056,7 +1056,7 @@ def test_a_chunk_that_exists_is_an_error_that_names_it(pyramid: Pyramid, store: 
         assert pyramid.get(name_of(i)) == body_of(i)
 
 
-def test_a_chunk_that_exists_is_replaced_if_asked(pyramid: Pyramid) -> None:
+def test_a_chunk_that_exists_is_replaced_if_asked(pyramid: Place) -> None:
     accessor = pyramid.accessor()
     accessor.store_chunks(KEY, [(coords_of(i), b"old") for i in range(6)])
     accessor.store_chunks(KEY, chunks_of(range(6)), overwrite=True)
@@ -1066,7 +1066,7 @@ def test_a_chunk_that_exists_is_replaced_if_asked(pyramid: Pyramid) -> None:
 
 @pytest.mark.parametrize("protocol", ["memory", "s3", "gcs"])
 @each_store
-def test_chunks_are_taken_as_they_are_stored(make_pyramid: Callable[[str], Pyramid], protocol: str, store: Any) -> None:
+def test_chunks_are_taken_as_they_are_stored(make_pyramid: Callable[[str], Place], protocol: str, store: Any) -> None:
     callback, ahead = Counting(), []
 
     def chunks() -> Iterator[tuple[ChunkCoords, bytes]]:
@@ -1081,9 +1081,7 @@ def test_chunks_are_taken_as_they_are_stored(make_pyramid: Callable[[str], Pyram
 
 
 @each_store
-def test_a_callback_is_told_the_size_and_of_each_stored_chunk(
-    make_pyramid: Callable[[str], Pyramid], store: Any
-) -> None:
+def test_a_callback_is_told_the_size_and_of_each_stored_chunk(make_pyramid: Callable[[str], Place], store: Any) -> None:
     callback = Counting()
     store(make_pyramid("local").accessor(), chunks_of(range(9)), callback=callback)
     assert [value for _, value in callback.told] == list(range(10))
@@ -1093,7 +1091,7 @@ def test_a_callback_is_told_the_size_and_of_each_stored_chunk(
 @each_store
 @pytest.mark.parametrize("protocol", ["memory", "s3"])
 def test_a_failing_source_of_chunks_fails_as_it_is_and_those_before_are_stored(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, store: Any
+    make_pyramid: Callable[[str], Place], protocol: str, store: Any
 ) -> None:
     def chunks() -> Iterator[tuple[ChunkCoords, bytes]]:
         yield from chunks_of(range(3))
@@ -1111,7 +1109,7 @@ def test_a_failing_source_of_chunks_fails_as_it_is_and_those_before_are_stored(
 @pytest.mark.parametrize("protocol", ["memory", "s3"])
 @pytest.mark.parametrize("bad", [((0, 1), b""), (coords_of(0), "text"), (coords_of(0), None)], ids=str)
 def test_what_is_no_chunk_is_an_error(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, bad: Any, store: Any
+    make_pyramid: Callable[[str], Place], protocol: str, bad: Any, store: Any
 ) -> None:
     pyramid = make_pyramid(protocol)
     with pytest.raises((ValueError, TypeError)):
@@ -1119,7 +1117,7 @@ def test_what_is_no_chunk_is_an_error(
     assert pyramid.names() == []
 
 
-def test_a_buffer_may_be_reused_once_the_next_chunk_is_asked_for(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_buffer_may_be_reused_once_the_next_chunk_is_asked_for(make_pyramid: Callable[[str], Place]) -> None:
     buffer = np.zeros(500, "uint8")
 
     def chunks() -> Iterator[tuple[ChunkCoords, memoryview]]:
@@ -1136,7 +1134,7 @@ def test_a_buffer_may_be_reused_once_the_next_chunk_is_asked_for(make_pyramid: C
 
 @pytest.mark.parametrize(("source", "target"), [("http", "s3"), ("memory", "local"), ("gcs", "gcs")])
 def test_a_scale_is_copied_by_storing_what_is_fetched(
-    make_pyramid: Callable[[str], Pyramid], source: str, target: str
+    make_pyramid: Callable[[str], Place], source: str, target: str
 ) -> None:
     from_pyramid, to_pyramid = make_pyramid(source), make_pyramid(target)
     fill(from_pyramid, range(30))
@@ -1147,7 +1145,7 @@ def test_a_scale_is_copied_by_storing_what_is_fetched(
 
 
 @pytest.mark.parametrize("protocol", ["memory", "s3"])
-def test_one_accessor_stores_what_it_fetches(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_one_accessor_stores_what_it_fetches(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     fill(pyramid, range(30))
     accessor = pyramid.accessor()

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from precomputed_fs.store.requests import Job, Put
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 DEADLINE = 60.0
 SHAPE = (16, 8, 8)
@@ -153,7 +153,7 @@ def whole(volume: Volume) -> int:
     ],
 )
 def test_a_maker_that_is_killed_leaves_no_half_of_a_pyramid(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, overwrite: bool, sharding: bool
+    make_pyramid: Callable[[str], Place], protocol: str, overwrite: bool, sharding: bool
 ) -> None:
     """Killed at any moment: between any two changes of the store."""
     seen: list[str] = []
@@ -280,7 +280,7 @@ def test_a_dask_array_whose_process_is_killed(tmp_path: Path) -> None:
         assert make(tmp_path, array)[0][...].all()
 
 
-def fails_and_says_so(there: Pyramid, error: type[BaseException], **given: Any) -> None:
+def fails_and_says_so(there: Place, error: type[BaseException], **given: Any) -> None:
     def stop() -> None:
         raise error
 
@@ -298,11 +298,11 @@ def fails_and_says_so(there: Pyramid, error: type[BaseException], **given: Any) 
     assert PARTIAL not in there.names()
 
 
-def test_a_maker_that_fails_says_so(pyramid: Pyramid) -> None:
+def test_a_maker_that_fails_says_so(pyramid: Place) -> None:
     fails_and_says_so(pyramid, OSError)
 
 
-def test_a_maker_that_is_interrupted_says_so(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_maker_that_is_interrupted_says_so(make_pyramid: Callable[[str], Place]) -> None:
     fails_and_says_so(make_pyramid("local"), KeyboardInterrupt, sharding=True)
 
 
@@ -336,7 +336,7 @@ def test_shards_that_were_left_are_not_taken_for_new_ones(tmp_path: Path) -> Non
 @forking
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("protocol", ["local", "memory", "s3"])
-def test_a_second_maker_is_refused(make_pyramid: Callable[[str], Pyramid], protocol: str, overwrite: bool) -> None:
+def test_a_second_maker_is_refused(make_pyramid: Callable[[str], Place], protocol: str, overwrite: bool) -> None:
     """Be it of the same call, in this process or in another one of this machine."""
     there = make_pyramid(protocol)
     options: dict[str, Any] = {"storage_options": there.storage_options, "overwrite": overwrite}
@@ -365,7 +365,7 @@ def elsewhere(act: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("protocol", ["local", "s3"])
-def test_the_same_call_on_another_machine_is_refused(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_the_same_call_on_another_machine_is_refused(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     """Whether the first is alive, nobody knows there."""
     there = make_pyramid(protocol)
 
@@ -525,7 +525,7 @@ def test_who_is_at_work_where_there_is_no_proc(tmp_path: Path, monkeypatch: pyte
 # ----------------------------------------------------------------------------------------------------------- requests
 
 
-def changes(there: Pyramid) -> list[tuple[str, str]]:
+def changes(there: Place) -> list[tuple[str, str]]:
     return [
         (entry.method, entry.path.rpartition("lab/brain/")[2])
         for entry in there.server.log.entries()
@@ -534,7 +534,7 @@ def changes(there: Pyramid) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_info_comes_last(make_pyramid: Callable[[str], Pyramid], overwrite: bool) -> None:
+def test_info_comes_last(make_pyramid: Callable[[str], Place], overwrite: bool) -> None:
     there = make_pyramid("s3")
     options: dict[str, Any] = {"storage_options": there.storage_options}
     if overwrite:
@@ -556,7 +556,7 @@ def test_info_comes_last(make_pyramid: Callable[[str], Pyramid], overwrite: bool
     )
 
 
-def test_to_say_why_there_is_nothing_takes_one_request(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_to_say_why_there_is_nothing_takes_one_request(make_pyramid: Callable[[str], Place]) -> None:
     there = make_pyramid("s3")
     there.server.log.clear()
     with pytest.raises(NotFoundError, match="is the pyramid's URL right"):
@@ -595,7 +595,7 @@ def denying(monkeypatch: pytest.MonkeyPatch, *verbs: str) -> None:
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_who_may_not_list_or_delete_may_make_one(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, overwrite: bool
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, overwrite: bool
 ) -> None:
     there = make_pyramid("s3")
     options: dict[str, Any] = {"storage_options": there.storage_options}
@@ -613,7 +613,7 @@ def test_who_may_not_list_or_delete_may_make_one(
 
 
 def test_who_may_not_see_what_is_there_does_not_replace_it(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = make_pyramid("s3")
     options: dict[str, Any] = {"storage_options": there.storage_options, "scales": 1}

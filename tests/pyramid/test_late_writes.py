@@ -37,12 +37,12 @@ from tests.support import servers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 REPO = Path(__file__).parents[2]
 
 
-def ids_of(pyramid: Pyramid, spec: dict[str, Any] = ONE_SHARD) -> set[int]:
+def ids_of(pyramid: Place, spec: dict[str, Any] = ONE_SHARD) -> set[int]:
     return set(parse_all(pyramid.contents(), spec))
 
 
@@ -66,7 +66,7 @@ def warned() -> Iterator[list[str]]:
 # ----------------------------------------------------------------------------------------- when the last reference goes
 
 
-def abandon(pyramid: Pyramid, counts: dict[str, int], *, cyclic: bool = False) -> list[str]:
+def abandon(pyramid: Place, counts: dict[str, int], *, cyclic: bool = False) -> list[str]:
     """Leave chunks of some scales without a flush; returns the warnings."""
     accessor = FsspecAccessor(pyramid.url, storage_options=pyramid.storage_options)
     for key, count in counts.items():
@@ -84,14 +84,14 @@ def abandon(pyramid: Pyramid, counts: dict[str, int], *, cyclic: bool = False) -
 
 
 @pytest.mark.parametrize("cyclic", [False, True])
-def test_what_waits_is_written_when_its_accessor_goes(pyramid: Pyramid, cyclic: bool) -> None:
+def test_what_waits_is_written_when_its_accessor_goes(pyramid: Place, cyclic: bool) -> None:
     pyramid.put("info", info_of(sharding()))
     (message,) = abandon(pyramid, {KEY: 40}, cyclic=cyclic)
     assert parse_all(pyramid.contents(), sharding()) == {chunk_id(coords): CHUNKS[coords] for coords in COORDS[:40]}
     assert re.search(rf"{Path(pyramid.url).name}.*without flush.*40 chunks of {KEY}: written late", message)
 
 
-def test_what_is_there_is_kept_by_a_late_write(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_what_is_there_is_kept_by_a_late_write(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
     with pyramid.accessor() as accessor:
@@ -101,7 +101,7 @@ def test_what_is_there_is_kept_by_a_late_write(make_pyramid: Callable[[str], Pyr
 
 
 def test_a_late_write_is_warned_of_for_each_scale_and_not_logged(
-    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
+    make_pyramid: Callable[[str], Place], caplog: pytest.LogCaptureFixture
 ) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(sharding(), keys=("fine", "coarse")))
@@ -112,7 +112,7 @@ def test_a_late_write_is_warned_of_for_each_scale_and_not_logged(
 
 
 def test_leaving_with_nothing_waiting_is_silent(
-    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
+    make_pyramid: Callable[[str], Place], caplog: pytest.LogCaptureFixture
 ) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(sharding()))
@@ -122,7 +122,7 @@ def test_leaving_with_nothing_waiting_is_silent(
 
 
 def test_a_shard_that_cannot_be_written_late_is_logged_and_others_are_written(
-    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
+    make_pyramid: Callable[[str], Place], caplog: pytest.LogCaptureFixture
 ) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(sharding()))
@@ -135,7 +135,7 @@ def test_a_shard_that_cannot_be_written_late_is_logged_and_others_are_written(
     assert ids_of(pyramid, sharding())
 
 
-def test_garbage_that_is_collected_in_the_thread_of_the_connection(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_garbage_that_is_collected_in_the_thread_of_the_connection(make_pyramid: Callable[[str], Place]) -> None:
     """The event loop of fsspec must not wait for what it does itself."""
     pyramid = make_pyramid("s3")
     pyramid.put("info", info_of(ONE_SHARD))
@@ -152,7 +152,7 @@ def test_garbage_that_is_collected_in_the_thread_of_the_connection(make_pyramid:
 
 
 def test_who_lets_go_does_not_wait_for_ever(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Garbage may be collected while something is held that the write waits for."""
     monkeypatch.setattr(late_writes, "_LATE_SECONDS", 0.05)
@@ -172,7 +172,7 @@ def test_who_lets_go_does_not_wait_for_ever(
 
 
 def test_a_chunk_that_another_has_stored_meanwhile_is_not_replaced_late(
-    make_pyramid: Callable[[str], Pyramid], caplog: pytest.LogCaptureFixture
+    make_pyramid: Callable[[str], Place], caplog: pytest.LogCaptureFixture
 ) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
@@ -206,7 +206,7 @@ accessor = FsspecAccessor(url, storage_options=json.loads(options))
 
 
 def run(
-    pyramid: Pyramid, code: str, *, returns: int = 0, options: Iterable[str] = (), by_name: bool = False
+    pyramid: Place, code: str, *, returns: int = 0, options: Iterable[str] = (), by_name: bool = False
 ) -> tuple[str, str]:
     """Run a program in a process of its own; returns what it said on its standard output and error."""
     storage_options = json.dumps(pyramid.storage_options)
@@ -234,7 +234,7 @@ REMOTE = ("s3", "gcs", "azure", "sftp")
 
 @pytest.mark.parametrize(("code", "returns"), ENDS.values(), ids=ENDS)
 def test_what_waits_is_written_when_the_process_ends(
-    make_pyramid: Callable[[str], Pyramid], code: str, returns: int
+    make_pyramid: Callable[[str], Place], code: str, returns: int
 ) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
@@ -243,7 +243,7 @@ def test_what_waits_is_written_when_the_process_ends(
     assert len(re.findall(rf"ResourceWarning: .*without flush.*1 chunks of {KEY}: written late", said)) == 1
 
 
-def test_an_archive_is_complete_when_the_process_has_ended(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_an_archive_is_complete_when_the_process_has_ended(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("zip")
     code = """
 keep = [accessor]
@@ -257,7 +257,7 @@ sys.exit(3)
     assert pyramid.get("info.gz")[:2] == b"\x1f\x8b"
 
 
-def test_it_is_written_silently_unless_warnings_are_shown(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_it_is_written_silently_unless_warnings_are_shown(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
     assert run(pyramid, "store()") == ("", "")
@@ -265,7 +265,7 @@ def test_it_is_written_silently_unless_warnings_are_shown(make_pyramid: Callable
 
 @pytest.mark.parametrize(("protocol", "end"), [("s3", "in a thread"), *((name, "the end") for name in REMOTE)])
 def test_it_is_written_to_where_connections_are_made_at_the_end(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, end: str
+    make_pyramid: Callable[[str], Place], protocol: str, end: str
 ) -> None:
     """Pools of threads, which look up a host's name, are gone then."""
     pyramid, code = make_pyramid(protocol), ENDS[end][0]
@@ -283,7 +283,7 @@ FORKS = {
 
 
 @pytest.mark.parametrize("child", FORKS.values(), ids=FORKS)
-def test_a_fork_does_not_write_what_waits_in_its_parent(make_pyramid: Callable[[str], Pyramid], child: str) -> None:
+def test_a_fork_does_not_write_what_waits_in_its_parent(make_pyramid: Callable[[str], Place], child: str) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
     code = f"""
@@ -299,7 +299,7 @@ print(os.listdir(url))
     assert ids_of(pyramid) == {chunk_id(FIRST)}
 
 
-def test_a_fork_writes_what_it_has_stored_itself(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_fork_writes_what_it_has_stored_itself(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
     code = """
@@ -316,7 +316,7 @@ print([FsspecAccessor(url).pyramid.find_chunk(KEY, SECOND) is not None, os.listd
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_child_of_multiprocessing_writes_what_it_has_stored(
-    make_pyramid: Callable[[str], Pyramid], method: str
+    make_pyramid: Callable[[str], Place], method: str
 ) -> None:
     """It ends without the usual functions of the end."""
     pyramid = make_pyramid("local")
@@ -338,7 +338,7 @@ print(process.exitcode)
 
 
 def test_at_the_end_a_shard_that_cannot_be_written_is_logged_and_others_are_written(
-    make_pyramid: Callable[[str], Pyramid],
+    make_pyramid: Callable[[str], Place],
 ) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(sharding()))
@@ -351,7 +351,7 @@ def test_at_the_end_a_shard_that_cannot_be_written_is_logged_and_others_are_writ
     assert ids_of(pyramid, sharding())
 
 
-def test_at_the_end_each_accessor_is_written_where_warnings_are_errors(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_at_the_end_each_accessor_is_written_where_warnings_are_errors(make_pyramid: Callable[[str], Place]) -> None:
     pyramid, other = make_pyramid("local"), make_pyramid("local")
     for each in (pyramid, other):
         each.put("info", info_of(ONE_SHARD))
@@ -361,7 +361,7 @@ def test_at_the_end_each_accessor_is_written_where_warnings_are_errors(make_pyra
     assert ids_of(pyramid) == ids_of(other) == {chunk_id(FIRST)}
 
 
-def test_at_the_end_an_interrupt_says_what_was_not_written(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_at_the_end_an_interrupt_says_what_was_not_written(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
     code = """

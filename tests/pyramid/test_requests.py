@@ -15,7 +15,7 @@ from tests.support import servers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 KEY = "8_8_40"
 INFO = b'{"type": "image", "data_type": "uint8", "num_channels": 1, "scales": []}'
@@ -33,14 +33,14 @@ def name_of(coords: tuple[int, ...], flat: bool = True, suffix: str = "") -> str
     return pattern.format(KEY, *coords, suffix)
 
 
-def put(pyramid: Pyramid, coords: tuple[int, ...], flat: bool = True, suffix: str = "") -> None:
+def put(pyramid: Place, coords: tuple[int, ...], flat: bool = True, suffix: str = "") -> None:
     pyramid.put(name_of(coords, flat, suffix), gzip.compress(BODY) if suffix else BODY)
 
 
 class Counted:
     """A pyramid on a server that counts, with one accessor."""
 
-    def __init__(self, pyramid: Pyramid) -> None:
+    def __init__(self, pyramid: Place) -> None:
         self.pyramid = pyramid
         self.accessor = pyramid.accessor()
         self._forget()
@@ -62,7 +62,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("protocol", ["s3", "gcs", "http", "nginx", "simplecache"])
-def test_the_constructor_sends_nothing(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_the_constructor_sends_nothing(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     counted = Counted(pyramid)
 
@@ -82,7 +82,7 @@ def test_the_constructor_sends_nothing(make_pyramid: Callable[[str], Pyramid], p
 @buckets_and_web
 @pytest.mark.parametrize(("flat", "suffix"), LAYOUTS)
 def test_a_present_chunk_is_one_get_after_the_first_of_its_scale(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, flat: bool, suffix: str
+    make_pyramid: Callable[[str], Place], protocol: str, flat: bool, suffix: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     for coords in (FIRST, SECOND):
@@ -95,7 +95,7 @@ def test_a_present_chunk_is_one_get_after_the_first_of_its_scale(
 
 @buckets_and_web
 def test_the_very_first_chunk_of_a_flat_scale_needs_no_probe_but_info(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     put(pyramid, FIRST)
@@ -108,7 +108,7 @@ def test_the_very_first_chunk_of_a_flat_scale_needs_no_probe_but_info(
 
 @buckets_and_web
 def test_an_absent_chunk_is_one_get_once_the_layout_is_known(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     put(pyramid, FIRST)
@@ -121,7 +121,7 @@ def test_an_absent_chunk_is_one_get_once_the_layout_is_known(
 @pytest.mark.parametrize("protocol", ["http", "nginx"])
 @pytest.mark.parametrize(("flat", "suffix"), LAYOUTS)
 def test_an_absent_chunk_is_one_get_in_any_layout_that_is_only_read(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, flat: bool, suffix: str
+    make_pyramid: Callable[[str], Place], protocol: str, flat: bool, suffix: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     put(pyramid, FIRST, flat, suffix)
@@ -133,7 +133,7 @@ def test_an_absent_chunk_is_one_get_in_any_layout_that_is_only_read(
 @buckets
 @pytest.mark.parametrize(("flat", "suffix"), LAYOUTS[1:])
 def test_an_absent_chunk_of_another_layout_is_also_looked_for_where_we_would_have_written_it(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, flat: bool, suffix: str
+    make_pyramid: Callable[[str], Place], protocol: str, flat: bool, suffix: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     put(pyramid, FIRST, flat, suffix)
@@ -144,7 +144,7 @@ def test_an_absent_chunk_of_another_layout_is_also_looked_for_where_we_would_hav
 
 @buckets_and_web
 def test_looking_for_an_absent_scale_is_bounded_by_the_names_there_are(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     counted = Counted(make_pyramid(protocol))
     counted.requests(counted.accessor.fetch_chunk, "other", FIRST)  # looks for `info` as well
@@ -154,7 +154,7 @@ def test_looking_for_an_absent_scale_is_bounded_by_the_names_there_are(
 
 
 @buckets_and_web
-def test_a_present_file_is_one_get_in_all(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_a_present_file_is_one_get_in_all(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     pyramid.put("info", INFO)
     counted = Counted(pyramid)
@@ -164,7 +164,7 @@ def test_a_present_file_is_one_get_in_all(make_pyramid: Callable[[str], Pyramid]
 @buckets_and_web
 @pytest.mark.parametrize("count", range(len(SUFFIXES)))
 def test_file_exists_is_at_most_one_head_per_name(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, count: int
+    make_pyramid: Callable[[str], Place], protocol: str, count: int
 ) -> None:
     pyramid = make_pyramid(protocol)
     pyramid.put(f"file{SUFFIXES[count]}", BODY)
@@ -177,7 +177,7 @@ def test_file_exists_is_at_most_one_head_per_name(
 
 @buckets_and_web
 def test_that_a_file_is_absent_is_at_most_one_head_per_name(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     counted = Counted(make_pyramid(protocol))
     requests = counted.requests(counted.accessor.file_exists, "file")
@@ -185,7 +185,7 @@ def test_that_a_file_is_absent_is_at_most_one_head_per_name(
     assert len(requests) <= len(SUFFIXES)
 
 
-def test_probing_on_gcs_does_not_fetch_the_content(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_probing_on_gcs_does_not_fetch_the_content(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("gcs")
     pyramid.put("file", BODY)
     counted = Counted(pyramid)
@@ -204,7 +204,7 @@ WRITE = {"s3": "PUT", "gcs": "POST"}
 @pytest.mark.parametrize("overwrite", [True, False])
 @pytest.mark.parametrize("mime_type", ["application/octet-stream", "image/jpeg"])
 def test_a_stored_chunk_is_one_request_after_the_first_of_its_scale(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, overwrite: bool, mime_type: str
+    make_pyramid: Callable[[str], Place], protocol: str, overwrite: bool, mime_type: str
 ) -> None:
     counted = Counted(make_pyramid(protocol))
     store = counted.accessor.store_chunk
@@ -216,7 +216,7 @@ def test_a_stored_chunk_is_one_request_after_the_first_of_its_scale(
 
 @buckets
 def test_replacing_a_chunk_is_one_request_after_the_first_of_its_scale(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     counted = Counted(make_pyramid(protocol))
     counted.accessor.store_chunk(BODY, KEY, FIRST)
@@ -227,7 +227,7 @@ def test_replacing_a_chunk_is_one_request_after_the_first_of_its_scale(
 @buckets
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_stored_file_is_a_listing_and_one_request(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, overwrite: bool
+    make_pyramid: Callable[[str], Place], protocol: str, overwrite: bool
 ) -> None:
     counted = Counted(make_pyramid(protocol))
     counted.accessor.store_file("first", BODY, overwrite=overwrite)
@@ -235,7 +235,7 @@ def test_a_stored_file_is_a_listing_and_one_request(
     assert sent == ["GET", WRITE[protocol]]
 
 
-def test_a_first_chunk_asks_the_server_to_refuse_a_second_write(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_first_chunk_asks_the_server_to_refuse_a_second_write(make_pyramid: Callable[[str], Place]) -> None:
     counted = Counted(make_pyramid("s3"))
     counted.accessor.store_chunk(BODY, KEY, FIRST)
     counted.requests(counted.accessor.store_chunk, BODY, KEY, SECOND)

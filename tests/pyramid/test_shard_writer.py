@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from precomputed_fs.format.grid import ChunkCoords
     from precomputed_fs.store.requests import Job
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Spec = dict[str, Any]
@@ -190,13 +190,13 @@ def parse_all(contents: Mapping[str, bytes], spec: Spec) -> dict[int, bytes]:
 BY_ID = {chunk_id(coords): chunk for coords, chunk in CHUNKS.items()}
 
 
-def started(pyramid: Pyramid, spec: Spec, **options: Any) -> FsspecAccessor:
+def started(pyramid: Place, spec: Spec, **options: Any) -> FsspecAccessor:
     """Put an `info` and return an accessor."""
     pyramid.put("info", info_of(spec))
     return pyramid.accessor(**options)
 
 
-def written(pyramid: Pyramid, spec: Spec, chunks: Mapping[ChunkCoords, bytes] = CHUNKS) -> None:
+def written(pyramid: Place, spec: Spec, chunks: Mapping[ChunkCoords, bytes] = CHUNKS) -> None:
     with started(pyramid, spec) as accessor:
         accessor.store_chunks(KEY, chunks.items())
 
@@ -250,14 +250,14 @@ def name_of(spec: Spec) -> str:
 
 
 @pytest.mark.parametrize("spec", SOME_SPECS, ids=name_of)
-def test_a_volume_is_read_back_on_every_protocol(each_pyramid: Pyramid, spec: Spec) -> None:
+def test_a_volume_is_read_back_on_every_protocol(each_pyramid: Place, spec: Spec) -> None:
     written(each_pyramid, spec)
     assert parse_all(each_pyramid.contents(), spec) == BY_ID
     assert read_all(each_pyramid.accessor()) == CHUNKS
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=name_of)
-def test_tensorstore_and_cloud_volume_read_ours(make_pyramid: Callable[[str], Pyramid], spec: Spec) -> None:
+def test_tensorstore_and_cloud_volume_read_ours(make_pyramid: Callable[[str], Place], spec: Spec) -> None:
     pyramid = make_pyramid("local")
     written(pyramid, spec)
     assert parse_all(pyramid.contents(), spec) == BY_ID
@@ -266,7 +266,7 @@ def test_tensorstore_and_cloud_volume_read_ours(make_pyramid: Callable[[str], Py
 
 
 @pytest.mark.parametrize("offset", [(0, 0, 0), (-21, -13, -9), (100, 2, 1), (-3, 5, -(2**20))])
-def test_a_volume_may_begin_anywhere(make_pyramid: Callable[[str], Pyramid], offset: tuple[int, ...]) -> None:
+def test_a_volume_may_begin_anywhere(make_pyramid: Callable[[str], Place], offset: tuple[int, ...]) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(sharding(), offset=offset))
     chunks = chunks_of(VOXELS, offset)
@@ -280,7 +280,7 @@ def test_a_volume_may_begin_anywhere(make_pyramid: Callable[[str], Pyramid], off
 @pytest.mark.parametrize("protocol", ["http", "nginx"])
 @pytest.mark.parametrize("read", [read_with_tensorstore, read_with_cloud_volume])
 def test_others_read_ours_over_http(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, read: Callable[[str], Array]
+    make_pyramid: Callable[[str], Place], protocol: str, read: Callable[[str], Array]
 ) -> None:
     pyramid, source = make_pyramid(protocol), make_pyramid("local")
     written(source, sharding())
@@ -290,7 +290,7 @@ def test_others_read_ours_over_http(
 
 
 def test_tensorstore_reads_ours_in_a_bucket(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pyramid = make_pyramid("s3")
     written(pyramid, sharding())
@@ -309,14 +309,14 @@ def test_tensorstore_reads_ours_in_a_bucket(
 
 
 @pytest.mark.parametrize("protocol", ["s3", "gcs", "azure"])
-def test_a_shard_is_stored_without_http_compression(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_a_shard_is_stored_without_http_compression(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     written(pyramid, ONE_SHARD)
     fields = pyramid.fields(f"{KEY}/0.shard")
     assert (fields["ContentEncoding"] or None, fields["ContentType"]) == (None, "application/octet-stream")
 
 
-def test_a_part_of_a_volume_leaves_the_rest_absent(pyramid: Pyramid) -> None:
+def test_a_part_of_a_volume_leaves_the_rest_absent(pyramid: Place) -> None:
     written(pyramid, sharding(), {coords: CHUNKS[coords] for coords in COORDS[::7]})
     accessor = pyramid.accessor()
     expected = {coords: CHUNKS[coords] if coords in COORDS[::7] else None for coords in COORDS}
@@ -329,9 +329,7 @@ def test_a_part_of_a_volume_leaves_the_rest_absent(pyramid: Pyramid) -> None:
 
 
 @pytest.mark.parametrize("spec", SOME_SPECS, ids=name_of)
-def test_neither_order_nor_number_of_calls_changes_the_bytes(
-    make_pyramid: Callable[[str], Pyramid], spec: Spec
-) -> None:
+def test_neither_order_nor_number_of_calls_changes_the_bytes(make_pyramid: Callable[[str], Place], spec: Spec) -> None:
     whole, single, parts = (make_pyramid("local") for _ in range(3))
     written(whole, spec)
     with started(single, spec) as accessor:
@@ -343,16 +341,14 @@ def test_neither_order_nor_number_of_calls_changes_the_bytes(
     assert parts.contents() == whole.contents()
 
 
-def test_the_bytes_are_the_same_on_every_protocol(
-    each_pyramid: Pyramid, make_pyramid: Callable[[str], Pyramid]
-) -> None:
+def test_the_bytes_are_the_same_on_every_protocol(each_pyramid: Place, make_pyramid: Callable[[str], Place]) -> None:
     local = make_pyramid("local")
     for each in (each_pyramid, local):
         written(each, sharding())
     assert each_pyramid.contents() == local.contents()
 
 
-def test_storing_twice_what_is_there_changes_nothing(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_storing_twice_what_is_there_changes_nothing(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     written(pyramid, sharding())
     before = pyramid.contents()
@@ -365,7 +361,7 @@ def test_storing_twice_what_is_there_changes_nothing(make_pyramid: Callable[[str
 
 
 @pytest.mark.parametrize("spec", SOME_SPECS[::3], ids=name_of)
-def test_rewriting_one_chunk_keeps_all_others(pyramid: Pyramid, spec: Spec) -> None:
+def test_rewriting_one_chunk_keeps_all_others(pyramid: Place, spec: Spec) -> None:
     written(pyramid, spec)
     with pyramid.accessor() as accessor:
         accessor.store_chunk(other(SECOND), KEY, SECOND, overwrite=True)
@@ -374,7 +370,7 @@ def test_rewriting_one_chunk_keeps_all_others(pyramid: Pyramid, spec: Spec) -> N
 
 
 @pytest.mark.parametrize("spec", SOME_SPECS[::3], ids=name_of)
-def test_adding_one_chunk_keeps_all_others(pyramid: Pyramid, spec: Spec) -> None:
+def test_adding_one_chunk_keeps_all_others(pyramid: Place, spec: Spec) -> None:
     written(pyramid, spec, {coords: chunk for coords, chunk in CHUNKS.items() if coords != THIRD})
     with pyramid.accessor() as accessor:
         accessor.store_chunk(CHUNKS[THIRD], KEY, THIRD)
@@ -444,7 +440,7 @@ def test_a_shard_of_neuroglancer_scripts_is_merged_with_ours(tmp_path: Path, ind
     assert sorted(path.name for path in (tmp_path / KEY).iterdir()) == ["0.shard", "1.shard"]
 
 
-def split(pyramid: Pyramid, spec: Spec) -> None:
+def split(pyramid: Place, spec: Spec) -> None:
     """Make the older layout of each shard."""
     for name in pyramid.names():
         if name.endswith(".shard"):
@@ -454,7 +450,7 @@ def split(pyramid: Pyramid, spec: Spec) -> None:
             pyramid.delete(name)
 
 
-def test_a_legacy_pair_is_merged_into_one_shard(each_pyramid: Pyramid) -> None:
+def test_a_legacy_pair_is_merged_into_one_shard(each_pyramid: Place) -> None:
     written(each_pyramid, ONE_SHARD, {coords: CHUNKS[coords] for coords in COORDS[1:]})
     split(each_pyramid, ONE_SHARD)
     assert each_pyramid.names() == [f"{KEY}/0.data", f"{KEY}/0.index", "info"]
@@ -464,7 +460,7 @@ def test_a_legacy_pair_is_merged_into_one_shard(each_pyramid: Pyramid) -> None:
     assert parse_all(each_pyramid.contents(), ONE_SHARD) == BY_ID
 
 
-def test_the_accessor_that_merged_a_legacy_pair_reads_all_on(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_the_accessor_that_merged_a_legacy_pair_reads_all_on(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     written(pyramid, sharding((1, 2, 4)))
     split(pyramid, sharding((1, 2, 4)))
@@ -476,7 +472,7 @@ def test_the_accessor_that_merged_a_legacy_pair_reads_all_on(make_pyramid: Calla
 
 
 @pytest.mark.parametrize("start", [FIRST, COORDS[-1]], ids=["merged first", "legacy first"])
-def test_a_scale_may_have_legacy_pairs_and_shards(make_pyramid: Callable[[str], Pyramid], start: ChunkCoords) -> None:
+def test_a_scale_may_have_legacy_pairs_and_shards(make_pyramid: Callable[[str], Place], start: ChunkCoords) -> None:
     """As it is after one of several legacy shards was written to."""
     pyramid, spec = make_pyramid("local"), sharding((1, 2, 4))
     written(pyramid, spec)
@@ -490,7 +486,7 @@ def test_a_scale_may_have_legacy_pairs_and_shards(make_pyramid: Callable[[str], 
     assert read_all(accessor) == expected
 
 
-def test_writing_to_a_legacy_pair_beside_shards_keeps_its_chunks(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_writing_to_a_legacy_pair_beside_shards_keeps_its_chunks(make_pyramid: Callable[[str], Place]) -> None:
     pyramid, spec = make_pyramid("local"), sharding((1, 2, 4))
     written(pyramid, spec)
     split(pyramid, spec)
@@ -519,7 +515,7 @@ class KeptFiles(LocalFileSystem):  # type: ignore[misc]
 
 @pytest.mark.parametrize("suffix", [".index", ".data"])
 def test_a_legacy_pair_that_cannot_be_deleted_is_named_and_its_merge_is_done(
-    make_pyramid: Callable[[str], Pyramid], suffix: str
+    make_pyramid: Callable[[str], Place], suffix: str
 ) -> None:
     pyramid = make_pyramid("local")
     written(pyramid, ONE_SHARD, {coords: CHUNKS[coords] for coords in COORDS[1:]})
@@ -537,7 +533,7 @@ def test_a_legacy_pair_that_cannot_be_deleted_is_named_and_its_merge_is_done(
     assert read_all(pyramid.accessor()) == CHUNKS | {SECOND: other(SECOND)}
 
 
-def test_a_minishard_of_entries_without_size_becomes_empty(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_minishard_of_entries_without_size_becomes_empty(make_pyramid: Callable[[str], Place]) -> None:
     """neuroglancer-scripts writes such entries: they mean that a chunk is absent."""
     pyramid, spec = make_pyramid("local"), sharding((1, 2, 0), data="raw")
     ids = sorted({chunk_id(coords) for coords in COORDS if chunk_id(coords) >> 1 & 3 == 2})
@@ -550,7 +546,7 @@ def test_a_minishard_of_entries_without_size_becomes_empty(make_pyramid: Callabl
     assert parse(pyramid.get(f"{KEY}/0.shard"), spec) == {0: CHUNKS[FIRST]}
 
 
-def test_a_broken_shard_is_not_written_over(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_broken_shard_is_not_written_over(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     written(pyramid, RAW_SHARD)
     broken = pyramid.get(f"{KEY}/0.shard")[:-7]
@@ -565,7 +561,7 @@ def test_a_broken_shard_is_not_written_over(make_pyramid: Callable[[str], Pyrami
 # ----------------------------------------------------------------------------------------------------------- waiting
 
 
-def test_a_waiting_chunk_is_read_before_the_flush(pyramid: Pyramid) -> None:
+def test_a_waiting_chunk_is_read_before_the_flush(pyramid: Place) -> None:
     with dropping(started(pyramid, sharding())) as accessor:
         accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
         assert pyramid.names() == ["info"]
@@ -575,7 +571,7 @@ def test_a_waiting_chunk_is_read_before_the_flush(pyramid: Pyramid) -> None:
             accessor.fetch_chunk(KEY, SECOND)
 
 
-def test_a_waiting_chunk_hides_the_stored_one(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_waiting_chunk_hides_the_stored_one(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     written(pyramid, sharding())
     with dropping(pyramid.accessor()) as accessor:
@@ -585,7 +581,7 @@ def test_a_waiting_chunk_hides_the_stored_one(make_pyramid: Callable[[str], Pyra
         assert read_all(pyramid.accessor()) == CHUNKS
 
 
-def test_storing_again_while_waiting_replaces(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_storing_again_while_waiting_replaces(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     with started(pyramid, ONE_SHARD) as accessor:
         for body in (b"one", b"another", CHUNKS[FIRST]):
@@ -594,7 +590,7 @@ def test_storing_again_while_waiting_replaces(make_pyramid: Callable[[str], Pyra
     assert parse_all(pyramid.contents(), ONE_SHARD) == {0: CHUNKS[FIRST]}
 
 
-def test_what_was_flushed_is_read_by_the_same_accessor(pyramid: Pyramid) -> None:
+def test_what_was_flushed_is_read_by_the_same_accessor(pyramid: Place) -> None:
     written(pyramid, sharding())
     accessor = pyramid.accessor()
     assert read_all(accessor) == CHUNKS
@@ -604,14 +600,14 @@ def test_what_was_flushed_is_read_by_the_same_accessor(pyramid: Pyramid) -> None
     assert read_all(accessor) == CHUNKS | {FIRST: other(FIRST)}
 
 
-def test_a_stored_chunk_is_not_replaced_unasked(pyramid: Pyramid) -> None:
+def test_a_stored_chunk_is_not_replaced_unasked(pyramid: Place) -> None:
     written(pyramid, sharding())
     with pyramid.accessor() as accessor, pytest.raises(AlreadyExistsError, match=KEY):
         accessor.store_chunk(other(FIRST), KEY, FIRST)
     assert read_all(pyramid.accessor()) == CHUNKS
 
 
-def test_a_waiting_chunk_is_not_replaced_unasked(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_waiting_chunk_is_not_replaced_unasked(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     with started(pyramid, sharding()) as accessor:
         accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
@@ -620,7 +616,7 @@ def test_a_waiting_chunk_is_not_replaced_unasked(make_pyramid: Callable[[str], P
     assert pyramid.accessor().fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
 
 
-def test_a_chunk_of_a_batch_that_exists_is_an_error(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_chunk_of_a_batch_that_exists_is_an_error(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     written(pyramid, sharding(), {THIRD: CHUNKS[THIRD]})
     with pyramid.accessor() as accessor, pytest.raises(AlreadyExistsError):
@@ -628,7 +624,7 @@ def test_a_chunk_of_a_batch_that_exists_is_an_error(make_pyramid: Callable[[str]
     assert pyramid.accessor().fetch_chunk(KEY, THIRD) == CHUNKS[THIRD]
 
 
-def test_what_is_no_chunk_of_the_grid_is_refused_when_it_is_stored(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_what_is_no_chunk_of_the_grid_is_refused_when_it_is_stored(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     with started(pyramid, sharding()) as accessor, pytest.raises(ValueError, match="grid"):
         accessor.store_chunk(b"x", KEY, (FIRST[0], FIRST[1] + 1, *FIRST[2:]))
@@ -638,14 +634,14 @@ def test_what_is_no_chunk_of_the_grid_is_refused_when_it_is_stored(make_pyramid:
 # ------------------------------------------------------------------------------------------------- flush, close, leave
 
 
-def test_flush_writes_what_waits(pyramid: Pyramid) -> None:
+def test_flush_writes_what_waits(pyramid: Place) -> None:
     accessor = started(pyramid, sharding())
     accessor.store_chunks(KEY, CHUNKS.items())
     accessor.flush()
     assert parse_all(pyramid.contents(), sharding()) == BY_ID
 
 
-def test_close_writes_what_waits(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_close_writes_what_waits(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     accessor = started(pyramid, sharding())
     accessor.store_chunks(KEY, CHUNKS.items())
@@ -653,7 +649,7 @@ def test_close_writes_what_waits(make_pyramid: Callable[[str], Pyramid]) -> None
     assert parse_all(pyramid.contents(), sharding()) == BY_ID
 
 
-def test_leaving_a_block_writes_what_waits_also_when_it_raises(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_leaving_a_block_writes_what_waits_also_when_it_raises(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
 
     def interrupted() -> None:
@@ -666,7 +662,7 @@ def test_leaving_a_block_writes_what_waits_also_when_it_raises(make_pyramid: Cal
     assert pyramid.accessor().fetch_chunk(KEY, FIRST) == CHUNKS[FIRST]
 
 
-def test_an_accessor_goes_on_after_flush_and_close(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_an_accessor_goes_on_after_flush_and_close(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("s3")
     accessor = started(pyramid, sharding())
     for coords in COORDS[:3]:
@@ -678,7 +674,7 @@ def test_an_accessor_goes_on_after_flush_and_close(make_pyramid: Callable[[str],
     assert parse_all(pyramid.contents(), sharding()) == {chunk_id(coords): CHUNKS[coords] for coords in COORDS[:6]}
 
 
-def test_several_scales_wait_together(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_several_scales_wait_together(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD, keys=("fine", "coarse")))
     with pyramid.accessor() as accessor:
@@ -693,7 +689,7 @@ def test_several_scales_wait_together(make_pyramid: Callable[[str], Pyramid]) ->
 # ----------------------------------------------------------------------------------------------------------- pickling
 
 
-def test_pickling_with_waiting_chunks_is_refused(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_pickling_with_waiting_chunks_is_refused(make_pyramid: Callable[[str], Place]) -> None:
     accessor = started(make_pyramid("local"), sharding())
     accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
     with pytest.raises(TypeError, match="flush"):
@@ -701,9 +697,7 @@ def test_pickling_with_waiting_chunks_is_refused(make_pyramid: Callable[[str], P
 
 
 @pytest.mark.parametrize("protocol", ["local", "s3"])
-def test_a_pickled_accessor_writes_and_sees_what_it_wrote(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
-) -> None:
+def test_a_pickled_accessor_writes_and_sees_what_it_wrote(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     accessor = started(pyramid, sharding())
     accessor.store_chunks(KEY, CHUNKS.items())
@@ -721,9 +715,7 @@ WRITES = {"s3": "PUT", "gcs": "POST"}
 
 
 @pytest.mark.parametrize("protocol", WRITES)
-def test_flush_and_close_with_nothing_waiting_send_nothing(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
-) -> None:
+def test_flush_and_close_with_nothing_waiting_send_nothing(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     accessor = started(pyramid, sharding())
     pyramid.server.log.clear()
@@ -739,7 +731,7 @@ def test_flush_and_close_with_nothing_waiting_send_nothing(
 
 
 @pytest.mark.parametrize("protocol", WRITES)
-def test_many_chunks_of_a_new_shard_are_one_write(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_many_chunks_of_a_new_shard_are_one_write(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     accessor = pyramid.accessor()
     accessor.store_file("info", info_of(ONE_SHARD), mime_type="application/json")
@@ -751,7 +743,7 @@ def test_many_chunks_of_a_new_shard_are_one_write(make_pyramid: Callable[[str], 
 
 
 @pytest.mark.parametrize("protocol", WRITES)
-def test_many_chunks_of_an_existing_shard_are_one_write(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_many_chunks_of_an_existing_shard_are_one_write(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     written(pyramid, ONE_SHARD)
     with pyramid.accessor() as accessor:
@@ -763,7 +755,7 @@ def test_many_chunks_of_an_existing_shard_are_one_write(make_pyramid: Callable[[
         assert log.count("GET") <= 1 + 4 + 4, "shard index, four minishard indexes, their chunks in one range each"
 
 
-def test_replacing_every_chunk_of_a_minishard_reads_none_of_it(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_replacing_every_chunk_of_a_minishard_reads_none_of_it(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("s3")
     written(pyramid, ONE_SHARD)
     with pyramid.accessor() as accessor:
@@ -773,7 +765,7 @@ def test_replacing_every_chunk_of_a_minishard_reads_none_of_it(make_pyramid: Cal
         assert pyramid.server.log.count("GET") <= 1 + 4, "indexes only"
 
 
-def test_storing_with_overwrite_asks_nothing(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_storing_with_overwrite_asks_nothing(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("s3")
     written(pyramid, ONE_SHARD)
     with dropping(pyramid.accessor()) as accessor:
@@ -792,7 +784,7 @@ def store_batch(accessor: FsspecAccessor, chunks: Mapping[ChunkCoords, bytes]) -
     accessor.store_chunks(KEY, chunks.items())
 
 
-def requested(pyramid: Pyramid) -> list[str]:
+def requested(pyramid: Place) -> list[str]:
     """Return the methods and file names that the server was asked for."""
     return sorted(f"{request.method} {Path(request.path).name}" for request in pyramid.server.log.entries())
 
@@ -800,7 +792,7 @@ def requested(pyramid: Pyramid) -> list[str]:
 @pytest.mark.parametrize("store", [store_each, store_batch])
 @pytest.mark.parametrize("protocol", WRITES)
 def test_storing_new_chunks_asks_once_for_a_shard_that_is_not_there(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, store: Callable[..., None]
+    make_pyramid: Callable[[str], Place], protocol: str, store: Callable[..., None]
 ) -> None:
     pyramid = make_pyramid(protocol)
     assert {chunk_id(coords) >> 1 & 3 for coords in COORDS} == {0, 1, 2, 3}, "the chunks of all minishards"
@@ -814,7 +806,7 @@ def test_storing_new_chunks_asks_once_for_a_shard_that_is_not_there(
 
 @pytest.mark.parametrize("store", [store_each, store_batch])
 def test_storing_new_chunks_asks_once_for_each_shard_that_is_not_there(
-    make_pyramid: Callable[[str], Pyramid], store: Callable[..., None]
+    make_pyramid: Callable[[str], Place], store: Callable[..., None]
 ) -> None:
     pyramid = make_pyramid("s3")
     with dropping(started(pyramid, sharding((0, 1, 2)))) as accessor:
@@ -826,7 +818,7 @@ def test_storing_new_chunks_asks_once_for_each_shard_that_is_not_there(
 
 @pytest.mark.parametrize("protocol", WRITES)
 def test_a_new_chunk_that_another_writer_stored_meanwhile_is_refused_at_the_flush(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     with dropping(started(pyramid, ONE_SHARD)) as accessor:
@@ -842,7 +834,7 @@ def test_a_new_chunk_that_another_writer_stored_meanwhile_is_refused_at_the_flus
     assert parse_all(pyramid.contents(), ONE_SHARD) == expected
 
 
-def test_once_a_new_shard_is_written_its_chunks_are_refused_at_once(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_once_a_new_shard_is_written_its_chunks_are_refused_at_once(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("s3")
     with dropping(started(pyramid, ONE_SHARD)) as accessor:
         accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
@@ -901,7 +893,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_buffer_goes_to_disk_beyond_its_limit_and_is_released(
-    make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid("local"), sharding(data="raw")
@@ -922,7 +914,7 @@ def test_the_buffer_goes_to_disk_beyond_its_limit_and_is_released(
 class StoredAgain:
     """Stores the same few chunks again and again, each of its own length, with bytes that do not compress."""
 
-    def __init__(self, pyramid: Pyramid, spec: Spec) -> None:
+    def __init__(self, pyramid: Place, spec: Spec) -> None:
         info = info_of(spec).replace(b'"encoding": "raw"', b'"encoding": "jpeg"')  # which may have any length
         pyramid.put("info", info)
         self.accessor = pyramid.accessor()
@@ -955,7 +947,7 @@ class StoredAgain:
 @pytest.mark.parametrize("limit", [1000, 10_000], ids=["small buffer", "large buffer"])
 @pytest.mark.parametrize("data", ["raw", "gzip"])
 def test_chunks_that_are_stored_again_and_again_do_not_fill_the_disk(
-    make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch, data: str, limit: int
+    make_pyramid: Callable[[str], Place], scratch: Path, monkeypatch: pytest.MonkeyPatch, data: str, limit: int
 ) -> None:
     monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", limit)
     pyramid, spec = make_pyramid("local"), sharding(data=data)
@@ -973,7 +965,7 @@ def test_chunks_that_are_stored_again_and_again_do_not_fill_the_disk(
 
 
 def test_a_small_buffer_is_left_as_it_is(
-    make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1_000_000)
     storing = StoredAgain(make_pyramid("local"), sharding(data="raw"))
@@ -986,7 +978,7 @@ def test_a_small_buffer_is_left_as_it_is(
 @pytest.mark.parametrize("data", ["raw", "gzip"])
 @pytest.mark.parametrize("protocol", ["local", "s3"])
 def test_what_is_being_flushed_stays_in_its_place_in_the_buffer(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, protocol: str, data: str
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, protocol: str, data: str
 ) -> None:
     """A flush that has begun is held before it reads the shard's index; then it takes chunks from the buffer."""
     monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1000)
@@ -1009,7 +1001,7 @@ def test_what_is_being_flushed_stays_in_its_place_in_the_buffer(
 
 @pytest.mark.parametrize("data", ["raw", "gzip"])
 def test_chunks_are_stored_again_and_again_while_others_flush(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, data: str
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, data: str
 ) -> None:
     monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1000)
     pyramid, spec, done = make_pyramid("local"), sharding((0, 1, 2), data=data), threading.Event()
@@ -1050,7 +1042,7 @@ def peak_memory() -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("data", ["raw", "gzip"])
 def test_memory_is_bounded_however_many_chunks_wait(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, data: str
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, data: str
 ) -> None:
     monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", MEBI)
     count, spec = 32, sharding((0, 3, 0), data=data)
@@ -1075,7 +1067,7 @@ def test_memory_is_bounded_however_many_chunks_wait(
 
 @pytest.mark.parametrize("protocol", WRITES)
 def test_a_large_shard_is_not_sent_again_to_learn_of_exclusive_create(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     pyramid, spec = make_pyramid(protocol), sharding((0, 1, 0), index="raw", data="raw")
     pyramid.put("info", big_info(2, spec))
@@ -1088,7 +1080,7 @@ def test_a_large_shard_is_not_sent_again_to_learn_of_exclusive_create(
     assert parse(pyramid.get(f"{KEY}/0.shard"), spec) == {number: big_chunk(number) for number in range(2)}
 
 
-def test_a_shard_too_large_for_one_part_is_uploaded_and_replaced(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_shard_too_large_for_one_part_is_uploaded_and_replaced(make_pyramid: Callable[[str], Place]) -> None:
     """s3fs sends 100 MiB and more in parts, for which it knows no If-Match: a replacement is one PUT."""
     count, spec = 101, sharding((0, 3, 0), index="raw", data="raw")
     pyramid = make_pyramid("s3")
@@ -1112,7 +1104,7 @@ def test_a_shard_too_large_for_one_part_is_uploaded_and_replaced(make_pyramid: C
 # ------------------------------------------------------------------------------------------- whole, or not there at all
 
 
-def test_a_shard_is_complete_whenever_it_is_seen(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_shard_is_complete_whenever_it_is_seen(make_pyramid: Callable[[str], Place]) -> None:
     spec, count = sharding((0, 2, 0), index="raw", data="raw"), 4
     pyramid = make_pyramid("local")
     pyramid.put("info", big_info(count, spec))
@@ -1154,7 +1146,7 @@ for salt in itertools.count(int(sys.argv[3])):
 """
 
 
-def killed_while_flushing(pyramid: Pyramid, salt: int) -> None:
+def killed_while_flushing(pyramid: Place, salt: int) -> None:
     """Have another process flush, and kill it while a file is being written."""
     folder = Path(pyramid.url) / KEY
     before = set(folder.glob(".*"))
@@ -1170,7 +1162,7 @@ def killed_while_flushing(pyramid: Pyramid, salt: int) -> None:
         writer.communicate()
 
 
-def test_a_killed_flush_leaves_the_old_shard_or_the_new(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_killed_flush_leaves_the_old_shard_or_the_new(make_pyramid: Callable[[str], Place]) -> None:
     spec = sharding((0, 2, 0), index="raw", data="raw")
     pyramid = make_pyramid("local")
     pyramid.put("info", big_info(16, spec))
@@ -1233,7 +1225,7 @@ class Gate:
 
 
 @contextmanager
-def gated(pyramid: Pyramid) -> Iterator[tuple[FsspecAccessor, Gate]]:
+def gated(pyramid: Place) -> Iterator[tuple[FsspecAccessor, Gate]]:
     """Make an accessor that reaches the pyramid's server through a gate."""
     gate = Gate(pyramid.server.endpoint)
     with servers.fault_server(gate.handle) as front:
@@ -1247,7 +1239,7 @@ def gated(pyramid: Pyramid) -> Iterator[tuple[FsspecAccessor, Gate]]:
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new shard", "existing shard"])
-def test_what_a_server_refuses_goes_on_waiting(make_pyramid: Callable[[str], Pyramid], existing: bool) -> None:
+def test_what_a_server_refuses_goes_on_waiting(make_pyramid: Callable[[str], Place], existing: bool) -> None:
     pyramid = make_pyramid("s3")
     written(pyramid, ONE_SHARD, {coords: CHUNKS[coords] for coords in COORDS[10 if existing else 60 :]})
     before = pyramid.contents()
@@ -1264,7 +1256,7 @@ def test_what_a_server_refuses_goes_on_waiting(make_pyramid: Callable[[str], Pyr
     assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
 
 
-def test_what_finds_no_room_in_its_folder_goes_on_waiting(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_what_finds_no_room_in_its_folder_goes_on_waiting(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     with dropping(started(pyramid, ONE_SHARD)) as accessor:
         pyramid.put(KEY, b"a file where the folder would be")
@@ -1277,7 +1269,7 @@ def test_what_finds_no_room_in_its_folder_goes_on_waiting(make_pyramid: Callable
         assert parse_all(pyramid.contents(), ONE_SHARD) == BY_ID
 
 
-def test_a_shard_that_cannot_be_written_does_not_hold_up_the_others(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_shard_that_cannot_be_written_does_not_hold_up_the_others(make_pyramid: Callable[[str], Place]) -> None:
     pyramid, spec = make_pyramid("local"), sharding((0, 1, 2))
     with dropping(started(pyramid, spec)) as accessor:
         pyramid.put(f"{KEY}/0.shard/file", b"a folder where the shard would be")
@@ -1309,7 +1301,7 @@ class ShortOfMemory(MemoryFileSystem):  # type: ignore[misc]
 
 @pytest.mark.parametrize("failing", [(0,), (3,), (1, 2)])
 def test_a_failure_that_is_not_the_stores_does_not_hold_up_the_other_shards(
-    make_pyramid: Callable[[str], Pyramid], failing: tuple[int, ...]
+    make_pyramid: Callable[[str], Place], failing: tuple[int, ...]
 ) -> None:
     pyramid, spec = make_pyramid("memory"), sharding((0, 1, 2))
     pyramid.put("info", info_of(spec))
@@ -1341,7 +1333,7 @@ def full_disk(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("protocol", ["local", "s3"])
-def test_a_flush_into_a_full_disk_can_be_repeated(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_a_flush_into_a_full_disk_can_be_repeated(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     with dropping(started(pyramid, RAW_SHARD)) as accessor:
         accessor.store_chunks(KEY, CHUNKS.items())
@@ -1354,7 +1346,7 @@ def test_a_flush_into_a_full_disk_can_be_repeated(make_pyramid: Callable[[str], 
 
 
 def test_a_chunk_that_the_full_disk_cannot_take_harms_no_other(
-    make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 100)
     pyramid = make_pyramid("local")
@@ -1434,7 +1426,7 @@ class HeldFiles(LocalFileSystem):  # type: ignore[misc]
 
 
 @contextmanager
-def late(pyramid: Pyramid) -> Iterator[tuple[FsspecAccessor, Any]]:
+def late(pyramid: Place) -> Iterator[tuple[FsspecAccessor, Any]]:
     """Make an accessor whose writes can be held."""
     if pyramid.protocol == "local":
         files = HeldFiles()
@@ -1462,7 +1454,7 @@ def shard_of(wanted: Iterable[ChunkCoords]) -> bytes:
 
 @pytest.mark.parametrize("before", [(), (THIRD,)], ids=["new shard", "existing shard"])
 def test_what_another_process_has_written_meanwhile_is_merged(
-    each_pyramid: Pyramid, before: tuple[ChunkCoords, ...]
+    each_pyramid: Place, before: tuple[ChunkCoords, ...]
 ) -> None:
     each_pyramid.put("info", info_of(ONE_SHARD))
     if before:
@@ -1480,7 +1472,7 @@ def test_what_another_process_has_written_meanwhile_is_merged(
 
 @pytest.mark.parametrize("protocol", ["local", "s3"])
 def test_who_never_comes_first_is_told_and_loses_nothing(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch, protocol: str
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     monkeypatch.setattr("precomputed_fs.store.jobs._MOST_CONFLICTS", 3)
     pyramid = make_pyramid(protocol)
@@ -1504,7 +1496,7 @@ def test_who_never_comes_first_is_told_and_loses_nothing(
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new shard", "existing shard"])
-def test_writers_of_one_shard_that_flush_one_after_the_other_lose_nothing(pyramid: Pyramid, existing: bool) -> None:
+def test_writers_of_one_shard_that_flush_one_after_the_other_lose_nothing(pyramid: Place, existing: bool) -> None:
     written(pyramid, ONE_SHARD, {THIRD: CHUNKS[THIRD]} if existing else {})
     accessors = [pyramid.accessor() for _ in range(2)]
     for accessor, coords in zip(accessors, (FIRST, SECOND), strict=True):  # each asks for the shard as it is now
@@ -1517,7 +1509,7 @@ def test_writers_of_one_shard_that_flush_one_after_the_other_lose_nothing(pyrami
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new shards", "existing shards"])
-def test_two_writers_of_the_same_shards_at_once_lose_nothing(each_pyramid: Pyramid, existing: bool) -> None:
+def test_two_writers_of_the_same_shards_at_once_lose_nothing(each_pyramid: Place, existing: bool) -> None:
     spec, start = sharding((0, 1, 2)), threading.Barrier(2)
     parts: tuple[list[ChunkCoords], ...] = ([], [], [])
     for coords in COORDS:  # so that all have some of each shard
@@ -1538,7 +1530,7 @@ def test_two_writers_of_the_same_shards_at_once_lose_nothing(each_pyramid: Pyram
 
 @pytest.mark.parametrize("protocol", ["local", "s3"])
 def test_a_chunk_stored_again_while_its_shard_is_written_is_not_lost(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     pyramid = make_pyramid(protocol)
     pyramid.put("info", info_of(ONE_SHARD))
@@ -1556,7 +1548,7 @@ def test_a_chunk_stored_again_while_its_shard_is_written_is_not_lost(
 
 
 def test_a_change_of_a_new_chunk_while_its_shard_is_written_is_made_of_that(
-    make_pyramid: Callable[[str], Pyramid],
+    make_pyramid: Callable[[str], Place],
 ) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
@@ -1571,7 +1563,7 @@ def test_a_change_of_a_new_chunk_while_its_shard_is_written_is_made_of_that(
 
 
 def test_very_many_changes_of_a_chunk_do_not_all_wait(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are in memory at once when they are made."""
     monkeypatch.setattr("precomputed_fs.pyramid.shard_writer._CHANGES_BYTES", 100)
@@ -1593,7 +1585,7 @@ def test_very_many_changes_of_a_chunk_do_not_all_wait(
 
 
 def test_a_batch_misses_nothing_that_is_flushed_while_it_is_read(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pyramid = make_pyramid("memory")
     written(pyramid, ONE_SHARD)
@@ -1609,7 +1601,7 @@ def test_a_batch_misses_nothing_that_is_flushed_while_it_is_read(
     assert dict(accessor.fetch_chunks(KEY, [FIRST, SECOND])) == {FIRST: other(FIRST), SECOND: CHUNKS[SECOND]}
 
 
-def test_writers_of_different_shards_do_not_disturb_each_other(pyramid: Pyramid) -> None:
+def test_writers_of_different_shards_do_not_disturb_each_other(pyramid: Place) -> None:
     spec = sharding((0, 2, 4))
     pyramid.put("info", info_of(spec))
     shards: dict[int, list[ChunkCoords]] = {}
@@ -1631,7 +1623,7 @@ def test_writers_of_different_shards_do_not_disturb_each_other(pyramid: Pyramid)
 
 
 @pytest.mark.parametrize("protocol", ["local", "memory", "s3"])
-def test_32_threads_store_into_one_accessor(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_32_threads_store_into_one_accessor(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     accessor = started(pyramid, sharding((0, 1, 2)))
     start = threading.Barrier(32)
@@ -1649,7 +1641,7 @@ def test_32_threads_store_into_one_accessor(make_pyramid: Callable[[str], Pyrami
 
 
 @pytest.mark.parametrize("protocol", ["local", "s3"])
-def test_threads_store_and_flush_one_accessor(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_threads_store_and_flush_one_accessor(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     with dropping(started(pyramid, ONE_SHARD)) as accessor:
         start = threading.Barrier(8)
@@ -1666,7 +1658,7 @@ def test_threads_store_and_flush_one_accessor(make_pyramid: Callable[[str], Pyra
         assert parse_all(pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in COORDS[:24]}
 
 
-def test_of_32_threads_that_store_one_chunk_one_wins(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_of_32_threads_that_store_one_chunk_one_wins(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     accessor = started(pyramid, ONE_SHARD)
     start = threading.Barrier(32)
@@ -1689,7 +1681,7 @@ def test_of_32_threads_that_store_one_chunk_one_wins(make_pyramid: Callable[[str
 # ---------------------------------------------------------------------------------------------------------- async door
 
 
-def test_the_async_door_stores_and_flushes(pyramid: Pyramid) -> None:
+def test_the_async_door_stores_and_flushes(pyramid: Place) -> None:
     accessor = started(pyramid, sharding())
 
     async def write() -> None:
@@ -1706,7 +1698,7 @@ def test_the_async_door_stores_and_flushes(pyramid: Pyramid) -> None:
     assert parse_all(pyramid.contents(), sharding()) == BY_ID
 
 
-def test_two_flushes_at_once_write_each_chunk(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_two_flushes_at_once_write_each_chunk(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("s3")
     with dropping(started(pyramid, sharding((0, 1, 2)))) as accessor:
 
@@ -1778,7 +1770,7 @@ def test_a_grid_of_more_chunks_than_ids_is_refused() -> None:
 
 @pytest.mark.parametrize("shard_bytes", [1, 500, 2000, 1 << 30])
 def test_a_volume_with_a_proposed_sharding_is_read_by_others(
-    make_pyramid: Callable[[str], Pyramid], shard_bytes: int
+    make_pyramid: Callable[[str], Place], shard_bytes: int
 ) -> None:
     pyramid = make_pyramid("local")
     spec = propose_sharding(GRID, 128, shard_bytes=shard_bytes).to_info()
@@ -1792,7 +1784,7 @@ def test_a_volume_with_a_proposed_sharding_is_read_by_others(
 
 @pytest.mark.parametrize("suffix", [".index", ".data"])
 def test_a_shard_comes_before_the_pair_that_was_left_beside_it(
-    make_pyramid: Callable[[str], Pyramid], suffix: str
+    make_pyramid: Callable[[str], Place], suffix: str
 ) -> None:
     """As it is after a merge whose writer could not delete the pair, or was killed before that."""
     pyramid, spec = make_pyramid("local"), sharding((1, 2, 4))
@@ -1820,7 +1812,7 @@ def test_a_shard_comes_before_the_pair_that_was_left_beside_it(
 
 
 def test_a_disk_that_fills_up_while_the_buffer_is_renewed_harms_no_chunk(
-    make_pyramid: Callable[[str], Pyramid], scratch: Path, monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid("local"), sharding(data="raw")
@@ -1849,7 +1841,7 @@ def test_a_disk_that_fills_up_while_the_buffer_is_renewed_harms_no_chunk(
 
 
 def test_what_was_flushed_leaves_the_buffer_while_other_chunks_wait_on(
-    make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid("local"), sharding((0, 1, 2), data="raw")
@@ -1873,7 +1865,7 @@ def test_what_was_flushed_leaves_the_buffer_while_other_chunks_wait_on(
 @pytest.mark.parametrize("protocol", ["memory", "local", "http", "nginx", "s3", "gcs", "azure", "sftp"])
 @pytest.mark.parametrize("index", ["raw", "gzip"])
 def test_a_shard_that_has_become_smaller_is_read_by_those_who_knew_it(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, index: str
+    make_pyramid: Callable[[str], Place], protocol: str, index: str
 ) -> None:
     spec = sharding((1, 2, 0), index=index, data="raw")
     pyramid, large, small = make_pyramid(protocol), make_pyramid("local"), make_pyramid("local")

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precomputed_fs.format.grid import ChunkCoords, Triple
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -127,7 +127,7 @@ class Written:
     files: Mapping[str, bytes]
     chunks: Mapping[ChunkCoords, bytes]
 
-    def put(self, pyramid: Pyramid) -> Pyramid:
+    def put(self, pyramid: Place) -> Place:
         for name, body in self.files.items():
             pyramid.put(name, body)
         return pyramid
@@ -344,7 +344,7 @@ class Foreign:
     scale: Scale
     volume: Array
 
-    def put(self, pyramid: Pyramid) -> Pyramid:
+    def put(self, pyramid: Place) -> Place:
         for name, body in files_below(self.folder).items():
             pyramid.put(name, body)
         return pyramid
@@ -397,7 +397,7 @@ PLACED = [(name, protocol) for name in FOREIGN for protocol in ("local", "nginx"
 
 @pytest.mark.parametrize(("name", "protocol"), PLACED)
 def test_the_shards_of_another_tool_are_read_voxel_by_voxel(
-    make_pyramid: Callable[[str], Pyramid], foreign: Callable[[str], Foreign], name: str, protocol: str
+    make_pyramid: Callable[[str], Place], foreign: Callable[[str], Foreign], name: str, protocol: str
 ) -> None:
     written = foreign(name)
     accessor = written.put(make_pyramid(protocol)).accessor()
@@ -436,7 +436,7 @@ def test_the_other_tools_wrote_what_the_tests_are_about(foreign: Callable[[str],
 @pytest.mark.parametrize("name", ["tensorstore murmurhash, gzip", "cloud-volume", "neuroglancer-scripts zlib"])
 @each_fetch
 def test_a_shard_of_the_older_kind_is_a_pair_of_files(
-    make_pyramid: Callable[[str], Pyramid], foreign: Callable[[str], Foreign], name: str, fetch: Any
+    make_pyramid: Callable[[str], Place], foreign: Callable[[str], Foreign], name: str, fetch: Any
 ) -> None:
     written = foreign(name)
     assert written.scale.sharding is not None
@@ -456,7 +456,7 @@ def test_a_shard_of_the_older_kind_is_a_pair_of_files(
 # ------------------------------------------------------------------------------------------------------ every protocol
 
 
-def test_shards_are_read_on_every_protocol_through_every_door(each_readable_pyramid: Pyramid) -> None:
+def test_shards_are_read_on_every_protocol_through_every_door(each_readable_pyramid: Place) -> None:
     written = synthesize(2, 1, index="gzip", data="gzip", descending=True)
     accessor = written.put(each_readable_pyramid).accessor()
     for fetch in FETCH:
@@ -495,7 +495,7 @@ def is_absent(accessor: FsspecAccessor, coords: ChunkCoords) -> bool:
         ("shard", lambda chunk_id: chunk_id // 4 % 2 == 1),
     ],
 )
-def test_an_absent_chunk_minishard_or_shard_is_absent(readable_pyramid: Pyramid, kind: str, without: Any) -> None:
+def test_an_absent_chunk_minishard_or_shard_is_absent(readable_pyramid: Place, kind: str, without: Any) -> None:
     written = synthesize(2, 1, without=without)
     accessor = written.put(readable_pyramid).accessor()
     (absent,) = [written.scale.coords(c) for c in written.scale.cells if written.scale.chunk_id(c) == 5]
@@ -504,7 +504,7 @@ def test_an_absent_chunk_minishard_or_shard_is_absent(readable_pyramid: Pyramid,
     assert fetch_at_once(accessor, [absent, *written.coords]) == {**written.chunks, absent: None}
 
 
-def test_a_chunk_of_size_zero_is_absent(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_chunk_of_size_zero_is_absent(make_pyramid: Callable[[str], Place]) -> None:
     written = synthesize(1, 0)
     scale = written.scale
     shard = pack_shard({0: [(0, b"\1" * 64), (2, b""), (4, b"\2" * 64)]}, 1)
@@ -517,7 +517,7 @@ def test_a_chunk_of_size_zero_is_absent(make_pyramid: Callable[[str], Pyramid]) 
     assert accessor.fetch_chunk(KEY, by_id[4]) == b"\2" * 64
 
 
-def test_a_large_shard_index_is_read_in_part(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_large_shard_index_is_read_in_part(make_pyramid: Callable[[str], Place]) -> None:
     scale = Scale(sharding(14, 0), size=(4 * 2**14, 4, 4))
     (first, last) = (scale.coords((x, 0, 0)) for x in (0, 2**14 - 1))
     pyramid = make_pyramid("http")
@@ -532,7 +532,7 @@ def test_a_large_shard_index_is_read_in_part(make_pyramid: Callable[[str], Pyram
 # -------------------------------------------------------------------------------------------------- what `info` decides
 
 
-def test_a_pyramid_may_mix_sharded_and_unsharded_scales(readable_pyramid: Pyramid) -> None:
+def test_a_pyramid_may_mix_sharded_and_unsharded_scales(readable_pyramid: Place) -> None:
     sharded = synthesize(1, 1)
     coords = sharded.coords[3]
     info = json.loads(sharded.files["info"])
@@ -551,7 +551,7 @@ def test_a_pyramid_may_mix_sharded_and_unsharded_scales(readable_pyramid: Pyrami
 
 
 @pytest.mark.parametrize("protocol", ["memory", "local", "s3", "http"])
-def test_without_info_a_scale_is_not_sharded(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_without_info_a_scale_is_not_sharded(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     written = synthesize()
     pyramid = written.put(make_pyramid(protocol))
     pyramid.delete("info")
@@ -566,7 +566,7 @@ def test_without_info_a_scale_is_not_sharded(make_pyramid: Callable[[str], Pyram
 @pytest.mark.parametrize("protocol", ["memory", "local", "s3", "http"])
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"scales": [{"key": "1mm", "sharding": {"@type": "other"}}]}'])
 def test_an_info_that_cannot_be_is_an_error_that_names_it(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, text: bytes
+    make_pyramid: Callable[[str], Place], protocol: str, text: bytes
 ) -> None:
     pyramid = make_pyramid(protocol)
     pyramid.put("info", text)
@@ -598,7 +598,7 @@ def test_an_info_that_the_server_fails_to_send_is_not_no_info() -> None:
 )
 @each_fetch
 def test_coordinates_that_are_not_on_the_grid_are_an_error_before_any_shard_is_read(
-    make_pyramid: Callable[[str], Pyramid], coords: ChunkCoords, fetch: Any
+    make_pyramid: Callable[[str], Place], coords: ChunkCoords, fetch: Any
 ) -> None:
     pyramid = synthesize().put(make_pyramid("http"))
     accessor = pyramid.accessor()
@@ -613,7 +613,7 @@ HUGE = (4 * 2**22, 4 * 2**21, 4 * 2**21)
 
 
 @each_fetch
-def test_a_grid_may_need_all_64_bits(make_pyramid: Callable[[str], Pyramid], fetch: Any) -> None:
+def test_a_grid_may_need_all_64_bits(make_pyramid: Callable[[str], Place], fetch: Any) -> None:
     scale = Scale(sharding(0, 64), size=HUGE)
     last = scale.coords((2**22 - 1, 2**21 - 1, 2**21 - 1))
     pyramid = make_pyramid("memory")
@@ -623,7 +623,7 @@ def test_a_grid_may_need_all_64_bits(make_pyramid: Callable[[str], Pyramid], fet
 
 
 @each_fetch
-def test_a_grid_that_needs_more_than_64_bits_is_an_error(make_pyramid: Callable[[str], Pyramid], fetch: Any) -> None:
+def test_a_grid_that_needs_more_than_64_bits_is_an_error(make_pyramid: Callable[[str], Place], fetch: Any) -> None:
     scale = Scale(sharding(0, 64), size=(HUGE[0] + 1, *HUGE[1:]))
     pyramid = make_pyramid("memory")
     pyramid.put("info", json.dumps(scale.info()).encode())
@@ -634,7 +634,7 @@ def test_a_grid_that_needs_more_than_64_bits_is_an_error(make_pyramid: Callable[
 # ------------------------------------------------------------------------------------------------------------ requests
 
 
-def shard_requests(pyramid: Pyramid) -> list[servers.Request]:
+def shard_requests(pyramid: Place) -> list[servers.Request]:
     """Return the logged requests but those of `info`; each is a GET of a range."""
     asked: list[servers.Request] = [e for e in pyramid.server.log.entries() if not e.path.endswith("/info")]
     assert {entry.method for entry in asked} <= {"GET"}
@@ -647,7 +647,7 @@ def range_length(entry: servers.Request) -> int:
     return last - first + 1
 
 
-def date(pyramid: Pyramid, seconds: float) -> None:
+def date(pyramid: Place, seconds: float) -> None:
     """Say of all files of a pyramid that they were written at a time."""
     for name in pyramid.names():
         os.utime(pyramid.objects.folder / name, (seconds, seconds))  # type: ignore[attr-defined]
@@ -656,7 +656,7 @@ def date(pyramid: Pyramid, seconds: float) -> None:
 class Counted:
     """A pyramid on a server that counts, with one accessor."""
 
-    def __init__(self, pyramid: Pyramid, **options: Any) -> None:
+    def __init__(self, pyramid: Place, **options: Any) -> None:
         if pyramid.protocol == "nginx":
             date(pyramid, time.time() - 60)  # so that its versions are none that another state may get
         self.pyramid = pyramid
@@ -675,7 +675,7 @@ with_log = pytest.mark.parametrize("protocol", WITH_LOG)
 @with_log
 @each_fetch
 def test_a_cold_chunk_is_three_gets_and_the_next_of_its_minishard_is_one(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, fetch: Any
+    make_pyramid: Callable[[str], Place], protocol: str, fetch: Any
 ) -> None:
     written = synthesize(1, 0, index="gzip", data="gzip")
     counted = Counted(written.put(make_pyramid(protocol)))
@@ -687,7 +687,7 @@ def test_a_cold_chunk_is_three_gets_and_the_next_of_its_minishard_is_one(
 
 
 @with_log
-def test_info_is_one_get_for_all_that_is_read(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_info_is_one_get_for_all_that_is_read(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     written = synthesize(1, 1)
     counted = Counted(written.put(make_pyramid(protocol)))
     (counted.pyramid.server if protocol == "nginx" else counted.pyramid.server.log).clear()
@@ -699,7 +699,7 @@ def test_info_is_one_get_for_all_that_is_read(make_pyramid: Callable[[str], Pyra
 
 @with_log
 def test_that_a_chunk_is_absent_from_a_known_index_is_one_small_get_however_many_are(
-    make_pyramid: Callable[[str], Pyramid], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str
 ) -> None:
     written = synthesize(1, 0, without=lambda chunk_id: chunk_id in {4, 6} or chunk_id % 2 == 1)
     by_id = {written.scale.chunk_id(cell): written.scale.coords(cell) for cell in written.scale.cells}
@@ -716,7 +716,7 @@ def test_that_a_chunk_is_absent_from_a_known_index_is_one_small_get_however_many
 
 @each_fetch
 def test_a_chunk_that_is_added_to_a_shard_is_found_where_it_was_absent(
-    make_pyramid: Callable[[str], Pyramid], fetch: Any
+    make_pyramid: Callable[[str], Place], fetch: Any
 ) -> None:
     before, after = synthesize(1, 0, without=lambda chunk_id: chunk_id == 2), synthesize(1, 0)
     (added,) = set(after.coords) - set(before.coords)
@@ -732,7 +732,7 @@ def test_a_chunk_that_is_added_to_a_shard_is_found_where_it_was_absent(
 @with_log
 @pytest.mark.parametrize("count", [1, 8])
 def test_an_absent_shard_is_one_get_for_each_layout_that_it_may_have(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, count: int
+    make_pyramid: Callable[[str], Place], protocol: str, count: int
 ) -> None:
     written = synthesize(0, 1, without=lambda chunk_id: chunk_id % 2 == 1)
     by_id = {written.scale.chunk_id(cell): written.scale.coords(cell) for cell in written.scale.cells}
@@ -742,7 +742,7 @@ def test_an_absent_shard_is_one_get_for_each_layout_that_it_may_have(
 
 
 @with_log
-def test_contiguous_chunks_of_known_indexes_are_one_get(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_contiguous_chunks_of_known_indexes_are_one_get(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     written = synthesize(2, 0)
     counted = Counted(written.put(make_pyramid(protocol)))
     assert counted.requests(fetch_at_once, written.coords) == 1 + 1 + 1, "the shard's index, all others, the chunks"
@@ -752,7 +752,7 @@ def test_contiguous_chunks_of_known_indexes_are_one_get(make_pyramid: Callable[[
 
 @pytest.mark.parametrize("damaged", range(4))
 def test_of_indexes_that_are_read_together_the_damaged_one_is_named(
-    make_pyramid: Callable[[str], Pyramid], damaged: int
+    make_pyramid: Callable[[str], Place], damaged: int
 ) -> None:
     written = synthesize(2, 0)
     [(name, body)] = ((name, body) for name, body in written.files.items() if name.endswith(".shard"))
@@ -766,7 +766,7 @@ def test_of_indexes_that_are_read_together_the_damaged_one_is_named(
 
 @pytest.mark.parametrize(("max_range", "expected"), [(64, 32), (127, 32), (128, 16), (640, 4), (2048, 1)])
 def test_joined_ranges_are_no_longer_than_max_range(
-    make_pyramid: Callable[[str], Pyramid], max_range: int, expected: int
+    make_pyramid: Callable[[str], Place], max_range: int, expected: int
 ) -> None:
     written = synthesize()
     counted = Counted(written.put(make_pyramid("http")), max_range=max_range)
@@ -791,7 +791,7 @@ def test_of_a_range_with_many_chunks_few_are_held_at_once(tmp_path: Path, in_fli
             tracemalloc.stop()
 
 
-def test_a_chunk_longer_than_max_range_is_read_all_the_same(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_chunk_longer_than_max_range_is_read_all_the_same(make_pyramid: Callable[[str], Place]) -> None:
     written = synthesize()
     counted = Counted(written.put(make_pyramid("http")), max_range=1)
     assert fetch_at_once(counted.accessor, written.coords) == written.chunks
@@ -799,7 +799,7 @@ def test_a_chunk_longer_than_max_range_is_read_all_the_same(make_pyramid: Callab
 
 @pytest.mark.parametrize(("max_gap", "expected"), [(0, 32), (99, 32), (100, 1)])
 def test_chunks_with_more_than_max_gap_between_them_are_not_joined(
-    make_pyramid: Callable[[str], Pyramid], max_gap: int, expected: int
+    make_pyramid: Callable[[str], Place], max_gap: int, expected: int
 ) -> None:
     written = synthesize(gap=100)
     counted = Counted(written.put(make_pyramid("http")), max_gap=max_gap)
@@ -814,7 +814,7 @@ def test_bounds_out_of_their_range_are_an_error(options: dict[str, Any]) -> None
         FsspecAccessor("memory://brain", **options)
 
 
-def test_what_is_asked_of_a_shard_is_its_bytes_as_they_are(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_what_is_asked_of_a_shard_is_its_bytes_as_they_are(make_pyramid: Callable[[str], Place]) -> None:
     written = synthesize(1, 1, index="gzip", data="gzip")
     counted = Counted(written.put(make_pyramid("http")))
     counted.requests(fetch_at_once, written.coords)
@@ -949,7 +949,7 @@ def test_a_failure_to_read_an_index_is_not_remembered() -> None:
         assert fetch_singly(accessor, written.coords) == written.chunks
 
 
-def test_a_shard_that_appears_is_found(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_shard_that_appears_is_found(make_pyramid: Callable[[str], Place]) -> None:
     written = synthesize()
     for protocol in ("local", "s3"):
         pyramid = written.put(make_pyramid(protocol))
@@ -960,7 +960,7 @@ def test_a_shard_that_appears_is_found(make_pyramid: Callable[[str], Pyramid]) -
         assert fetch_singly(accessor, written.coords) == written.chunks
 
 
-def test_indexes_take_bounded_memory(make_pyramid: Callable[[str], Pyramid], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_indexes_take_bounded_memory(make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_indexes, "INDEX_CACHE_BYTES", 3000)
     written = synthesize(0, 5)  # 32 shards of one chunk
     counted = Counted(written.put(make_pyramid("http")))
@@ -972,7 +972,7 @@ def test_indexes_take_bounded_memory(make_pyramid: Callable[[str], Pyramid], mon
     assert 0 < sum(value.nbytes for value in kept._kept.values()) <= 3000
 
 
-def test_a_pickled_accessor_reads_shards(readable_pyramid: Pyramid) -> None:
+def test_a_pickled_accessor_reads_shards(readable_pyramid: Place) -> None:
     written = synthesize(1, 1, data="gzip")
     accessor = written.put(readable_pyramid).accessor()
     accessor.fetch_chunk(KEY, written.coords[0])
@@ -1126,7 +1126,7 @@ outside = pytest.mark.parametrize("place", OUTSIDE.values(), ids=OUTSIDE)
 
 
 @outside
-def test_an_index_outside_of_its_file_is_corrupt(each_readable_pyramid: Pyramid, place: Any) -> None:
+def test_an_index_outside_of_its_file_is_corrupt(each_readable_pyramid: Place, place: Any) -> None:
     written = synthesize(1, 0)
     shard = written.files[SHARD]
     pyramid = written.put(each_readable_pyramid)
@@ -1139,7 +1139,7 @@ def test_an_index_outside_of_its_file_is_corrupt(each_readable_pyramid: Pyramid,
 
 
 @outside
-def test_a_chunk_outside_of_its_file_is_corrupt(each_readable_pyramid: Pyramid, place: Any) -> None:
+def test_a_chunk_outside_of_its_file_is_corrupt(each_readable_pyramid: Place, place: Any) -> None:
     written = synthesize(1, 0)
     first, second = written.coords[0], written.coords[2]  # of minishard 0
     data = written.chunks[second]
@@ -1154,7 +1154,7 @@ def test_a_chunk_outside_of_its_file_is_corrupt(each_readable_pyramid: Pyramid, 
         assert fetch(accessor, [second]) == {second: data}
 
 
-def test_a_chunk_of_more_bytes_than_it_can_have_is_not_read(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_chunk_of_more_bytes_than_it_can_have_is_not_read(make_pyramid: Callable[[str], Place]) -> None:
     written = synthesize(1, 0)
     first, second = written.coords[0], written.coords[2]  # of minishard 0
     most = stored_limit(64 + ROOM)
@@ -1171,7 +1171,7 @@ def test_a_chunk_of_more_bytes_than_it_can_have_is_not_read(make_pyramid: Callab
 
 
 @pytest.mark.parametrize("protocol", ["memory", "local", "http", "s3"])
-def test_a_shard_shorter_than_its_index_is_corrupt(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_a_shard_shorter_than_its_index_is_corrupt(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     written = synthesize(2, 0)
     pyramid = written.put(make_pyramid(protocol))
     for length in (0, 1, 63):
@@ -1214,7 +1214,7 @@ BROKEN_GZIP: Mapping[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("change", BROKEN_GZIP.values(), ids=BROKEN_GZIP)
 @pytest.mark.parametrize("protocol", ["local", "http"])
 def test_a_chunk_that_does_not_decode_is_corrupt_and_named(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, change: Any
+    make_pyramid: Callable[[str], Place], protocol: str, change: Any
 ) -> None:
     written = gzip_shard(change)
     accessor = written.put(make_pyramid(protocol)).accessor()
@@ -1231,9 +1231,7 @@ def test_a_chunk_that_does_not_decode_is_corrupt_and_named(
 
 @pytest.mark.parametrize("size", [63, 65, 128])
 @each_fetch
-def test_a_raw_chunk_of_another_length_is_corrupt(
-    make_pyramid: Callable[[str], Pyramid], size: int, fetch: Any
-) -> None:
+def test_a_raw_chunk_of_another_length_is_corrupt(make_pyramid: Callable[[str], Place], size: int, fetch: Any) -> None:
     written = synthesize(1, 0)
     first, second = written.coords[0], written.coords[2]
     data = written.chunks[first] + written.chunks[second]
@@ -1245,7 +1243,7 @@ def test_a_raw_chunk_of_another_length_is_corrupt(
     assert fetch(accessor, [second]) == {second: written.chunks[second]}
 
 
-def test_the_chunk_that_breaks_a_joined_range_is_named(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_the_chunk_that_breaks_a_joined_range_is_named(make_pyramid: Callable[[str], Place]) -> None:
     written = synthesize(1, 0)
     even = [(written.scale.chunk_id(cell), written.scale.coords(cell)) for cell in written.scale.cells]
     even = sorted(pair for pair in even if pair[0] % 2 == 0)
@@ -1270,7 +1268,7 @@ def test_the_chunk_that_breaks_a_joined_range_is_named(make_pyramid: Callable[[s
     ids=["a chunk twice", "a chunk at no place", "all ones"],
 )
 def test_an_index_that_cannot_be_is_corrupt_and_names_shard_and_minishard(
-    readable_pyramid: Pyramid, index: bytes
+    readable_pyramid: Place, index: bytes
 ) -> None:
     written = synthesize(1, 0)
     pyramid = written.put(readable_pyramid)
@@ -1296,7 +1294,7 @@ def peak_of(call: Callable[[], Any]) -> int:
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress], ids=["gzip", "zlib"])
 def test_an_index_that_decodes_to_more_than_its_scale_has_chunks_takes_no_memory(
-    make_pyramid: Callable[[str], Pyramid], pack: Any
+    make_pyramid: Callable[[str], Place], pack: Any
 ) -> None:
     written = synthesize(0, 0, index="gzip")
     bomb = pack(bytes(24 << 20))
@@ -1312,7 +1310,7 @@ def test_an_index_that_decodes_to_more_than_its_scale_has_chunks_takes_no_memory
 
 
 @pytest.mark.parametrize("protocol", ["memory", "local", "http", "zip"])
-def test_a_range_that_no_file_has_takes_no_memory(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_a_range_that_no_file_has_takes_no_memory(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     written = synthesize(1, 0)
     pyramid = written.put(make_pyramid(protocol))
     pyramid.put(SHARD, broken({0: [(0, 0, 1 << 35), (2, 0, 64)]}, bytes(64)))
@@ -1334,7 +1332,7 @@ NEW = synthesize(1, 0, seed=2, descending=True, gap=3)
 @pytest.mark.parametrize("protocol", ["memory", "local", "s3", "gcs", "azure", "sftp", "nginx"])
 @each_fetch
 def test_a_replaced_shard_yields_its_new_chunks(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, fetch: Any
+    make_pyramid: Callable[[str], Place], protocol: str, fetch: Any
 ) -> None:
     pyramid = OLD.put(make_pyramid(protocol))
     accessor = pyramid.accessor()
@@ -1377,7 +1375,7 @@ def is_of_one_version(found: Mapping[ChunkCoords, bytes | None], versions: Itera
 @pytest.mark.parametrize("protocol", ["local", "sftp", "nginx"])
 @each_fetch
 def test_a_shard_replaced_by_one_of_the_same_size_and_time_is_not_mixed_with_it(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, fetch: Any
+    make_pyramid: Callable[[str], Place], protocol: str, fetch: Any
 ) -> None:
     old, new = ALIKE
     assert len(old.files[SHARD]) == len(new.files[SHARD])
@@ -1570,7 +1568,7 @@ FUZZED = {
     [*(("memory", kind) for kind in FUZZED), ("local", "raw"), ("local", "gzip"), ("http", "zlib")],
 )
 def test_a_mutated_shard_yields_what_it_says_or_an_error_of_ours(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, kind: str
+    make_pyramid: Callable[[str], Place], protocol: str, kind: str
 ) -> None:
     written = FUZZED[kind]
     pyramid = written.put(make_pyramid(protocol))

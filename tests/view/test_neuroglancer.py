@@ -18,8 +18,8 @@ from tests.support import browser, servers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.conftest import Pyramid
     from tests.support.browser import Neuroglancer, View
+    from tests.support.places import Place
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Triple = tuple[int, int, int]
@@ -144,7 +144,7 @@ def grey(voxels: Array) -> Array:
 # --------------------------------------------------------------------------------------------------------------- images
 
 
-def test_a_pyramid_in_a_bucket(neuroglancer: Neuroglancer, make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_pyramid_in_a_bucket(neuroglancer: Neuroglancer, make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("s3")
     public = pyramid.storage_options | {"s3_additional_kwargs": {"ACL": "public-read"}}
     with pyramid.accessor(storage_options=public) as accessor:

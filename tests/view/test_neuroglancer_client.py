@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precomputed_fs.view.server import Server
-    from tests.conftest import Pyramid
     from tests.support.browser import Chromium, Neuroglancer
+    from tests.support.places import Place
 
 
 def test_an_image_in_a_bucket_is_shown(
-    neuroglancer: Neuroglancer, run: Callable[..., Server], make_pyramid: Callable[[str], Pyramid]
+    neuroglancer: Neuroglancer, run: Callable[..., Server], make_pyramid: Callable[[str], Place]
 ) -> None:
     pyramid = make_pyramid("s3")
     with pyramid.accessor() as accessor:

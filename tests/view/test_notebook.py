@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 HEADINGS = ["Key", "Size", "Voxel size", "Chunk size", "Encoding", "Sharded", "Layout", "Bytes"]
 
@@ -298,7 +298,7 @@ def test_secrets_are_not_shown(tmp_path: Path, served: servers.HttpServer) -> No
 
 
 @pytest.mark.parametrize("protocol", ["s3", "zip"])
-def test_a_volume_of_another_protocol_is_shown(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_a_volume_of_another_protocol_is_shown(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     array = voxels((160, 80, 40))
     source = make_pyramid("memory")
     make(array, source.url, chunk_size=(160, 80, 40))

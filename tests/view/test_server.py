@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precomputed_fs.view.server import Server
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 
 def send(server: Server, *lines: str) -> bytes:
@@ -457,7 +457,7 @@ def test_it_closes_what_it_opened(tmp_path: Path) -> None:
         assert closed == [str(tmp_path)] * 3
 
 
-def test_an_accessor_is_served(run: Callable[..., Server], make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_an_accessor_is_served(run: Callable[..., Server], make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("s3")
     pyramid.put("info", json.dumps(raw_info()).encode())
     pyramid.put(f"{KEY}/{NAME}", gzip.compress(BODY), "gzip")

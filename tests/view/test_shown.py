@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precomputed_fs.view.server import Server
-    from tests.conftest import Pyramid
+    from tests.support.places import Place
 
 
 def test_a_chunk_is_the_bytes_that_the_specification_says(server: Server) -> None:
@@ -78,7 +78,7 @@ def test_an_info_without_a_type_or_of_an_unknown_one_is_an_image(run: Callable[.
         assert json.loads(ask(f"{run(put(tmp_path / str(i), info, {})).url}/info").body)["type"] == "image"
 
 
-def test_every_protocol_is_served(run: Callable[..., Server], readable_pyramid: Pyramid) -> None:
+def test_every_protocol_is_served(run: Callable[..., Server], readable_pyramid: Place) -> None:
     readable_pyramid.put("info", json.dumps(raw_info()).encode())
     readable_pyramid.put(f"{KEY}/0-8/0-8/0-4.gz", gzip.compress(BODY))
     server = run(readable_pyramid.url, storage_options=readable_pyramid.storage_options)
@@ -355,7 +355,7 @@ def test_a_range_is_asked_for_as_often_as_the_user_says(run: Callable[..., Serve
 
 
 def test_a_range_of_a_compressed_shard_is_of_what_is_in_it(
-    run: Callable[..., Server], make_pyramid: Callable[[str], Pyramid]
+    run: Callable[..., Server], make_pyramid: Callable[[str], Place]
 ) -> None:
     for protocol, suffix, encoding in (("local", ".gz", None), ("gcs", "", "gzip")):
         pyramid = make_pyramid(protocol)

@@ -18,14 +18,14 @@ from precomputed_fs import (
     create_volume,
     open_volume,
 )
-from tests.conftest import Pyramid
 from tests.support import servers
+from tests.support.places import Place
 from tests.volume.samples import ONE_CHUNK, SIZE, Counting, chunk_files, make, voxels
 
 
 @pytest.mark.parametrize(("protocol", "encoding"), [("local", None), ("s3", "gzip")])
 def test_chunks_are_compressed_where_headers_can_say_so(
-    make_pyramid: Callable[[str], Pyramid], protocol: str, encoding: str | None
+    make_pyramid: Callable[[str], Place], protocol: str, encoding: str | None
 ) -> None:
     """All readers understand Content-Encoding; few know suffixes."""
     pyramid = make_pyramid(protocol)
@@ -52,7 +52,7 @@ def test_tensorstore_reads_from_disk_what_is_created_by_default(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("protocol", ["local", "s3"])
-def test_an_existing_pyramid_is_not_overwritten(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_an_existing_pyramid_is_not_overwritten(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     pyramid = make_pyramid(protocol)
     options: dict[str, Any] = {"storage_options": pyramid.storage_options, "overwrite": False}
     make(pyramid.url, ONE_CHUNK, **options)
@@ -222,7 +222,7 @@ def test_shards_merge_with_later_writes_of_others(tmp_path: Path) -> None:
     assert (scale[0, 10, 110, 0], scale[39, 39, 119, 0]) == (5, 6)
 
 
-def test_creating_from_an_info_makes_no_more_requests_than_storing_it(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_creating_from_an_info_makes_no_more_requests_than_storing_it(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("s3")
     info = make("memory://tests/volume/asked").info
     before = pyramid.server.log.count()

@@ -30,8 +30,8 @@ from precomputed_fs import (
 from precomputed_fs.format.grid import Box
 from precomputed_fs.store import jobs, pool
 from precomputed_fs.store.requests import Job, Put
-from tests.conftest import Pyramid
 from tests.support import servers
+from tests.support.places import Place
 from tests.volume.samples import (
     BOUNDS,
     CHUNK,
@@ -166,7 +166,7 @@ def test_a_failure_is_never_zeros(tmp_path: Path, status: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["s3", "gcs", "azure"])
-def test_an_absent_bucket_is_an_error_and_never_zeros(make_pyramid: Callable[[str], Pyramid], protocol: str) -> None:
+def test_an_absent_bucket_is_an_error_and_never_zeros(make_pyramid: Callable[[str], Place], protocol: str) -> None:
     place = make_pyramid(protocol)
     url = re.sub("bucket-[^/]*", "no-such-bucket", place.url)
     options: dict[str, Any] = {"storage_options": place.storage_options}
@@ -323,7 +323,7 @@ def test_large_writes_go_shard_by_shard(
     assert np.array_equal(open_volume(tmp_path)[0][...], expected)
 
 
-def test_a_volume_can_be_written_from_itself(make_pyramid: Callable[[str], Pyramid]) -> None:
+def test_a_volume_can_be_written_from_itself(make_pyramid: Callable[[str], Place]) -> None:
     """Lazily: each piece is read by the threads that could be busy with writing."""
     pyramid = make_pyramid("s3")
     array = voxels((24, 16, 9, 2))
