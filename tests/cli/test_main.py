@@ -21,8 +21,10 @@ import time
 import tomllib
 import urllib.parse
 import urllib.request
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 import pytest
@@ -49,11 +51,11 @@ needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="ther
 KEYS = ["8_8_8", "16_16_16", "32_32_32"]
 
 
-def run(*arguments: Any) -> subprocess.CompletedProcess[bytes]:
+def run(*arguments: Any, encoding: str = "utf-8") -> subprocess.CompletedProcess[bytes]:
     """Run a command in this process: to start another takes ten times as long."""
     command = [str(argument) for argument in arguments]
     stdout, stderr = io.BytesIO(), io.BytesIO()
-    with io.TextIOWrapper(stdout, "utf-8") as out, io.TextIOWrapper(stderr, "utf-8") as err:
+    with io.TextIOWrapper(stdout, encoding) as out, io.TextIOWrapper(stderr, encoding) as err:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 code: Any = __main__.main(command)
@@ -65,10 +67,18 @@ def run(*arguments: Any) -> subprocess.CompletedProcess[bytes]:
     return subprocess.CompletedProcess(command, code, *printed)
 
 
-def run_apart(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run a command as a shell does."""
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, check=False, timeout=DEADLINE, **options)
+def run_into(stdout: TextIO | None, stderr: TextIO | None, *arguments: Any) -> int:
+    """Run a command in this process with these streams, then flush them, as the interpreter does at exit.
+
+    None stands for a stream that the shell has closed.
+    """
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        code = __main__.main([*map(str, arguments)])
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        if stderr is None and sys.stderr is not None:  # what `main` has opened instead
+            sys.stderr.close()
+    return code
 
 
 def output(*arguments: Any) -> str:
@@ -173,7 +183,7 @@ def test_what_info_says_does_not_reach_the_terminal_as_it_is(tmp_path: Path) -> 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_terminal_that_does_not_know_all_letters(tmp_path: Path, encoding: str) -> None:
     url = make(tmp_path, resolution=(4000, 4000, 4000))
-    done = run_apart("info", url, env={**os.environ, "PYTHONIOENCODING": encoding})
+    done = run("info", url, encoding=encoding)
     assert (done.returncode, done.stderr) == (0, b"")
     assert "4 x 4 x 4 µm".encode(encoding, "backslashreplace") in done.stdout
 
@@ -307,13 +317,16 @@ def test_storage_options_reach_a_bucket(make_pyramid: Callable[[str], Place], tm
 
 
 @pytest.mark.parametrize(("flag", "signed"), [("--anon", False), ("--no-anon", True)])
-def test_anon_is_without_credentials(make_pyramid: Callable[[str], Place], flag: str, signed: bool) -> None:
+def test_anon_is_without_credentials(
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, flag: str, signed: bool
+) -> None:
     bucket = make_pyramid("s3")
     make(bucket.url, storage_options=bucket.storage_options)
     bucket.server.log.clear()
     options = json.dumps({"endpoint_url": bucket.storage_options["endpoint_url"]})
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    done = run_apart("ls", bucket.url, flag, "--storage-options", options, env=environment)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    done = run("ls", bucket.url, flag, "--storage-options", options)
     assert done.returncode == (0 if signed else 4)  # it is no public bucket
     assert [("Authorization" in entry.headers) is signed for entry in bucket.server.log.entries()] == [True]
 
@@ -427,7 +440,8 @@ def test_a_warning_is_one_line(tmp_path: Path) -> None:
     url = make(tmp_path)
     for path in (tmp_path / "8_8_8").iterdir():
         path.unlink()
-    done = run_apart("slice", url, "--out", "-", "--size", "full")
+    with warnings.catch_warnings(action="default"):  # to pytest, warnings are errors
+        done = run("slice", url, "--out", "-", "--size", "full")
     assert done.returncode == 0
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith(f"precomputed-fs: warning: {url}: scale 8_8_8 has none of the 12 chunks")
@@ -436,62 +450,82 @@ def test_a_warning_is_one_line(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------- in a shell's hands
 
 
-def test_a_reader_that_leaves(tmp_path: Path) -> None:
-    """As ``precomputed-fs cat ... | head`` has it; the chunk is larger than a pipe holds."""
-    url = make(tmp_path, np.zeros((128, 128, 128), np.uint8), chunk_size=(128, 128, 128), scales=1)
-    for arguments in (["cat", url, "8_8_8/-5-123_7-135_100-228"], ["slice", url, "--out", "-"]):
-        reader, writer = os.pipe()
-        os.close(reader)
-        with os.fdopen(writer, "wb") as pipe:
-            done = subprocess.run(
-                [*COMMAND, *arguments], stdout=pipe, stderr=subprocess.PIPE, check=False, timeout=DEADLINE
-            )
-        assert (done.returncode, done.stderr) == (141, b"")
-
-
-def redirected(to: str, *arguments: Any, unbuffered: bool = False) -> subprocess.CompletedProcess[bytes]:
+def redirected(to: str, *arguments: Any) -> subprocess.CompletedProcess[bytes]:
     """Run a command as a shell does with some of its streams redirected.
 
     What Python cannot write to a buffered stream, as streams are by default, it tries to write once more at exit.
     """
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {to}', "sh", *COMMAND, *map(str, arguments)],
-        env={**os.environ, "PYTHONUNBUFFERED": "1" if unbuffered else ""},
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
         capture_output=True,
         check=False,
         timeout=DEADLINE,
     )
 
 
+def dev_full(*, unbuffered: bool = False) -> io.TextIOWrapper:
+    """Open a stream to a device that is full."""
+    device = Path("/dev/full").open("wb", buffering=0 if unbuffered else -1)  # noqa: SIM115 - the stream closes it
+    return io.TextIOWrapper(device, write_through=unbuffered)
+
+
+def test_a_reader_that_leaves(tmp_path: Path) -> None:
+    """As ``precomputed-fs cat ... | head`` has it; the chunk is larger than a pipe holds."""
+    url = make(tmp_path, np.zeros((128, 128, 128), np.uint8), chunk_size=(128, 128, 128), scales=1)
+    command = [*COMMAND, "cat", url, "8_8_8/-5-123_7-135_100-228"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, check=False, timeout=DEADLINE)
+        assert (done.returncode, done.stderr) == (141, b"")
+        said = io.StringIO()
+        assert (run_into(pipe, said, "slice", url, "--out", "-"), said.getvalue()) == (141, "")
+
+
 def test_a_stdout_that_is_closed(pyramid: str) -> None:
-    for arguments in (["info", pyramid], ["--version"]):
-        done = redirected(">&-", *arguments)
-        assert (done.returncode, done.stderr) == (1, b"precomputed-fs: error: stdout is closed\n")
+    done = redirected(">&-", "info", pyramid)
+    assert (done.returncode, done.stderr) == (1, b"precomputed-fs: error: stdout is closed\n")
+    said = io.StringIO()
+    assert run_into(None, said, "--version") == 1
+    assert said.getvalue() == "precomputed-fs: error: stdout is closed\n"
 
 
 @needs_dev_full
-@pytest.mark.parametrize("unbuffered", [False, True])
-def test_a_stdout_that_is_full(pyramid: str, unbuffered: bool) -> None:
-    done = redirected(">/dev/full", "info", pyramid, unbuffered=unbuffered)
+def test_a_stdout_that_is_full(pyramid: str) -> None:
+    done = redirected(">/dev/full", "info", pyramid)
     assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
     assert b"No space left on device" in done.stderr
+    said = io.StringIO()
+    with dev_full(unbuffered=True) as stdout:
+        assert run_into(stdout, said, "info", pyramid) == 1
+    assert said.getvalue().count("\n") == 1
+    assert "No space left on device" in said.getvalue()
 
 
-@pytest.mark.parametrize("to", ["2>&-", pytest.param("2>/dev/full", marks=needs_dev_full)])
+@pytest.mark.parametrize(
+    "to", ["2>&-", pytest.param("2>/dev/full", marks=needs_dev_full), pytest.param("unbuffered", marks=needs_dev_full)]
+)
 def test_a_stderr_that_nobody_reads(pyramid: str, tmp_path: Path, to: str) -> None:
     for arguments, code, printed in (
         (["info", tmp_path], 3, 0),
         (["ls", pyramid, "8_8_8", "--limit", "1"], 0, 1),  # says that there are more
         (["paint"], 2, 0),
     ):
-        done = redirected(to, *arguments)
-        assert (done.returncode, done.stdout.count(b"\n")) == (code, printed)
-    assert redirected(to, "info", tmp_path, unbuffered=True).returncode == 3
+        out = io.StringIO()
+        with contextlib.nullcontext() if to == "2>&-" else dev_full(unbuffered=to == "unbuffered") as stderr:
+            assert run_into(out, stderr, *arguments) == code
+        assert out.getvalue().count("\n") == printed
+    if to == "2>&-":
+        done = redirected(to, "ls", pyramid, "8_8_8", "--limit", "1")
+        assert (done.returncode, done.stdout.count(b"\n")) == (0, 1)
 
 
-@pytest.mark.parametrize("to", [pytest.param(">/dev/full 2>/dev/full", marks=needs_dev_full), ">&- 2>&-"])
-def test_streams_that_both_fail(pyramid: str, to: str) -> None:
-    assert redirected(to, "info", pyramid).returncode == 1
+@needs_dev_full
+def test_streams_that_both_fail(pyramid: str) -> None:
+    with dev_full() as stdout, dev_full() as stderr:
+        assert run_into(stdout, stderr, "info", pyramid) == 1
+    assert run_into(None, None, "info", pyramid) == 1
 
 
 @pytest.fixture
@@ -523,40 +557,16 @@ def test_an_interrupt(waiting: tuple[str, threading.Event]) -> None:
     assert (process.returncode, printed, said) == (130, b"", b"")
 
 
-def in_terminal(*arguments: str) -> tuple[int, bytes]:
-    """Run a command whose stderr is a terminal; return its code and what the terminal was sent."""
+def test_progress_is_for_terminals(pyramid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("precomputed_fs.volume.progress._PATIENCE", 0)
+    arguments = ["slice", pyramid, "--out", tmp_path / "x.png"]
     terminal, end = pty.openpty()
     termios.tcsetwinsize(end, (24, 80))
-    with servers.child([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=end) as process:
-        os.close(end)
-        said = b""
-        while True:
-            try:
-                part = os.read(terminal, 4096)
-            except OSError:  # the other end is closed
-                break
-            if not part:
-                break
-            said += part
+    with os.fdopen(end, "w") as stderr:
+        assert run_into(io.StringIO(), stderr, *arguments) == 0
+        assert b"reading 8_8_8:" in os.read(terminal, 4096)
     os.close(terminal)
-    return process.returncode, said
-
-
-def test_progress_is_for_terminals(tmp_path: Path) -> None:
-    make(tmp_path, np.ones((16, 16, 16), np.uint8), chunk_size=(16, 4, 16), gzip=False, scales=1)
-
-    async def handler(request: Any) -> Any:
-        seconds = {"_7-11_": 2.3, "_11-15_": 2.6}
-        wait = next((wait for name, wait in seconds.items() if name in request.path), 0)
-        return await servers.latency(wait, servers.files(tmp_path))(request)
-
-    with servers.fault_server(handler) as server:
-        arguments = ["slice", server.url, "--out", "-", "--z", "100"]
-        code, said = in_terminal(*arguments)
-        assert code == 0
-        assert b"reading 8_8_8:" in said
-        done = run(*arguments)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert output(*arguments) == ""
 
 
 def test_the_version() -> None:
@@ -612,20 +622,23 @@ def test_serve_at_a_port_that_is_taken(pyramid: str) -> None:
         error(1, "serve", pyramid, "--port", server.url.rpartition(":")[2])
 
 
-def test_serve_follows_links_out_of_the_pyramid_if_told(pyramid: str, tmp_path: Path) -> None:
+def test_serve_follows_links_out_of_the_pyramid_if_told(
+    pyramid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(pyramid, tmp_path / "brain")
     (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "brain" / "mesh").symlink_to("../secret")
     statuses = []
+
+    class Interrupted:
+        def wait(self) -> None:
+            url = urllib.parse.urlsplit(cast("io.StringIO", sys.stdout).getvalue().strip())
+            with contextlib.closing(http.client.HTTPConnection(url.netloc, timeout=DEADLINE)) as connection:
+                connection.request("GET", f"{url.path}/mesh")
+                statuses.append(connection.getresponse().status)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("precomputed_fs.cli.serve.threading", SimpleNamespace(Event=Interrupted))
     for options in ((), ("--follow-links",)):
-        command = [*COMMAND, "serve", str(tmp_path / "brain"), *options]
-        with servers.child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            url = urllib.parse.urlsplit(process.stdout.readline().decode().strip())
-            connection = http.client.HTTPConnection(url.netloc, timeout=DEADLINE)
-            connection.request("GET", f"{url.path}/mesh")
-            statuses.append(connection.getresponse().status)
-            connection.close()
-            process.kill()
-            process.communicate()
+        assert run_into(io.StringIO(), io.StringIO(), "serve", tmp_path / "brain", *options) == 130
     assert statuses == [502, 200]
