@@ -18,7 +18,7 @@ from precomputed_fs.store.location import Location
 from precomputed_fs.store.protocols.base import Asynchronous, Filesystem, Synchronous
 from precomputed_fs.store.protocols.caches import SimpleCache
 from precomputed_fs.store.protocols.s3 import S3
-from precomputed_fs.store.remote import Answering, Cached, Remote
+from precomputed_fs.store.remote import Cached, Remote
 from precomputed_fs.store.requests import Body, Delete, Get, Job, List, Put
 
 _T = TypeVar("_T")
@@ -310,7 +310,7 @@ class _Connection:
         finally:
             del failure  # its traceback has this frame
 
-    def _transfers(self, location: Location, remote: Answering) -> Driver:
+    def _transfers(self, location: Location, remote: Remote | Cached) -> Driver:
         from precomputed_fs.store.transfers import Transfers  # noqa: PLC0415 - brings libcurl, only where it is used
 
         link = location.links[0]

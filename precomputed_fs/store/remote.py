@@ -9,7 +9,7 @@ import functools
 import threading
 import urllib.parse
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from precomputed_fs.format.compression import decode, too_large
 from precomputed_fs.store.answers import Answer, checked_range, is_found, range_body, whole_body
@@ -39,20 +39,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))  # what of a Location goes into the next request as it is
 _OK, _PARTIAL = 200, 206  # quicker than the members of an enum
-
-
-class Answering(Protocol):
-    """Answers requests, one step after the other."""
-
-    @property
-    def fs(self) -> Filesystem:
-        """Whose event loop runs the coroutines."""
-
-    def begin(self, request: Any) -> Exchange | Steps[Any]:  # noqa: ANN401
-        """Begin to answer a request: by one exchange, of whose answer `end` makes the request's, or by steps."""
-
-    def end(self, request: Any, exchange: Exchange, answer: Answer) -> Body | Steps[Any]:  # noqa: ANN401
-        """Make of an exchange's answer that of the request; or the steps that this still takes."""
 
 
 class Remote:

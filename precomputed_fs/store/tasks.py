@@ -17,7 +17,7 @@ from typing import Any
 from precomputed_fs.store import pool
 from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.failures import Failures, Tries
-from precomputed_fs.store.remote import Answering
+from precomputed_fs.store.remote import Cached, Remote
 from precomputed_fs.store.requests import Body, Compute, Exchange, FollowUps, Job, Pause, Wait
 
 _Future = concurrent.futures.Future[Any]
@@ -94,14 +94,14 @@ class Tasks(ABC):
 
     Parameters
     ----------
-    remote : Answering
+    remote : Remote or Cached
         How requests are answered.
     failures : Failures
     jobs : iterable of Job
     limit : int
     """
 
-    def __init__(self, remote: Answering, failures: Failures, jobs: Iterable[Job[Any]], limit: int) -> None:
+    def __init__(self, remote: Remote | Cached, failures: Failures, jobs: Iterable[Job[Any]], limit: int) -> None:
         self._remote = remote
         self._failures = failures
         self._jobs = Jobs(jobs)

@@ -18,25 +18,12 @@ from typing import Any, TypeVar
 import pycurl
 
 from precomputed_fs.errors import DataAccessError
-from precomputed_fs.store import loop, pool
+from precomputed_fs.store import curl, loop, pool
 from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.certificates import Trust
-from precomputed_fs.store.curl import (
-    SYSTEM_HAS_PROXIES,
-    Connections,
-    close_connections,
-    failed_transfer,
-    is_crowded,
-    keep_connections,
-    prepare,
-    proxy_variables,
-    set_proxy,
-    settings_of,
-    take_connections,
-)
 from precomputed_fs.store.failures import Failures, TruncatedError
 from precomputed_fs.store.jobs import Batch
-from precomputed_fs.store.remote import Answering
+from precomputed_fs.store.remote import Cached, Remote
 from precomputed_fs.store.requests import Exchange, Job
 from precomputed_fs.store.tasks import Task, Tasks
 from precomputed_fs.store.window import window_of
@@ -44,7 +31,7 @@ from precomputed_fs.store.window import window_of
 _T = TypeVar("_T")
 
 _LEAST_RATE = 1024  # bytes per second, on average after the first `timeout` seconds
-_LONGEST_WAIT = 0.1  # seconds, after which it is looked whether all is well
+_LONGEST_WAIT = 0.1  # seconds, after which it checks that all is well
 _SHORT_WAIT = 0.005  # seconds, where something else than libcurl is waited for, too
 _IDLE = 1e-3  # seconds of waiting, from which on it is the server that is waited for
 
@@ -60,7 +47,7 @@ class Transfers:
 
     Parameters
     ----------
-    remote : Answering
+    remote : Remote or Cached
         What its requests are, over HTTP or as coroutines.
     failures : Failures
     timeout : float
@@ -71,7 +58,7 @@ class Transfers:
 
     def __init__(
         self,
-        remote: Answering,
+        remote: Remote | Cached,
         *,
         failures: Failures,
         timeout: float,
@@ -80,10 +67,10 @@ class Transfers:
         self.remote = remote
         self.failures = failures
         self.timeout = timeout
-        self.settings = settings_of(timeout, trust)
+        self.settings = curl.settings_of(timeout, trust)
         self.trust = trust
-        variables = proxy_variables()
-        self.uses_proxy = SYSTEM_HAS_PROXIES or bool(variables)
+        variables = curl.proxy_variables()
+        self.uses_proxy = curl.SYSTEM_HAS_PROXIES or bool(variables)
         server = failures.location.server
         self.window = window_of(server)
         self.connection_key = server, self.settings, variables
@@ -117,7 +104,7 @@ class Transfers:
         if not any(
             other is not None and other.is_open and other.connection_key == self.connection_key for other in others
         ):
-            close_connections(self.connection_key)
+            curl.close_connections(self.connection_key)
 
 
 def _look_interval(timeout: float) -> float:
@@ -144,7 +131,7 @@ class _Batch(Tasks):
         self._window = driver.window
         self._waiting: collections.deque[tuple[Task, Exchange]] = collections.deque()  # for room
         self._active: dict[Any, tuple[Task, Exchange]] = {}  # by the easy handle
-        self._connections: Connections | None = None
+        self._connections: curl.Connections | None = None
         self._batch = Batch()
         self._pid = os.getpid()
         self._is_crowded = False
@@ -199,7 +186,7 @@ class _Batch(Tasks):
             for handle in active:
                 with contextlib.suppress(pycurl.error):  # Ctrl-C came just before it was added, or since it was removed
                     connections.multi.remove_handle(handle)
-            keep_connections(self._driver.connection_key, connections)
+            curl.keep_connections(self._driver.connection_key, connections)
             if not self._driver.is_open:  # since this began
                 self._driver.close()
 
@@ -288,26 +275,26 @@ class _Batch(Tasks):
         connections = self._connections
         if connections is None:
             try:
-                self._is_crowded = is_crowded()
-                connections = self._connections = take_connections(self._driver.connection_key)
+                self._is_crowded = curl.is_crowded()
+                connections = self._connections = curl.take_connections(self._driver.connection_key)
             except (OSError, pycurl.error) as exc:  # no descriptor is left
                 self._fail(task, exc)
                 return
         handle = connections.handle(self._driver.settings)
         try:
-            prepare(handle, exchange)
+            curl.prepare(handle, exchange)
         except ValueError as exc:  # it cannot be sent
             self._fail(task, exc)
             return
         if self._driver.uses_proxy:
-            set_proxy(handle, exchange.http.url)
+            curl.set_proxy(handle, exchange.http.url)
         handle.began = handle.moved = time.monotonic()
         handle.seen = 0
         self._active[handle] = task, exchange
         self._window.active.add(handle)
         connections.multi.add_handle(handle)
 
-    def _work(self, connections: Connections) -> None:
+    def _work(self, connections: curl.Connections) -> None:
         connections.multi.perform()
         while True:
             left, done, failed = connections.multi.info_read()
@@ -320,7 +307,7 @@ class _Batch(Tasks):
                     self._fail(task, TruncatedError("the connection was closed within the head of the answer"))
             for handle, code, message in failed:
                 task, exchange, answer = self._taken(connections, handle)
-                outcome = failed_transfer(code, message, answer, handle, self._driver.trust)
+                outcome = curl.failed_transfer(code, message, answer, handle, self._driver.trust)
                 if isinstance(outcome, Answer):
                     self._answered(task, exchange, outcome)
                 else:
@@ -332,7 +319,7 @@ class _Batch(Tasks):
             if not left:
                 return
 
-    def _taken(self, connections: Connections, handle: Any) -> tuple[Task, Exchange, Answer]:  # noqa: ANN401 - a pycurl.Curl
+    def _taken(self, connections: curl.Connections, handle: Any) -> tuple[Task, Exchange, Answer]:  # noqa: ANN401 - a pycurl.Curl
         """Take a transfer off libcurl, and what has come of it."""
         answer = Answer(handle.getinfo(pycurl.RESPONSE_CODE), handle.lines.copy(), handle.parts.copy())
         connections.multi.remove_handle(handle)
