@@ -28,7 +28,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def scale() -> Scale:
-    return make("memory://precomputed_fs-tests/interop")[0]
+    return make("memory://precomputed_fs-tests/interop", overwrite=True)[0]
 
 
 @pytest.fixture
