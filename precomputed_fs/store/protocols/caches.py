@@ -2,8 +2,15 @@
 
 import os
 import time
+from collections.abc import Mapping
 
 from precomputed_fs.store.protocols.base import Filesystem, Synchronous, protocol_name, read_opened, temporary_name
+from precomputed_fs.store.protocols.local import Local
+from precomputed_fs.store.protocols.sftp import Sftp
+
+_LOCAL, _SFTP = Local(), Sftp()
+_WITH_LINKS: Mapping[str, Synchronous] = {"file": _LOCAL, "local": _LOCAL, "sftp": _SFTP, "ssh": _SFTP}
+"""Protocols with symbolic links, by the names of their filesystems."""
 
 
 class SimpleCache(Synchronous):
@@ -20,11 +27,9 @@ class SimpleCache(Synchronous):
         return read_opened(fs, path, limit)
 
     def real_path(self, fs: Filesystem, path: str) -> str:
-        """Return what a path is without symbolic links where the objects themselves are."""
-        from precomputed_fs.store.protocols import protocol_of
-
-        behind = protocol_of(protocol_name(fs.fs))
-        return behind.real_path(fs.fs, path) if isinstance(behind, Synchronous) else path
+        """Return a path without symbolic links in the filesystem behind the cache."""
+        behind = _WITH_LINKS.get(protocol_name(fs.fs))
+        return path if behind is None else behind.real_path(fs.fs, path)
 
     def find_copy(self, fs: Filesystem, path: str) -> str | None:
         """Find the file that holds a whole and valid copy; reading through the cache would download unchecked."""
