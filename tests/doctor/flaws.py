@@ -15,9 +15,9 @@ from tests.peers.test_voxels import (
     PARAMETERS,
     image,
     labels,
-    sharding_of,
 )
 from tests.support import browser, servers
+from tests.support.shards import sharding_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

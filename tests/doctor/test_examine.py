@@ -21,9 +21,9 @@ from precomputed_fs.doctor.examine import MOST_REQUESTS
 from tests.doctor.flaws import KEY, SIZE, contents, ids, read_with_ours, scale, server, write
 from tests.peers.test_voxels import (
     image,
-    sharding_of,
 )
 from tests.support import servers
+from tests.support.shards import sharding_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -44,13 +44,12 @@ from tests.doctor.flaws import (
     write,
 )
 from tests.peers.test_voxels import (
-    MURMUR,
     NEUROGLANCER_SCRIPTS,
     boxes,
     info_of,
-    sharding_of,
 )
 from tests.support import servers
+from tests.support.shards import MURMUR, sharding_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

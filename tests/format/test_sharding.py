@@ -27,9 +27,10 @@ from precomputed_fs.format.shard_index import (
     plan_reads,
 )
 from precomputed_fs.format.sharding import MAX_INDEX_BYTES, Sharding, murmurhash3_x86_128_low64, propose_sharding
+from tests.support.shards import ChunkPlace, index_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 UINT64 = 2**64
 LARGEST_FILE = 2**62  # an offset beyond it is no place in a file
@@ -41,54 +42,6 @@ INFO: Mapping[str, Any] = {
     "minishard_bits": 4,
     "shard_bits": 5,
 }
-
-Place = tuple[int, int, int]
-"""``(chunk id, first byte, size)``"""
-
-
-# ------------------------------------------------------------------------------------ a writer of shards, for the tests
-
-
-def index_rows(places: Iterable[Place]) -> bytes:
-    """Write a raw minishard index by the words of the specification: three rows, two of them of differences."""
-    ids, starts, sizes = np.array(list(places), dtype="<u8").reshape(-1, 3).T
-    ends = np.concatenate([np.zeros(1, "<u8"), (starts + sizes)[:-1]])[: len(ids)]
-    deltas = np.diff(ids, prepend=np.zeros(1, "<u8"))  # modulo 2**64, as NumPy's unsigned integers are
-    return np.stack([deltas, starts - ends, sizes]).astype("<u8").tobytes(order="C")
-
-
-def pack_shard(
-    minishards: Mapping[int, Sequence[tuple[int, bytes]]],
-    minishard_bits: int,
-    *,
-    pack_index: Callable[[bytes], bytes] = bytes,
-    gap: int = 0,
-) -> bytes:
-    """Write a shard: its index, then the chunks as they are given, then the minishard indexes.
-
-    Parameters
-    ----------
-    minishards
-        The chunks of each minishard, ``(id, stored bytes)``, in the order in which they are to lie.
-    gap
-        Bytes that nobody asked for, before each chunk.
-    """
-    body = bytearray()
-    indexes = {}
-    for minishard, chunks in minishards.items():
-        places = []
-        for chunk_id, stored in chunks:
-            body += b"\xee" * gap
-            places.append((chunk_id, len(body), len(stored)))
-            body += stored
-        indexes[minishard] = pack_index(index_rows(places))
-    entries = []
-    for minishard in range(2**minishard_bits):
-        start = len(body)
-        body += indexes.get(minishard, b"")
-        entries.append(struct.pack("<QQ", start, len(body)))
-    return b"".join(entries) + bytes(body)
-
 
 # ---------------------------------------------------------------------------------------------------------------- hash
 
@@ -278,7 +231,7 @@ places_in_any_order = st.lists(a_place, unique_by=lambda place: place[0], max_si
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @given(places_in_any_order)
-def test_an_index_gives_back_what_was_written(encoding: str, places: list[Place]) -> None:
+def test_an_index_gives_back_what_was_written(encoding: str, places: list[ChunkPlace]) -> None:
     name, pack = ENCODINGS[encoding]
     index = MinishardIndex.from_bytes(pack(index_rows(places)), name)
     assert len(index) == len(places)
@@ -287,7 +240,7 @@ def test_an_index_gives_back_what_was_written(encoding: str, places: list[Place]
 
 
 @given(places_in_any_order, st.integers(0, UINT64 - 1))
-def test_an_index_has_no_chunk_that_was_not_written(places: list[Place], chunk_id: int) -> None:
+def test_an_index_has_no_chunk_that_was_not_written(places: list[ChunkPlace], chunk_id: int) -> None:
     kept = [place for place in places if place[0] != chunk_id]
     assert MinishardIndex.from_bytes(index_rows(kept), "raw").find(chunk_id) is None
 
@@ -311,7 +264,7 @@ def test_an_empty_index_has_no_chunks() -> None:
 
 
 @pytest.mark.parametrize("places", [[(5, 0, 1), (5, 1, 1)], [(5, 0, 1), (6, 1, 1), (5, 2, 1)], [(0, 0, 1), (0, 0, 1)]])
-def test_an_index_with_a_chunk_twice_is_corrupt(places: list[Place]) -> None:
+def test_an_index_with_a_chunk_twice_is_corrupt(places: list[ChunkPlace]) -> None:
     with pytest.raises(CorruptDataError, match="twice"):
         MinishardIndex.from_bytes(index_rows(places), "raw")
 

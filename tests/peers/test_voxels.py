@@ -26,6 +26,7 @@ from neuroglancer_scripts.sharded_file_accessor import ShardedFileAccessor
 
 from precomputed_fs import create_volume, open_volume
 from precomputed_fs.format.grid import Triple
+from tests.support.shards import MURMUR, sharding_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Info = dict[str, Any]
@@ -106,19 +107,6 @@ def info_of(kind: str, data_type: str, channels: int, scales: Sequence[Mapping[s
     return plain
 
 
-def sharding_of(bits: Triple, hashed_by: str, index: str = "raw", data: str = "raw") -> dict[str, Any]:
-    preshift_bits, minishard_bits, shard_bits = bits
-    return {
-        "@type": "neuroglancer_uint64_sharded_v1",
-        "preshift_bits": preshift_bits,
-        "minishard_bits": minishard_bits,
-        "shard_bits": shard_bits,
-        "hash": hashed_by,
-        "minishard_index_encoding": index,
-        "data_encoding": data,
-    }
-
-
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 SIGNED = ("int8", "int16", "int32", "int64")
 DATA_TYPES = (*UNSIGNED, *SIGNED, "float32", "float64")
@@ -166,7 +154,6 @@ MORE_SAMPLES = (
     Case("zfpc", "float32", 3, PARAMETERS["zfpc"]),
 )
 COMPRESSED = ("gzip", "br", "zstd", "xz", "bz2", "plain folders", "gzip folders")
-MURMUR = "murmurhash3_x86_128"
 HASHES = ("identity", MURMUR)
 SHARDINGS = (
     *(sharding_of((1, 1, 2), *each) for each in itertools.product(HASHES, ("raw", "gzip"), ("raw", "gzip"))),

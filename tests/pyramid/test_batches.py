@@ -29,8 +29,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError
-from tests.format.test_sharding import pack_shard
 from tests.support import servers
+from tests.support.shards import pack_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping

@@ -20,8 +20,8 @@ from precomputed_fs.store import jobs
 from precomputed_fs.store.location import resolve
 from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.requests import Get, Put, Wait
-from tests.format.test_sharding import pack_shard
 from tests.support.jobs import Objects, feed
+from tests.support.shards import pack_shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -41,6 +41,7 @@ from precomputed_fs.format.sharding import Sharding, propose_sharding
 from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.store.requests import Get, Put
 from tests.support import servers
+from tests.support.shards import MURMUR, sharding_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -66,20 +67,11 @@ def sharding(
     bits: tuple[int, int, int] = (1, 2, 1), hash_: str = "identity", index: str = "gzip", data: str = "gzip"
 ) -> Spec:
     """Make the member ``sharding`` of a scale; the bits are those of preshift, minishard and shard."""
-    return {
-        "@type": "neuroglancer_uint64_sharded_v1",
-        "preshift_bits": bits[0],
-        "minishard_bits": bits[1],
-        "shard_bits": bits[2],
-        "hash": hash_,
-        "minishard_index_encoding": index,
-        "data_encoding": data,
-    }
+    return sharding_of(bits, hash_, index, data)
 
 
 ONE_SHARD = sharding((1, 2, 0))
 RAW_SHARD = sharding((1, 2, 0), index="raw", data="raw")
-MURMUR = "murmurhash3_x86_128"
 
 
 def info_of(spec: Spec, *, offset: tuple[int, ...] = OFFSET, keys: Iterable[str] = (KEY,)) -> bytes:

@@ -17,9 +17,9 @@ import time
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import formatdate
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,9 +38,21 @@ from precomputed_fs.codecs import ROOM
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.compression import stored_limit
 from precomputed_fs.pyramid import shard_indexes
-from tests.format.test_sharding import index_rows, pack_shard
 from tests.peers.test_bytes import VOLUMES
 from tests.support import servers
+from tests.support.shards import (
+    KEY,
+    MURMUR,
+    PACK,
+    SHARD,
+    Array,
+    Scale,
+    Written,
+    index_rows,
+    pack_shard,
+    sharding_of,
+    synthesize,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -49,155 +61,8 @@ if TYPE_CHECKING:
     from precomputed_fs.format.grid import ChunkCoords, Triple
     from tests.support.places import Place
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
-KEY = "1mm"
-TYPE = "neuroglancer_uint64_sharded_v1"
 WITH_LOG = ("http", "nginx", "s3", "gcs")
-
-# ---------------------------------------------------------------------------------------------- scales and their chunks
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A scale to be written, of one channel."""
-
-    sharding: Mapping[str, Any] | None
-    size: Triple = (32, 16, 4)
-    chunk_size: Triple = (4, 4, 4)
-    voxel_offset: Triple = (0, 0, 0)
-    data_type: str = "uint8"
-    encoding: str = "raw"
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    key: str = KEY
-
-    @property
-    def shape(self) -> Triple:
-        x, y, z = (-(-size // chunk) for size, chunk in zip(self.size, self.chunk_size, strict=True))
-        return x, y, z
-
-    @property
-    def cells(self) -> Iterator[Triple]:
-        x, y, z = self.shape
-        return itertools.product(range(x), range(y), range(z))
-
-    def coords(self, cell: Triple) -> ChunkCoords:
-        begins = np.multiply(cell, self.chunk_size)
-        ends = np.minimum(begins + self.chunk_size, self.size)
-        (x0, y0, z0), (x1, y1, z1) = (np.add(corner, self.voxel_offset).tolist() for corner in (begins, ends))
-        return x0, x1, y0, y1, z0, z1
-
-    def chunk_id(self, cell: Triple) -> int:
-        """Return a chunk's number, bit by bit as the specification describes it."""
-        code, position = 0, 0
-        for bit in range(64):
-            for axis in range(3):
-                if 2**bit < self.shape[axis]:
-                    code |= (cell[axis] >> bit & 1) << position
-                    position += 1
-        return code
-
-    def part(self, volume: Array, coords: ChunkCoords) -> Array:
-        """Cut a chunk out of a volume ``[x, y, z]``."""
-        x, y, z = (
-            slice(low - offset, high - offset)
-            for low, high, offset in zip(coords[::2], coords[1::2], self.voxel_offset, strict=True)
-        )
-        return volume[x, y, z]
-
-    def info(self) -> dict[str, Any]:
-        scale = {
-            "key": self.key,
-            "size": list(self.size),
-            "voxel_offset": list(self.voxel_offset),
-            "chunk_sizes": [list(self.chunk_size)],
-            "resolution": [1_000_000, 1_000_000, 1_000_000],
-            "encoding": self.encoding,
-            **self.extra,
-            **({} if self.sharding is None else {"sharding": dict(self.sharding)}),
-        }
-        return {"type": "image", "data_type": self.data_type, "num_channels": 1, "scales": [scale]}
-
-
-@dataclass(frozen=True)
-class Written:
-    """A pyramid of one scale as it was written: its files, and its chunks as they are encoded."""
-
-    scale: Scale
-    files: Mapping[str, bytes]
-    chunks: Mapping[ChunkCoords, bytes]
-
-    def put(self, pyramid: Place) -> Place:
-        for name, body in self.files.items():
-            pyramid.put(name, body)
-        return pyramid
-
-    @property
-    def coords(self) -> list[ChunkCoords]:
-        return list(self.chunks)
-
-
-def sharding(
-    minishard_bits: int = 0,
-    shard_bits: int = 0,
-    *,
-    preshift_bits: int = 0,
-    hashed_by: str = "identity",
-    index: str = "raw",
-    data: str = "raw",
-) -> dict[str, Any]:
-    return {
-        "@type": TYPE,
-        "preshift_bits": preshift_bits,
-        "hash": hashed_by,
-        "minishard_bits": minishard_bits,
-        "shard_bits": shard_bits,
-        "minishard_index_encoding": index,
-        "data_encoding": data,
-    }
-
-
-PACK: Mapping[str, Callable[[bytes], bytes]] = {"raw": bytes, "gzip": partial(gzip.compress, mtime=0)}
-
-
-@cache
-def chunk_bodies(seed: int, count: int) -> list[bytes]:
-    """Make chunks of 64 bytes of which no two are alike."""
-    return [random.Random(f"{seed} {i}").randbytes(64) for i in range(count)]
-
-
-def synthesize(
-    minishard_bits: int = 0,
-    shard_bits: int = 0,
-    *,
-    index: str = "raw",
-    data: str = "raw",
-    pack_data: Callable[[bytes], bytes] | None = None,
-    seed: int = 0,
-    gap: int = 0,
-    descending: bool = False,
-    without: Callable[[int], bool] = lambda _: False,
-) -> Written:
-    """Write 32 chunks of 64 voxels by the tests' own writer."""
-    scale = Scale(sharding(minishard_bits, shard_bits, index=index, data=data))
-    pack_data = pack_data or PACK[data]
-    bodies = chunk_bodies(seed, 32)
-    by_id = sorted((scale.chunk_id(cell), scale.coords(cell)) for cell in scale.cells)
-    kept = {chunk_id: coords for chunk_id, coords in by_id if not without(chunk_id)}
-    laid_out: dict[int, dict[int, list[tuple[int, bytes]]]] = {}
-    for chunk_id in sorted(kept, reverse=descending):
-        minishard = chunk_id % 2**minishard_bits
-        shard = chunk_id // 2**minishard_bits % 2**shard_bits
-        laid_out.setdefault(shard, {}).setdefault(minishard, []).append((chunk_id, pack_data(bodies[chunk_id])))
-    files = {"info": json.dumps(scale.info()).encode()}
-    for shard, minishards in laid_out.items():
-        files[f"{KEY}/{shard:0{-(-shard_bits // 4) or 1}x}.shard"] = pack_shard(
-            minishards, minishard_bits, pack_index=PACK[index], gap=gap
-        )
-    return Written(scale, files, {coords: bodies[chunk_id] for chunk_id, coords in kept.items()})
-
-
-SHARD = f"{KEY}/0.shard"
 
 
 def fetch_singly(accessor: FsspecAccessor, coords: Iterable[ChunkCoords]) -> dict[ChunkCoords, bytes | None]:
@@ -270,46 +135,45 @@ def write_with_neuroglancer_scripts(folder: Path, scale: Scale, volume: Array) -
 
 
 Write = "Callable[[Path, Scale, Array], None]"
-MURMUR = "murmurhash3_x86_128"
 FOREIGN: Mapping[str, tuple[Callable[[Path, Scale, Array], None], Scale, str]] = {
-    "tensorstore identity": (write_with_tensorstore, Scale(sharding(1, 2), **BRAIN), "uint8"),
-    "tensorstore identity, one shard": (write_with_tensorstore, Scale(sharding(), **BRAIN), "uint8"),
+    "tensorstore identity": (write_with_tensorstore, Scale(sharding_of((0, 1, 2)), **BRAIN), "uint8"),
+    "tensorstore identity, one shard": (write_with_tensorstore, Scale(sharding_of((0, 0, 0)), **BRAIN), "uint8"),
     "tensorstore identity, preshift": (
         write_with_tensorstore,
-        Scale(sharding(1, 1, preshift_bits=2), **BRAIN),
+        Scale(sharding_of((2, 1, 1)), **BRAIN),
         "uint8",
     ),
     "tensorstore murmurhash": (
         write_with_tensorstore,
-        Scale(sharding(2, 5, hashed_by=MURMUR, preshift_bits=1), **BRAIN),
+        Scale(sharding_of((1, 2, 5), MURMUR), **BRAIN),
         "uint8",
     ),
-    "tensorstore gzip data": (write_with_tensorstore, Scale(sharding(1, 1, data="gzip"), **BRAIN), "uint8"),
-    "tensorstore gzip index": (write_with_tensorstore, Scale(sharding(1, 1, index="gzip"), **BRAIN), "uint8"),
+    "tensorstore gzip data": (write_with_tensorstore, Scale(sharding_of((0, 1, 1), data="gzip"), **BRAIN), "uint8"),
+    "tensorstore gzip index": (write_with_tensorstore, Scale(sharding_of((0, 1, 1), index="gzip"), **BRAIN), "uint8"),
     "tensorstore murmurhash, gzip": (
         write_with_tensorstore,
-        Scale(sharding(3, 2, hashed_by=MURMUR, index="gzip", data="gzip"), **BRAIN, data_type="uint16"),
+        Scale(sharding_of((0, 3, 2), MURMUR, index="gzip", data="gzip"), **BRAIN, data_type="uint16"),
         "uint16",
     ),
     "tensorstore anisotropic": (
         write_with_tensorstore,
-        Scale(sharding(2, 1, index="gzip"), SIZE, chunk_size=(40, 5, 2), voxel_offset=(5, 3, 7)),
+        Scale(sharding_of((0, 2, 1), index="gzip"), SIZE, chunk_size=(40, 5, 2), voxel_offset=(5, 3, 7)),
         "uint8",
     ),
     "tensorstore negative offset": (
         write_with_tensorstore,
-        Scale(sharding(1, 1, data="gzip"), SIZE, chunk_size=(16, 8, 16), voxel_offset=(-41, -3, 1000)),
+        Scale(sharding_of((0, 1, 1), data="gzip"), SIZE, chunk_size=(16, 8, 16), voxel_offset=(-41, -3, 1000)),
         "uint8",
     ),
     "tensorstore jpeg": (
         write_with_tensorstore,
-        Scale(sharding(1, 1), **BRAIN, encoding="jpeg", extra={"jpeg_quality": 100}),
+        Scale(sharding_of((0, 1, 1)), **BRAIN, encoding="jpeg", extra={"jpeg_quality": 100}),
         "uint8",
     ),
     "tensorstore compressed_segmentation": (
         write_with_tensorstore,
         Scale(
-            sharding(1, 1, index="gzip", data="gzip"),
+            sharding_of((0, 1, 1), index="gzip", data="gzip"),
             **BRAIN,
             data_type="uint32",
             encoding="compressed_segmentation",
@@ -319,18 +183,18 @@ FOREIGN: Mapping[str, tuple[Callable[[Path, Scale, Array], None], Scale, str]] =
     ),
     "cloud-volume": (
         write_with_cloud_volume,
-        Scale(sharding(2, 2, hashed_by=MURMUR), **BRAIN, voxel_offset=(-7, 0, 9)),
+        Scale(sharding_of((0, 2, 2), MURMUR), **BRAIN, voxel_offset=(-7, 0, 9)),
         "uint8",
     ),
     "cloud-volume gzip": (
         write_with_cloud_volume,
-        Scale(sharding(2, 1, index="gzip", data="gzip"), **BRAIN, data_type="uint16"),
+        Scale(sharding_of((0, 2, 1), index="gzip", data="gzip"), **BRAIN, data_type="uint16"),
         "uint16",
     ),
-    "neuroglancer-scripts": (write_with_neuroglancer_scripts, Scale(sharding(1, 1), **BRAIN), "uint8"),
+    "neuroglancer-scripts": (write_with_neuroglancer_scripts, Scale(sharding_of((0, 1, 1)), **BRAIN), "uint8"),
     "neuroglancer-scripts zlib": (
         write_with_neuroglancer_scripts,
-        Scale(sharding(1, 2, index="gzip", data="gzip"), **BRAIN),
+        Scale(sharding_of((0, 1, 2), index="gzip", data="gzip"), **BRAIN),
         "uint8",
     ),
 }
@@ -518,7 +382,7 @@ def test_a_chunk_of_size_zero_is_absent(make_pyramid: Callable[[str], Place]) ->
 
 
 def test_a_large_shard_index_is_read_in_part(make_pyramid: Callable[[str], Place]) -> None:
-    scale = Scale(sharding(14, 0), size=(4 * 2**14, 4, 4))
+    scale = Scale(sharding_of((0, 14, 0)), size=(4 * 2**14, 4, 4))
     (first, last) = (scale.coords((x, 0, 0)) for x in (0, 2**14 - 1))
     pyramid = make_pyramid("http")
     pyramid.put("info", json.dumps(scale.info()).encode())
@@ -614,7 +478,7 @@ HUGE = (4 * 2**22, 4 * 2**21, 4 * 2**21)
 
 @each_fetch
 def test_a_grid_may_need_all_64_bits(make_pyramid: Callable[[str], Place], fetch: Any) -> None:
-    scale = Scale(sharding(0, 64), size=HUGE)
+    scale = Scale(sharding_of((0, 0, 64)), size=HUGE)
     last = scale.coords((2**22 - 1, 2**21 - 1, 2**21 - 1))
     pyramid = make_pyramid("memory")
     pyramid.put("info", json.dumps(scale.info()).encode())
@@ -624,7 +488,7 @@ def test_a_grid_may_need_all_64_bits(make_pyramid: Callable[[str], Place], fetch
 
 @each_fetch
 def test_a_grid_that_needs_more_than_64_bits_is_an_error(make_pyramid: Callable[[str], Place], fetch: Any) -> None:
-    scale = Scale(sharding(0, 64), size=(HUGE[0] + 1, *HUGE[1:]))
+    scale = Scale(sharding_of((0, 0, 64)), size=(HUGE[0] + 1, *HUGE[1:]))
     pyramid = make_pyramid("memory")
     pyramid.put("info", json.dumps(scale.info()).encode())
     with pytest.raises(ValueError, match=r"65 bits.*64"):
@@ -777,7 +641,7 @@ def test_joined_ranges_are_no_longer_than_max_range(
 
 @pytest.mark.parametrize("in_flight", [1, 4])
 def test_of_a_range_with_many_chunks_few_are_held_at_once(tmp_path: Path, in_flight: int) -> None:
-    scale = Scale(sharding(data="gzip"), size=(512, 512, 512), chunk_size=(64, 64, 64))
+    scale = Scale(sharding_of((0, 0, 0), data="gzip"), size=(512, 512, 512), chunk_size=(64, 64, 64))
     coords = [scale.coords((x, y, z)) for x, y, z in itertools.product(range(8), range(8), range(2))]
     with FsspecAccessor(tmp_path) as accessor:
         accessor.store_file("info", json.dumps(scale.info()).encode())

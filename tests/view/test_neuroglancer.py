@@ -14,6 +14,7 @@ import pytest
 
 from precomputed_fs import FsspecAccessor
 from tests.support import browser, servers
+from tests.support.shards import sharding_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,19 +62,6 @@ def served(tmp_path: Path) -> Iterator[servers.HttpServer]:
     """Serve `tmp_path` to pages from anywhere."""
     with servers.fault_server(browser.cors(servers.files(tmp_path))) as server:
         yield server
-
-
-def sharding(hash_: str, bits: Triple, encoding: str) -> dict[str, Any]:
-    """Make the member ``sharding`` of a scale; the bits are those of preshift, minishard and shard."""
-    return {
-        "@type": "neuroglancer_uint64_sharded_v1",
-        "preshift_bits": bits[0],
-        "minishard_bits": bits[1],
-        "shard_bits": bits[2],
-        "hash": hash_,
-        "minishard_index_encoding": encoding,
-        "data_encoding": encoding,
-    }
 
 
 def write(
@@ -168,7 +156,7 @@ def test_a_volume_in_shards(
     offset: Triple,
 ) -> None:
     with FsspecAccessor(tmp_path) as accessor:
-        write(accessor, {"1mm": BRAIN}, offset, sharding=sharding(hash_, (1, 2, 3), "gzip"))
+        write(accessor, {"1mm": BRAIN}, offset, sharding=sharding_of((1, 2, 3), hash_, "gzip", "gzip"))
     shards = {f"/1mm/{path.name}" for path in (tmp_path / "1mm").iterdir()}
     assert len(shards) > 4
     position = tuple(np.add(POSITION, np.subtract(offset, OFFSET)).tolist())
@@ -188,7 +176,7 @@ def test_a_segmentation_in_shards(neuroglancer: Neuroglancer, tmp_path: Path, se
     part = TISSUES[:, :, 64:96]
     offset = (-98, -134, -8)
     with FsspecAccessor(tmp_path) as accessor:
-        write(accessor, {"1mm": IDS[part]}, offset, (64, 64, 16), sharding=sharding("identity", (1, 2, 3), "raw"))
+        write(accessor, {"1mm": IDS[part]}, offset, (64, 64, 16), sharding=sharding_of((1, 2, 3)))
     colours = {str(id_): "#" + bytes(colour).hex() for id_, colour in zip(IDS, COLOURS, strict=True)}
     shown: dict[str, Any] = {"segmentColors": colours, "selectedAlpha": 1, "saturation": 1}
     with neuroglancer.show(f"precomputed://{served.url}", "segmentation", position=POSITION, **shown) as view:
@@ -241,7 +229,13 @@ def test_a_corrupt_chunk_in_a_shard_is_seen(
     neuroglancer: Neuroglancer, tmp_path: Path, served: servers.HttpServer
 ) -> None:
     with FsspecAccessor(tmp_path) as accessor:
-        write(accessor, {"1mm": PART}, PART_OFFSET, PART_CHUNK_SIZE, sharding=sharding("identity", (0, 0, 0), "gzip"))
+        write(
+            accessor,
+            {"1mm": PART},
+            PART_OFFSET,
+            PART_CHUNK_SIZE,
+            sharding=sharding_of((0, 0, 0), index="gzip", data="gzip"),
+        )
     path = tmp_path / "1mm" / "0.shard"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF

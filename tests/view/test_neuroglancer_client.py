@@ -16,8 +16,8 @@ from precomputed_fs import (
     Volume,
     create_volume,
 )
-from tests.pyramid.test_shards import synthesize
 from tests.support import browser
+from tests.support.shards import synthesize
 from tests.view.serving import KEY, Array, put, raw_info
 from tests.view.test_neuroglancer import (
     COLOURS,

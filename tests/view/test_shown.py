@@ -22,12 +22,9 @@ from precomputed_fs import (
     open_volume,
     serve,
 )
-from tests.pyramid.test_shards import synthesize
 from tests.support import servers
+from tests.support.shards import sharding_of, synthesize
 from tests.view.serving import BODY, KEY, NAME, Array, ask, put, raw_info
-from tests.view.test_neuroglancer import (
-    sharding,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +43,9 @@ def test_a_chunk_is_the_bytes_that_the_specification_says(server: Server) -> Non
 
 
 def test_the_info_says_what_is_served(run: Callable[..., Server], tmp_path: Path) -> None:
-    given = raw_info(sharding=sharding("identity", (0, 0, 0), "gzip"), hidden=True, encoding="RAW", mine=[1, {"a": 2}])
+    given = raw_info(
+        sharding=sharding_of((0, 0, 0), index="gzip", data="gzip"), hidden=True, encoding="RAW", mine=[1, {"a": 2}]
+    )
     given |= {"mesh": "mesh", "segment_properties": "props", "mine": {"x": 1.5}, "type": "IMAGE"}
     server = run(put(tmp_path, given, {}))
     answer = ask(f"{server.url}/info")
