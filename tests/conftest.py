@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
+    from distributed import Client
+
     from tests.support.browser import Chromium, Neuroglancer
 
 
@@ -223,6 +225,21 @@ _MARKS = {"blockcache": pytest.mark.filterwarnings("ignore:unclosed file:Resourc
 def each_readable_pyramid(request: pytest.FixtureRequest, make_pyramid: Callable[[str], Place]) -> Place:
     """Make an empty pyramid on each protocol, the read-only ones included: for what differs between these."""
     return make_pyramid(request.param)
+
+
+# ------------------------------------------------------------------------------------------------------------ dask
+
+
+@pytest.fixture(scope="session")
+def dask_client() -> Iterator[Client]:
+    """Start two processes that compute for dask; they share what they have open with all tests that use them."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
+        Client(cluster, set_as_default=False) as connected,
+    ):
+        yield connected
 
 
 # --------------------------------------------------------------------------------------------------------- browser

@@ -122,8 +122,21 @@ def test_a_pyramid_in_the_way(tmp_path: Path) -> None:
     assert (tmp_path / "b" / KEY / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("there", [{"flat": False}, {"flat": False, "gzip": False}, {"sharding": MURMUR}, {}])
-def test_whatever_is_in_the_way_goes(pyramid: Place, tmp_path: Path, there: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "there"),
+    [
+        ("local", {}),
+        ("local", {"flat": False}),
+        ("local", {"flat": False, "gzip": False}),
+        ("local", {"sharding": MURMUR}),
+        ("s3", {"flat": False}),
+        ("s3", {"sharding": MURMUR}),
+    ],
+)
+def test_whatever_is_in_the_way_goes(
+    make_pyramid: Callable[[str], Place], tmp_path: Path, protocol: str, there: dict[str, Any]
+) -> None:
+    pyramid = make_pyramid(protocol)
     volume = make(tmp_path / "original", scales=1, gzip=False)
     make(pyramid, voxels_of() + 1, chunk_size=(40, 40, 40), **there)
     copied = copy_pyramid(
@@ -135,14 +148,15 @@ def test_whatever_is_in_the_way_goes(pyramid: Place, tmp_path: Path, there: dict
 
 
 def test_chunks_of_no_known_origin_are_in_the_way(pyramid: Place, tmp_path: Path) -> None:
-    volume = make(tmp_path / "original", scales=1)
-    pyramid.put(f"{KEY}/-5-11_7-23_100-116", bytes(4096))
+    size = (40, 40, 40)
+    volume = make(tmp_path / "original", scales=1, chunk_size=size)
+    pyramid.put(f"{KEY}/-5-35_7-47_100-140", bytes(64000))
     with pytest.raises(AlreadyExistsError, match=f"there are chunks of unknown origin in {KEY}"):
         copy_pyramid(volume, pyramid.url, storage_options=pyramid.storage_options)
-    assert pyramid.names() == [f"{KEY}/-5-11_7-23_100-116"]
+    assert pyramid.names() == [f"{KEY}/-5-35_7-47_100-140"]
     copy_pyramid(volume, pyramid.url, storage_options=pyramid.storage_options, overwrite=True)
     url, options = pyramid.url, pyramid.storage_options
-    assert present(url, storage_options=options) == present(str(tmp_path / "original"))
+    assert present(url, chunk_size=size, storage_options=options) == present(str(volume.url), chunk_size=size)
 
 
 def test_more_than_one_listing_shows_goes(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ from precomputed_fs import (
     open_volume,
 )
 from precomputed_fs.pyramid import copies
-from tests.copying.samples import DEADLINE, IDENTITY, KEY, Run, make, read, voxels_of
+from tests.copying.samples import IDENTITY, KEY, Run, make, read, voxels_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,14 +51,6 @@ def test_the_command(tmp_path: Path, run: Run) -> None:
     assert run(tmp_path / "a", tmp_path / "b") == (1, "", f"precomputed-fs: error: {message}\n")
     assert run(tmp_path / "a", tmp_path / "b", "--overwrite", "--sharding", "auto") == (0, "", "")
     np.testing.assert_array_equal(read(tmp_path / "b", 1), volume[1][...])
-
-
-def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
-    volume = make(tmp_path / "a", scales=1)
-    command = [sys.executable, "-m", "precomputed_fs", "copy", str(tmp_path / "a"), str(tmp_path / "b"), "--no-gzip"]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=DEADLINE, text=True)
-    assert (done.stdout, done.stderr) == ("", "")
-    np.testing.assert_array_equal(read(tmp_path / "b"), volume[0][...])
 
 
 def test_the_command_encodes(tmp_path: Path, run: Run) -> None:

@@ -46,7 +46,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[ChunkCoords]:
     return chunks
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def client() -> Iterator[Client]:
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import subprocess
 import sys
 import time
 import tracemalloc
@@ -17,7 +16,6 @@ import fsspec
 import numpy as np
 import pytest
 import xarray
-from distributed import Client, LocalCluster
 from hypothesis import given
 
 from precomputed_fs import (
@@ -35,11 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from distributed import Client
+
     from precomputed_fs.format.grid import ChunkCoords
     from precomputed_fs.format.sharding import Sharding
     from tests.support import servers
-
-forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
 def test_a_dask_array_is_the_scale_and_lazy(scale: Scale, fetched: list[ChunkCoords]) -> None:
@@ -239,15 +237,11 @@ def test_names_are_the_same_each_time(url: str) -> None:
     assert set(dict(first.dask)) == set(dict(second.dask))
 
 
-def test_names_are_the_same_in_another_process(tmp_path: Path) -> None:
+def test_names_are_the_same_in_another_process(tmp_path: Path, dask_client: Client) -> None:
     options: dict[str, Any] = {"storage_options": {"auto_mkdir": True}}
     scale = make(tmp_path / "brain", voxels((20, 20, 20)), **options)[0]
-    program = (
-        "import precomputed_fs\n"
-        f"print(precomputed_fs.open_volume({str(tmp_path / 'brain')!r}, **{options!r})[0].to_dask().name)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == scale.to_dask().name
+    names = dask_client.run(lambda: open_volume(tmp_path / "brain", **options)[0].to_dask().name)
+    assert {*names.values()} == {scale.to_dask().name}
 
 
 def test_what_differs_has_another_name(url: str) -> None:
@@ -326,10 +320,8 @@ def test_an_archive_is_written_by_one_process(tmp_path: Path) -> None:
             pickle.dumps(stored)
 
 
-@forking
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_two_processes_on_s3(method: str, s3_server: servers.S3Server) -> None:
-    bucket = f"bridges-{method}"
+def test_two_processes_on_s3(dask_client: Client, s3_server: servers.S3Server) -> None:
+    bucket = "bridges"
     s3_server.create_bucket(bucket)
     options: dict[str, Any] = {"storage_options": s3_server.storage_options}
     array = voxels((64, 32, 32), "uint8")
@@ -338,12 +330,8 @@ def test_two_processes_on_s3(method: str, s3_server: servers.S3Server) -> None:
     plain = create_volume(f"s3://{bucket}/plain", source.info, **options)
     shards = create_volume(f"s3://{bucket}/shards", array * 0, sharding=sharding(shard_bits=6), **given)
     strict = Volume(plain.accessor, plain.info, missing="raise")
-    settings = {"distributed.worker.multiprocessing-method": method}
-    with (
-        dask.config.set(settings),
-        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
-        Client(cluster) as client,
-    ):
+    dask_client.run(_restored.cache_clear)
+    with dask_client.as_current():
         lazy = source[0].to_dask(chunks=16)
         assert lazy.npartitions == 16
         assert np.array_equal(lazy.compute()[..., 0], array)
@@ -352,7 +340,7 @@ def test_two_processes_on_s3(method: str, s3_server: servers.S3Server) -> None:
         s3_server.log.clear()
         plain[0].store(lazy)
         shards[0][...] = lazy + np.uint8(1)
-        who_has = client.run(lambda: _restored.cache_info().currsize)
+        who_has = dask_client.run(lambda: _restored.cache_info().currsize)
     assert [count > 0 for count in who_has.values()] == [True, True]  # either process had tasks
     puts = Counter(entry.path for entry in s3_server.log.entries() if entry.method == "PUT")
     assert set(puts.values()) == {1}

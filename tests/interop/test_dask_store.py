@@ -45,13 +45,25 @@ BLOCKS = {
 
 @pytest.mark.parametrize("kind", SHARDINGS)
 @pytest.mark.parametrize("blocks", BLOCKS)
-def test_what_is_stored_can_be_read(kind: str, blocks: str, tmp_path: Path) -> None:
-    volume = make(tmp_path, np.zeros_like(voxels()), sharding=SHARDINGS[kind])
+def test_what_is_stored_can_be_read(kind: str, blocks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each object is written once, so no two tasks write the same one, whichever blocks there are."""
+    volume = make(tmp_path, np.zeros_like(voxels()), sharding=SHARDINGS[kind], gzip=False)
+    objects = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} - {"info"}
+    assert len(objects) == {"unsharded": CHUNKS, "shards": 2 * 3 * 2, "one shard": 1}.get(kind, len(objects))
+    written: Counter[str] = Counter()
+    original = jobs.write
+
+    def spied(put: Put) -> Job[None]:
+        written[put.name] += 1
+        return original(put)
+
+    monkeypatch.setattr(jobs, "write", spied)
     chunks = (*BLOCKS[blocks], 2)[:4]
     stored = volume[0].store(da.from_array(voxels(), chunks=chunks), compute=False)
     assert stored.shape == ()
     assert not open_volume(tmp_path)[0][...].any()
     assert stored.compute() == CHUNKS
+    assert written == dict.fromkeys(objects, 1)
     assert np.array_equal(open_volume(tmp_path)[0][...], voxels())
     assert np.array_equal(volume[0][...], voxels())
 
@@ -68,28 +80,6 @@ def test_a_box_keeps_what_is_around_it(kind: str, chunks: Any, tmp_path: Path) -
     volume[0][..., 1:] = da.from_array(part[:1, :1, :1, :1], chunks=1).repeat(45, 0).repeat(33, 1).repeat(20, 2)
     expected[..., 1] = part[0, 0, 0, 0]
     assert np.array_equal(open_volume(tmp_path)[0][...], expected)
-
-
-@pytest.mark.parametrize(("kind", "objects"), [("unsharded", CHUNKS), ("shards", 2 * 3 * 2), ("one shard", 1)])
-@pytest.mark.parametrize("blocks", BLOCKS)
-def test_each_object_is_written_once(
-    kind: str, objects: int, blocks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So no two tasks write the same one, whichever blocks there are."""
-    volume = make(tmp_path, np.zeros_like(voxels()), sharding=SHARDINGS[kind], gzip=False)
-    before = {path for path in tmp_path.rglob("*") if path.is_file() and path.name != "info"}
-    written: Counter[str] = Counter()
-    original = jobs.write
-
-    def spied(put: Put) -> Job[None]:
-        written[put.name] += 1
-        return original(put)
-
-    monkeypatch.setattr(jobs, "write", spied)
-    volume[0].store(da.from_array(voxels(), chunks=(*BLOCKS[blocks], 2)[:4]))
-    assert len(before) == objects
-    assert {name: count for name, count in written.items() if count > 1} == {}
-    assert {*written} == {path.relative_to(tmp_path).as_posix() for path in before}
 
 
 def test_a_stored_array_is_never_loaded_as_a_whole(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
