@@ -27,6 +27,10 @@ class Lane:
         self._tls = tls
         self._stack = ExitStack()
 
+    @property
+    def is_secure(self) -> bool:
+        return self._tls is not None
+
     def __enter__(self) -> Self:
         return self
 

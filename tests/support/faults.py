@@ -338,12 +338,14 @@ def saying(answer: bytes, end: str = "hang_up") -> Talk:
     return talk
 
 
-def dripping(answer: bytes, seconds: float = 0.0) -> Talk:
-    """Send byte by byte."""
+def dripping(answer: bytes, seconds: float = 0.0, at_once: int = 0) -> Talk:
+    """Send byte by byte, after so many bytes at once."""
+    begin = max(0, at_once)
 
     def talk(peer: Peer) -> None:
         while peer.request() is not None:
-            peer.drip(answer, seconds)
+            peer.send(answer[:begin])
+            peer.drip(answer[begin:], seconds)
 
     return talk
 
