@@ -29,6 +29,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError
+from precomputed_fs.pyramid import shards
 from tests.support import servers
 from tests.support.shards import pack_shard
 
@@ -296,11 +297,14 @@ def test_any_number_in_flight_gives_the_same_chunks_of_shards(
     assert by_coords(found) == expected(range(100))
 
 
-def test_a_batch_may_be_longer_than_what_is_planned_at_once(make_pyramid: Callable[[str], Place]) -> None:
+def test_a_batch_may_be_longer_than_what_is_planned_at_once(
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_LARGEST_WINDOW", 256)
     pyramid = make_pyramid("memory")
-    fill_sharded(pyramid, 9000, shard_bits=2, minishard_bits=3)
-    found = pyramid.accessor().fetch_chunks(KEY, map(coords_of, range(9000)))
-    assert by_coords(found) == expected(range(9000))
+    fill_sharded(pyramid, 900, shard_bits=2, minishard_bits=3)
+    found = pyramid.accessor().fetch_chunks(KEY, map(coords_of, range(900)))
+    assert by_coords(found) == expected(range(900))
 
 
 @sync_and_async_filesystem
@@ -346,7 +350,7 @@ def test_two_async_batches_share_a_loop(make_pyramid: Callable[[str], Place]) ->
 @each_fetch
 @pytest.mark.parametrize("in_flight", [1, 7, 40])
 def test_as_many_requests_as_in_flight_are_under_way_and_no_more(in_flight: int, fetch: Any) -> None:
-    count = 10 * in_flight
+    count = 4 * in_flight
     gate = Gate(slow(chunk_server(), 0.05), opens_at=1)
     with servers.fault_server(gate.handle) as server, FsspecAccessor(server.url, timeout=WAIT) as accessor:
         found = fetch(accessor, map(coords_of, range(count)), in_flight=in_flight)
@@ -367,7 +371,7 @@ def test_shards_are_read_at_once_and_no_more_than_in_flight(make_pyramid: Callab
     pyramid = make_pyramid("http")
     fill_sharded(pyramid, 64, shard_bits=6, minishard_bits=0)
     files = servers.files(pyramid.objects.folder)  # type: ignore[attr-defined]
-    gate = Gate(files, opens_at=8, expected_in_all=3 * 64)
+    gate = Gate(slow(files, 0.05), opens_at=1)
     with servers.fault_server(gate.handle) as server, FsspecAccessor(server.url, timeout=WAIT) as accessor:
         found = fetch_sync(accessor, map(coords_of, range(64)), in_flight=8)
     assert by_coords(found) == expected(range(64))
@@ -616,8 +620,9 @@ def test_coordinates_are_taken_as_results_are_by_the_async_twin(
 
 @sync_and_async_filesystem
 def test_coordinates_in_shards_are_taken_a_few_windows_ahead(
-    make_pyramid: Callable[[str], Place], protocol: str
+    make_pyramid: Callable[[str], Place], protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shards, "_LARGEST_WINDOW", 256)
     pyramid = make_pyramid(protocol)
     fill_sharded(pyramid, 64, shard_bits=2)
     endless = Endless(64)
@@ -625,9 +630,9 @@ def test_coordinates_in_shards_are_taken_a_few_windows_ahead(
         for _ in range(5):
             next(batch)
         assert endless.taken <= 64
-        for _ in range(20_000):
+        for _ in range(2000):
             next(batch)
-        assert endless.taken <= 20_005 + 2 * 4096 + 4
+        assert endless.taken <= 2005 + 2 * 256 + 4
 
 
 def as_generator(batch: Iterator[Any]) -> Generator[Any, None, None]:
@@ -837,17 +842,22 @@ print("usable")
 
 
 @pytest.mark.parametrize(
-    ("protocol", "stores", "times", "longest"),
-    [("local", False, 200, 0.006), ("nginx", False, 100, 0.006), ("local", True, 200, 0.006), ("s3", True, 10, 0.6)],
+    ("protocol", "count", "stores", "times", "longest"),
+    [
+        ("local", 64, False, 80, 0.006),
+        ("nginx", 64, False, 40, 0.006),
+        ("local", 64, True, 80, 0.006),
+        ("s3", 16, True, 10, 0.6),
+    ],
 )
 def test_ctrl_c_at_any_time_leaves_the_accessor_usable(
-    make_pyramid: Callable[[str], Place], protocol: str, *, stores: bool, times: int, longest: float
+    make_pyramid: Callable[[str], Place], protocol: str, count: int, *, stores: bool, times: int, longest: float
 ) -> None:
     pyramid = make_pyramid(protocol)
-    fill(pyramid, range(64))
+    fill(pyramid, range(count))
     # Without coverage, which may be interrupted while it holds a lock of its own.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    arguments = [pyramid.url, pyramid.storage_options, KEY, 64, stores, times, longest]
+    arguments = [pyramid.url, pyramid.storage_options, KEY, count, stores, times, longest]
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, json.dumps(arguments)],
         env=environment,
@@ -859,7 +869,7 @@ def test_ctrl_c_at_any_time_leaves_the_accessor_usable(
     assert (done.stdout, done.stderr) == ("usable\n", "")
     new = [name for name in pyramid.names() if name.startswith("new/")]
     assert bool(new) == stores
-    bodies = {name_of(i).removeprefix(KEY): body_of(i) for i in range(64)}
+    bodies = {name_of(i).removeprefix(KEY): body_of(i) for i in range(count)}
     assert [name for name in new if pyramid.get(name) != bodies.get(f"/{name.rpartition('/')[2]}")] == []
 
 

@@ -122,8 +122,9 @@ def test_leaving_with_nothing_waiting_is_silent(
 
 
 def test_a_shard_that_cannot_be_written_late_is_logged_and_others_are_written(
-    make_pyramid: Callable[[str], Place], caplog: pytest.LogCaptureFixture
+    make_pyramid: Callable[[str], Place], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("precomputed_fs.store.jobs._MOST_CONFLICTS", 3)
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(sharding()))
     pyramid.put(f"{KEY}/0.shard/in-the-way", b"")
@@ -343,7 +344,12 @@ def test_at_the_end_a_shard_that_cannot_be_written_is_logged_and_others_are_writ
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(sharding()))
     pyramid.put(f"{KEY}/0.shard/in-the-way", b"")
-    code = f"for coords in {COORDS!r}: store(coords)"
+    code = f"""
+from precomputed_fs.store import jobs
+jobs._MOST_CONFLICTS = 3
+for coords in {COORDS!r}:
+    store(coords)
+"""
     _, said = run(pyramid, code)
     assert said.count("\n") == 1
     assert said.startswith(f"{pyramid.url}/{KEY}/0.shard: chunks that were not flushed are lost: ")

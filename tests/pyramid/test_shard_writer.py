@@ -28,6 +28,7 @@ import aiohttp
 import cloudvolume
 import numpy as np
 import pytest
+import s3fs
 import tensorstore
 import yarl
 from aiohttp import web
@@ -1072,9 +1073,14 @@ def test_a_large_shard_is_not_sent_again_to_learn_of_exclusive_create(
     assert parse(pyramid.get(f"{KEY}/0.shard"), spec) == {number: big_chunk(number) for number in range(2)}
 
 
-def test_a_shard_too_large_for_one_part_is_uploaded_and_replaced(make_pyramid: Callable[[str], Place]) -> None:
-    """s3fs sends 100 MiB and more in parts, for which it knows no If-Match: a replacement is one PUT."""
-    count, spec = 101, sharding((0, 3, 0), index="raw", data="raw")
+def test_a_shard_too_large_for_one_part_is_uploaded_and_replaced(
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """s3fs sends two parts' size and more in parts, for which it knows no If-Match: a replacement is one PUT."""
+    chunksize, *others = s3fs.S3FileSystem._pipe_file.__defaults__
+    assert chunksize == 50 * MEBI
+    monkeypatch.setattr(s3fs.S3FileSystem._pipe_file, "__defaults__", (5 * MEBI, *others))
+    count, spec = 11, sharding((0, 3, 0), index="raw", data="raw")
     pyramid = make_pyramid("s3")
     pyramid.put("info", big_info(count, spec))
     with pyramid.accessor() as accessor:
@@ -1261,7 +1267,10 @@ def test_what_finds_no_room_in_its_folder_goes_on_waiting(make_pyramid: Callable
         assert parse_all(pyramid.contents(), ONE_SHARD) == BY_ID
 
 
-def test_a_shard_that_cannot_be_written_does_not_hold_up_the_others(make_pyramid: Callable[[str], Place]) -> None:
+def test_a_shard_that_cannot_be_written_does_not_hold_up_the_others(
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("precomputed_fs.store.jobs._MOST_CONFLICTS", 3)
     pyramid, spec = make_pyramid("local"), sharding((0, 1, 2))
     with dropping(started(pyramid, spec)) as accessor:
         pyramid.put(f"{KEY}/0.shard/file", b"a folder where the shard would be")
@@ -1835,6 +1844,7 @@ def test_a_disk_that_fills_up_while_the_buffer_is_renewed_harms_no_chunk(
 def test_what_was_flushed_leaves_the_buffer_while_other_chunks_wait_on(
     make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("precomputed_fs.store.jobs._MOST_CONFLICTS", 3)
     monkeypatch.setattr("precomputed_fs.pyramid.write_buffer.BUFFER_BYTES", 1000)
     pyramid, spec = make_pyramid("local"), sharding((0, 1, 2), data="raw")
     with dropping(started(pyramid, spec)) as accessor:
