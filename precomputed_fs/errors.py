@@ -1,4 +1,4 @@
-"""What can go wrong: the tree of this package's exceptions.
+"""Which exceptions this package raises: their tree.
 
 A user can always tell absent, forbidden, broken and unreachable apart::
 
@@ -9,8 +9,8 @@ A user can always tell absent, forbidden, broken and unreachable apart::
     │   ├── AccessDeniedError  (also PermissionError)   401, 403, or credentials that are wrong or have expired
     │   ├── CorruptDataError   (also ValueError)        truncated, not decodable, of the wrong length
     │   └── ReadOnlyError      (also NotImplementedError) the protocol cannot do this, see can_write
-    ├── InvalidInfoError       (a ValueError) `info` says what cannot be; names the place
-    └── URLError               not a URL that can be opened; names the scheme and what to install
+    ├── InvalidInfoError       (a ValueError) `info` is not valid; names the place
+    └── URLError               the URL cannot be opened; names the scheme and what to install
 
 A relative path that would leave the pyramid is a plain ``ValueError``, raised before any request.
 Messages never show a query string, a password or a storage option.
@@ -33,8 +33,8 @@ __all__ = [
 class DataAccessError(Exception):
     """A store could not be read or written.
 
-    Raised as such for what is neither absent, forbidden, in the way nor corrupt: an unreachable
-    host, a server's error that outlived the retries, a write to a read-only protocol.
+    Raised itself when no subclass fits: for an unreachable host, or a server error that outlasted
+    the retries.
     """
 
 
@@ -42,48 +42,48 @@ class NotFoundError(DataAccessError, FileNotFoundError):
     """The store said definitely that the object is not there."""
 
     is_of_bucket = False
-    """Whether it is the whole bucket that is not there."""
+    """Whether the whole bucket is absent."""
 
 
 class AlreadyExistsError(DataAccessError, FileExistsError):
     """``overwrite=False`` met an object that exists, under any of its possible names."""
 
     was_retried = False
-    """Whether the write was tried before, so that this may be what it has written."""
+    """Whether the write was a retry, so that the object may be its own."""
 
 
 class ReplacedError(DataAccessError):
-    """Another writer has replaced what was to be replaced; nothing was written."""
+    """Another writer has replaced the version that was to be replaced; nothing was written."""
 
     was_retried = False
-    """Whether this was tried before, so that the other writer may be ourselves."""
+    """Whether the write was a retry, so that the other writer may be this one."""
 
 
 class AccessDeniedError(DataAccessError, PermissionError):
     """The store refused: status 401 or 403, wrong or expired credentials (S3's 400), or a file permission."""
 
     may_mean_absent = False
-    """Whether the store says the same of what is not there, as S3 does to who may read a bucket but not list it."""
+    """Whether absent objects get the same answer, as on S3 with permission to read a bucket but not to list it."""
 
 
 class CorruptDataError(DataAccessError, ValueError):
-    """The bytes that came back cannot be what was stored: truncated, not decodable, or more than there can be."""
+    """The bytes are damaged: truncated, not decodable, of the wrong length, or more than there can be."""
 
 
 class NoRangesError(CorruptDataError):
-    """The server sends a whole object where a part of it was asked for."""
+    """The server ignores ``Range`` and sends a whole object instead of a part."""
 
 
 class ReadOnlyError(DataAccessError, NotImplementedError):
-    """The protocol cannot be written to (or, an archive being written, not be read from)."""
+    """The protocol cannot be written; or an archive that is being written cannot be read."""
 
 
 class InvalidInfoError(ValueError):
-    """``info`` says what cannot be; the message names the place, such as ``scales[0].size``."""
+    """``info`` is not valid; the message names the place, such as ``scales[0].size``."""
 
 
 class URLError(Exception):
-    """Not a URL that this package can open."""
+    """The URL is not one that this package can open."""
 
 
 # ---------------------------------------------------------------------------------------- messages
@@ -92,7 +92,7 @@ _SHOWN = 80  # characters of a value
 
 
 def shown(value: object) -> str:
-    """Represent a value in a message, in a few characters however long it is."""
+    """Shorten the `repr` of a value for a message."""
     text = _REPR.repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 

@@ -960,7 +960,7 @@ def test_a_header_of_any_script_is_sent_as_utf_8(plain: Lane) -> None:
 def test_a_header_that_is_no_text_is_named(plain: Lane, headers: dict[Any, Any]) -> None:
     server = plain.serve(answering(sized(BODY)))
     error = failure(data, plain.store(server.url, options={"headers": headers}))
-    assert f"headers: {next(iter(headers))!r} and its value have to be strings" in str(error)
+    assert f"headers: {next(iter(headers))!r} and its value must be strings" in str(error)
     assert "SECRET" not in f"{error} {error!r} {error.__cause__!r}"
     assert server.connections == 0
 

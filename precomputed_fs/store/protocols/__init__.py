@@ -1,4 +1,4 @@
-"""What is particular to each protocol: one table."""
+"""Which object describes which protocol: the table of all protocols."""
 
 from collections.abc import Mapping
 
@@ -30,11 +30,11 @@ _NAMES: Mapping[Protocol, tuple[str, ...]] = {
 }
 
 PROTOCOLS: Mapping[str, Protocol] = {name: protocol for protocol, names in _NAMES.items() for name in names}
-"""What differs between protocols, by their names in URLs; names of one protocol have one object."""
+"""Protocols by their names in URLs; all names of one protocol have the same object."""
 
 _OTHER = Synchronous()
 
 
 def protocol_of(name: str) -> Protocol:
-    """Return what is particular to a protocol; one that is not in the table assumes nothing."""
+    """Return the description of a protocol; the default for one that is not in the table."""
     return PROTOCOLS.get(name, _OTHER)

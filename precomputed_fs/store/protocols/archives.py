@@ -1,4 +1,4 @@
-"""Archives, and other places that are read only."""
+"""How archives are read and written: ZIP, other archives, reference file systems, GitHub."""
 
 import copy
 import zlib
@@ -6,19 +6,19 @@ import zlib
 from precomputed_fs.format.compression import ZIP_METHODS, TooLargeError, decode_zip_member, stored_limit, too_large
 from precomputed_fs.store.protocols.base import Filesystem, Options, Synchronous, read_file, read_opened
 
-_LARGEST_SOLID = 1 << 26  # bytes of what is decoded as a whole for a part of it
+_LARGEST_SOLID = 1 << 26  # bytes of a member that is decoded whole to read a part of it
 _LZMA_END_MARK = 2  # in the flags of a ZIP archive's member
 
 
 class ReadOnly(Synchronous):
-    """An archive, or a repository, that is here or in front of another place."""
+    """An archive or repository, local or inside another filesystem."""
 
     is_read_only = True
     has_host = False
 
 
 class Reference(Synchronous):
-    """Parts of files that are named by a list of references."""
+    """Parts of files, named by a list of references."""
 
     is_read_only = True
     is_remote = True
@@ -37,7 +37,7 @@ class GitHub(Synchronous):
 
 
 class Zip(Synchronous):
-    """A ZIP archive, which is read, or written once; `fs.zip` is its `zipfile.ZipFile`."""
+    """A ZIP archive, opened for reading or for writing; `fs.zip` is its `zipfile.ZipFile`."""
 
     has_host = False
     can_replace = False
@@ -53,7 +53,7 @@ class Zip(Synchronous):
         fs.close()
 
     def read(self, fs: Filesystem, path: str, limit: int) -> bytes:
-        """Read a member. Of bz2, LZMA and zstd, zipfile decodes more than it is asked for, however much that is."""
+        """Read a member; bz2, LZMA and zstd are decoded here, because zipfile does not limit their output."""
         import zipfile
 
         try:
@@ -76,12 +76,12 @@ class Zip(Synchronous):
         return data
 
     def read_range(self, fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
-        """Read a part of a member, of a small one by way of all of it where zipfile would set no limit: see `read`."""
+        """Read a part of a member; if zipfile would set no limit (see `read`), decode a small member whole."""
         member = fs.zip.getinfo(fs._strip_protocol(path))
         if member.compress_type not in ZIP_METHODS:
             return super().read_range(fs, path, start, end)
         if member.file_size > _LARGEST_SOLID:
             raise TooLargeError(
-                f"{member.file_size} bytes that can only be decoded as a whole; store it in the archive as it is"
+                f"{member.file_size} bytes that can only be decoded as a whole; store it uncompressed in the archive"
             )
         return self.read(fs, path, _LARGEST_SOLID)[start:end]

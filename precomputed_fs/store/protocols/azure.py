@@ -1,4 +1,4 @@
-"""Azure Blob Storage."""
+"""How Azure Blob Storage is read and written, through adlfs."""
 
 import os
 from types import MappingProxyType
@@ -8,7 +8,7 @@ from precomputed_fs.store.protocols.clouds import Cloud, metadata_service_answer
 from precomputed_fs.store.requests import HttpRequest
 
 _SETTINGS = ("ACCOUNT_KEY", "ANON", "CLIENT_ID", "CONNECTION_STRING", "SAS_TOKEN")
-"""What ``AZURE_STORAGE_...`` variables give adlfs: credentials, or (ANON) the user's own word that there are none."""
+"""Ends of the ``AZURE_STORAGE_...`` variables that give adlfs credentials, or say (ANON) that there are none."""
 
 
 class Azure(Cloud):
@@ -22,7 +22,7 @@ class Azure(Cloud):
 
     def prepare(self, fs: Filesystem, timeout: float) -> None:
         client = fs.service_client
-        client._config.retry_policy.total_retries = 0  # adlfs hands on no such options
+        client._config.retry_policy.total_retries = 0  # adlfs has no option for this
         connection = client._pipeline._transport.connection_config
         connection.timeout = connection.read_timeout = timeout
 
@@ -34,7 +34,7 @@ class Azure(Cloud):
         )
 
     def http_requests(self, fs: Filesystem) -> Ask | None:
-        """Ask by URLs that are signed, or that need not be."""
+        """Request signed URLs, or plain ones if they are public."""
         if fs.version_aware:
             return None
         has_key = fs.account_key or "accountkey" in (fs.connection_string or "").lower()

@@ -1,4 +1,4 @@
-"""What is particular to a protocol: `Protocol` assumes nothing, and each module here says what differs for its own."""
+"""What a protocol can describe about itself: the defaults, which the other modules override for their protocols."""
 
 import itertools
 import re
@@ -19,18 +19,18 @@ Filesystem = Any
 """An `fsspec.AbstractFileSystem`; fsspec ships no types."""
 
 Ask = Callable[[str, str], HttpRequest | Coroutine[Any, Any, HttpRequest | None] | None]
-"""``("GET" or "HEAD", path)``: the request to send, or None to leave it to the filesystem; as a coroutine for the
-filesystem's event loop, where that has to be asked for it."""
+"""``("GET" or "HEAD", path)``: the request to send, or None to leave it to the filesystem. It is a coroutine for the
+filesystem's event loop if the filesystem must be asked for the request."""
 
 LOCK_SUFFIX = ".precomputed_fs.lock"
-"""Of a lock file, which stands beside the object that it is for."""
+"""The suffix of a lock file, which lies beside its object."""
 
 _TEMPORARY = re.compile(rf"\.[0-9a-f]{{32}}\.tmp|\..*{re.escape(LOCK_SUFFIX)}")
-_PIECE = 1 << 20  # bytes that are read at once of what does not say how long it is
+_PIECE = 1 << 20  # bytes that are read at once from a file of unknown size
 
 
 class Protocol:
-    """What is particular to a protocol; the defaults assume nothing."""
+    """How one protocol differs from others; the defaults assume nothing."""
 
     package = ""
     """What to ``pip install`` when the driver is missing."""
@@ -39,25 +39,25 @@ class Protocol:
     """The storage options that mean "without credentials"."""
 
     credential_options: frozenset[str] = frozenset()
-    """Storage options that settle whether to use credentials."""
+    """Storage options that decide whether to use credentials."""
 
     comes_with_us = False
-    """Whether the driver is one of our dependencies, and needs not be imported to know that it is there."""
+    """Whether the driver is always installed, so that it need not be imported to find out."""
 
     is_asynchronous = False
-    """Whether the filesystem is one of coroutines: see `Asynchronous`."""
+    """Whether the filesystem consists of coroutines: see `Asynchronous`."""
 
     is_remote = False
-    """Whether failures may be transient, so that trying again makes sense."""
+    """Whether failures may be transient, so that retries make sense."""
 
     has_host = True
-    """Whether the first part of a path names a bucket or host, or is the root, and no folder."""
+    """Whether the first part of a path is a bucket, a host or the root, not a folder."""
 
     has_bucket = False
-    """Whether the first part of a URL names a bucket, without which there is nothing."""
+    """Whether a URL must name a bucket."""
 
     cheap_misses = True
-    """Whether asking for a name that is not there costs next to nothing."""
+    """Whether looking for an absent name costs next to nothing."""
 
     one_at_a_time = False
     """Whether an instance must not be used by two threads at once."""
@@ -69,16 +69,16 @@ class Protocol:
     """Whether an object can be replaced or deleted."""
 
     keeps_encoding = False
-    """Whether a write can say how its data is encoded; otherwise the suffix of the name says it."""
+    """Whether the store keeps an object's Content-Encoding; otherwise the suffix of the name tells the compression."""
 
     keeps_copies = False
-    """Whether this is a cache in front of another filesystem, with `find_copy` and `keep_copy`."""
+    """Whether this is a cache of another filesystem, with `find_copy` and `keep_copy`."""
 
     follows_links = False
     """Whether there are symbolic links, so that `real_path` may differ from the path."""
 
     version_members: tuple[str, ...] = ("ino", "size", "mtime", "created", "etag")
-    """The members of the filesystem's ``info`` that tell the states of an object apart, where they exist."""
+    """The members of the filesystem's ``info`` that tell versions of an object apart, where they exist."""
 
     def can_write(self, options: Options) -> bool:
         """Tell whether a filesystem with these storage options can be written to."""
@@ -89,18 +89,18 @@ class Protocol:
         return True
 
     def has_credentials(self, options: Options) -> bool:
-        """Tell whether the machine has any, or the protocol knows none; asked only if nothing else says it."""
+        """Tell whether to use credentials: the machine has some, or the protocol has none; the last thing to ask."""
         return True
 
     def defaults(self, timeout: float) -> Options:
-        """Return storage options that hold unless the user gives others."""
+        """Return the default storage options."""
         return {}
 
     def before_import(self) -> None:
-        """Set what the driver reads when it is first imported."""
+        """Set environment variables that the driver reads when it is first imported."""
 
     def make(self, name: str, url: str, options: Options) -> tuple[Filesystem, str]:
-        """Make the filesystem of a URL; return it with the path of the URL in it."""
+        """Make the filesystem of a URL; return it with the URL's path in it."""
         import fsspec
 
         kind = fsspec.get_filesystem_class(name)
@@ -111,7 +111,7 @@ class Protocol:
         return str(fs._strip_protocol(url))
 
     def prepare(self, fs: Filesystem, timeout: float) -> None:
-        """Set what has no option; above all, that each request is sent once: the store itself tries again."""
+        """Apply settings that have no storage option, above all turn off the driver's retries: we retry ourselves."""
 
     def is_alive(self, fs: Filesystem) -> bool:
         """Tell whether the filesystem still has the connection that it was made with."""
@@ -121,33 +121,33 @@ class Protocol:
         """Close the filesystem's connection, or complete the archive."""
 
     def changed_lately(self, fs: Filesystem, folder: str) -> bool:
-        """Tell whether names in a folder may have changed in the last second, as far as that is known.
+        """Tell whether names in a folder are known to have possibly changed in the last second.
 
-        Whenever they may, what is absent is asked for again.
+        If so, absent objects are looked for again.
         """
         return False
 
 
 class State(NamedTuple):
-    """What a synchronous filesystem knows of an object."""
+    """What a synchronous filesystem knows about an object."""
 
     version: str
-    """Tells the states of the object apart."""
+    """Differs between versions of the object."""
 
     size: int | None
     """In bytes."""
 
     modified: float | None
-    """When it was written, in seconds since 1970."""
+    """Modification time, in seconds since 1970."""
 
 
 class Synchronous(Protocol):
-    """A protocol that is used through fsspec's synchronous API, in the thread that asks."""
+    """A protocol that is used through fsspec's synchronous API, in the calling thread."""
 
     def read(self, fs: Filesystem, path: str, limit: int) -> bytes:
-        """Read a whole object of at most so many bytes, or raise a TooLargeError.
+        """Read a whole object of at most `limit` bytes, or raise a TooLargeError.
 
-        Some filesystems open an object by reading all of it, so its size is asked for first.
+        The size is asked for first, because some filesystems read all of an object when opening it.
         """
         from fsspec import AbstractFileSystem
 
@@ -169,7 +169,7 @@ class Synchronous(Protocol):
         return bytes(fs.cat_file(path, start=start, end=end))
 
     def state(self, fs: Filesystem, path: str) -> State:
-        """Return what is known of an object; a FileNotFoundError if there is none."""
+        """Return the state of an object, or raise a FileNotFoundError."""
         info = fs.info(path)
         version = " ".join(str(info.get(name)) for name in self.version_members)
         modified = info.get("mtime")
@@ -187,7 +187,7 @@ class Synchronous(Protocol):
             return []
 
     def names_in(self, fs: Filesystem, folder: str, limit: int) -> Iterable[str]:
-        """Go through the names in a folder; where to read more takes more requests, through so many."""
+        """Yield the names in a folder; at most `limit` of them if more would take more requests."""
         return last_parts(fs.ls(folder, detail=False))
 
     def real_path(self, fs: Filesystem, path: str) -> str:
@@ -195,43 +195,43 @@ class Synchronous(Protocol):
         return path
 
     def lock(self, fs: Filesystem, path: str) -> AbstractContextManager[Any]:
-        """Keep other processes from replacing or deleting an object that exists. It ends with its holder."""
+        """Keep other processes from replacing or deleting an existing object; the lock ends with its holder."""
         return nullcontext()
 
 
 class Asynchronous(Protocol):
-    """A protocol of coroutines, which run on the filesystem's own event loop, read by HTTP where it tells how."""
+    """A protocol whose coroutines run on the filesystem's event loop, and which may be read by our own HTTP client."""
 
     is_asynchronous = True
     is_remote = True
     cheap_misses = False
 
     referred_statuses: frozenset[int] = frozenset()
-    """Answers to requests of our own that only the filesystem knows how to follow."""
+    """Statuses of our own requests after which the filesystem must be used instead."""
 
     version_header = "etag"
-    """The header of an answer that holds the version of an object."""
+    """The response header with the version of an object."""
 
     checks_versions = False
-    """Whether every server of this protocol refuses to replace a version that is not there any more."""
+    """Whether every server of this protocol refuses to replace a version that is no longer there."""
 
     def defaults(self, timeout: float) -> Options:
         return {"use_listings_cache": False}
 
     def plain_requests(self, options: Options) -> Ask | None:
-        """Return what makes them where these storage options are all that it takes: no filesystem is made to read."""
+        """Return a maker of HTTP requests that needs only the storage options, so that no filesystem is made."""
         return None
 
     def http_requests(self, fs: Filesystem) -> Ask | None:
-        """Return what makes the HTTP requests by which we read; None: the filesystem's coroutines do all."""
+        """Return the maker of the HTTP requests for reads; None: the filesystem's coroutines read."""
         return None
 
     async def info(self, fs: Filesystem, path: str) -> Mapping[str, Any]:
-        """Return what the filesystem knows of an object."""
+        """Return what the filesystem knows about an object."""
         return dict(await fs._info(path))
 
     async def version(self, fs: Filesystem, path: str) -> str:
-        """Return what tells the states of an object apart; empty if nothing does."""
+        """Return the version of an object; empty if the store has none."""
         info = await self.info(fs, path)
         return " ".join(str(info[name]) for name in self.version_members if info.get(name))
 
@@ -242,29 +242,29 @@ class Asynchronous(Protocol):
     async def list_names(self, fs: Filesystem, prefix: str, limit: int) -> list[str]:
         """List the last parts of some names that begin with a prefix, down to the next ``/``, in one request.
 
-        There are none where no request of the protocol does that.
+        Empty if the protocol has no such request.
         """
         return []
 
     def write_keywords(self, content_type: str, content_encoding: str) -> Options:
-        """Return how ``pipe_file`` is told what it writes."""
+        """Return the keywords that tell ``pipe_file`` the content type and encoding."""
         return {}
 
     def condition(self, fs: Filesystem, version: str) -> tuple[Filesystem, Options]:
-        """Return what writes over one version only: a filesystem, and more keywords for its ``pipe_file``."""
+        """Return how to replace one version only: a filesystem, and more keywords for its ``pipe_file``."""
         raise NotImplementedError
 
     async def write(
         self, fs: Filesystem, path: str, data: bytes, content_type: str, content_encoding: str, *, create: bool
     ) -> None:
-        """Write an object; if there is to be none yet, the store itself is asked for an exclusive write."""
+        """Write an object; with `create`, as an exclusive write of the store itself."""
         keywords = self.write_keywords(content_type, content_encoding)
         await fs._pipe_file(path, data, mode="create" if create else "overwrite", **keywords)
 
     async def replace(
         self, fs: Filesystem, path: str, data: bytes, content_type: str, content_encoding: str, *, version: str
     ) -> None:
-        """Replace one version of an object; the store itself refuses if another one is there."""
+        """Replace one version of an object; the store itself refuses if another version is there."""
         replacing, condition = self.condition(fs, version)
         keywords = self.write_keywords(content_type, content_encoding)
         await type(fs)._pipe_file(replacing, path, data, **keywords, **condition)
@@ -280,7 +280,7 @@ def protocol_name(fs: Filesystem) -> str:
 
 
 def check_kind(kind: str, path: str) -> None:
-    """Refuse to read what ``info`` does not call a file."""
+    """Refuse to read anything that ``info`` does not call a file."""
     if kind == "directory":
         raise IsADirectoryError(path)
     if kind == "other":
@@ -288,12 +288,12 @@ def check_kind(kind: str, path: str) -> None:
 
 
 def temporary_name(folder: str) -> str:
-    """Return the path of a new file that is written before it takes its place in a folder."""
+    """Return a path for a temporary file in a folder, to be renamed once it is complete."""
     return f"{folder}/.{uuid.uuid4().hex}.tmp"
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a name is that of a file beside objects: one that is being written, or a lock."""
+    """Tell whether a name is that of a temporary file or of a lock."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
@@ -303,18 +303,18 @@ def last_parts(names: Iterable[str]) -> list[str]:
 
 
 def read_opened(fs: Filesystem, path: str, limit: int) -> bytes:
-    """Read a file that is opened without reading it, and tells its size by itself."""
+    """Read a file whose filesystem opens it without reading it, and that knows its own size."""
     with fs.open(path, "rb") as file:
         return read_file(file, limit, getattr(file, "size", None))
 
 
 def read_file(file: Any, limit: int, size: int | None = None) -> bytes:  # noqa: ANN401 - whatever has a `read`
-    """Read a file to its end, of at most so many bytes.
+    """Read a file of at most `limit` bytes to its end.
 
     Parameters
     ----------
     size : int, optional
-        How many bytes it says that it has, which need not be true.
+        The size that the file claims, which need not be true.
 
     Raises
     ------

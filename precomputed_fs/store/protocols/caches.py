@@ -1,4 +1,4 @@
-"""fsspec's caches, which keep copies of another filesystem's objects on disk."""
+"""How fsspec's caches are used, which keep copies of another filesystem's objects on disk."""
 
 import os
 import time
@@ -14,7 +14,7 @@ _WITH_LINKS: Mapping[str, Synchronous] = {"file": _LOCAL, "local": _LOCAL, "sftp
 
 
 class SimpleCache(Synchronous):
-    """A cache that keeps whole objects, for good."""
+    """A cache that keeps whole objects, without expiry."""
 
     is_read_only = True
     is_remote = True
@@ -27,16 +27,16 @@ class SimpleCache(Synchronous):
         return read_opened(fs, path, limit)
 
     def real_path(self, fs: Filesystem, path: str) -> str:
-        """Return a path without symbolic links in the filesystem behind the cache."""
-        behind = _WITH_LINKS.get(protocol_name(fs.fs))
-        return path if behind is None else behind.real_path(fs.fs, path)
+        """Return the path without symbolic links in the cached filesystem."""
+        target = _WITH_LINKS.get(protocol_name(fs.fs))
+        return path if target is None else target.real_path(fs.fs, path)
 
     def find_copy(self, fs: Filesystem, path: str) -> str | None:
-        """Find the file that holds a whole and valid copy; reading through the cache would download unchecked."""
+        """Find the file with a complete and valid copy; reading through the cache would download without checks."""
         return str(found) if (found := fs._check_file(path)) else None
 
     def keep_copy(self, fs: Filesystem, path: str, data: bytes) -> None:
-        """Keep a copy, complete from its first moment on."""
+        """Keep a copy, by an atomic rename."""
         fs._mkcache()
         name = os.path.join(fs.storage[-1], fs._mapper(path))
         temporary = temporary_name(fs.storage[-1])
@@ -46,7 +46,7 @@ class SimpleCache(Synchronous):
 
 
 class RecordingCache(SimpleCache):
-    """A cache that keeps objects or blocks of them, and a record of each."""
+    """A cache that keeps objects or blocks of objects, with a record of each."""
 
     def find_copy(self, fs: Filesystem, path: str) -> str | None:
         found = fs._check_file(path)

@@ -1,4 +1,4 @@
-"""What the object stores of clouds have in common."""
+"""What cloud object stores have in common."""
 
 import functools
 import os
@@ -10,7 +10,7 @@ METADATA_TIMEOUT = 0.25
 
 
 class Cloud(Asynchronous):
-    """An object store, which keeps with an object how it is encoded and creates one only where there is none."""
+    """An object store that keeps an object's Content-Encoding and has exclusive writes."""
 
     has_bucket = True
     keeps_encoding = True

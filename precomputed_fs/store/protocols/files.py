@@ -1,4 +1,4 @@
-"""What local files and those of SFTP have in common: each is written beside its place, and put there as a whole."""
+"""How files are written atomically, on disk and over SFTP: to a temporary file that is then renamed."""
 
 import itertools
 import stat
@@ -10,44 +10,44 @@ from typing import Any
 from precomputed_fs.store.protocols.base import Filesystem, Synchronous, check_kind, is_temporary
 
 LOCK_SECONDS = 30.0
-"""After which a lock that nobody has touched is left over."""
+"""A lock that nobody has touched for so long is stale."""
 
 LOCK_PAUSE = 0.02
-"""In seconds, at most, between two looks at a lock of others."""
+"""The longest pause, in seconds, before a lock is tried again."""
 
-_LEFT_OVER = 86400.0  # seconds, after which a temporary file is of a writer that was killed
+_LEFT_OVER = 86400.0  # seconds after which the writer of a temporary file is taken for dead
 _MOST_REMEMBERED = 4096
 
 _swept: set[str] = set()
-"""Folders in which this process has looked for such files."""
+"""Folders in which this process has looked for stale files."""
 
 
 class Files(Synchronous):
-    """A protocol whose objects are files, which are put in place by renaming them."""
+    """A protocol whose objects are files, put in place by renaming."""
 
     follows_links = True
 
     most_swept = 100_000
-    """Entries of a folder that are looked at for what is left over."""
+    """How many entries of a folder are searched for stale files."""
 
     @abstractmethod
     def publish(self, fs: Filesystem, temporary: str, path: str, create: bool) -> None:
-        """Put a finished temporary sibling in place, atomically; if it is to create, where there is no file yet."""
+        """Put a finished temporary sibling in place atomically; with `create`, only if there is no file yet."""
 
     def sweep(self, fs: Filesystem, folder: str) -> None:
-        """Remove what writers that were killed long ago have left in a folder, before the first write into it."""
+        """Remove files that killed writers left in a folder long ago, before the first write into it."""
         now = time.time()
         if _is_first_write(f"{getattr(fs, 'host', '')}:{folder}"):
             with suppress(OSError):
                 names = itertools.islice(self.names_in(fs, folder, self.most_swept), self.most_swept)
                 for path in [f"{folder}/{name}" for name in filter(is_temporary, names)]:
-                    with suppress(OSError):  # of another user
+                    with suppress(OSError):  # it may be another user's
                         if fs.isfile(path) and (self.state(fs, path).modified or now) < now - _LEFT_OVER:
                             fs.rm_file(path)
 
 
 def check_file(state: Any, path: str) -> None:  # noqa: ANN401 - an os.stat_result, or paramiko's
-    """Refuse to read what is no regular file; before it is opened, as a pipe would wait."""
+    """Refuse to read anything but a regular file, before it is opened: a pipe would block."""
     if not stat.S_ISREG(state.st_mode):
         check_kind("directory" if stat.S_ISDIR(state.st_mode) else "other", path)
 

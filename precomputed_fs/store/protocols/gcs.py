@@ -1,4 +1,4 @@
-"""Google Cloud Storage."""
+"""How Google Cloud Storage is read and written, through gcsfs."""
 
 import os
 import urllib.parse
@@ -22,15 +22,15 @@ class Gcs(Cloud):
     version_members = ("generation",)
 
     def before_import(self) -> None:
-        # Else gcsfs asks for the bucket's layout before each operation: a minute of stalls on servers that do not
-        # know the question.
+        # Otherwise gcsfs asks for the bucket's layout before each operation, which stalls for a minute on servers that
+        # do not know this request.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
     def defaults(self, timeout: float) -> Options:
         return super().defaults(timeout) | {"requests_timeout": timeout}
 
     def prepare(self, fs: Filesystem, timeout: float) -> None:
-        # gcsfs hands its bodies to aiohttp as bytes, and aiohttp would rather have files of large ones.
+        # gcsfs passes request bodies as bytes, and aiohttp warns that large ones should be files.
         warnings.filterwarnings("ignore", message="Sending a large body directly", category=ResourceWarning)
         request = getattr(type(fs)._request, "__wrapped__", None)  # without its 6 tries
         if request is not None:
@@ -74,7 +74,7 @@ class Gcs(Cloud):
 
 
 class _MatchingGeneration:
-    """A `gcsfs.GCSFileSystem` whose uploads replace one generation of an object only: gcsfs has no keyword for it."""
+    """A `gcsfs.GCSFileSystem` whose uploads replace only one generation of an object; gcsfs has no keyword for it."""
 
     def __init__(self, fs: Filesystem, generation: str) -> None:
         self._fs = fs

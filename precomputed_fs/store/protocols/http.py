@@ -1,22 +1,22 @@
-"""HTTP and HTTPS: read only."""
+"""How HTTP and HTTPS servers are read."""
 
 from precomputed_fs.store.protocols.base import Ask, Asynchronous, Filesystem, Options
 from precomputed_fs.store.requests import HttpRequest
 
 _PLAIN_CLIENT = frozenset({"auto_decompress", "headers", "timeout", "trust_env", "verify"})
-"""Settings of the filesystem's client that ours has, too."""
+"""Settings of the filesystem's client that ours supports too."""
 
 _PLAIN_OPTIONS = frozenset({"client_kwargs", "headers", "skip_instance_cache", "verify"})
 
 
 class Http(Asynchronous):
-    """Objects of a web server."""
+    """Objects on a web server."""
 
     comes_with_us = True
     is_read_only = True
 
     def defaults(self, timeout: float) -> Options:
-        """Have bodies decoded here, in threads, and URLs quoted here, so that signatures survive."""
+        """Leave bodies encoded and URLs as they are: we decode in threads, and quote so that signatures stay valid."""
         import aiohttp
 
         limits = aiohttp.ClientTimeout(sock_connect=timeout, sock_read=timeout)
@@ -24,7 +24,7 @@ class Http(Asynchronous):
         return super().defaults(timeout) | {"encoded": True, "client_kwargs": client}
 
     def plain_requests(self, options: Options) -> Ask | None:
-        """Ask with the user's headers; other settings of the user's are for the filesystem's own session."""
+        """Make requests with the user's headers; None if other settings need the filesystem's own session."""
         client = options.get("client_kwargs") or {}
         settings = {name for name, value in options.items() if (name, value) != ("ssl", False)}
         if settings - _PLAIN_OPTIONS or client.keys() - _PLAIN_CLIENT:
@@ -32,7 +32,7 @@ class Http(Asynchronous):
         headers = {**(client.get("headers") or {}), **(options.get("headers") or {})}
         for name, value in headers.items():
             if not isinstance(name, str) or not isinstance(value, str):
-                raise TypeError(f"headers: {name!r} and its value have to be strings")
+                raise TypeError(f"headers: {name!r} and its value must be strings")
         return lambda method, path: HttpRequest(path, headers, method)
 
     def http_requests(self, fs: Filesystem) -> Ask | None:

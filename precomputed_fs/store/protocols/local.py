@@ -1,4 +1,4 @@
-"""Local files."""
+"""How local files are read and written."""
 
 import errno
 import io
@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_LATELY = 1.0  # seconds, in which file systems may give two changes of a folder one time
+_LATELY = 1.0  # seconds within which a file system may give two changes of a folder the same time
 _SHORTEST_LOCK_PAUSE = 0.0002  # seconds
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -26,7 +26,7 @@ class Local(Files):
 
     def read(self, fs: Filesystem, path: str, limit: int) -> bytes:
         check_file(os.stat(path), path)
-        with io.FileIO(path) as file:  # the fastest way: no buffer to be made
+        with io.FileIO(path) as file:  # the fastest way: it has no buffer
             return read_file(file, limit, os.fstat(file.fileno()).st_size)
 
     def read_range(self, fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
@@ -47,12 +47,12 @@ class Local(Files):
     def changed_lately(self, fs: Filesystem, folder: str) -> bool:
         try:
             return os.stat(folder).st_mtime > time.time() - _LATELY
-        except OSError:  # its absence is a state of the folder above
+        except OSError:  # if it is absent, the time of the folder above tells
             return False
 
     def publish(self, fs: Filesystem, temporary: str, path: str, create: bool) -> None:
         now = time.time_ns()
-        os.utime(temporary, ns=(now, now))  # file systems count in milliseconds, and use inodes again: see `state`
+        os.utime(temporary, ns=(now, now))  # file systems count milliseconds and reuse inodes: see `state`
         if not create:
             os.replace(temporary, path)
             return
@@ -69,10 +69,10 @@ class Local(Files):
 
     @contextmanager
     def lock(self, fs: Filesystem, path: str) -> Iterator[None]:
-        """Hold flock's lock of the file that stands at a path, if there is one.
+        """Hold ``flock`` on the file at a path, if there is one.
 
-        It needs no file beside it. Who waited for it looks again, as another file may stand there by then. On file
-        systems without such locks, and on Windows, there is none.
+        There is no separate lock file, so after waiting it is checked again that the locked file is still at the path.
+        Windows and file systems without ``flock`` have no lock.
         """
         modes = [os.O_RDONLY, os.O_RDWR]  # NFS locks only what is open for writing
         if fcntl is None:
@@ -90,13 +90,13 @@ class Local(Files):
                     return
             finally:
                 with suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_UN)  # closing does not unlock what a forked child has inherited
+                    fcntl.flock(file, fcntl.LOCK_UN)  # closing does not unlock if a forked child inherited the file
                 os.close(file)
         yield
 
 
 def _wait_for_lock(file: int) -> bool:
-    """Take flock's lock, for which others need a moment only; False if there is no such lock."""
+    """Take the ``flock``, which others hold only briefly; False if the file system has none."""
     deadline, pause = time.monotonic() + files.LOCK_SECONDS, _SHORTEST_LOCK_PAUSE
     while True:
         try:

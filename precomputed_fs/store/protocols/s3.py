@@ -1,4 +1,4 @@
-"""Amazon S3, and the many servers that speak its protocol."""
+"""How Amazon S3, and other servers of its protocol, are read and written, through s3fs."""
 
 import functools
 import re
@@ -14,10 +14,10 @@ from precomputed_fs.store.requests import HttpRequest, Signer
 
 _ANY_KEY = "any-key"
 _SIGNED_AS_IT_IS = re.compile("[A-Za-z0-9._~-]+")
-"""Access keys by which libcurl can sign: it would quote what else is in one, such as the colon of Swift's."""
+"""Access keys that libcurl can sign with: it would quote other characters, such as the colon in Swift's keys."""
 
 _LARGEST_PUT = 5 << 30  # bytes that S3 takes in one request
-_CREDENTIALS_SECONDS = 60.0  # that credentials are used for before they are asked for again, as they may change
+_CREDENTIALS_SECONDS = 60.0  # after which credentials are looked up again, as they may have changed
 
 
 class S3(Cloud):
@@ -33,7 +33,7 @@ class S3(Cloud):
         from aiobotocore.httpsession import AIOHTTPSession
 
         class SendingOnce(AIOHTTPSession):  # type: ignore[misc]
-            """Leave it to us to repeat a request: a lost answer to a create is no refusal."""
+            """Never repeats a request: after a lost answer, a repeated create would look refused."""
 
             async def _get_session(self, proxy_url: str | None) -> Any:  # noqa: ANN401 - an aiohttp.ClientSession
                 session = await super()._get_session(proxy_url)
@@ -55,7 +55,7 @@ class S3(Cloud):
             fs.config_kwargs.setdefault("signature_version", "s3v4")
 
     def has_credentials(self, options: Options) -> bool:
-        """Go through botocore's own order: environment, files, container, then the instance's role."""
+        """Look in botocore's own order: environment, files, container, then the instance's role."""
         import botocore.session
         from botocore.exceptions import BotoCoreError
 
@@ -65,10 +65,10 @@ class S3(Cloud):
         try:
             return resolver.load_credentials() is not None or _has_instance_role()
         except BotoCoreError:
-            return True  # there is something and it is broken: let the filesystem say what
+            return True  # there are some, but broken: let the filesystem report it
 
     def http_requests(self, fs: Filesystem) -> Ask | None:
-        """Have requests signed (none where anonymous), to where the SDK says that the bucket is."""
+        """Send requests to where the SDK says that the bucket is, signed unless anonymous."""
         own_session = fs.session is not None and not fs._session_is_owned  # no public way
         if fs.req_kw or fs.s3_additional_kwargs or fs.version_aware or own_session or "proxies" in fs.config_kwargs:
             return None
@@ -83,7 +83,7 @@ class S3(Cloud):
 
         async def found(method: str, name: str, key: str) -> HttpRequest:
             bucket = await _find_bucket(fs, name)
-            if bucket is None:  # signed in another way
+            if bucket is None:  # the SDK signs in another way
                 operation = "head_object" if method == "HEAD" else "get_object"
                 return HttpRequest(await fs._url(f"{name}/{key}", client_method=operation), method=method)
             buckets[name] = bucket
@@ -111,19 +111,19 @@ class S3(Cloud):
 
 
 class _Bucket(NamedTuple):
-    """Where a bucket is, and who asks."""
+    """Where a bucket is, and with which credentials to ask."""
 
     base: str
     """The URL that keys are appended to."""
 
     until: float
-    """When the credentials are to be asked for again, by the monotonic clock."""
+    """When to look up the credentials again, by the monotonic clock."""
 
     signer: Signer | None = None
     """None: anonymous."""
 
     token: str = ""
-    """Of temporary credentials."""
+    """The session token of temporary credentials."""
 
     def request(self, method: str, key: str) -> HttpRequest:
         headers = {"x-amz-security-token": self.token} if self.token else {}
@@ -131,7 +131,7 @@ class _Bucket(NamedTuple):
 
 
 async def _find_bucket(fs: Filesystem, name: str) -> _Bucket | None:
-    """Learn from a URL that the SDK has signed where a bucket is and how requests to it are signed."""
+    """Find out where a bucket is and how requests are signed, from a URL that the SDK has signed."""
     url = await fs._url(f"{name}/{_ANY_KEY}")  # the coroutine of fs.sign
     base, _, query = url.partition("?")
     if not base.endswith(f"/{_ANY_KEY}"):
@@ -152,7 +152,7 @@ async def _find_bucket(fs: Filesystem, name: str) -> _Bucket | None:
 
 @functools.cache
 def _has_instance_role() -> bool:
-    """Ask EC2's metadata service, once per process, and give it a fraction of a second: the SDK takes whole ones."""
+    """Ask EC2's metadata service, once per process, with a shorter timeout than the SDK's whole seconds."""
     import botocore.session
     from botocore.credentials import resolve_imds_endpoint_mode
     from botocore.exceptions import BotoCoreError

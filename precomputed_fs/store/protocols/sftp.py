@@ -1,4 +1,7 @@
-"""Files of an SSH server. `fs.ftp` is paramiko's client, which fsspec does not document."""
+"""How files on an SSH server are read and written, through paramiko.
+
+`fs.ftp` is paramiko's client, which fsspec does not document.
+"""
 
 import itertools
 import time
@@ -14,7 +17,7 @@ _Client = Any  # a paramiko.SFTPClient
 
 
 class Sftp(Files):
-    """Files that are reached by SFTP."""
+    """Files reached by SFTP."""
 
     package = "paramiko"
     is_remote = True
@@ -34,7 +37,7 @@ class Sftp(Files):
         check_file(state, path)
         with fs.ftp.open(path) as file:
             if state.st_size <= limit:
-                file.prefetch(state.st_size)  # asks for all blocks at once; else `read` waits for each
+                file.prefetch(state.st_size)  # requests all blocks at once; otherwise `read` waits for each
             return read_file(file, limit, state.st_size)
 
     def names_in(self, fs: Filesystem, folder: str, limit: int) -> Iterable[str]:
@@ -49,7 +52,7 @@ class Sftp(Files):
             fs.ftp.posix_rename(temporary, path)
             return
         try:
-            fs.ftp.rename(temporary, path)  # SFTP's rename never replaces; its error tells no reason
+            fs.ftp.rename(temporary, path)  # SFTP's rename never replaces; its error gives no reason
         except OSError as exc:
             if fs.exists(path):
                 raise FileExistsError(path) from exc
@@ -57,7 +60,7 @@ class Sftp(Files):
 
     @contextmanager
     def lock(self, fs: Filesystem, path: str) -> Iterator[None]:
-        """Hold a lock file beside an object, if there is one; who died with it holds it for 30 seconds more."""
+        """Hold a lock file beside an existing object; if its holder dies, it expires after 30 seconds."""
         if _mtime(fs.ftp, path) is None:
             yield
             return
@@ -80,14 +83,14 @@ def _mtime(ftp: _Client, path: str) -> int | None:
 
 
 def _date_after(ftp: _Client, temporary: str, path: str) -> None:
-    """Date a file later than the one it will replace: SFTP tells versions apart by seconds."""
+    """Date a file later than the one it will replace: SFTP's times, which tell versions apart, are whole seconds."""
     before, now = _mtime(ftp, path), _mtime(ftp, temporary)
     if before is not None and now is not None and now <= before:
         ftp.utime(temporary, (before + 1, before + 1))
 
 
 def _take(ftp: _Client, lock: str) -> int:
-    """Make a lock file, once there is none, or one that nobody has touched for long; returns its time."""
+    """Create a lock file as soon as there is none, or a stale one; returns its modification time."""
     began = since = time.monotonic()
     seen: int | None = None
     while True:
@@ -96,10 +99,10 @@ def _take(ftp: _Client, lock: str) -> int:
                 return int(file.stat().st_mtime)
         except (FileNotFoundError, PermissionError):
             raise
-        except OSError as exc:  # SFTP tells no reason
+        except OSError as exc:  # SFTP gives no reason
             failure = exc
         there, now = _mtime(ftp, lock), time.monotonic()
-        if there is None or seen not in {None, there}:  # others are faster, or what fails is not the lock
+        if there is None or seen not in {None, there}:  # others were faster, or the failure has another cause
             if now > began + 2 * files.LOCK_SECONDS:
                 raise failure
         elif seen is not None and now > since + files.LOCK_SECONDS:
