@@ -1,4 +1,4 @@
-"""What an HTTP answer means: whether it is what was asked for, and of which state of the object."""
+"""What an HTTP answer means: whether it matches the request, and which version of the object it has."""
 
 import functools
 import http
@@ -13,26 +13,26 @@ from precomputed_fs.store.failures import BrokenAnswerError, StatusError, second
 from precomputed_fs.store.requests import Body
 
 _UNENCODED = frozenset({"", "identity", "none", "binary", "utf-8"})
-"""What Content-Encoding says where there is no encoding; all but the first two are mistakes of uploaders."""
+"""Values of Content-Encoding that mean no encoding; all but the first two are mistakes of uploaders."""
 
 _UNIQUE_VERSION = re.compile(r'"([0-9a-f]{32,}(-[0-9]+)?|0x[0-9a-f]{15})"', re.IGNORECASE)
-"""An ETag that no other state of an object gets: a hash of the content, or Azure's."""
+"""An ETag that no other version of an object gets: a hash of the content, or Azure's."""
 
-_SIGNATURE = re.compile(rb"\b[0-9a-f]{64}\b")  # of AWS: libcurl makes it
-_YOUNG = 2.0  # seconds: some servers and file systems count in these
-_LARGEST_SKEW = 86400.0  # seconds: what is dated later was not dated by a clock
+_SIGNATURE = re.compile(rb"\b[0-9a-f]{64}\b")  # AWS's, made by libcurl
+_YOUNG = 2.0  # seconds: some servers and file systems count whole seconds
+_LARGEST_SKEW = 86400.0  # seconds: a date further in the future is not from a clock
 
 
 class Answer:
-    """What a server has answered.
+    """A server's answer.
 
     Parameters
     ----------
     status : int
     lines : list of bytes
-        Of the head, as libcurl gives them: those of interim answers first, trailers last.
+        Lines of the head, as libcurl gives them: those of interim answers first, trailers last.
     parts : list of bytes
-        Of the body, not decoded.
+        Parts of the body, not decoded.
     """
 
     def __init__(self, status: int, lines: list[bytes], parts: list[bytes]) -> None:
@@ -49,7 +49,7 @@ class Answer:
 
     @functools.cached_property
     def headers(self) -> Mapping[str, str]:
-        """By their names in lower case."""
+        """The headers, by their names in lower case."""
         headers: dict[str, str] = {}
         for line in self._head[1:]:
             if line in _ENDS:  # trailers come after
@@ -62,33 +62,33 @@ class Answer:
 
     @property
     def encoding(self) -> str:
-        """How the body is encoded, in lower case; nothing if it is not."""
+        """The Content-Encoding of the body, in lower case; empty if it has none."""
         if b"\ncontent-encoding:" not in self._text:
-            return ""  # without parsing all of it
+            return ""  # without parsing the headers
         encodings = self.headers.get("content-encoding", "").lower().split(",")
         return ", ".join(encoding.strip() for encoding in encodings if encoding.strip() not in _UNENCODED)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the head has come to its end: libcurl takes less for an answer without a body."""
+        """Whether the head is complete: libcurl takes a truncated one for an answer without a body."""
         if self._lines and self._lines[-1] in _ENDS:
             return self.status >= _OK
         return not _ENDS.isdisjoint(self._head)
 
     @property
     def is_failure(self) -> bool:
-        """Whether its status says that there is nothing of what was asked for, however its body ends."""
+        """Whether the status means failure, whether or not the body is complete."""
         return self.status >= http.HTTPStatus.MULTIPLE_CHOICES and self.is_whole
 
     @property
     def keeps_connection(self) -> bool:
-        """Whether the server takes another request on this connection."""
+        """Whether the server accepts another request on this connection."""
         if self._text.startswith(b"http/1.0"):
             return b"\nconnection: keep-alive" in self._text
         return b"\nconnection: close" not in self._text
 
     def error(self, secrets: tuple[str, ...]) -> StatusError:
-        """Make the error that this answer is, with what the server says, but for secrets that it may repeat."""
+        """Make an error of this answer, with the server's explanation, without secrets that it may repeat."""
         headers, body = self.headers, b"".join(self.parts)
         if len(body) > MOST_BYTES:
             body = b""
@@ -106,12 +106,12 @@ _ENDS = frozenset({b"\r\n", b"\n"})
 
 
 def whole_body(answer: Answer, version_header: str, *, versioned: bool) -> Body:
-    """Take the body of an answer with status 200."""
+    """Return the body of an answer with status 200."""
     return Body(answer.parts, answer.encoding, answer.headers.get(version_header, "") if versioned else "")
 
 
 def range_body(answer: Answer, start: int, end: int, version_header: str) -> Body:
-    """Take the body of an answer with status 206, which must be just what was asked for."""
+    """Return the body of an answer with status 206, which must have exactly the requested range."""
     headers, encoding = answer.headers, answer.encoding
     sent = headers.get("content-range", "")
     if encoding or not sent.startswith(f"bytes {start}-{end - 1}/"):
@@ -125,14 +125,14 @@ def range_body(answer: Answer, start: int, end: int, version_header: str) -> Bod
 
 
 def checked_range(body: Body, start: int, end: int | None) -> Body:
-    """Return the bytes of a range, if they are as many."""
+    """Return a body, if it has as many bytes as the range."""
     if end is not None and len(body) != end - start:
         raise BrokenAnswerError(f"asked for bytes {start}-{end - 1}, got {len(body)} instead of {end - start} bytes")
     return body
 
 
 def is_found(answer: Answer, secrets: tuple[str, ...]) -> bool:
-    """Tell presence from the status of an answer: only 404 means that there is nothing."""
+    """Tell from the status of an answer whether the object exists; only 404 means that it does not."""
     if answer.status == http.HTTPStatus.NOT_FOUND:
         return False
     if answer.status in _PRESENT:
@@ -144,14 +144,14 @@ _PRESENT = (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT, http.HTTPStatus
 
 
 def is_young(modified: float, now: float) -> bool:
-    """Tell whether a file was modified so lately that it may change once more without a change of its date."""
+    """Tell whether a file was modified so recently that it may change again without a new date."""
     return -_LARGEST_SKEW < now - modified < _YOUNG
 
 
 def _is_for_good(headers: Mapping[str, str], version: str) -> bool:
-    """Tell whether no other state of an object can get an answer's version any more.
+    """Tell whether no other version of an object can get the same ETag any more.
 
-    Many servers make it of the time of the last change, in seconds, and of the size.
+    Many servers make the ETag of the modification time, in seconds, and the size.
     """
     if "x-goog-generation" in headers or _UNIQUE_VERSION.fullmatch(version):
         return True

@@ -1,15 +1,15 @@
-"""Which CA certificates a server's certificate is checked against, and what says so.
+"""Which CA certificates a server's certificate is checked against, and which setting decides.
 
 boto3, requests and OpenSSL each have their own settings; libcurl, as pycurl ships it, reads none of them. The first of
-these counts:
+these that is set decides:
 
-1. ``verify`` of the options, as boto3 and requests have it (for S3 in ``client_kwargs``), or aiohttp's ``ssl=False``;
+1. the option ``verify``, as in boto3 and requests (for S3 in ``client_kwargs``), or aiohttp's ``ssl=False``;
 2. for S3, ``AWS_CA_BUNDLE``, then ``ca_bundle`` of the AWS profile;
 3. ``REQUESTS_CA_BUNDLE``, then ``CURL_CA_BUNDLE``;
 4. ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``;
-5. the system's certificates, as OpenSSL finds them; certifi's, where the system has none.
+5. the system's certificates, as OpenSSL finds them; certifi's, if the system has none.
 
-An empty variable counts as none.
+An empty variable counts as not set.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _AT_FAULT = {
     "not yet valid": "the server's certificate is not valid yet (or this machine's clock is wrong)",
     "subject name": "the server's certificate is for another host name",
 }
-"""What is wrong whichever bundle is used, by words of libcurl's and OpenSSL's messages."""
+"""Faults that no other bundle would mend, by words of libcurl's and OpenSSL's messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +39,21 @@ class Trust:
     """A file of CA certificates."""
 
     directory: str | None = None
-    """A folder of CA certificates under their hashes (``openssl rehash``), or several, as ``SSL_CERT_DIR`` has them.
+    """A folder of hashed CA certificates (``openssl rehash``), or several, in the format of ``SSL_CERT_DIR``.
 
-    Where there is neither a file nor a folder, libcurl's own default counts.
+    With neither a file nor a folder, libcurl's default is used.
     """
 
     check: bool = True
     """Whether to check the certificate at all."""
 
     source: str = "libcurl's own certificates"
-    """What says so, in words for messages."""
+    """The setting that decided, in words for messages."""
 
     is_s3: bool = False
 
     def __str__(self) -> str:
-        """Name the bundle and what says so."""
+        """Name the bundle and the setting that decided."""
         where = " and ".join(filter(None, (self.path, self.directory)))
         return f"{where} ({self.source})" if where else self.source
 
@@ -64,20 +64,20 @@ def trusted(options: Mapping[str, Any], *, is_s3: bool = False) -> Trust:
     Parameters
     ----------
     options : mapping
-        The filesystem's options, as fsspec has them. An ``ssl.SSLContext`` among them is for the filesystem's own
-        session, and not looked at here.
+        The filesystem's storage options. An ``ssl.SSLContext`` among them is for the filesystem's own session and is
+        ignored here.
     is_s3 : bool
-        Whether the settings of AWS count.
+        Whether AWS settings apply.
 
     Raises
     ------
     DataAccessError
-        If a setting names what is not there; the message names the setting.
+        If a setting names a file or folder that does not exist; the message names the setting.
     """
     verify, option = _verify_option(options, is_s3=is_s3)
     if verify is False:
         return Trust(check=False, source=option, is_s3=is_s3)
-    settings = _settings(options, is_aws=is_s3 and verify is None)  # to boto3, True says: none of AWS's
+    settings = _settings(options, is_aws=is_s3 and verify is None)  # boto3: True overrides AWS's settings
     path, source = next(settings, ("", "")) if verify in (None, True) else (os.fspath(verify), option)
     if path and not Path(path).exists():
         raise _missing(source, path)
@@ -92,20 +92,20 @@ def how_to_mend(trust: Trust, reason: str) -> str:
     ----------
     trust : Trust
     reason : str
-        What libcurl or OpenSSL says.
+        The message of libcurl or OpenSSL.
     """
     if fault := next((fault for words, fault in _AT_FAULT.items() if words in reason), ""):
         return fault
     option = 'client_kwargs={"verify": PATH}' if trust.is_s3 else "verify=PATH"
     variables = f"{'AWS_CA_BUNDLE, ' if trust.is_s3 else ''}REQUESTS_CA_BUNDLE or SSL_CERT_FILE"
     return (
-        f"the server's certificate was checked against {trust}; to trust another authority, give the file of its "
+        f"the server's certificate was checked against {trust}; to trust another authority, give the path of its "
         f"certificate as the storage option {option}, or in {variables}"
     )
 
 
 def _verify_option(options: Mapping[str, Any], *, is_s3: bool) -> tuple[Any, str]:
-    """Return what the options say (None: nothing), and the name of the one that does."""
+    """Return the value that the options give (None: none), and the name of the option."""
     client = options.get("client_kwargs") or {}
     if client.get("verify") is not None:
         return client["verify"], 'client_kwargs["verify"]'
@@ -115,7 +115,7 @@ def _verify_option(options: Mapping[str, Any], *, is_s3: bool) -> tuple[Any, str
 
 
 def _settings(options: Mapping[str, Any], *, is_aws: bool) -> Iterator[tuple[str, str]]:
-    """Yield the paths that are set, and by what, the first to count first."""
+    """Yield the paths that are set, with the names of their settings, in order of precedence."""
     if is_aws:
         if path := os.environ.get("AWS_CA_BUNDLE"):
             yield path, "AWS_CA_BUNDLE"
@@ -130,7 +130,7 @@ def _ca_bundle_of_profile(profile: str | None) -> str:
     import botocore.session  # noqa: PLC0415 - only where S3 is used
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
-    with contextlib.suppress(BotoCoreError):  # a profile that is not there or broken: the filesystem says what it is
+    with contextlib.suppress(BotoCoreError):  # the filesystem reports a missing or broken profile
         return str(botocore.session.Session(profile=profile).get_scoped_config().get("ca_bundle", ""))
     return ""
 
@@ -140,7 +140,7 @@ def _trust_in(path: str, source: str) -> Trust:
 
 
 def _openssl() -> Trust | None:
-    """Read OpenSSL's variables: each replaces one of its two defaults."""
+    """Read OpenSSL's variables; each of them replaces one of its two defaults."""
     file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if file and not Path(file).is_file():
         raise _missing("SSL_CERT_FILE", file)
@@ -158,7 +158,7 @@ def _system() -> Trust:
         if Path(path).is_file() or any(Path(path).glob("*.0")):
             return _trust_in(path, "the system's certificates")
     with contextlib.suppress(ImportError):
-        import certifi  # noqa: PLC0415 - others install it, or nobody does
+        import certifi  # noqa: PLC0415 - not a dependency of ours, but often installed
 
         return Trust(certifi.where(), source="certifi")
     return Trust()

@@ -1,4 +1,4 @@
-"""How a store explains a failure: the code and the message in the body of its answer, and what these codes mean.
+"""How stores explain a failure: the code and message in the body of an error, and what the codes mean.
 
 Sources: "Error responses" in the Amazon S3 API reference; "HTTP status and error codes" of Google Cloud Storage, for
 JSON and for XML; "Status and error codes" of Azure Storage.
@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 MOST_BYTES = 1 << 16
-"""Of the body of an error, that are read at most."""
+"""At most so many bytes of an error's body are read."""
 
 WRONG_CREDENTIALS = (
     frozenset({"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired"})
     | {"AuthenticationFailed", "InvalidAuthenticationInfo", "authError"}  # Azure, GCS
 )
-"""The store does not accept the credentials that it was given; anonymous requests may still be answered."""
+"""The store does not accept the credentials; anonymous requests may still succeed."""
 
 DENIED = frozenset({"AccessDenied", "MissingSecurityHeader", "PublicAccessNotPermitted", "RequestTimeTooSkewed"})
 """The store refuses the request, under whatever status."""
 
 BUSY = frozenset({"RequestTimeout", "ThrottlingException", "rateLimitExceeded", "userRateLimitExceeded"})
-"""The failure may pass, although its status is that of one that does not."""
+"""The failure is transient, although its status suggests otherwise."""
 
 NO_BUCKET = frozenset({"ContainerNotFound", "NoSuchBucket"})
 
@@ -35,7 +35,7 @@ _LONGEST_LINE = 500  # characters
 
 
 class Explanation(NamedTuple):
-    """What a store says of a failure; both parts are empty if it says nothing."""
+    """A store's explanation of a failure; both parts are empty if it gives none."""
 
     code: str = ""
     """The store's name for the failure, such as ``NoSuchKey``."""
@@ -47,7 +47,7 @@ class Explanation(NamedTuple):
 
     @classmethod
     def of(cls, code: object, message: object) -> "Explanation":
-        """Take the first line of what was said; a code that is a status tells nothing new."""
+        """Keep the first lines; drop a code that merely repeats the status."""
         code, message = (_first_line(str(said or "")) for said in (code, message))
         told = (known for text, known in _TOLD_BY_MESSAGE.items() if message.startswith(text))
         code = next(told, "" if code.isdecimal() else code)
@@ -55,7 +55,7 @@ class Explanation(NamedTuple):
 
     @property
     def may_mean_absent(self) -> bool:
-        """Whether a 403 with this explanation may be for an object that is not there."""
+        """Whether a 403 with this explanation may mean that the object does not exist."""
         return self.code in _MAY_BE_ABSENT and not _DENIED_OTHERWISE.search(self.message)
 
 
@@ -65,14 +65,14 @@ NO_EXPLANATION = Explanation()
 def explanation_in(headers: Mapping[str, str], body: bytes) -> Explanation:
     """Read the body of an error, as S3, GCS or Azure writes it.
 
-    What else is in it may be secret: who has asked, what was signed.
+    The rest of the body is not used, because it may be secret: who asked, what was signed.
 
     Parameters
     ----------
     headers : mapping
-        By their names in lower case.
+        Header values by their names in lower case.
     body : bytes
-        Decoded.
+        The decoded body.
     """
     text = body.decode("utf-8-sig", errors="replace").strip()
     found = _in_json(text) if text.startswith("{") else _in_xml(text)

@@ -1,6 +1,6 @@
-"""What foreign errors mean: which of our exceptions they become, which may pass, and when to try again.
+"""What foreign errors mean: which of our exceptions they become, which are transient, and when to retry.
 
-The one place that knows the exceptions of drivers and the words of stores.
+Only this module knows the exceptions of drivers.
 """
 
 import errno
@@ -32,23 +32,23 @@ _log = logging.getLogger("precomputed_fs")
 RETRY_SECONDS = 30.0
 """No attempt begins later than this many seconds after the first."""
 
-_FIRST_WAIT, _LONGEST_WAIT, _JITTER = 0.2, 5.0, 0.2  # seconds; each wait is twice the last
+_FIRST_WAIT, _LONGEST_WAIT, _JITTER = 0.2, 5.0, 0.2  # seconds; each wait is twice the one before
 _FORBIDDEN = "Forbidden: "  # gcsfs gives an OSError without a number
 _CONDITION = re.compile("if-(none-)?match", re.IGNORECASE)
 
 
 class TransientError(DataAccessError):
-    """A failure that may pass; ``final`` is what it is if it does not."""
+    """A transient failure; ``final`` is the error to raise if retries do not help."""
 
     def __init__(self, message: str, final: type[DataAccessError], wait: float | None) -> None:
         super().__init__(message)
         self.final = final
         self.wait = wait
-        """Seconds, where the server says when to ask again."""
+        """Seconds to wait, if the server says when to retry."""
 
 
 class StatusError(Exception):
-    """An HTTP answer that is not the one asked for."""
+    """An HTTP answer with a status that means failure."""
 
     def __init__(self, status: int, headers: Mapping[str, str] = {}, body: bytes = b"") -> None:
         self.status = status
@@ -59,7 +59,7 @@ class StatusError(Exception):
 
 
 class VersionError(Exception):
-    """The version of an object that was to be replaced is not there any more."""
+    """The version of an object that was to be replaced is no longer there."""
 
     def __init__(self) -> None:
         super().__init__("another writer has replaced it meanwhile; nothing was written")
@@ -70,23 +70,23 @@ class WrongThreadError(RuntimeError):
 
 
 class BrokenAnswerError(Exception):
-    """An answer that is not what was asked for, or not what its own headers promise."""
+    """An answer does not match the request, or its own headers."""
 
 
 class RangeIgnoredError(BrokenAnswerError):
-    """A server that sends the whole object where a part was asked for."""
+    """A server ignored ``Range`` and sent the whole object."""
 
 
 class TruncatedError(BrokenAnswerError):
-    """An answer that ends before its end."""
+    """An answer ended too early."""
 
 
 class TransferError(Exception):
-    """A transfer that libcurl has given up, with its code; or that we have, as it takes too long."""
+    """A transfer failed in libcurl, with its code; or was given up because it took too long."""
 
 
 class CertificateError(Exception):
-    """A server whose certificate is not trusted."""
+    """A server's certificate is not trusted."""
 
 
 def seconds_to_wait(retry_after: str) -> float | None:
@@ -109,7 +109,7 @@ def seconds_since_1970(date: str) -> float | None:
 
 
 class Tries:
-    """How often one request was sent, and since when, by the monotonic clock."""
+    """How often a request was sent, and when first, by the monotonic clock."""
 
     __slots__ = ("began", "count")
 
@@ -118,7 +118,7 @@ class Tries:
         self.count = 1
 
     def next_time(self, error: TransientError, most: int) -> float | None:
-        """Return when to try again, by the monotonic clock; None: not any more."""
+        """Return when to retry, by the monotonic clock; None: give up."""
         wait = error.wait
         if wait is None:
             wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self.count - 1)) + random.uniform(0, _JITTER)  # noqa: S311
@@ -126,7 +126,7 @@ class Tries:
         return due if self.count < most and due <= self.began + RETRY_SECONDS else None
 
     def given_up(self, error: TransientError) -> DataAccessError:
-        """Turn a failure that may pass into what it is when it does not."""
+        """Turn a transient failure into the final error, after the last attempt."""
         text, seconds = str(error), time.monotonic() - self.began
         if self.count > 1:
             text += f" (gave up after trying {self.count} times in {seconds:.1f} s)"
@@ -138,13 +138,13 @@ class Tries:
 
 
 class Failures:
-    """Maps what goes wrong in one location to our exceptions, which name it and show no secrets.
+    """Maps failures at one location to our exceptions, which name the location and show no secrets.
 
     Parameters
     ----------
     location : Location
     attempts : int
-        How often a request is sent at most.
+        The most times that a request is sent.
     """
 
     def __init__(self, location: Location, attempts: int) -> None:
@@ -153,12 +153,12 @@ class Failures:
         self._secrets = location.secrets
 
     def judged(self, request: Any, exc: Exception, tries: Tries) -> tuple[Exception, float | None]:  # noqa: ANN401
-        """Map a foreign exception; with when to try again, by the monotonic clock, if it may pass.
+        """Map a foreign exception; also returns when to retry, by the monotonic clock, or None.
 
         Parameters
         ----------
         request : Request or None
-            What has failed; None: to make the filesystem.
+            The request that failed; None: making the filesystem failed.
         """
         error = self._mapped(request, exc)
         if not isinstance(error, TransientError):
@@ -169,12 +169,12 @@ class Failures:
         if due is None:
             return tries.given_up(error), None
         if tries.count == 1:
-            _log.info("%s; it is tried again", error)
+            _log.info("%s; retrying", error)
         tries.count += 1
         return error, due
 
     def _mapped(self, request: Any, exc: Exception) -> Exception:  # noqa: ANN401
-        """Map a foreign exception; the cause goes along unless it shows a secret."""
+        """Map a foreign exception, which becomes the cause unless it shows a secret."""
         verb, name = _asked(request)
         if isinstance(exc, TooLargeError):
             return TooLargeError(f"{self.location.display(name)}: {exc}")
@@ -219,30 +219,30 @@ _SHOWING_URLS = frozenset({"ClientResponseError", "InvalidURL", "RequestExceptio
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Which foreign failures are one of ours."""
+    """Which foreign failures become one of our exceptions."""
 
     error: type[DataAccessError]
     transient: bool = False
     statuses: AbstractSet[int] = frozenset()
     types: tuple[type[Exception], ...] = ()
     names: AbstractSet[str] = frozenset()
-    """Names of drivers' exception classes, so that no driver is imported to ask."""
+    """Names of drivers' exception classes, so that no driver must be imported."""
 
     codes: AbstractSet[str] = frozenset()
-    """What the store calls it, which counts more than the status."""
+    """The store's own codes, which take precedence over the status."""
 
     verbs: AbstractSet[str] = frozenset({"open", "read", "probe", "write", "create", "delete", "list"})
-    """What was being done."""
+    """The operations that the rule applies to."""
 
     advises_anonymity: bool = False
-    """Whether the credentials are to blame, which public data do not need."""
+    """Whether credentials are at fault, so that public data could be read without."""
 
 
 _UNKNOWN = _Rule(DataAccessError)
 _RULES = (
     _Rule(errors.ReplacedError, types=(VersionError,)),
     _Rule(errors.NotFoundError, statuses={404}, types=(FileNotFoundError,)),
-    # A folder is no object, and there are none below a file.
+    # A folder is not an object, and nothing is below a file.
     _Rule(errors.NotFoundError, types=(NotADirectoryError, IsADirectoryError), verbs={"read", "probe"}),
     _Rule(
         errors.AccessDeniedError,
@@ -265,7 +265,7 @@ _RULES = (
     _Rule(errors.NoRangesError, types=(RangeIgnoredError,)),
     _Rule(errors.CorruptDataError, statuses={416}, types=(BrokenAnswerError,)),
     _Rule(errors.CorruptDataError, types=(zipfile.BadZipFile, zlib.error, lzma.LZMAError)),
-    # Nobody is there.
+    # No server is there.
     _Rule(DataAccessError, types=(ConnectionRefusedError, socket.gaierror)),
     _Rule(DataAccessError, names={"ClientConnectorError", "NoValidConnectionsError", "ServiceRequestError"}),
     _Rule(
@@ -282,7 +282,7 @@ _RULES = (
 
 
 def _rule_for(verb: str, exc: Exception, code: str) -> _Rule:
-    """Find what a foreign failure is: by the store's own name for it, else by its status, else by its type."""
+    """Find the rule for a foreign failure: by the store's own code, else by its status, else by its type."""
     rules = [rule for rule in _RULES if verb in rule.verbs]
     if named := next((rule for rule in rules if code in rule.codes), None):
         return named
@@ -290,7 +290,7 @@ def _rule_for(verb: str, exc: Exception, code: str) -> _Rule:
     if status is not None:
         return next((rule for rule in rules if status in rule.statuses), _UNKNOWN)
     if isinstance(exc, OSError) and exc.errno == errno.ENAMETOOLONG and verb in ("read", "probe"):
-        return _Rule(errors.NotFoundError)  # a name that cannot be is not there
+        return _Rule(errors.NotFoundError)  # an impossible name cannot exist
     if str(exc) == "Invalid data stream":
         return _Rule(errors.CorruptDataError)  # bz2 gives an OSError without a number
     names = _class_names(exc)
@@ -302,7 +302,7 @@ _VERBS = {Get: "read", Exists: "probe", Put: "write", Delete: "delete", List: "l
 
 
 def _asked(request: Any) -> tuple[str, str]:  # noqa: ANN401
-    """Return what was to be done, and with which object."""
+    """Return the operation that was requested, and the name of the object."""
     verb = _VERBS.get(type(request), "open")
     members = (getattr(request, member, "") for member in ("name", "prefix", "folder"))
     return "create" if verb == "write" and request.create else verb, next(filter(None, members), "")
@@ -313,25 +313,25 @@ def _class_names(exc: BaseException) -> set[str]:
 
 
 def _shows_url(exc: BaseException) -> bool:
-    """Whether an exception's text may hold a URL with a signature in it."""
+    """Tell whether an exception's text may contain a URL with a signature."""
     return bool(_class_names(exc) & _SHOWING_URLS)
 
 
-# ----------------------------------------------------------------- what drivers' exceptions say
+# ----------------------------------------------------------------- reading drivers' exceptions
 
 
 def is_unmet(exc: Exception) -> bool:
-    """Tell whether a store has looked at a write's condition, and refused the write."""
+    """Tell whether a store refused a write because its condition was not met."""
     return isinstance(exc, FileExistsError) or status_of(exc) == http.HTTPStatus.PRECONDITION_FAILED
 
 
 def is_gone(exc: Exception) -> bool:
-    """Tell whether a store says that there is no such object."""
+    """Tell whether the object does not exist, according to the store."""
     return isinstance(exc, FileNotFoundError) or status_of(exc) == http.HTTPStatus.NOT_FOUND
 
 
 def refuses_conditions(exc: Exception) -> bool:
-    """Tell whether a store does not know conditional writes: 501, or a 400 that names the header."""
+    """Tell whether a store does not support conditional writes: 501, or a 400 that names the header."""
     status = status_of(exc)
     if status != http.HTTPStatus.BAD_REQUEST:
         return status == http.HTTPStatus.NOT_IMPLEMENTED
@@ -339,18 +339,18 @@ def refuses_conditions(exc: Exception) -> bool:
 
 
 def status_of(exc: BaseException) -> int | None:
-    """Find the HTTP status that an exception of any driver carries."""
+    """Find the HTTP status in an exception of any driver."""
     return next((status for link in causes(exc) if (status := _own_status(link)) is not None), None)
 
 
 def _own_status(exc: BaseException) -> int | None:
     if type(exc).__module__ == "aiohttp.http_exceptions":
-        return None  # their code tells what a server would answer to such a request
+        return None  # their code is the status that a server would answer, not one that it has answered
     if str(exc).startswith(_FORBIDDEN):
         return http.HTTPStatus.FORBIDDEN
     response = getattr(exc, "response", None)
     places = ((exc, "status"), (exc, "status_code"), (response, "status_code"), (exc, "code"))
-    # aiohttp and ours, azure, requests, gcsfs; one after the other, as aiohttp warns of its code
+    # aiohttp and ours, azure, requests, gcsfs; lazily, because aiohttp's `code` gives a warning
     found: Iterable[Any] = (getattr(holder, name, None) for holder, name in places)
     if isinstance(response, dict):  # botocore
         found = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
@@ -358,7 +358,7 @@ def _own_status(exc: BaseException) -> int | None:
 
 
 def explanation_of(exc: BaseException) -> Explanation:
-    """Find what a store said, in an exception of any driver."""
+    """Find the store's explanation in an exception of any driver."""
     return next((said for link in causes(exc) if any(said := _own_explanation(link))), NO_EXPLANATION)
 
 
@@ -368,7 +368,7 @@ def _own_explanation(exc: BaseException) -> Explanation:
     response = getattr(exc, "response", None)
     if isinstance(response, dict):  # botocore
         code, message = (response.get("Error", {}).get(name) for name in ("Code", "Message"))
-        return NO_EXPLANATION if str(code).isdecimal() else Explanation.of(code, message)  # of HEAD, it is the status
+        return NO_EXPLANATION if str(code).isdecimal() else Explanation.of(code, message)  # HEAD: the status
     if hasattr(exc, "error_code"):  # azure
         return Explanation.of(getattr(exc.error_code, "value", exc.error_code), getattr(exc, "message", ""))
     if type(exc).__name__ == "HttpError":  # gcsfs
@@ -379,7 +379,7 @@ def _own_explanation(exc: BaseException) -> Explanation:
 
 
 def causes(exc: BaseException) -> list[BaseException]:
-    """List an exception and those that led to it."""
+    """List an exception and its causes."""
     chain = [exc]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)

@@ -1,4 +1,4 @@
-"""From a pyramid's URL to (filesystem, root).
+"""Which filesystem, and which root in it, a pyramid's URL stands for.
 
 `resolve` reads a URL without touching the network; `Location.open` makes the filesystem. Every
 filesystem is our own instance with listing caches off, so that no answer is stale.
@@ -18,16 +18,16 @@ from precomputed_fs.store.protocols import PROTOCOLS, protocol_of
 from precomputed_fs.store.protocols.base import Filesystem, Options, Protocol, protocol_name
 from precomputed_fs.store.url import AnyURL, Link, merged
 
-_SCALE_KEY = r"[\d.e+-]+(?:_[\d.e+-]+){2}|[\d.]+(?:nm|um|mm)"  # of cloud-volume and tensorstore, neuroglancer-scripts
+_SCALE_KEY = r"[\d.e+-]+(?:_[\d.e+-]+){2}|[\d.]+(?:nm|um|mm)"  # cloud-volume's and tensorstore's; neuroglancer-scripts'
 _TELLING_APART = ("endpoint_url", "account_name", "connection_string", "host", "port", "path")  # options
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a pyramid is, and how to reach it. Nothing here touches the network but `open`."""
+    """Where a pyramid is, and how to reach it. Only `open` touches the network."""
 
     links: tuple[Link, ...]
-    """The parts of the URL, the outermost first; they carry secrets: use `display` to show."""
+    """The parts of the URL, the outermost first; they contain secrets: use `display` to show them."""
 
     anon: bool | None = None
     fs: Filesystem = field(default=None)
@@ -37,14 +37,14 @@ class Location:
     """The process that ``fs`` works in."""
 
     given: Mapping[str, Any] = field(default_factory=dict)
-    """The storage options as they were given: those of other protocols may be for where `info` redirects to."""
+    """The user's storage options: those of other protocols may be for the place that `info` redirects to."""
 
     def __repr__(self) -> str:
         return f"Location({self.display()!r})"
 
     @property
     def protocol(self) -> Protocol:
-        """What is particular to the outermost protocol."""
+        """The outermost protocol."""
         return protocol_of(self.links[0].protocol)
 
     @property
@@ -64,17 +64,17 @@ class Location:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not show in a message: query strings, passwords, keys, tokens."""
+        """Texts that messages must not show: query strings, passwords, keys, tokens."""
         return urls.longest_first({secret for link in self.links for secret in link.secrets})
 
     @property
     def has_credentials(self) -> bool:
-        """Whether the user has given any, however short, or has said that those of the machine are to be used."""
+        """Whether the user has given any, or has said with ``anon=False`` to use the machine's."""
         return self.anon is False or any(map(_has_credentials, self.links))
 
     @property
     def _place(self) -> int:
-        """Which link the path of an object is put into."""
+        """The index of the link that the paths of objects are appended to."""
         return next((i for i, link in enumerate(self.links) if link.has_path), len(self.links) - 1)
 
     def display(self, name: str = "") -> str:
@@ -88,7 +88,7 @@ class Location:
 
     @property
     def mistaken(self) -> str:
-        """A question, if this looks like the URL of a pyramid's `info`, or of one of its scales or chunks."""
+        """A question to ask, if this looks like the URL of a pyramid's `info`, scale or chunk; otherwise empty."""
         *_, scale, last = ["", *self.links[self._place].display.rstrip("/").split("/")]
         key, levels = (scale, 2) if layout_of(last) else (last, 1)
         if not (last == "info" or re.fullmatch(_SCALE_KEY, key)):
@@ -96,23 +96,23 @@ class Location:
         with contextlib.suppress(ValueError):
             there = self.above(levels).display()
             if last == "info":
-                return f"is the pyramid meant, which is {there}?"
-            return f"is scale {key} of a pyramid meant, which is open_volume({there!r})[{key!r}]?"
+                return f"did you mean the pyramid, {there}?"
+            return f"did you mean scale {key} of a pyramid, open_volume({there!r})[{key!r}]?"
         return ""
 
     @property
     def server(self) -> tuple[Any, ...]:
-        """What credentials are meant for: the protocol, and the store and its host or bucket, of the outermost part."""
+        """What credentials are valid for: the protocol, store, and host or bucket of the outermost part."""
         protocol, _, rest = self.links[0].url.partition("://")
         return protocol, rest.split("/")[0], *store_of(self.links[0])
 
     def above(self, levels: int) -> "Location":
-        """Return the place so many folders further up, in the same bucket, host or archive.
+        """Return the place some folders further up, in the same bucket, host or archive.
 
         Raises
         ------
         ValueError
-            If there are not as many.
+            If there are fewer folders.
         """
         link = self.links[self._place]
         scheme, mark, rest = link.url.rpartition("://")
@@ -127,18 +127,18 @@ class Location:
 
     @property
     def behind(self) -> "Location | None":
-        """What an archive or a cache is in front of, if that is asked over HTTP by ourselves."""
+        """The target of an archive or a cache, if we make the HTTP requests to it."""
         if len(self.links) > 1 and protocol_of(self.links[1].protocol).is_asynchronous:
             return Location(self.links[1:], anon=self.anon)
         return None
 
     def open(self, timeout: float) -> tuple[Any, str]:
-        """Make the filesystem; returns it with the root below which the pyramid's objects are."""
+        """Make the filesystem; returns it with the pyramid's root in it."""
         import fsspec  # noqa: PLC0415
 
         if self.fs is not None:
             fs = self.fs
-            if self.made_by != os.getpid():  # not safe to use after a fork: make its like
+            if self.made_by != os.getpid():  # not safe to use after a fork: make a copy
                 fs = type(fs)(*fs.storage_args, **{**fs.storage_options, "skip_instance_cache": True})
             return fs, self.protocol.path_in(fs, self.links[0].url)
         options = {link.protocol: self._options(link, timeout) for link in self.links}
@@ -174,22 +174,22 @@ def resolve(
     Parameters
     ----------
     url : str, path, UPath or Location
-        A path, any fsspec URL or chain of them, ``s3+http(s)://endpoint/bucket/path``; with
-        ``precomputed://`` in front or ``|neuroglancer-precomputed:`` behind, or with neither. What
-        is not a string is a local path, whatever characters are in it; but a ``UPath`` is what its
-        protocol and its options say. A location is returned as it is.
+        A path, any fsspec URL or chain of URLs, or ``s3+http(s)://endpoint/bucket/path``; with or
+        without ``precomputed://`` in front or ``|neuroglancer-precomputed:`` at the end. A path
+        object is a local path, whatever characters it contains, except that a ``UPath`` has its
+        own protocol and options. A location is returned as it is.
     storage_options : mapping, optional
-        As fsspec has them: for one protocol flat, for a chain nested by protocol, or in ``target_options``.
+        fsspec's options: flat for one protocol; for a chain, nested by protocol or in ``target_options``.
     fs : fsspec.AbstractFileSystem, optional
         A filesystem to use instead of making one; `url` is then a path in it.
     anon : bool, optional
-        Whether to go without credentials; by default without, where the machine has none.
+        Whether to access the store without credentials; the default is True if the machine has none.
 
     Raises
     ------
     URLError
-        If the scheme is not known or written with one colon, or its driver is not installed; or if
-        something is chained to a URL that takes nothing behind it.
+        If the scheme is unknown or lacks its slashes, if its driver is not installed, or if
+        something is chained to a URL that takes no target.
     """
     if isinstance(url, Location):
         return url
@@ -210,7 +210,7 @@ def resolve(
 
 
 def store_of(link: Link) -> tuple[Any, ...]:
-    """Return what tells one store from another, apart from the URL: its kind, and what options say of where it is."""
+    """Return what identifies a store apart from the URL: its protocol, and the options that say where it is."""
     options = {**(link.options.get("client_kwargs") or {}), **link.options}
     return (PROTOCOLS.get(link.protocol, link.protocol), *(options.get(name) for name in _TELLING_APART))
 

@@ -1,4 +1,4 @@
-"""Through which proxy a server is asked: as Python's own and boto3's clients read it, in libcurl's words."""
+"""Which proxy is used for a server, from the settings that Python's own and boto3's clients read."""
 
 import urllib.parse
 import urllib.request
@@ -7,28 +7,28 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """What to tell libcurl."""
+    """The proxy settings of libcurl."""
 
     url: str = field(default="", repr=False)
-    """Of the proxy, with its password if it has one; empty: none, whatever libcurl finds in the environment."""
+    """The URL of the proxy, with any password; empty: no proxy, whatever libcurl finds in the environment."""
 
     no_proxy: str = ""
-    """Hosts that are asked directly, separated by commas."""
+    """Hosts to contact directly, separated by commas."""
 
 
 def proxy_for(url: str) -> Proxy:
     """Return the proxy for a server.
 
-    ``http_proxy``, ``https_proxy``, ``all_proxy`` and ``no_proxy`` count in lower or upper case (lower first), and on
-    macOS and Windows the system's settings if there are none. A host is asked directly if Python or libcurl finds it in
-    ``no_proxy``: only Python knows entries with a port (``localhost:9000``) and ``[::1]``, only libcurl networks
-    (``10.0.0.0/8``), a dot at the end and ``::1``. To both, ``example.com`` and ``.example.com`` are the host and those
-    below it, ``*`` by itself is every host, and ``*.example.com`` is nothing.
+    ``http_proxy``, ``https_proxy``, ``all_proxy`` and ``no_proxy`` are read in lower or upper case (lower first); if
+    none is set, macOS and Windows use the system's settings. A host is contacted directly if Python or libcurl finds it
+    in ``no_proxy``: only Python knows entries with a port (``localhost:9000``) and ``[::1]``, only libcurl knows
+    networks (``10.0.0.0/8``), a trailing dot and ``::1``. For both, ``example.com`` and ``.example.com`` match the host
+    and its subdomains, ``*`` alone matches every host, and ``*.example.com`` matches nothing.
 
     Parameters
     ----------
     url : str
-        Of the server: its scheme, host and port count.
+        A URL of the server, of which scheme, host and port matter.
     """
     parts = urllib.parse.urlsplit(url)
     proxies = urllib.request.getproxies()

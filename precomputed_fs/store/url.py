@@ -1,6 +1,6 @@
-"""A pyramid's URL: what it says of where that is, read without touching the network.
+"""How a pyramid's URL is read, without touching the network, and shown without secrets.
 
-A URL is read as links: the parts of a chain, such as an archive and the file that it is in.
+A URL is read as links: the parts of a chain, such as a path in an archive and the URL of the archive.
 """
 
 import base64
@@ -31,7 +31,7 @@ class URLPath(Protocol):
 
     @property
     def protocol(self) -> str:
-        """The outermost protocol; none of a local path."""
+        """The outermost protocol; empty for a local path."""
 
     @property
     def path(self) -> str:
@@ -43,30 +43,30 @@ class URLPath(Protocol):
 
 
 AnyURL = str | os.PathLike[str] | URLPath
-"""What says where a pyramid is."""
+"""Every type in which the URL of a pyramid can be given."""
 
 
 class Link(NamedTuple):
     """One part of a chained URL."""
 
     protocol: str
-    """Its name, as the URL has it."""
+    """Its name in the URL."""
 
     url: str
-    """With secrets."""
+    """The URL with secrets."""
 
     display: str
-    """Without."""
+    """The URL without secrets."""
 
     options: Options
     """The storage options of its filesystem."""
 
     has_path: bool
-    """Whether the path of an object is put into this part."""
+    """Whether the paths of objects are appended to this part."""
 
     @property
     def secrets(self) -> set[str]:
-        """What must not show in a message: query strings, passwords, keys, tokens."""
+        """Texts that messages must not show: query strings, passwords, keys, tokens."""
         return {*_secrets_in_url(self.url), *_secret_values(self.options, secret=False)}
 
 
@@ -74,7 +74,7 @@ def read_links(url: AnyURL, given: Mapping[str, Any]) -> list[Link]:
     """Read a URL, or a chain of them, as links with their storage options, the outermost first."""
     options = dict(given)
     links = _chain(_strip_precomputed(url), options) if isinstance(url, str) else [_path_link(path_of(url), options)]
-    # What is nested under a protocol that this URL does not use is for another URL's accessor.
+    # Options under a protocol that this URL does not use are for the accessor of another URL.
     own = {key: value for key, value in options.items() if not (key in PROTOCOLS and isinstance(value, Mapping))}
     for link in links[:-1]:
         behind = own.pop("target_options", None) or {}
@@ -91,7 +91,7 @@ _UNQUOTED = re.compile(r"[\w./-]*", re.ASCII)
 def join(root: str, relative_path: str) -> str:
     """Join a pyramid's root in its filesystem and the checked path of an object.
 
-    Where the root is a URL, the path is quoted and goes before the query, so that every object of a
+    If the root is a URL, the path is quoted and placed before the query, so that every object of a
     signed base URL keeps the signature.
 
     Examples
@@ -117,8 +117,8 @@ def check_relative_path(path: str) -> str:
     Raises
     ------
     ValueError
-        If the path is empty, absolute, has a NUL, an empty segment, or a segment that is or decodes
-        to ``..``.
+        If the path is empty or absolute, or has a NUL, an empty segment, or a segment that is or
+        decodes to ``..``.
 
     Examples
     --------
@@ -146,8 +146,8 @@ def convert_file_url_to_pathname(url: str) -> str:
     Parameters
     ----------
     url : str
-        A plain pathname (returned as it is, also an empty one), ``file:///path`` or ``file://localhost/path`` with
-        percent-encoding, each also with ``precomputed://`` in front.
+        A plain pathname (returned unchanged, even if empty), or ``file:///path`` or ``file://localhost/path`` with
+        percent-encoding; each may have ``precomputed://`` in front.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def convert_file_url_to_pathname(url: str) -> str:
     Raises
     ------
     URLError
-        If this is another kind of URL, or not a local one.
+        If this is another kind of URL, or not local.
 
     Examples
     --------
@@ -178,11 +178,11 @@ def convert_file_url_to_pathname(url: str) -> str:
     try:
         return urllib.parse.unquote(parts.path, errors="strict")
     except UnicodeDecodeError as exc:
-        raise URLError(f"{text}: the percent-encoded bytes cannot be decoded, as they are not UTF-8") from exc
+        raise URLError(f"{text}: the percent-encoded bytes are not UTF-8") from exc
 
 
 _CAVE = "needs CAVE: open it with cloud-volume or CAVEclient, or here its flat copy, precomputed://..., if it has one"
-_OTHER_FORMAT = "is another format: xarray and zarr open Zarr, tensorstore opens N5, too"
+_OTHER_FORMAT = "is another format: open it with tensorstore, or Zarr also with xarray and zarr"
 _OTHER_SOURCE = "is another of Neuroglancer's data sources: this package opens precomputed pyramids only"
 
 FOREIGN: Mapping[str, str] = {
@@ -195,11 +195,11 @@ FOREIGN: Mapping[str, str] = {
     "mem": "is written memory://path",
     "s3n": "is written s3://bucket/path",
 }
-"""Schemes, and kinds behind a ``|``, that others open or that are written otherwise here: what to do."""
+"""What to do about schemes, and adapters after a ``|``, that other tools open or that are written differently here."""
 
 
 def _check_fragment(text: str) -> None:
-    """Refuse what means something to Neuroglancer only: a link to it, and a part of a pyramid without voxels."""
+    """Refuse URLs that only Neuroglancer understands: links to it, and parts of a pyramid without voxels."""
     url, mark, fragment = text.partition("#")
     if not mark or "://" not in url:
         return
@@ -207,11 +207,11 @@ def _check_fragment(text: str) -> None:
     if fragment.startswith("!") and (state.startswith("{") or "://" in state):
         found = re.findall(r"precomputed://[^\s\"'<>]+|[^\s\"'<>]+\|neuroglancer-precomputed:", state)
         sources = list(dict.fromkeys(map(without_secrets, found)))
-        told = f": {' or '.join(sources[:_SHOWN_SOURCES])}" if sources else ", which it shows in the layer's tab Source"
+        told = f": {' or '.join(sources[:_SHOWN_SOURCES])}" if sources else ", shown in the layer's tab Source"
         raise _refused(url, f"a link to Neuroglancer, not to a pyramid; open a layer's source{told}")
     if part := re.fullmatch(r"type=(\w+)", fragment):
-        why = "is not read, only volumes are: write the URL without it for these"
-        raise _refused(text, f"{part[0]} {why}; fetch_file of an accessor gets the files of other parts")
+        why = "is not supported: only volumes are, so leave it out"
+        raise _refused(text, f"{part[0]} {why}; an accessor's fetch_file fetches the files of other parts")
 
 
 def _strip_precomputed(url: str) -> str:
@@ -232,29 +232,29 @@ def _strip_precomputed(url: str) -> str:
 
 
 def unwrapped(url: str) -> str:
-    """Take off what says that this is a precomputed pyramid."""
+    """Remove the prefix or suffix that marks a precomputed pyramid."""
     return re.sub(f"^{PRECOMPUTED_PREFIX}", "", url, flags=re.IGNORECASE).removesuffix(_PRECOMPUTED_ADAPTER)
 
 
 def _check_pasted(text: str) -> None:
-    """Refuse a URL with something around it, which would be taken for a path, or for a part of a name."""
+    """Refuse a URL with spaces or quotes around it, which would be taken for a path or for part of a name."""
     url = text.strip(_PASTED_ALONG)
     if url != text and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
-        raise _refused(url, "there are spaces or quotes around this URL: write it without")
+        raise _refused(url, "there are spaces or quotes around this URL: remove them")
 
 
 def path_of(path: object) -> str:
-    """Return what a path that is not a string stands for."""
+    """Return the path that an `os.PathLike` stands for."""
     if not isinstance(path, bytes | os.PathLike):
         raise TypeError(f"url: expected a string, a path or a UPath, got {type(path).__name__}")
     text = os.fspath(path)
     if not isinstance(text, str):
-        raise TypeError(f"the path {text!r} is bytes: pass os.fsdecode(path), which is a string")
+        raise TypeError(f"the path {text!r} is bytes: pass os.fsdecode(path) instead")
     import fsspec  # noqa: PLC0415
 
     known = {*fsspec.available_protocols(), "precomputed", "s3+http", "s3+https"}
     if text.partition(":/")[0].lower() in known and ":/" in text:
-        raise _refused(text, "a URL has to be a string; a pathlib.Path has lost one of its slashes")
+        raise _refused(text, "pass a URL as a string; a pathlib.Path has lost one of its slashes")
     return text
 
 
@@ -265,8 +265,8 @@ def _chain(text: str, options: Options) -> list[Link]:
     for part in parts:
         if links and not _takes_target(links[-1].protocol):
             shown, instead = CHAIN.join(map(without_secrets, parts)), "pass the filesystem as fs="
-            why = f"nothing can be chained to {links[-1].protocol}:// by '::'; where that is part of a name, {instead}"
-            raise URLError(f"{shown}: {why}, and the path in it as the URL")
+            why = f"nothing can be chained to {links[-1].protocol}:// with '::'; if '::' is part of a name, {instead}"
+            raise URLError(f"{shown}: {why} and the path in it as the URL")
         links.append(_link(part, options, chained=len(parts) > 1))
     if len(links) > 1 and any(CHAIN in link.url for link in links):
         shown = CHAIN.join(link.display for link in links)
@@ -275,27 +275,27 @@ def _chain(text: str, options: Options) -> list[Link]:
 
 
 def _split_chain(text: str) -> list[str]:
-    """Split a chain of URLs; not at an address such as ``[::1]``, nor a local path, as nothing is chained to that."""
+    """Split a chain of URLs, but not at an address such as ``[::1]``, nor a local path, which has no target."""
     if "://" not in text and text.partition(CHAIN)[0] not in PROTOCOLS:
         return [text]
     first, *others = re.split(r"::(?![0-9A-Fa-f:.]*\])", text)
     if _scheme_of(first) not in (None, *LOCAL_NAMES) or (first in PROTOCOLS and first not in LOCAL_NAMES):
         return [first, *others]
     if any("://" in part for part in others):
-        raise _refused(first, "nothing can be chained to a path by '::'; is this a misspelt protocol?")
+        raise _refused(first, "nothing can be chained to a path with '::'; is the protocol misspelt?")
     return [text]
 
 
 def _check_behind(last: Link) -> None:
-    """Refuse an archive or a cache that is in front of nothing: it would be the current directory."""
+    """Refuse an archive or a cache without a target: it would be the current directory."""
     name = last.protocol
     if name in _IN_FRONT and last.options.keys().isdisjoint(("fo", "fs", "target_protocol")):
         instead = f"write {name}://folder::URL, or {name}::URL"
-        raise URLError(f"{last.display}: {name}:// is in front of another place: {instead}")
+        raise URLError(f"{last.display}: {name}:// needs another URL after it: {instead}")
 
 
 def _takes_target(protocol: str) -> bool:
-    """Whether a filesystem is in front of another one, such as a cache or an archive."""
+    """Tell whether a filesystem takes another one as its target, such as a cache or an archive."""
     import fsspec  # noqa: PLC0415
     from fsspec.implementations.chained import ChainedFileSystem  # noqa: PLC0415
 
@@ -314,9 +314,9 @@ def _scheme_of(text: str) -> str | None:
 
 
 def _link(text: str, options: Options, *, chained: bool) -> Link:
-    """Read one part of a chain, taking the options that are nested under its protocol."""
+    """Read one part of a chain; takes its options out of those that are nested by protocol."""
     if chained and not text:
-        raise URLError("a part of the chain of URLs is empty, and names no pyramid")
+        raise URLError("a part of the chain of URLs is empty, so it names no pyramid")
     if chained and text in PROTOCOLS and text not in LOCAL_NAMES:
         text += "://"
     scheme = _scheme_of(text)
@@ -342,7 +342,7 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
 
 def _local_link(text: str, options: Options) -> Link:
     url = re.sub("^local:", "file:", text)
-    at_home = re.match("(?i:file)://(?=~)", url)  # as fsspec has it
+    at_home = re.match("(?i:file)://(?=~)", url)  # fsspec's way to write the home directory
     path = convert_file_url_to_pathname(f"file:///{url[at_home.end() :]}" if at_home else url)
     return _path_link(path[1:] if at_home else path, options)
 
@@ -364,7 +364,7 @@ def _s3_at_endpoint(text: str) -> tuple[str, Options]:
 
 
 def _quoted_base(text: str) -> str:
-    """Quote what a person types into an HTTP URL and leave what is quoted alone; no fragment."""
+    """Quote the unquoted characters of an HTTP URL, and drop the fragment."""
     try:
         parts = urllib.parse.urlsplit(text)
         host, _ = parts.hostname, parts.port
@@ -377,7 +377,7 @@ def _quoted_base(text: str) -> str:
 
 
 def _require_driver(protocol: str, text: str) -> None:
-    """Import the filesystem's class, or tell what is missing."""
+    """Import the filesystem's class, or say which package is missing."""
     if protocol_of(protocol).comes_with_us:
         return
     import fsspec  # noqa: PLC0415
@@ -390,12 +390,12 @@ def _require_driver(protocol: str, text: str) -> None:
         hint = f"pip install {package}" if package else str(exc)
         raise _refused(text, f"the driver of {protocol}:// is not installed: {hint}") from exc
     except ValueError as exc:
-        hint = "is it misspelt, or is a package to be installed that registers it?"
+        hint = "is it misspelt, or is a package missing that registers it?"
         raise _refused(text, f"the scheme {protocol!r} is not known to fsspec; {hint}") from exc
 
 
 def _take_options(protocol: str, options: Options) -> Options:
-    """Take out what is nested under a protocol, by any of the names of its row."""
+    """Take out the options that are nested under any name of a protocol."""
     taken: Options = {"skip_instance_cache": True}
     for name in (protocol, *(name for name, other in PROTOCOLS.items() if other is PROTOCOLS.get(protocol))):
         if isinstance(options.get(name), Mapping):
@@ -404,7 +404,7 @@ def _take_options(protocol: str, options: Options) -> Options:
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Options:
-    """Merge options, the second one's winning, one level into options that are mappings."""
+    """Merge options, and the mappings among them; the second ones win."""
     both = dict(first)
     for key, value in second.items():
         are_mappings = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
@@ -412,7 +412,7 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Options:
     return both
 
 
-_LONGEST_PUBLIC_PART = 16  # characters of an Authorization header's parts that are no secrets: AWS4-HMAC-SHA256
+_LONGEST_PUBLIC_PART = 16  # characters of the parts of an Authorization header that are public: AWS4-HMAC-SHA256
 _AT_IN_NAMES = ("abfs", "abfss", "az", "github", "git")
 
 
@@ -440,7 +440,7 @@ _SECRET_OPTION = re.compile(
 
 
 def _secret_values(options: object, *, secret: bool) -> Iterable[str]:
-    """Find the texts in storage options that stand under a telling name."""
+    """Find the texts in storage options whose names suggest a secret."""
     if isinstance(options, Mapping):
         for key, value in options.items():
             yield from _secret_values(value, secret=secret or bool(_SECRET_OPTION.search(str(key))))
@@ -452,17 +452,17 @@ def _secret_values(options: object, *, secret: bool) -> Iterable[str]:
 
 
 def secrets_of(request: HttpRequest) -> tuple[str, ...]:
-    """Return what a server sees and a message must not show: the query, passwords, signatures, keys and tokens."""
+    """Return the secrets of a request: the query, passwords, signatures, keys and tokens."""
     told = {value for name, value in request.headers.items() if _SECRET_OPTION.search(name)}
     parts = {part for value in told for part in re.split(r"[\s,=/]", value) if len(part) > _LONGEST_PUBLIC_PART}
     user = urllib.parse.urlsplit(request.url).netloc.rpartition("@")[0]
-    told.add(base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode())  # of an Authorization header
+    told.add(base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode())  # as in an Authorization header
     keys = (request.signer.access_key, request.signer.secret_key) if request.signer else ()
     return longest_first(told | parts | {*_secrets_in_url(request.url), *keys})
 
 
 def longest_first(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Sort what is to be replaced in texts, so that no part of a secret is left; without what is too short for one."""
+    """Sort secrets, the longest first, so that replacing one leaves no part of another; drops very short ones."""
     return tuple(sorted((text for text in secrets if len(text) > 5), key=len, reverse=True))  # noqa: PLR2004
 
 
