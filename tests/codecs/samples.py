@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import importlib.util
 import io
 import itertools
 import math
@@ -15,7 +13,6 @@ import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import nibabel
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -24,6 +21,7 @@ from PIL import Image
 
 from precomputed_fs import CorruptDataError
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
+from tests.support.brain import template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -83,15 +81,9 @@ each_encoding = pytest.mark.parametrize("encoding", ENCODINGS)
 FPZIP = ("fpzip", "kempressed")  # whose library crashes on damaged data, and has processes of its own for that
 
 
-@functools.cache
 def brain() -> Array:
-    """Cut a piece out of the MNI152 T1 template that nilearn ships, without importing nilearn: ``[x, y, z]``."""
-    (folder,) = importlib.util.find_spec("nilearn").submodule_search_locations  # type: ignore[union-attr,misc]
-    path = Path(folder) / "datasets" / "data" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-    image: Any = nibabel.load(path)
-    voxels = np.asarray(image.dataobj[60:124, 80:144, 60:84], dtype=np.uint8)
-    assert len(np.unique(voxels)) > 100, "the voxels are worth reading"
-    return voxels
+    """Return a piece of a real brain: ``[x, y, z]`` of uint8."""
+    return template()[60:124, 80:144, 60:84]
 
 
 def tissues(data_type: str) -> Array:

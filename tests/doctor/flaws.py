@@ -13,10 +13,9 @@ from precomputed_fs import create_volume, open_volume
 from tests.peers.test_voxels import (
     LABELS,
     PARAMETERS,
-    image,
-    labels,
 )
 from tests.support import browser, servers
+from tests.support.brain import image, labels
 from tests.support.shards import sharding_of
 
 if TYPE_CHECKING:

@@ -19,10 +19,8 @@ from precomputed_fs.doctor import SAMPLES, examine
 from precomputed_fs.doctor.checks import READERS
 from precomputed_fs.doctor.examine import MOST_REQUESTS
 from tests.doctor.flaws import KEY, SIZE, contents, ids, read_with_ours, scale, server, write
-from tests.peers.test_voxels import (
-    image,
-)
 from tests.support import servers
+from tests.support.brain import image
 from tests.support.shards import sharding_of
 
 if TYPE_CHECKING:

@@ -13,10 +13,8 @@ from precomputed_fs import URLError, __main__, create_volume, doctor, open_volum
 from precomputed_fs.doctor.checks import READERS
 from precomputed_fs.doctor.rules import RULES
 from tests.doctor.flaws import IDENTITY, KEY, edited, first, ids, scale, server, write
-from tests.peers.test_voxels import (
-    image,
-)
 from tests.support import servers
+from tests.support.brain import image
 
 if TYPE_CHECKING:
     from pathlib import Path

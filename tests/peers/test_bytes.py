@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import itertools
 import json
 import math
@@ -13,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import cloudfiles.paths  # type: ignore[import-untyped]
 import cloudvolume
-import nibabel
 import numpy as np
 import pytest
 import tensorstore
 from neuroglancer_scripts.file_accessor import FileAccessor
 
 from precomputed_fs import FsspecAccessor
+from tests.support.brain import template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,15 +38,8 @@ DATA_TYPES = ("uint8", "uint16")
 # --------------------------------------------------------------------------------------------------------- real voxels
 
 
-def _brain() -> Array:
-    """Cut a piece out of the MNI152 T1 template that nilearn ships, without importing nilearn."""
-    (folder,) = importlib.util.find_spec("nilearn").submodule_search_locations  # type: ignore[union-attr,misc]
-    path = Path(folder) / "datasets" / "data" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-    image: Any = nibabel.load(path)
-    return np.asarray(image.dataobj[80:120, 100:136, 70:90], dtype=np.uint8)
-
-
-VOLUMES: Mapping[str, Array] = {"uint8": _brain(), "uint16": _brain().astype(np.uint16) * 257 + 1}
+BRAIN = template()[80:120, 100:136, 70:90]
+VOLUMES: Mapping[str, Array] = {"uint8": BRAIN, "uint16": BRAIN.astype(np.uint16) * 257 + 1}
 """``[x, y, z]``"""
 
 SIZE = VOLUMES["uint8"].shape

@@ -10,12 +10,10 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cloudvolume
-import nibabel
 import numpy as np
 import pytest
 import tensorstore
@@ -26,6 +24,7 @@ from neuroglancer_scripts.sharded_file_accessor import ShardedFileAccessor
 
 from precomputed_fs import create_volume, open_volume
 from precomputed_fs.format.grid import Triple
+from tests.support.brain import image, labels
 from tests.support.shards import MURMUR, sharding_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -183,42 +182,6 @@ def cases(base: Shape, sharded: Shape) -> Iterator[Case]:
 
 
 # --------------------------------------------------------------------------------------------------------- real voxels
-
-
-@cache
-def brain() -> Array:
-    """Cut a piece with some background out of the MNI152 maps that nilearn ships: T1, grey matter, white matter.
-
-    Returns
-    -------
-    ndarray
-        ``[x, y, z, channel]`` of uint8, 2 mm; the fourth channel is another view of the first.
-    """
-    (folder,) = importlib.util.find_spec("nilearn").submodule_search_locations  # type: ignore[union-attr,misc]
-    maps = []
-    for name in ("t1", "gm", "wm"):
-        loaded: Any = nibabel.load(Path(folder) / f"datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz")
-        maps.append(np.asarray(loaded.dataobj[8:78:2, 52:100:2, 24:82:2], dtype=np.uint8))
-    return np.stack([*maps, maps[0] * 3], axis=-1)
-
-
-@cache
-def image(data_type: str) -> Array:
-    """Return the brain such that no byte of a voxel is always 0; what is 0 remains 0."""
-    dtype = np.dtype(data_type)
-    if dtype.kind == "f":
-        return np.asarray(brain() / np.array([7, -11, 13, 1e-3]), dtype)
-    unsigned = np.dtype(f"u{dtype.itemsize}")
-    factor = unsigned.type(np.iinfo(unsigned).max // 255)
-    return np.asarray(brain().astype(unsigned) * factor).view(dtype)
-
-
-@cache
-def labels(data_type: str) -> Array:
-    """Return six segments of similar intensity; their labels are the largest that there are, and some in between."""
-    largest = int(np.iinfo(data_type).max)
-    chosen = np.array([0, 1, largest, largest // 2 + 1, largest // 3, largest - 7], data_type)
-    return np.asarray(chosen[brain() // 43])
 
 
 def test_the_voxels_are_worth_reading() -> None:

@@ -12,18 +12,11 @@ from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError,
 from precomputed_fs.format.scale_layout import ScaleLayout
 from precomputed_fs.pyramid.finding import _LOOKS
 from precomputed_fs.store.requests import ChangedLately, Get
+from tests.pyramid.names import CHUNK_NAMES, COORDS, DEEP, FILE_NAMES, FLAT, KEY
 from tests.support.jobs import Objects
 
 if TYPE_CHECKING:
     from precomputed_fs.pyramid.stored import Stored
-
-KEY = "8_8_8"
-COORDS = (0, 64, 0, 64, 0, 64)
-FLAT, DEEP = f"{KEY}/0-64_0-64_0-64", f"{KEY}/0-64/0-64/0-64"
-USUAL = (FLAT, f"{FLAT}.gz", DEEP, f"{DEEP}.gz")
-SUFFIXES = (".br", ".zstd", ".xz", ".bz2")
-CHUNK_NAMES = (*USUAL, *(f"{FLAT}{suffix}" for suffix in SUFFIXES), *(f"{DEEP}{suffix}" for suffix in SUFFIXES))
-FILE_NAMES = tuple(f"mesh/1{suffix}" for suffix in ("", ".gz", *SUFFIXES))
 
 DEAR = "http://127.0.0.1:9/lab"
 """Where a miss costs a request; nothing is asked of it here."""

@@ -19,7 +19,7 @@ import pytest
 
 from precomputed_fs import FsspecAccessor
 from precomputed_fs.pyramid import late_writes
-from tests.pyramid.test_shard_writer import (
+from tests.pyramid.sharded_volume import (
     CHUNKS,
     COORDS,
     FIRST,

@@ -38,8 +38,8 @@ from precomputed_fs.codecs import ROOM
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.compression import stored_limit
 from precomputed_fs.pyramid import shard_indexes
-from tests.peers.test_bytes import VOLUMES
 from tests.support import servers
+from tests.support.brain import template
 from tests.support.shards import (
     KEY,
     MURMUR,
@@ -89,9 +89,11 @@ each_fetch = pytest.mark.parametrize("fetch", FETCH)
 
 SIZE: Triple = (40, 36, 20)  # of the volumes: no multiple of the chunks' 16
 LABELS = "uint32 labels"
+PIECE = template()[80:120, 100:136, 70:90]
 SOURCES: Mapping[str, Array] = {
-    **VOLUMES,
-    LABELS: VOLUMES["uint8"].astype(np.uint32) // 8 * 0x01010101 + 1,
+    "uint8": PIECE,
+    "uint16": PIECE.astype(np.uint16) * 257 + 1,
+    LABELS: PIECE.astype(np.uint32) // 8 * 0x01010101 + 1,
 }
 LABEL_EXTRA = {"compressed_segmentation_block_size": [8, 8, 4]}
 BRAIN: Mapping[str, Any] = {"size": SIZE, "chunk_size": (16, 16, 16)}

@@ -19,7 +19,7 @@ from precomputed_fs.store import jobs
 from precomputed_fs.store.protocols.clouds import Cloud
 from precomputed_fs.store.protocols.memory import Memory
 from precomputed_fs.store.requests import Delete, Get, List, Pause, Put
-from tests.pyramid.test_finding import CHUNK_NAMES, COORDS, FILE_NAMES, FLAT, KEY
+from tests.pyramid.names import CHUNK_NAMES, COORDS, FILE_NAMES, FLAT, KEY
 from tests.support.jobs import Objects
 
 if TYPE_CHECKING:

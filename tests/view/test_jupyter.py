@@ -20,7 +20,7 @@ from PIL import Image
 
 from precomputed_fs import Volume, create_volume, open_volume
 from tests.support import browser, servers
-from tests.view.test_neuroglancer import BRAIN, TISSUES
+from tests.view.client import BRAIN, TISSUES
 from tests.view.volumes import Seen
 
 if TYPE_CHECKING:

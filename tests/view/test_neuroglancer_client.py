@@ -18,8 +18,7 @@ from precomputed_fs import (
 )
 from tests.support import browser
 from tests.support.shards import synthesize
-from tests.view.serving import KEY, Array, put, raw_info
-from tests.view.test_neuroglancer import (
+from tests.view.client import (
     COLOURS,
     GREY,
     IDS,
@@ -33,6 +32,7 @@ from tests.view.test_neuroglancer import (
     grey,
     write,
 )
+from tests.view.serving import KEY, Array, put, raw_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable
