@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import itertools
 import json
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from tests.codecs.samples import (
     codec_of,
     voxels_of,
 )
+from tests.support.tools import read_with_cloud_volume, read_with_tensorstore, write_with_cloud_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -110,36 +109,17 @@ def read_ours(folder: Path, chunk_size: Triple = CHUNK_SIZE) -> tuple[Codec, Arr
     return codec, array
 
 
-def open_tensorstore(folder: Path, **options: Any) -> Any:
-    tensorstore = importlib.import_module("tensorstore")
-    spec = {"driver": "neuroglancer_precomputed", "kvstore": f"file://{folder}/", **options}
-    return tensorstore.open(spec).result()
-
-
 def write_tensorstore(folder: Path, codec: Codec, array: Array) -> None:
+    import tensorstore
+
     info = info_of(codec)
     (scale,) = info["scales"]
     scale["chunk_size"] = scale.pop("chunk_sizes")[0]
     multiscale = {name: info[name] for name in ("type", "data_type", "num_channels")}
     options = {"create": True, "multiscale_metadata": multiscale, "scale_metadata": scale}
     options["store_data_equal_to_fill_value"] = True
-    open_tensorstore(folder, **options).write(array).result()
-
-
-def open_cloud_volume(folder: Path, info: Mapping[str, Any] | None = None) -> Any:
-    cloudvolume = importlib.import_module("cloudvolume")
-    return cloudvolume.CloudVolume(f"file://{folder}", info=info, progress=False, compress=False)
-
-
-def write_cloud_volume(folder: Path, codec: Codec, array: Array) -> None:
-    x, y, z = array.shape[:3]
-    volume = open_cloud_volume(folder, info_of(codec, (x, y, z)))
-    volume.commit_info()
-    volume[:, :, :] = array
-
-
-def read_cloud_volume(folder: Path) -> Array:
-    return np.asarray(open_cloud_volume(folder)[:, :, :])
+    spec = {"driver": "neuroglancer_precomputed", "kvstore": f"file://{folder}/", **options}
+    tensorstore.open(spec).result().write(array).result()
 
 
 FOREIGN_WORST = {"jpeg": 90, "jxl": 30, "kempressed": 2**-22, "fpzip": 2**-14, "zfpc": 0.01}
@@ -161,7 +141,7 @@ def used(case: Case) -> tuple[Codec, Array]:
 def test_tensorstore_reads_our_chunks(case: Case, tmp_path: Path) -> None:
     codec, array = used(case)
     write_ours(tmp_path, codec, array)
-    volume = np.asarray(open_tensorstore(tmp_path, open=True).read().result())
+    volume = read_with_tensorstore(tmp_path)[1]
     assert_volume(codec, volume, array)
     if not codec.lossless:
         np.testing.assert_allclose(volume.astype(int), read_ours(tmp_path)[1].astype(int), rtol=0, atol=1)
@@ -175,7 +155,7 @@ def test_chunks_of_tensorstore_are_read(case: Case, tmp_path: Path) -> None:
     assert read == codec
     assert_volume(codec, volume, array)
     if not codec.lossless:
-        theirs = open_tensorstore(tmp_path, open=True).read().result()
+        theirs = read_with_tensorstore(tmp_path)[1]
         np.testing.assert_allclose(volume.astype(int), theirs.astype(int), rtol=0, atol=1)
 
 
@@ -188,7 +168,7 @@ def scrambled_by_cloud_volume(case: Case) -> bool:
 def test_cloud_volume_reads_our_chunks(case: Case, tmp_path: Path) -> None:
     codec, array = used(case)
     write_ours(tmp_path, codec, array)
-    volume = read_cloud_volume(tmp_path)
+    volume = read_with_cloud_volume(tmp_path)[1]
     assert_volume(codec, volume, array)
     np.testing.assert_allclose(volume.astype(float), read_ours(tmp_path)[1].astype(float), rtol=0, atol=1e-6)
 
@@ -196,7 +176,7 @@ def test_cloud_volume_reads_our_chunks(case: Case, tmp_path: Path) -> None:
 @each_cloud_volume
 def test_chunks_of_cloud_volume_are_read(case: Case, tmp_path: Path) -> None:
     codec, array = used(case)
-    write_cloud_volume(tmp_path, codec, array)
+    write_with_cloud_volume(tmp_path, info_of(codec, array.shape[:3]), [array], compress=False)
     read, volume = read_ours(tmp_path)
     assert read == codec
     assert_volume(codec, volume, array)
@@ -206,7 +186,7 @@ def test_chunks_of_cloud_volume_are_read(case: Case, tmp_path: Path) -> None:
 def test_narrow_colour_chunks_of_cloud_volume_are_read(width: int, tmp_path: Path) -> None:
     codec = codec_of("jxl", "uint8", 3, jxl_quality=100)
     array = voxels_of(Case("jxl", "uint8", 3))[:width, :16, :8]
-    write_cloud_volume(tmp_path, codec, array)
+    write_with_cloud_volume(tmp_path, info_of(codec, array.shape[:3]), [array], compress=False)
     _, volume = read_ours(tmp_path)
     assert_same(codec, volume, array)
 
@@ -219,4 +199,4 @@ def test_the_keys_of_another_encoding_are_refused_by_tensorstore(tmp_path: Path)
     info["scales"][0]["jpeg_quality"] = 85
     (tmp_path / "info").write_text(json.dumps(info))
     with pytest.raises(ValueError, match="jpeg_quality"):
-        open_tensorstore(tmp_path, open=True)
+        read_with_tensorstore(tmp_path)

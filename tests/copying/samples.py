@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import threading
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from precomputed_fs import (
 )
 from precomputed_fs.store import jobs
 from precomputed_fs.volume.indexing import Touched
+from tests.support.tools import read_with_tensorstore
 
 if TYPE_CHECKING:
     import pytest
@@ -68,13 +68,7 @@ def make(place: Place | str | Path, array: NDArray[Any] | None = None, **options
 
 def read(folder: Path | str, scale: int = 0) -> NDArray[Any]:
     """Read a scale with tensorstore."""
-    tensorstore = importlib.import_module("tensorstore")
-    spec = {
-        "driver": "neuroglancer_precomputed",
-        "kvstore": {"driver": "file", "path": f"{folder}/"},
-        "scale_index": scale,
-    }
-    return np.asarray(tensorstore.open(spec, open=True, read=True).result().read().result())
+    return read_with_tensorstore(folder, scale)[1]
 
 
 def present(url: str, key: str = KEY, chunk_size: tuple[int, int, int] = (16, 16, 16), **options: Any) -> set[Any]:

@@ -10,13 +10,10 @@ import numpy as np
 from aiohttp import web
 
 from precomputed_fs import create_volume, open_volume
-from tests.peers.test_voxels import (
-    LABELS,
-    PARAMETERS,
-)
 from tests.support import browser, servers
 from tests.support.brain import image, labels
 from tests.support.shards import sharding_of
+from tests.support.tools import LABELS, PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import itertools
 import json
 import lzma
 import shutil
@@ -14,13 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import brotli
-import cloudvolume
 import imagecodecs
 import numpy as np
 import pytest
-import tensorstore
-from neuroglancer_scripts.accessor import get_accessor_for_url
-from neuroglancer_scripts.precomputed_io import get_IO_for_existing_dataset
 from PIL import Image
 
 from precomputed_fs import doctor
@@ -43,13 +38,15 @@ from tests.doctor.flaws import (
     server,
     write,
 )
-from tests.peers.test_voxels import (
-    NEUROGLANCER_SCRIPTS,
-    boxes,
-    info_of,
-)
 from tests.support import servers
 from tests.support.shards import MURMUR, sharding_of
+from tests.support.tools import (
+    NEUROGLANCER_SCRIPTS,
+    info_of,
+    open_cloud_volume,
+    open_tensorstore,
+    read_with_neuroglancer_scripts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,33 +56,20 @@ if TYPE_CHECKING:
 
 
 def read_with_tensorstore(url: str, index: int) -> Array:
-    kvstore = f"{url if '://' in url else f'file://{url}'}/"
-    spec = {"driver": "neuroglancer_precomputed", "kvstore": kvstore, "scale_index": index}
-    store = tensorstore.open(spec, open=True, read=True).result()
+    store = open_tensorstore(url, index)
     store[tuple(map(slice, store.domain.origin, np.add(store.domain.origin, 1)))].read().result()
     return np.asarray(store.read().result())  # which needs no ranges, if it is all of a shard
 
 
 def read_with_cloud_volume(url: str, index: int) -> Array:
-    place = url if "://" in url else f"file://{url}"
-    return np.array(cloudvolume.CloudVolume(place, mip=index, progress=False, cache=False)[:, :, :])
-
-
-def read_with_neuroglancer_scripts(url: str, index: int) -> Array:
-    reader = get_IO_for_existing_dataset(get_accessor_for_url(url))
-    scale = reader.info["scales"][index]
-    voxels = np.empty((*scale["size"], reader.info["num_channels"]), reader.info["data_type"])
-    for start, stop in boxes(scale["size"], scale["chunk_sizes"][0]):
-        coords = [*itertools.chain(*zip(start, stop, strict=True))]
-        voxels[tuple(map(slice, start, stop))] = reader.read_chunk(scale["key"], coords).T
-    return voxels
+    return np.array(open_cloud_volume(url, index)[:, :, :])
 
 
 PEERS: Mapping[str, Callable[[str, int], Array]] = {
     "precomputed_fs": read_with_ours,
     "tensorstore": read_with_tensorstore,
     "cloud-volume": read_with_cloud_volume,
-    "neuroglancer-scripts": read_with_neuroglancer_scripts,
+    "neuroglancer-scripts": lambda url, index: read_with_neuroglancer_scripts(url, index)[1],
 }
 
 

@@ -7,21 +7,20 @@ import itertools
 import json
 import math
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudfiles.paths  # type: ignore[import-untyped]
-import cloudvolume
 import numpy as np
 import pytest
-import tensorstore
 from neuroglancer_scripts.file_accessor import FileAccessor
 
 from precomputed_fs import FsspecAccessor
+from tests.support import tools
 from tests.support.brain import template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from precomputed_fs.format.grid import ChunkCoords
     from tests.support.places import Place
@@ -88,26 +87,12 @@ def write_with_neuroglancer_scripts(folder: Path, data_type: str, **options: Any
         accessor.store_chunk(chunk, KEY, coords)
 
 
-def write_with_cloud_volume(url: str | Path, data_type: str, **options: Any) -> None:
-    url = f"file://{url}" if isinstance(url, Path) else url
-    volume = cloudvolume.CloudVolume(url, info=info_of(data_type), progress=False, **options)
-    volume.commit_info()
-    volume[:, :, :] = VOLUMES[data_type][..., np.newaxis]
+def write_with_cloud_volume(place: Path | str, data_type: str, **options: Any) -> None:
+    tools.write_with_cloud_volume(place, info_of(data_type), [VOLUMES[data_type][..., np.newaxis]], **options)
 
 
 def write_with_tensorstore(folder: Path, data_type: str) -> None:
-    scale = info_of(data_type)["scales"][0]
-    spec = {
-        "driver": "neuroglancer_precomputed",
-        "kvstore": f"file://{folder}/",
-        "multiscale_metadata": {"type": "image", "data_type": data_type, "num_channels": 1},
-        "scale_metadata": {
-            **{name: scale[name] for name in ("key", "size", "voxel_offset", "resolution", "encoding")},
-            "chunk_size": list(CHUNK_SIZE),
-        },
-    }
-    store = tensorstore.open(spec, create=True).result()
-    store[..., 0] = VOLUMES[data_type]
+    tools.write_with_tensorstore(folder, info_of(data_type), [VOLUMES[data_type][..., np.newaxis]])
 
 
 WRITERS: dict[str, Callable[[Path, str], None]] = {
@@ -192,11 +177,8 @@ def test_the_writers_write_what_their_names_say(written: Callable[[str, str], Pa
 
 
 def test_jpeg_chunks_that_cloud_volume_compressed_once_more_come_back_as_jpeg(tmp_path: Path) -> None:
-    volume = cloudvolume.CloudVolume(
-        f"file://{tmp_path}", info=info_of("uint8", "jpeg"), compress="gzip", progress=False
-    )
-    volume.commit_info()
-    volume[:, :, :] = VOLUMES["uint8"][..., np.newaxis]
+    array = VOLUMES["uint8"][..., np.newaxis]
+    tools.write_with_cloud_volume(tmp_path, info_of("uint8", "jpeg"), [array], compress="gzip")
     stored = {path.stem: gzip.decompress(path.read_bytes()) for path in (tmp_path / KEY).glob("*.gz")}
     with FsspecAccessor(tmp_path) as accessor:
         fetched = read_all(accessor, "uint8")
@@ -262,15 +244,12 @@ def write_with_ours(url: str | Path, data_type: str, **options: Any) -> None:
             accessor.store_chunk(chunk, KEY, coords)
 
 
-def read_with_cloud_volume(url: str, **options: Any) -> Array:
-    volume = cloudvolume.CloudVolume(url, progress=False, cache=False, **options)
-    return np.asarray(volume[:, :, :])[..., 0]
+def read_with_cloud_volume(place: Path | str, **options: Any) -> Array:
+    return tools.read_with_cloud_volume(place, **options)[1][..., 0]
 
 
-def read_with_tensorstore(kvstore: str | dict[str, Any], **_: Any) -> Array:
-    spec = {"driver": "neuroglancer_precomputed", "kvstore": kvstore}
-    store = tensorstore.open(spec, open=True, read=True).result()
-    return np.asarray(store[..., 0].read().result())
+def read_with_tensorstore(place: Path | str | dict[str, Any]) -> Array:
+    return tools.read_with_tensorstore(place)[1][..., 0]
 
 
 @pytest.mark.parametrize("data_type", DATA_TYPES)
@@ -287,13 +266,13 @@ def test_neuroglancer_scripts_reads_ours(tmp_path: Path, data_type: str, packed:
 @pytest.mark.parametrize("packed", [True, False], ids=["gzip", "no-gzip"])
 def test_cloud_volume_reads_ours_on_disk(tmp_path: Path, data_type: str, packed: bool) -> None:
     write_with_ours(tmp_path, data_type, gzip=packed)
-    np.testing.assert_array_equal(read_with_cloud_volume(f"file://{tmp_path}"), VOLUMES[data_type])
+    np.testing.assert_array_equal(read_with_cloud_volume(tmp_path), VOLUMES[data_type])
 
 
 @pytest.mark.parametrize("data_type", DATA_TYPES)
 def test_tensorstore_reads_ours_on_disk_where_names_have_no_suffix(tmp_path: Path, data_type: str) -> None:
     write_with_ours(tmp_path, data_type, gzip=False)
-    np.testing.assert_array_equal(read_with_tensorstore(f"file://{tmp_path}/"), VOLUMES[data_type])
+    np.testing.assert_array_equal(read_with_tensorstore(tmp_path), VOLUMES[data_type])
 
 
 # nginx answers with name.gz for name (gzip_static), which aiohttp's server does not.
@@ -308,7 +287,7 @@ def test_ours_is_read_over_http(
     pyramid = make_pyramid(protocol)
     write_with_ours(tmp_path, "uint16", gzip=packed)
     copy(tmp_path, pyramid)
-    np.testing.assert_array_equal(read(f"{pyramid.url}/"), VOLUMES["uint16"])
+    np.testing.assert_array_equal(read(pyramid.url), VOLUMES["uint16"])
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["gzip", "no-gzip"])
@@ -326,15 +305,5 @@ def test_tensorstore_reads_ours_in_a_bucket(
 ) -> None:
     pyramid = make_pyramid("s3")
     write_with_ours(pyramid.url, "uint16", gzip=packed, storage_options=pyramid.storage_options)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    bucket, _, path = pyramid.url.removeprefix("s3://").partition("/")
-    kvstore = {
-        "driver": "s3",
-        "bucket": bucket,
-        "path": f"{path}/",
-        "endpoint": pyramid.server.endpoint,
-        "aws_region": "us-east-1",
-        "aws_credentials": {"type": "environment"},
-    }
-    np.testing.assert_array_equal(read_with_tensorstore(kvstore), VOLUMES["uint16"])
+    bucket = tools.bucket_of_tensorstore(pyramid, monkeypatch)
+    np.testing.assert_array_equal(read_with_tensorstore(bucket), VOLUMES["uint16"])

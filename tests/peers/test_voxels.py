@@ -13,23 +13,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cloudvolume
 import numpy as np
 import pytest
-import tensorstore
-from cloudvolume.datasource.precomputed.sharding import ShardingSpecification
-from neuroglancer_scripts.file_accessor import FileAccessor
-from neuroglancer_scripts.precomputed_io import get_IO_for_existing_dataset, get_IO_for_new_dataset
-from neuroglancer_scripts.sharded_file_accessor import ShardedFileAccessor
 
 from precomputed_fs import create_volume, open_volume
 from precomputed_fs.format.grid import Triple
 from tests.support.brain import image, labels
 from tests.support.shards import MURMUR, sharding_of
-
-Array = np.ndarray[Any, np.dtype[Any]]
-Info = dict[str, Any]
-
+from tests.support.tools import (
+    CLOUD_VOLUME,
+    LABELS,
+    NEUROGLANCER_SCRIPTS,
+    OURS,
+    PARAMETERS,
+    PEERS,
+    SCRAMBLED,
+    TENSORSTORE,
+    Array,
+    Info,
+    Tool,
+    boxes,
+    info_of,
+    open_cloud_volume,
+    unscrambled,
+)
 
 # ---------------------------------------------------------------------------------------------------------- the matrix
 
@@ -100,12 +107,6 @@ class Case:
         return make(self.data_type)[-x:, -y:, -z:, : self.channels]
 
 
-def info_of(kind: str, data_type: str, channels: int, scales: Sequence[Mapping[str, Any]]) -> Info:
-    info = {"type": kind, "data_type": data_type, "num_channels": channels, "scales": scales}
-    plain: Info = json.loads(json.dumps({"@type": "neuroglancer_multiscale_volume", **info}))
-    return plain
-
-
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 SIGNED = ("int8", "int16", "int32", "int64")
 DATA_TYPES = (*UNSIGNED, *SIGNED, "float32", "float64")
@@ -122,12 +123,6 @@ LOSSLESS: Sequence[tuple[str, Sequence[str], Sequence[int]]] = (
 )
 """Encodings with the data types and numbers of channels that any of the tools stores."""
 
-LABELS = {"compressed_segmentation", "compresso", "crackle"}
-PARAMETERS: Mapping[str, Mapping[str, Any]] = {
-    "jxl": {"jxl_quality": 100},
-    "compressed_segmentation": {"compressed_segmentation_block_size": (8, 8, 8)},
-    "zfpc": {"zfpc_correlated_dims": (True, True, True, False)},
-}
 LOSSY = (
     *(Case("jpeg", "uint8", n, {"jpeg_quality": q}, is_lossy=True) for n in (1, 3) for q in (40, 85, 100)),
     *(Case("jxl", "uint8", n, {"jxl_quality": 85}, is_lossy=True) for n in (1, 3)),
@@ -198,147 +193,6 @@ def test_the_voxels_are_worth_reading() -> None:
         assert len(np.unique(Case("compresso", "uint64", 1, shape=shape).voxels)) > 1
     assert len(np.unique(labels("uint64"))) == 6
     assert labels("uint64").max() == 2**64 - 1
-
-
-# ----------------------------------------------------------------------------------------------------------- the tools
-
-
-@dataclass(frozen=True, eq=False)
-class Tool:
-    """Something that writes pyramids into folders, and reads them."""
-
-    name: str
-
-    write: Callable[..., None]
-    """``(folder, info, arrays, **options)``: write an array for each scale."""
-
-    read: Callable[[Path, int], tuple[Sequence[int], Array]]
-    """``(folder, scale) -> (coordinates of the first voxel, array)``"""
-
-    stored: Mapping[str, Mapping[str, Any]]
-    """Options for writing, by what comes of them."""
-
-
-def write_with_ours(folder: Path, info: Info, arrays: Sequence[Array], **options: Any) -> None:
-    (scale,), (array,) = info["scales"], arrays
-    given = {key: value for key, value in scale.items() if key not in {"key", "size", "chunk_sizes"}}
-    create_volume(folder, array, chunk_size=scale["chunk_sizes"][0], scales=1, **given, **options)
-
-
-def read_with_ours(folder: Path, scale: int) -> tuple[Sequence[int], Array]:
-    opened = open_volume(folder)[scale]
-    return opened.voxel_offset, opened[...]
-
-
-def write_with_tensorstore(folder: Path, info: Info, arrays: Sequence[Array]) -> None:
-    for scale, array in zip(info["scales"], arrays, strict=True):
-        spec = {
-            "driver": "neuroglancer_precomputed",
-            "kvstore": f"file://{folder}/",
-            "multiscale_metadata": {key: info[key] for key in ("type", "data_type", "num_channels")},
-            "scale_metadata": {
-                **{key: value for key, value in scale.items() if key != "chunk_sizes"},
-                "chunk_size": scale["chunk_sizes"][0],
-            },
-        }
-        with tensorstore.Transaction() as transaction:  # each shard is written once
-            tensorstore.open(spec, create=True).result().with_transaction(transaction)[...] = array
-
-
-def read_with_tensorstore(folder: Path, scale: int) -> tuple[Sequence[int], Array]:
-    spec = {"driver": "neuroglancer_precomputed", "kvstore": f"file://{folder}/", "scale_index": scale}
-    store = tensorstore.open(spec, open=True, read=True).result()
-    return store.domain.origin[:3], np.asarray(store.read().result())
-
-
-def write_with_cloud_volume(folder: Path, info: Info, arrays: Sequence[Array], **options: Any) -> None:
-    for mip, array in enumerate(arrays):
-        volume = cloudvolume.CloudVolume(f"file://{folder}", mip=mip, info=info, progress=False, **options)
-        volume.commit_info()
-        if "sharding" not in volume.scale:
-            volume[:, :, :] = array
-            continue
-        chunks: dict[int, bytes] = {}
-        for start, stop in boxes(array.shape, volume.chunk_size):
-            box = cloudvolume.Bbox(start, stop)
-            chunks |= volume.image.make_shard_chunks(array[box.to_slices()], box + volume.voxel_offset, mip=mip)
-        shards = ShardingSpecification.from_dict(volume.scale["sharding"]).synthesize_shards(chunks)
-        (folder / volume.key).mkdir()
-        for name, body in shards.items():
-            (folder / volume.key / name).write_bytes(body)
-
-
-def read_with_cloud_volume(folder: Path, scale: int) -> tuple[Sequence[int], Array]:
-    volume = cloudvolume.CloudVolume(f"file://{folder}", mip=scale, progress=False, cache=False)
-    voxels = np.array(volume[:, :, :])
-    is_scrambled = volume.num_channels in SCRAMBLED.get(volume.encoding, ())
-    return volume.voxel_offset.tolist(), unscrambled(voxels, volume.chunk_size) if is_scrambled else voxels
-
-
-SCRAMBLED = {"jpeg": (3,), "png": (2, 3, 4), "jxl": (3,)}
-"""The numbers of channels for which cloud-volume decodes an image to the right voxels in the wrong places."""
-
-
-def unscrambled(volume: Array, chunk_size: Sequence[int]) -> Array:
-    """Undo that a chunk's pixels, [z, y, x, channel], were taken for [x, y, z, channel] in Fortran order."""
-    result = np.empty_like(volume)
-    for start, stop in boxes(volume.shape, chunk_size):
-        box = tuple(map(slice, start, stop))
-        x, y, z, channels = volume[box].shape
-        result[box] = volume[box].ravel(order="F").reshape(z, y, x, channels).transpose(2, 1, 0, 3)
-    return result
-
-
-def boxes(size: Sequence[int], chunk_size: Sequence[int]) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """Go through the chunks: where each begins and ends, counted from 0."""
-    for start in itertools.product(*map(range, (0, 0, 0), size, chunk_size)):
-        yield start, np.minimum(np.add(start, chunk_size), size[:3]).tolist()
-
-
-def write_with_neuroglancer_scripts(folder: Path, info: Info, arrays: Sequence[Array], **options: Any) -> None:
-    is_sharded = "sharding" in info["scales"][0]
-    accessor = ShardedFileAccessor(folder, strategy="in memory") if is_sharded else FileAccessor(str(folder), **options)
-    quality = {"jpeg_quality": info["scales"][0].get("jpeg_quality")}
-    writer = get_IO_for_new_dataset(info, accessor, encoder_options=quality)
-    for scale, array in zip(info["scales"], arrays, strict=True):
-        for start, stop in boxes(scale["size"], scale["chunk_sizes"][0]):
-            part = array[tuple(map(slice, start, stop))]
-            writer.write_chunk(part.T, scale["key"], [*itertools.chain(*zip(start, stop, strict=True))])
-    if is_sharded:
-        accessor.close()
-
-
-def read_with_neuroglancer_scripts(folder: Path, scale: int) -> tuple[Sequence[int], Array]:
-    info = json.loads((folder / "info").read_bytes())
-    described = info["scales"][scale]
-    is_sharded = "sharding" in described
-    accessor = ShardedFileAccessor(folder, strategy="in memory") if is_sharded else FileAccessor(str(folder))
-    reader = get_IO_for_existing_dataset(accessor)
-    voxels = np.empty((*described["size"], info["num_channels"]), info["data_type"])
-    for start, stop in boxes(described["size"], described["chunk_sizes"][0]):
-        coords = [*itertools.chain(*zip(start, stop, strict=True))]
-        voxels[tuple(map(slice, start, stop))] = reader.read_chunk(described["key"], coords).T
-    return (0, 0, 0), voxels
-
-
-FOLDERS_AND_GZIP = {
-    "plain": {"gzip": False, "flat": True},
-    "gzip": {"gzip": True, "flat": True},
-    "plain folders": {"gzip": False, "flat": False},
-    "gzip folders": {"gzip": True, "flat": False},
-}
-OURS = Tool("ours", write_with_ours, read_with_ours, FOLDERS_AND_GZIP)
-TENSORSTORE = Tool("tensorstore", write_with_tensorstore, read_with_tensorstore, {"plain": {}})
-CLOUD_VOLUME = Tool(
-    "cloud-volume",
-    write_with_cloud_volume,
-    read_with_cloud_volume,
-    {"plain": {"compress": False}, **{each: {"compress": each} for each in ("gzip", "br", "zstd", "xz", "bz2")}},
-)
-NEUROGLANCER_SCRIPTS = Tool(
-    "neuroglancer-scripts", write_with_neuroglancer_scripts, read_with_neuroglancer_scripts, FOLDERS_AND_GZIP
-)
-PEERS = (TENSORSTORE, CLOUD_VOLUME, NEUROGLANCER_SCRIPTS)
 
 
 def cases_for(peer: Tool) -> Iterator[Case]:
@@ -587,7 +441,7 @@ def test_cloud_volume_scrambles_images_when_it_reads_them(tmp_path: Path, encodi
         pytest.importorskip("pyspng", reason="cloud-volume needs pyspng-seunglab for PNG")
     case = Case(encoding, "uint8", channels, PARAMETERS.get(encoding, {}))
     OURS.write(tmp_path, case.info, [case.voxels])
-    volume = cloudvolume.CloudVolume(f"file://{tmp_path}", progress=False)
+    volume = open_cloud_volume(tmp_path)
     read = np.array(volume[:, :, :]).astype(np.float64)
     assert np.abs(unscrambled(read, volume.chunk_size) - case.voxels).mean() < 10
     assert np.abs(read - case.voxels).mean() > 40
@@ -608,6 +462,9 @@ def test_what_is_no_number_keeps_its_bits(tmp_path: Path, peer: Tool, is_written
 
 def test_jpeg_of_another_plane_is_read(tmp_path: Path) -> None:
     """In images of neuroglancer-scripts, a row may be a whole slice."""
+    from neuroglancer_scripts.file_accessor import FileAccessor
+    from neuroglancer_scripts.precomputed_io import get_IO_for_new_dataset
+
     case = Case("jpeg", "uint8", 3, shape=ORIGIN)
     options = {"jpeg_plane": "xz", "jpeg_quality": 85}
     writer = get_IO_for_new_dataset(case.info, FileAccessor(str(tmp_path)), encoder_options=options)

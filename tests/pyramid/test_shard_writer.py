@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import cloudvolume
 import numpy as np
 import pytest
 import s3fs
@@ -67,6 +66,12 @@ from tests.pyramid.sharded_volume import (
 )
 from tests.support import servers
 from tests.support.shards import MURMUR
+from tests.support.tools import (
+    bucket_of_tensorstore,
+    read_with_cloud_volume,
+    read_with_tensorstore,
+    write_with_tensorstore,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -107,18 +112,9 @@ def read_each(accessor: FsspecAccessor, wanted: Iterable[ChunkCoords]) -> dict[C
     return {coords: accessor.fetch_chunk(KEY, coords) for coords in wanted}
 
 
-def read_with_tensorstore(kvstore: str | dict[str, Any]) -> Array:
-    store = tensorstore.open({"driver": "neuroglancer_precomputed", "kvstore": kvstore}, open=True, read=True).result()
-    return np.asarray(store[..., 0].read().result())
-
-
-def read_with_cloud_volume(url: str) -> Array:
-    return np.asarray(cloudvolume.CloudVolume(url, progress=False, cache=False)[:, :, :])[..., 0]
-
-
 def check_with_other_readers(folder: Path | str, voxels: Array = VOXELS) -> None:
-    np.testing.assert_array_equal(read_with_tensorstore(f"file://{folder}/"), voxels)
-    np.testing.assert_array_equal(read_with_cloud_volume(f"file://{folder}"), voxels)
+    np.testing.assert_array_equal(read_with_tensorstore(folder)[1][..., 0], voxels)
+    np.testing.assert_array_equal(read_with_cloud_volume(folder)[1][..., 0], voxels)
 
 
 ENCODINGS = [
@@ -169,13 +165,13 @@ def test_a_volume_may_begin_anywhere(make_pyramid: Callable[[str], Place], offse
 @pytest.mark.parametrize("protocol", ["http", "nginx"])
 @pytest.mark.parametrize("read", [read_with_tensorstore, read_with_cloud_volume])
 def test_others_read_ours_over_http(
-    make_pyramid: Callable[[str], Place], protocol: str, read: Callable[[str], Array]
+    make_pyramid: Callable[[str], Place], protocol: str, read: Callable[[str], Any]
 ) -> None:
     pyramid, source = make_pyramid(protocol), make_pyramid("local")
     written(source, sharding())
     for name, body in source.contents().items():
         pyramid.put(name, body)
-    np.testing.assert_array_equal(read(f"{pyramid.url}/"), VOXELS)
+    np.testing.assert_array_equal(read(pyramid.url)[1][..., 0], VOXELS)
 
 
 def test_tensorstore_reads_ours_in_a_bucket(
@@ -183,18 +179,8 @@ def test_tensorstore_reads_ours_in_a_bucket(
 ) -> None:
     pyramid = make_pyramid("s3")
     written(pyramid, sharding())
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    bucket, _, path = pyramid.url.removeprefix("s3://").partition("/")
-    kvstore = {
-        "driver": "s3",
-        "bucket": bucket,
-        "path": f"{path}/",
-        "endpoint": pyramid.server.endpoint,
-        "aws_region": "us-east-1",
-        "aws_credentials": {"type": "environment"},
-    }
-    np.testing.assert_array_equal(read_with_tensorstore(kvstore), VOXELS)
+    bucket = bucket_of_tensorstore(pyramid, monkeypatch)
+    np.testing.assert_array_equal(read_with_tensorstore(bucket)[1][..., 0], VOXELS)
 
 
 @pytest.mark.parametrize("protocol", ["s3", "gcs", "azure"])
@@ -266,22 +252,9 @@ def test_adding_one_chunk_keeps_all_others(pyramid: Place, spec: Spec) -> None:
     assert parse_all(pyramid.contents(), spec) == BY_ID
 
 
-def write_with_tensorstore(folder: Path, spec: Spec) -> None:
-    scale = json.loads(info_of(spec))["scales"][0]
-    scale["chunk_size"] = scale.pop("chunk_sizes")[0]
-    given_ = {
-        "driver": "neuroglancer_precomputed",
-        "kvstore": f"file://{folder}/",
-        "multiscale_metadata": {"type": "image", "data_type": "uint16", "num_channels": 1},
-        "scale_metadata": scale,
-    }
-    store = tensorstore.open(given_, create=True).result()
-    store[..., 0].write(VOXELS).result()
-
-
 @pytest.mark.parametrize("spec", SOME_SPECS, ids=name_of)
 def test_a_shard_of_tensorstore_is_merged_with_ours(tmp_path: Path, spec: Spec) -> None:
-    write_with_tensorstore(tmp_path, spec)
+    write_with_tensorstore(tmp_path, json.loads(info_of(spec)), [VOXELS[..., np.newaxis]])
     with FsspecAccessor(tmp_path) as accessor:
         accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
     expected = VOXELS.copy()

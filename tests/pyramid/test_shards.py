@@ -24,13 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import tensorstore
 from aiohttp import web
-from cloudvolume.datasource.precomputed.sharding import ShardingSpecification
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neuroglancer_scripts.chunk_encoding import get_encoder
-from neuroglancer_scripts.sharded_file_accessor import ShardedFileAccessor
 from PIL import Image
 
 from precomputed_fs import AccessDeniedError, CorruptDataError, DataAccessError, FsspecAccessor, NotFoundError
@@ -53,6 +49,7 @@ from tests.support.shards import (
     sharding_of,
     synthesize,
 )
+from tests.support.tools import CLOUD_VOLUME, NEUROGLANCER_SCRIPTS, TENSORSTORE, Tool, read_with_tensorstore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -104,76 +101,43 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def write_with_tensorstore(folder: Path, scale: Scale, volume: Array) -> None:
-    (described,) = scale.info()["scales"]
-    spec = {
-        "driver": "neuroglancer_precomputed",
-        "kvstore": f"file://{folder}/",
-        "multiscale_metadata": {"type": "image", "data_type": scale.data_type, "num_channels": 1},
-        "scale_metadata": {
-            **{name: value for name, value in described.items() if name != "chunk_sizes"},
-            "chunk_size": list(scale.chunk_size),
-        },
-    }
-    with tensorstore.Transaction() as transaction:  # each shard is written once
-        tensorstore.open(spec, create=True).result().with_transaction(transaction)[..., 0] = volume
-
-
-def write_with_cloud_volume(folder: Path, scale: Scale, volume: Array) -> None:
-    chunks = {scale.chunk_id(cell): scale.part(volume, scale.coords(cell)).tobytes(order="F") for cell in scale.cells}
-    written = ShardingSpecification.from_dict(scale.sharding).synthesize_shards(chunks)
-    (folder / KEY).mkdir()
-    (folder / "info").write_text(json.dumps(scale.info()))
-    for name, body in written.items():
-        (folder / KEY / name).write_bytes(body)
-
-
-def write_with_neuroglancer_scripts(folder: Path, scale: Scale, volume: Array) -> None:
-    accessor = ShardedFileAccessor(folder, strategy="in memory")
-    accessor.store_file("info", json.dumps(scale.info()).encode())
-    for coords in map(scale.coords, scale.cells):
-        accessor.store_chunk(scale.part(volume, coords).tobytes(order="F"), KEY, coords)
-    accessor.close()
-
-
-Write = "Callable[[Path, Scale, Array], None]"
-FOREIGN: Mapping[str, tuple[Callable[[Path, Scale, Array], None], Scale, str]] = {
-    "tensorstore identity": (write_with_tensorstore, Scale(sharding_of((0, 1, 2)), **BRAIN), "uint8"),
-    "tensorstore identity, one shard": (write_with_tensorstore, Scale(sharding_of((0, 0, 0)), **BRAIN), "uint8"),
+FOREIGN: Mapping[str, tuple[Tool, Scale, str]] = {
+    "tensorstore identity": (TENSORSTORE, Scale(sharding_of((0, 1, 2)), **BRAIN), "uint8"),
+    "tensorstore identity, one shard": (TENSORSTORE, Scale(sharding_of((0, 0, 0)), **BRAIN), "uint8"),
     "tensorstore identity, preshift": (
-        write_with_tensorstore,
+        TENSORSTORE,
         Scale(sharding_of((2, 1, 1)), **BRAIN),
         "uint8",
     ),
     "tensorstore murmurhash": (
-        write_with_tensorstore,
+        TENSORSTORE,
         Scale(sharding_of((1, 2, 5), MURMUR), **BRAIN),
         "uint8",
     ),
-    "tensorstore gzip data": (write_with_tensorstore, Scale(sharding_of((0, 1, 1), data="gzip"), **BRAIN), "uint8"),
-    "tensorstore gzip index": (write_with_tensorstore, Scale(sharding_of((0, 1, 1), index="gzip"), **BRAIN), "uint8"),
+    "tensorstore gzip data": (TENSORSTORE, Scale(sharding_of((0, 1, 1), data="gzip"), **BRAIN), "uint8"),
+    "tensorstore gzip index": (TENSORSTORE, Scale(sharding_of((0, 1, 1), index="gzip"), **BRAIN), "uint8"),
     "tensorstore murmurhash, gzip": (
-        write_with_tensorstore,
+        TENSORSTORE,
         Scale(sharding_of((0, 3, 2), MURMUR, index="gzip", data="gzip"), **BRAIN, data_type="uint16"),
         "uint16",
     ),
     "tensorstore anisotropic": (
-        write_with_tensorstore,
+        TENSORSTORE,
         Scale(sharding_of((0, 2, 1), index="gzip"), SIZE, chunk_size=(40, 5, 2), voxel_offset=(5, 3, 7)),
         "uint8",
     ),
     "tensorstore negative offset": (
-        write_with_tensorstore,
+        TENSORSTORE,
         Scale(sharding_of((0, 1, 1), data="gzip"), SIZE, chunk_size=(16, 8, 16), voxel_offset=(-41, -3, 1000)),
         "uint8",
     ),
     "tensorstore jpeg": (
-        write_with_tensorstore,
+        TENSORSTORE,
         Scale(sharding_of((0, 1, 1)), **BRAIN, encoding="jpeg", extra={"jpeg_quality": 100}),
         "uint8",
     ),
     "tensorstore compressed_segmentation": (
-        write_with_tensorstore,
+        TENSORSTORE,
         Scale(
             sharding_of((0, 1, 1), index="gzip", data="gzip"),
             **BRAIN,
@@ -184,18 +148,18 @@ FOREIGN: Mapping[str, tuple[Callable[[Path, Scale, Array], None], Scale, str]] =
         LABELS,
     ),
     "cloud-volume": (
-        write_with_cloud_volume,
+        CLOUD_VOLUME,
         Scale(sharding_of((0, 2, 2), MURMUR), **BRAIN, voxel_offset=(-7, 0, 9)),
         "uint8",
     ),
     "cloud-volume gzip": (
-        write_with_cloud_volume,
+        CLOUD_VOLUME,
         Scale(sharding_of((0, 2, 1), index="gzip", data="gzip"), **BRAIN, data_type="uint16"),
         "uint16",
     ),
-    "neuroglancer-scripts": (write_with_neuroglancer_scripts, Scale(sharding_of((0, 1, 1)), **BRAIN), "uint8"),
+    "neuroglancer-scripts": (NEUROGLANCER_SCRIPTS, Scale(sharding_of((0, 1, 1)), **BRAIN), "uint8"),
     "neuroglancer-scripts zlib": (
-        write_with_neuroglancer_scripts,
+        NEUROGLANCER_SCRIPTS,
         Scale(sharding_of((0, 1, 2), index="gzip", data="gzip"), **BRAIN),
         "uint8",
     ),
@@ -232,6 +196,8 @@ class Foreign:
                 pixels = found.ravel().astype(int).reshape(expected.shape, order="F")
                 assert np.abs(pixels - expected).max() <= 4
             else:
+                from neuroglancer_scripts.chunk_encoding import get_encoder
+
                 encoder = get_encoder(self.scale.info(), self.scale.info()["scales"][0])
                 decoded = encoder.decode(chunk, expected.shape)  # [channel, z, y, x]
                 assert np.array_equal(decoded[0].T, expected)
@@ -244,10 +210,10 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Foreign
 
     @cache
     def written(name: str) -> Foreign:
-        write, scale, source = FOREIGN[name]
+        tool, scale, source = FOREIGN[name]
         folder = root / re.sub(r"\W+", "-", name)
         folder.mkdir()
-        write(folder, scale, SOURCES[source])
+        tool.write(folder, scale.info(), [SOURCES[source][..., np.newaxis]])
         return Foreign(folder, scale, SOURCES[source])
 
     return written
@@ -281,6 +247,8 @@ def test_chunks_are_the_bytes_that_tensorstore_reads_from_its_shards(
         "base": f"file://{written.folder}/{KEY}/",
         "metadata": written.scale.sharding,
     }
+    import tensorstore
+
     store = tensorstore.KvStore.open(spec).result()
     with FsspecAccessor(written.folder) as accessor:
         for cell in written.scale.cells:
@@ -336,8 +304,7 @@ def test_the_tests_own_shards_are_read_by_tensorstore_as_well(tmp_path: Path, fe
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(body)
-    spec = {"driver": "neuroglancer_precomputed", "kvstore": f"file://{tmp_path}/"}
-    volume = tensorstore.open(spec).result().read().result()[..., 0]
+    volume = read_with_tensorstore(tmp_path)[1][..., 0]
     for coords, chunk in written.chunks.items():
         assert written.scale.part(volume, coords).tobytes(order="F") == chunk
     with FsspecAccessor(tmp_path) as accessor:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any
 
-import cloudvolume
 import numpy as np
 import pytest
 import requests
-import tensorstore
 import xarray
 from aiohttp import web
 
@@ -27,6 +25,7 @@ from precomputed_fs import (
     serve,
 )
 from tests.support import browser, servers
+from tests.support.tools import open_cloud_volume, read_with_tensorstore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -280,6 +279,8 @@ def test_through_the_command_line(unlisted: Unlisted, tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("kind", ["plain", "sharded"])
 def test_doctor_judges_each_reader_as_it_is(unlisted: Unlisted, kind: str) -> None:
+    import cloudvolume
+
     url, options = unlisted.place("http", kind)
     report = doctor(url, **options)
     assert {reader: verdict.ok for reader, verdict in report.verdicts.items()} == {
@@ -300,10 +301,9 @@ def test_doctor_judges_each_reader_as_it_is(unlisted: Unlisted, kind: str) -> No
     ):
         assert told["precomputed_fs"].ok
         assert not told["tensorstore"].ok
-    filled = cloudvolume.CloudVolume(url, progress=False, fill_missing=True)[:, :, :]
+    filled = open_cloud_volume(url, fill_missing=True)[:, :, :]
     np.testing.assert_array_equal(np.asarray(filled)[..., 0], VOXELS)
     with pytest.raises(cloudvolume.exceptions.EmptyVolumeException):
-        cloudvolume.CloudVolume(url, progress=False)[:, :, :]
-    spec = {"driver": "neuroglancer_precomputed", "kvstore": f"{url}/"}
+        open_cloud_volume(url)[:, :, :]
     with pytest.raises(ValueError, match="403"):
-        tensorstore.open(spec, open=True, read=True).result().read().result()
+        read_with_tensorstore(url)

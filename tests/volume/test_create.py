@@ -20,6 +20,7 @@ from precomputed_fs import (
 )
 from tests.support import servers
 from tests.support.places import Place
+from tests.support.tools import read_with_tensorstore
 from tests.volume.samples import ONE_CHUNK, SIZE, Counting, chunk_files, make, voxels
 
 
@@ -41,14 +42,11 @@ def test_chunks_are_compressed_where_headers_can_say_so(
 
 @pytest.mark.parametrize("sharding", [False, True])
 def test_tensorstore_reads_from_disk_what_is_created_by_default(tmp_path: Path, sharding: bool) -> None:
-    import tensorstore
-
     make(tmp_path, scales=2, sharding=sharding)
     open_volume(tmp_path)[0][0:10, 10, 105] = 7
     expected = voxels()
     expected[5:15, 3, 5] = 7
-    spec = {"driver": "neuroglancer_precomputed", "kvstore": {"driver": "file", "path": f"{tmp_path}/"}}
-    assert np.array_equal(tensorstore.open(spec, open=True).result().read().result(), expected)
+    assert np.array_equal(read_with_tensorstore(tmp_path)[1], expected)
 
 
 @pytest.mark.parametrize("protocol", ["local", "s3"])
