@@ -1,6 +1,7 @@
 """Jobs that find a file or a chunk under the names that it may have, or in its shard."""
 
 import contextlib
+import copy
 import functools
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -68,7 +69,7 @@ class InfoState:
     """None: not read yet. Empty where it could not be read."""
 
     error: NotFoundError | AccessDeniedError | None = None
-    """Why it could not be read."""
+    """Why it could not be read; a copy of it is to be raised, as a traceback keeps what its frames know."""
 
     layouts: dict[str, ScaleLayout] = field(default_factory=dict)
 
@@ -154,7 +155,7 @@ class Finder:
                 text = (yield from self.file("info")).decoded()
                 state.info = parse_info(text, self._location.display("info"), self._options.max_info_bytes)
             except (NotFoundError, AccessDeniedError) as exc:  # S3 denies absent objects to who may not list
-                state.info, state.error = {}, exc
+                state.info, state.error = {}, copy.copy(exc)  # without a traceback, which keeps what its frames know
             return state
 
         if state.info is None:
@@ -281,10 +282,16 @@ class Finder:
                 names.note(variant)
             length = raw_length(layout, coords)
             return Stored(self._location, name_of(variant), body, variant.suffix, limit, length)
-        # Who may not read `info` does not know whether the chunk is in a shard.
-        if isinstance(error := self._known.current.error, AccessDeniedError):
-            denials.append(error)
-        raise denials[0] if denials else self._not_found(f"{key}/{chunk_name(coords)}", len(variants))
+        failure: DataAccessError = self._not_found(f"{key}/{chunk_name(coords)}", len(variants))
+        if denials:
+            failure = denials[0]
+            denials.clear()
+        elif isinstance(error := self._known.current.error, AccessDeniedError):
+            failure = copy.copy(error)  # who may not read `info` does not know whether the chunk is in a shard
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback has this frame, which would keep all that it knows
 
     # ---------------------------------------------------------------------------- one after the other
 
@@ -341,7 +348,7 @@ class Finder:
         try:
             raise failure
         finally:
-            del failure  # its traceback has this frame, which would keep all that it knows
+            del exc, failure  # its traceback has this frame, which would keep all that it knows
 
     # ---------------------------------------------------------------------------------- names
 

@@ -1,6 +1,7 @@
 """One pyramid: its files and chunks by name, one at a time or many at once, for all packages above."""
 
 import contextlib
+import copy
 import functools
 import itertools
 import posixpath
@@ -191,7 +192,7 @@ class Pyramid:
         self.finder.checked("info")
         state = self.store.run(self.finder.info())
         if state.error is not None:
-            raise state.error
+            raise copy.copy(state.error)
         return state.info or {}
 
     def layout(self, key: str) -> ScaleLayout:

@@ -226,12 +226,14 @@ class Tasks(ABC):
 
     def _fail(self, task: Task, error: Exception) -> None:
         """Go on with a failure: ask again later, or tell the task."""
+        judged: Exception | None = error
         if task.steps is None and task.request is not None:
             judged = self._judged(task, error)
-            if judged is None:
-                return
-            error = judged
-        self._step(task, None, error)
+        try:
+            if judged is not None:
+                self._step(task, None, judged)
+        finally:
+            del error, judged  # their traceback has this frame
 
     def _judged(self, task: Task, error: Exception) -> Exception | None:
         """Map what a request has failed with; None: it is tried again later."""
@@ -271,7 +273,10 @@ class Tasks(ABC):
             elif task.request is None:
                 self._step(task)
             elif (following := self._ask(task)) is not None:
-                self._step(*following)
+                try:
+                    self._step(*following)
+                finally:
+                    del following
 
     def _take_result(self, future: _Future) -> None:
         tasks = self._futures.pop(future, [])
@@ -285,7 +290,10 @@ class Tasks(ABC):
             value = future.result()
         except Exception as exc:  # noqa: BLE001 - it goes on to the task
             error = exc
-        self._step(tasks[0], value, error)
+        try:
+            self._step(tasks[0], value, error)
+        finally:
+            del error, future  # whose traceback has this frame
 
     def _excuse(self, seconds: float, now: float) -> None:
         """Do not count a time in which nothing was looked at against the tries of requests."""

@@ -311,7 +311,10 @@ class _Batch(Tasks):
                 if isinstance(outcome, Answer):
                     self._answered(task, exchange, outcome)
                 else:
-                    self._fail(task, outcome)
+                    try:
+                        self._fail(task, outcome)
+                    finally:
+                        del outcome  # its traceback has this frame
             if done and self._waited > _IDLE:
                 self._window.grow(len(done))
             if done:

@@ -10,14 +10,15 @@ import subprocess
 import sys
 import time
 import warnings
-from contextlib import contextmanager
+import weakref
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pytest
 
-from precomputed_fs import FsspecAccessor
+from precomputed_fs import DataAccessError, FsspecAccessor
 from precomputed_fs.pyramid import late_writes
 from tests.pyramid.sharded_volume import (
     CHUNKS,
@@ -33,6 +34,7 @@ from tests.pyramid.sharded_volume import (
     sharding,
 )
 from tests.support import servers
+from tests.support.faults import answering, fault_server, sized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -196,7 +198,7 @@ def test_a_chunk_that_another_has_stored_meanwhile_is_not_replaced_late(
 
 PROGRAM = """
 import atexit, builtins, gc, json, multiprocessing, os, sys, threading, time
-from precomputed_fs import FsspecAccessor
+from precomputed_fs import DataAccessError, FsspecAccessor
 
 def store(coords=FIRST):
     accessor.store_chunk(b"chunk", KEY, coords)
@@ -325,7 +327,7 @@ def test_a_child_of_multiprocessing_writes_what_it_has_stored(
     code = f"""
 child = '''
 import builtins
-from precomputed_fs import FsspecAccessor
+from precomputed_fs import DataAccessError, FsspecAccessor
 builtins.kept = FsspecAccessor({pyramid.url!r})
 builtins.kept.store_chunk(b"chunk", {KEY!r}, {FIRST!r})
 '''
@@ -380,3 +382,32 @@ store()
     _, said = run(pyramid, code)
     assert f"{pyramid.url}/{KEY}/0.shard: what was not flushed is lost: KeyboardInterrupt" in said
     assert pyramid.names() == ["info"]
+
+
+USES: dict[str, Callable[[FsspecAccessor], object]] = {
+    "a file": lambda accessor: accessor.fetch_file("mesh/1"),
+    "`info`": lambda accessor: accessor.pyramid.fetch_info(),
+    "a chunk": lambda accessor: accessor.fetch_chunk(KEY, FIRST),
+    "chunks": lambda accessor: list(accessor.fetch_chunks(KEY, [FIRST, SECOND])),
+}
+
+
+@pytest.mark.parametrize("has_info", [True, False])
+@pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "404 Not Found"])
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_an_accessor_goes_by_reference_count_after_a_failure(
+    use: Callable[[FsspecAccessor], object], status: str, has_info: bool
+) -> None:
+    info = sized(b"{}") if has_info else sized(b"", status)
+    with fault_server(answering(lambda asked: info if asked.target == "/info" else sized(b"", status))) as server:
+        accessor = FsspecAccessor(server.url, attempts=1)
+        watched = weakref.ref(accessor.pyramid)
+        gc.collect()
+        gc.disable()
+        try:
+            with suppress(DataAccessError):
+                use(accessor)
+            del accessor
+            assert watched() is None, "no cycle of a traceback and its frames holds it"
+        finally:
+            gc.enable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from precomputed_fs import AlreadyExistsError, NotFoundError
+from precomputed_fs import AlreadyExistsError, DataAccessError, NotFoundError
 from precomputed_fs.store.requests import Body, Compute, Delete, Exists, FollowUps, Get, Job, List, Pause, Put, Wait
 from tests.support import servers
 from tests.support.faults import SOON, answering, sized
@@ -226,25 +227,54 @@ def test_what_a_job_raises_is_raised_as_it_is(store: ObjectStore) -> None:
         list(store.run_many([read(NAMES[1]), job()], 8))
 
 
-def test_a_failure_keeps_nothing_alive(store: ObjectStore) -> None:
-    class Thing:
-        pass
+class Thing:
+    pass
 
+
+@contextlib.contextmanager
+def going_by_reference_count() -> Iterator[Thing]:
+    """Check that nothing holds what the block was given, such as a cycle of a traceback and its frames."""
+    things = [Thing()]
+    watched = weakref.ref(things[0])
+    gc.collect()
+    gc.disable()
+    try:
+        yield things.pop()
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
+def test_a_failure_of_a_job_keeps_nothing_alive(store: ObjectStore) -> None:
     def job(thing: Thing) -> Job[None]:
         yield Get(NAMES[0])
         raise KeyError(id(thing))
 
-    thing = Thing()
-    watched = weakref.ref(thing)
-    gc.collect()
-    gc.disable()
-    try:
+    with going_by_reference_count() as thing:
         with pytest.raises(KeyError):
             list(store.run_many([job(thing), read(NAMES[1])], 8))
         del thing
-        assert watched() is None, "no cycle of a traceback and its frames holds it"
-    finally:
-        gc.enable()
+
+
+def failing(thing: Thing) -> Job[list[int]]:
+    yield Get("none")
+    return [id(thing)]
+
+
+@pytest.mark.parametrize("store", ["local", "memory", "http", "s3"], indirect=True)
+def test_what_a_store_does_not_have_keeps_nothing_alive(store: ObjectStore) -> None:
+    with going_by_reference_count() as thing:
+        with pytest.raises(NotFoundError):
+            store.run(failing(thing))
+        del thing
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_store_that_cannot_be_reached_keeps_nothing_alive(plain: Lane, attempts: int) -> None:
+    with going_by_reference_count() as thing:
+        with pytest.raises(DataAccessError):
+            plain.store("http://127.0.0.1:9", attempts=attempts).run(failing(thing))
+        del thing
 
 
 @pytest.mark.parametrize("store", ["http", "s3", "the filesystem's coroutines"], indirect=True)
