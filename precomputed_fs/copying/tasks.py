@@ -1,4 +1,4 @@
-"""How a plan is executed: by threads of this process, or by tasks on a dask cluster."""
+"""How a plan is executed, or resumed: by threads of this process, or by tasks on a dask cluster."""
 
 import collections
 import concurrent.futures

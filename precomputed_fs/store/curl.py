@@ -6,7 +6,6 @@ import functools
 import itertools
 import os
 import re
-import select
 import socket
 import sys
 import weakref
@@ -93,7 +92,8 @@ class Connections:
     def __init__(self) -> None:
         self.multi = pycurl.CurlMulti()
         self.idle: list[Any] = []
-        self._sockets: set[int] = set()  # descriptors of connections, some of which may be closed
+        self._sockets: dict[int, int] = {}  # descriptors of connections, by their local ports
+        self._new: set[int] = set()  # descriptors of connections whose ports are not known yet
 
     def handle(self, settings: Settings) -> Any:  # noqa: ANN401 - a pycurl.Curl
         """Take an easy handle."""
@@ -107,33 +107,49 @@ class Connections:
         handle.lines, handle.parts = [], []
         handle.setopt(pycurl.HEADERFUNCTION, handle.lines.append)
         handle.setopt(pycurl.WRITEFUNCTION, handle.parts.append)
-        handle.setopt(pycurl.SOCKOPTFUNCTION, functools.partial(_note_socket, self._sockets))
+        if fcntl is not None:
+            handle.setopt(pycurl.SOCKOPTFUNCTION, functools.partial(_note_new, self._new))
+            handle.setopt(pycurl.PREREQFUNCTION, functools.partial(_check_silent, self._sockets, self._new))
         return handle
 
     def share(self) -> None:
         """Keep no more connections than the share of one among all that are in use."""
         self.multi.setopt(pycurl.M_MAXCONNECTS, max(FEWEST, MOST // max(1, len(_in_use))))
 
-    @property
-    def is_silent(self) -> bool:
-        """Whether no connection has sent anything since its last answer, which libcurl would take for the next one."""
-        if fcntl is None:
-            return True
-        poll = select.poll()
-        for descriptor in self._sockets:
-            poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(0) if self._sockets else ():
-            try:
-                if fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) != _NOTHING:
-                    return False
-            except OSError:  # closed, and maybe something else by now
-                self._sockets.discard(descriptor)
-        return True
 
-
-def _note_socket(sockets: set[int], descriptor: int, _purpose: int) -> int:
-    sockets.add(descriptor)
+def _note_new(new: set[int], descriptor: int, _purpose: int) -> int:
+    new.add(descriptor)
     return pycurl.SOCKOPT_OK
+
+
+def _check_silent(sockets: dict[int, int], new: set[int], _ip: str, _local_ip: str, _port: int, local_port: int) -> int:
+    """Refuse to reuse a connection on which the server has sent bytes since its last answer.
+
+    libcurl would take these for the next answer.
+    """
+    descriptor = sockets.get(local_port)
+    if descriptor is None:  # the first request of a connection
+        _note_ports(sockets, new)
+        return pycurl.PREREQFUNC_OK
+    try:
+        if fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) == _NOTHING:
+            return pycurl.PREREQFUNC_OK
+    except OSError:  # closed; another connection has its port
+        del sockets[local_port]
+        return pycurl.PREREQFUNC_OK
+    del sockets[local_port]
+    return pycurl.PREREQFUNC_ABORT
+
+
+def _note_ports(sockets: dict[int, int], new: set[int]) -> None:
+    """Remember new connections by their local ports, which is how libcurl names the one that it is about to use."""
+    for port in [port for port, descriptor in sockets.items() if descriptor in new]:  # of connections that were closed
+        del sockets[port]
+    for descriptor in list(new):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+            if port := connection.getsockname()[1]:  # it has none until it connects
+                sockets[port] = descriptor
+                new.discard(descriptor)
 
 
 def take_connections(key: Hashable) -> Connections:
@@ -141,9 +157,6 @@ def take_connections(key: Hashable) -> Connections:
     try:
         connections = _kept[key].pop()
     except LookupError:
-        connections = Connections()
-    if not connections.is_silent:
-        connections.multi.close()
         connections = Connections()
     _in_use.add(connections)
     connections.share()

@@ -1,4 +1,4 @@
-"""How a filesystem of coroutines answers requests: by HTTP exchanges where it tells how, else by its coroutines.
+"""How a remote filesystem answers requests: by HTTP exchanges, with redirects, else by fsspec's coroutines.
 
 Each kind of `Request` is a generator that yields what a driver does for it (an `Exchange`, or a coroutine for the
 event loop of the filesystem) and is sent what came of it, exceptions of the driver as they are.

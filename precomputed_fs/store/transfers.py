@@ -307,6 +307,9 @@ class _Batch(Tasks):
                     self._fail(task, TruncatedError("the connection was closed within the head of the answer"))
             for handle, code, message in failed:
                 task, exchange, answer = self._taken(connections, handle)
+                if code == pycurl.E_ABORTED_BY_CALLBACK:  # see `curl.Connections`: on another connection, then
+                    self._send(task, exchange)
+                    continue
                 outcome = curl.failed_transfer(code, message, answer, handle, self._driver.trust)
                 if isinstance(outcome, Answer):
                     self._answered(task, exchange, outcome)

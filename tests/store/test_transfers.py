@@ -29,6 +29,7 @@ from precomputed_fs import (
     NotFoundError,
 )
 from precomputed_fs.store import failures
+from precomputed_fs.store.requests import Get
 from tests.store.conftest import Lane
 from tests.support.faults import (
     CHUNKS,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precomputed_fs.store.objects import ObjectStore
+    from precomputed_fs.store.requests import Job
 
 BODY = b"What is read must be what is stored. " * 3
 NAME = "blob.bin"
@@ -1015,6 +1017,27 @@ def test_what_comes_while_a_connection_is_kept_is_no_part_of_the_next_answer(lan
     assert data(store) == BODY
     server.closing.wait(2 * SHORT)
     assert data(store) == b"true"
+
+
+def test_what_comes_on_a_connection_within_a_batch_is_no_part_of_the_next_answer(lane: Lane) -> None:
+    def talk(peer: Peer) -> None:
+        if peer.number:
+            answering(sized(b"true"))(peer)
+        peer.request()
+        peer.send(sized(BODY))
+        peer.server.closing.wait(SHORT)
+        peer.send(FORGED)
+        answering(sized(b"true"))(peer)
+
+    def reading() -> Job[list[bytes]]:
+        return [(yield Get(NAME)).data]
+
+    store, server = lane.asked(talk)
+    found = []
+    for results in store.run_many((reading() for _ in range(3)), 1):
+        found += results
+        server.closing.wait(2 * SHORT)
+    assert found == [BODY, b"true", b"true"]
 
 
 @pytest.mark.parametrize("end", ["close", "keep-alive"])
