@@ -411,10 +411,9 @@ def progressive(data: bytes) -> bytes:
 
 
 NG_FLAWS = (
-    Flaw("nothing", options={"voxel_offset": (2**24 - 64, 0, 0)}),
+    Flaw("nothing, jpeg, as far as it may be", options={"encoding": "jpeg", "voxel_offset": (2**24 - 64, 0, 0)}),
     Flaw("@type of null", ["kind-null"], spoil=info(**{"@type": None})),
     Flaw("an odd offset", ["float32-names"], {"voxel_offset": (2**24 + 1, 0, 0)}),
-    Flaw("jpeg", options={"encoding": "jpeg"}),
     Flaw("progressive jpeg", ["progressive-jpeg"], {"encoding": "jpeg"}, each(progressive)),
 )
 
