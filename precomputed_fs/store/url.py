@@ -182,7 +182,7 @@ def convert_file_url_to_pathname(url: str) -> str:
 
 
 _CAVE = "needs CAVE: open it with cloud-volume or CAVEclient, or here its flat copy, precomputed://..., if it has one"
-_OTHER_FORMAT = "is another format: open it with tensorstore, or Zarr also with xarray and zarr"
+_OTHER_FORMAT = "is another format: xarray and zarr open Zarr; tensorstore opens Zarr and N5"
 _OTHER_SOURCE = "is another of Neuroglancer's data sources: this package opens precomputed pyramids only"
 
 FOREIGN: Mapping[str, str] = {
