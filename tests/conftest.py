@@ -72,6 +72,17 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_MARKS_OF_FIXTURES = {"chromium": ["browser"], "dask_client": ["processes"], "taken": ["processes", "slow"]}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use a browser or processes by the fixtures that start these."""
+    for item in items:
+        for fixture in _MARKS_OF_FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
+            for name in _MARKS_OF_FIXTURES[fixture]:
+                item.add_marker(name)
+
+
 def pytest_collection_finish() -> None:
     """Keep imported modules out of garbage collection, which is on, as for users, and which some tests start."""
     gc.collect()

@@ -56,6 +56,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]],
     return record
 
 
+@pytest.mark.processes
 def test_uv_installs_what_pip_would(
     commands: Callable[..., Commands], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +96,7 @@ def test_uv_installs_what_pip_would(
     assert "s=3'cret" not in str(recorded.run)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("failing", ["no uv in the index", "uv fails"])
 def test_pip_installs_where_uv_cannot(
     commands: Callable[..., Commands], capsys: pytest.CaptureFixture[str], failing: str
@@ -110,6 +112,7 @@ def test_pip_installs_where_uv_cannot(
     )
 
 
+@pytest.mark.processes
 def test_what_pip_cannot_install_is_a_failure(commands: Callable[..., Commands]) -> None:
     for failing in (".", ".[demo]"):
         commands(lambda command, failing=failing: "uv" in command or failing in command)
@@ -156,6 +159,7 @@ def make(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
     return run
 
 
+@pytest.mark.processes
 @needs_make
 def test_each_target_installs_its_own_extra_once(make: Callable[..., tuple[int, list[str]]], tmp_path: Path) -> None:
     assert make("demo") == (0, ["-m venv .venv", "-m tests.install demo", "-m tests.demo"])
@@ -169,6 +173,7 @@ def test_each_target_installs_its_own_extra_once(make: Callable[..., tuple[int, 
     )  # fmt: skip
 
 
+@pytest.mark.processes
 @needs_make
 def test_what_was_not_installed_is_installed_the_next_time(
     make: Callable[..., tuple[int, list[str]]], tmp_path: Path
@@ -228,6 +233,8 @@ def with_dependencies(extra: str) -> set[str]:
     return {name for name, _ in found}
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 def test_the_demo_needs_no_more_than_its_extra(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", AS_INSTALLED, " ".join(with_dependencies("demo")), str(tmp_path / "demo.png")],

@@ -98,6 +98,7 @@ assert copy_pyramid is precomputed_fs.copy_pyramid is sys.modules["precomputed_f
 """
 
 
+@pytest.mark.processes
 def test_what_few_programs_call_is_imported_later() -> None:
     subprocess.run([sys.executable, "-c", IMPORTED_LATER], check=True)
 
@@ -274,18 +275,21 @@ def imported() -> set[str]:
     return modules_after("import precomputed_fs")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("module", HEAVY)
 def test_an_import_loads_nothing_heavy(module: str, imported: set[str]) -> None:
     assert {"precomputed_fs.accessor", "precomputed_fs.volume"} <= imported
     assert module not in imported
 
 
+@pytest.mark.processes
 def test_a_local_pyramid_loads_no_driver() -> None:
     loaded = modules_after("import precomputed_fs", "precomputed_fs.FsspecAccessor('brain').file_exists('info')")
     assert "fsspec" in loaded
     assert loaded.isdisjoint({*HEAVY} - {"fsspec"})
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("encoding", "gzip", "needed"),
     [

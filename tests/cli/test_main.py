@@ -470,6 +470,7 @@ def dev_full(*, unbuffered: bool = False) -> io.TextIOWrapper:
     return io.TextIOWrapper(device, write_through=unbuffered)
 
 
+@pytest.mark.processes
 def test_a_reader_that_leaves(tmp_path: Path) -> None:
     """As ``precomputed-fs cat ... | head`` has it; the chunk is larger than a pipe holds."""
     url = make(tmp_path, np.zeros((128, 128, 128), np.uint8), chunk_size=(128, 128, 128), scales=1)
@@ -483,6 +484,7 @@ def test_a_reader_that_leaves(tmp_path: Path) -> None:
         assert (run_into(pipe, said, "slice", url, "--out", "-"), said.getvalue()) == (141, "")
 
 
+@pytest.mark.processes
 def test_a_stdout_that_is_closed(pyramid: str) -> None:
     done = redirected(">&-", "info", pyramid)
     assert (done.returncode, done.stderr) == (1, b"precomputed-fs: error: stdout is closed\n")
@@ -491,6 +493,7 @@ def test_a_stdout_that_is_closed(pyramid: str) -> None:
     assert said.getvalue() == "precomputed-fs: error: stdout is closed\n"
 
 
+@pytest.mark.processes
 @needs_dev_full
 def test_a_stdout_that_is_full(pyramid: str) -> None:
     done = redirected(">/dev/full", "info", pyramid)
@@ -503,6 +506,7 @@ def test_a_stdout_that_is_full(pyramid: str) -> None:
     assert "No space left on device" in said.getvalue()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "to", ["2>&-", pytest.param("2>/dev/full", marks=needs_dev_full), pytest.param("unbuffered", marks=needs_dev_full)]
 )
@@ -545,6 +549,7 @@ def waiting(tmp_path: Path) -> Iterator[tuple[str, threading.Event]]:
         released.set()
 
 
+@pytest.mark.processes
 def test_an_interrupt(waiting: tuple[str, threading.Event]) -> None:
     url, asked = waiting
     command = [*COMMAND, "slice", url, "--out", "-"]
@@ -602,6 +607,7 @@ def test_the_script_is_this_command() -> None:
 # ---------------------------------------------------------------------------------------------------------------- serve
 
 
+@pytest.mark.processes
 def test_serve_until_interrupted(pyramid: str) -> None:
     with servers.child([*COMMAND, "serve", pyramid], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

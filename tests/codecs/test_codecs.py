@@ -84,6 +84,7 @@ def test_an_extra_installs_the_libraries_that_are_not_always_there() -> None:
             assert row.library in always
 
 
+@pytest.mark.processes
 def test_importing_the_module_imports_no_codec() -> None:
     libraries = {row.library for row in ENCODINGS.values()} - {None}
     program = (

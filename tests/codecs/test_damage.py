@@ -169,6 +169,8 @@ def fuzz(count: int) -> None:
             assert encoding not in CHECKED or np.array_equal(decoded, expected), "a checksum did not match"
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 def test_fuzzed_chunks_do_not_crash_the_process() -> None:
     program = "from tests.codecs.test_damage import fuzz; fuzz(100)"
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, cwd=REPOSITORY, text=True)

@@ -476,6 +476,8 @@ copy_pyramid(sys.argv[1], sys.argv[2], **eval(sys.argv[3]))
 """
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wish", "rounds"),
     [({}, 2), ({"sharding": WRAPPED}, 1), ({"chunk_size": (24, 24, 24)}, 1)],
@@ -606,6 +608,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """Voxels of half a gigabyte, which take next to nothing stored, are copied into shards, and cut."""
     size, small = (512, 1024, 1024), (64, 64, 64)
@@ -642,6 +646,7 @@ def test_nothing_is_made_for_all_chunks_at_once(tmp_path: Path) -> None:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began < 200_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wish", ["murmur", "larger in shards"])
 def test_on_a_cluster(make_pyramid: Callable[[str], Place], tmp_path: Path, dask_client: Any, wish: str) -> None:
     there = make_pyramid("s3")

@@ -657,6 +657,7 @@ def test_levels_matter() -> None:
     assert sizes[0] > len(body) > sizes[1] > sizes[2]
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(shutil.which("gzip") is None, reason="there is no gzip command")
 @pytest.mark.parametrize("level", [0, 1, 9])
 @pytest.mark.parametrize("body", [b"", b"x", RANDOM], ids=["empty", "one byte", "random"])

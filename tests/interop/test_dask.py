@@ -237,6 +237,7 @@ def test_names_are_the_same_each_time(url: str) -> None:
     assert set(dict(first.dask)) == set(dict(second.dask))
 
 
+@pytest.mark.slow
 def test_names_are_the_same_in_another_process(tmp_path: Path, dask_client: Client) -> None:
     options: dict[str, Any] = {"storage_options": {"auto_mkdir": True}}
     scale = make(tmp_path / "brain", voxels((20, 20, 20)), **options)[0]
@@ -320,6 +321,7 @@ def test_an_archive_is_written_by_one_process(tmp_path: Path) -> None:
             pickle.dumps(stored)
 
 
+@pytest.mark.slow
 def test_two_processes_on_s3(dask_client: Client, s3_server: servers.S3Server) -> None:
     bucket = "bridges"
     s3_server.create_bucket(bucket)

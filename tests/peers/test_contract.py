@@ -46,6 +46,8 @@ def make_examples(folder: Path) -> None:
     nib.save(nib.Nifti1Image(image, np.eye(4)), folder / "colin27T1_seg.nii.gz")
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.skipif(not SOURCES.exists(), reason=f"the tests of neuroglancer-scripts are not here: {DOWNLOAD}")
 def test_its_own_tests_pass_with_our_names_in_place(folder: Path) -> None:
     """But for those that `tests.peers.in_place` lists, each with its reason; these must fail."""

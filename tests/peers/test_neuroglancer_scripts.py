@@ -517,6 +517,7 @@ def sharded_info(stores: Stores, place: Place, run: Callable[..., int], *options
     stores.generate_scales_info(folder.plain()["info_fullres.json"], place, run, "--max-scales", str(scales))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options", [[], ["--no-gzip"]], ids=["gzip", "raw"])
 def test_shards_that_the_untouched_tools_wrote_are_read(stores: Stores, options: Sequence[str]) -> None:
     place = stores.new("file")
@@ -539,6 +540,7 @@ def test_the_shards_of_a_tool_that_does_not_flush_are_written(stores: Stores, pr
     assert_is_the_source(read_volumes(stores.accessor(place.url)), SMALL)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("protocol", ["s3", "file"])
 def test_the_shards_of_command_lines_are_written(stores: Stores, theirs_small: Place, protocol: str) -> None:
     place = stores.new(protocol)
@@ -751,6 +753,7 @@ def command_line(stores: Stores, tool: str, *arguments: object) -> subprocess.Co
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("protocol", ["s3", "gs"])
 def test_storage_options_reach_a_command_line_by_the_environment(
     stores: Stores, theirs_small: Place, protocol: str
@@ -766,6 +769,7 @@ def test_storage_options_reach_a_command_line_by_the_environment(
     assert place.plain() == expected
 
 
+@pytest.mark.processes
 def test_a_second_command_line_ends_with_a_message_and_no_traceback(stores: Stores) -> None:
     place = stores.small("s3")
     before = place.objects()

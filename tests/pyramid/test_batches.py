@@ -841,6 +841,8 @@ print("usable")
 """
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "count", "stores", "times", "longest"),
     [

@@ -238,10 +238,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.processes
 def test_a_bomb_on_disk_takes_no_memory(tmp_path: Path) -> None:
     measure([*in_files(tmp_path), *in_archives(tmp_path), *in_shards(tmp_path)])
 
 
+@pytest.mark.processes
 def test_a_bomb_over_http_takes_no_memory() -> None:
     with servers.fault_server(serve_bombs) as server:
         measure(list(over_http(server.url)))

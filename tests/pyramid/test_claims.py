@@ -141,6 +141,7 @@ def whole(volume: Volume) -> int:
 # ----------------------------------------------------------------------------------------------------- whatever ends it
 
 
+@pytest.mark.processes
 @forking
 @pytest.mark.parametrize(
     ("protocol", "overwrite", "sharding"),
@@ -197,6 +198,7 @@ create_volume(sys.argv[1], Slow(), resolution=(8, 8, 8), chunk_size=(8, 8, 8), g
 """
 
 
+@pytest.mark.processes
 def test_a_batch_job_that_is_terminated_is_done_anew(tmp_path: Path) -> None:
     with servers.child([sys.executable, "-c", CHILD, str(tmp_path)]) as child:
         deadline = time.monotonic() + DEADLINE
@@ -226,6 +228,7 @@ def test_a_batch_job_that_is_terminated_is_done_anew(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [*sorted(scale.key for scale in made), "info"]
 
 
+@pytest.mark.processes
 @forking
 @pytest.mark.parametrize("sharding", [False, True], ids=["chunks", "shards"])
 def test_what_a_killed_maker_has_stored_does_not_show_in_what_is_left_out(tmp_path: Path, sharding: bool) -> None:
@@ -263,6 +266,7 @@ def test_what_cannot_be_written_to_is_not_asked(tmp_path: Path) -> None:
         assert server.log.count() == 0
 
 
+@pytest.mark.processes
 @forking
 def test_a_dask_array_whose_process_is_killed(tmp_path: Path) -> None:
     def kill(block: NDArray[Any], block_info: Any) -> NDArray[Any]:
@@ -333,6 +337,7 @@ def test_shards_that_were_left_are_not_taken_for_new_ones(tmp_path: Path) -> Non
 # ------------------------------------------------------------------------------------------------------- of two makers
 
 
+@pytest.mark.processes
 @forking
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("protocol", ["local", "memory", "s3"])
@@ -492,6 +497,7 @@ def test_who_is_at_work() -> None:
     assert Claimed({}).is_running() is None
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "WNOWAIT"), reason="needs waitid")
 def test_a_process_that_has_ended_is_not_at_work(tmp_path: Path) -> None:
     """Be it that nobody has taken notice of that yet."""

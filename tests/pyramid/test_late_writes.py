@@ -235,6 +235,7 @@ ENDS = {
 REMOTE = ("s3", "gcs", "azure", "sftp")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("code", "returns"), ENDS.values(), ids=ENDS)
 def test_what_waits_is_written_when_the_process_ends(
     make_pyramid: Callable[[str], Place], code: str, returns: int
@@ -246,6 +247,7 @@ def test_what_waits_is_written_when_the_process_ends(
     assert len(re.findall(rf"ResourceWarning: .*without flush.*1 chunks of {KEY}: written late", said)) == 1
 
 
+@pytest.mark.processes
 def test_an_archive_is_complete_when_the_process_has_ended(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("zip")
     code = """
@@ -260,12 +262,14 @@ sys.exit(3)
     assert pyramid.get("info.gz")[:2] == b"\x1f\x8b"
 
 
+@pytest.mark.processes
 def test_it_is_written_silently_unless_warnings_are_shown(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
     assert run(pyramid, "store()") == ("", "")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("protocol", "end"), [("s3", "in a thread"), *((name, "the end") for name in REMOTE)])
 def test_it_is_written_to_where_connections_are_made_at_the_end(
     make_pyramid: Callable[[str], Place], protocol: str, end: str
@@ -285,6 +289,7 @@ FORKS = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("child", FORKS.values(), ids=FORKS)
 def test_a_fork_does_not_write_what_waits_in_its_parent(make_pyramid: Callable[[str], Place], child: str) -> None:
     pyramid = make_pyramid("local")
@@ -302,6 +307,7 @@ print(os.listdir(url))
     assert ids_of(pyramid) == {chunk_id(FIRST)}
 
 
+@pytest.mark.processes
 def test_a_fork_writes_what_it_has_stored_itself(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))
@@ -317,6 +323,7 @@ print([FsspecAccessor(url).pyramid.find_chunk(KEY, SECOND) is not None, os.listd
     assert ids_of(pyramid) == {chunk_id(FIRST), chunk_id(SECOND)}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_child_of_multiprocessing_writes_what_it_has_stored(
     make_pyramid: Callable[[str], Place], method: str
@@ -340,6 +347,7 @@ print(process.exitcode)
     assert ids_of(pyramid) == {chunk_id(FIRST)}
 
 
+@pytest.mark.processes
 def test_at_the_end_a_shard_that_cannot_be_written_is_logged_and_others_are_written(
     make_pyramid: Callable[[str], Place],
 ) -> None:
@@ -359,6 +367,7 @@ for coords in {COORDS!r}:
     assert ids_of(pyramid, sharding())
 
 
+@pytest.mark.processes
 def test_at_the_end_each_accessor_is_written_where_warnings_are_errors(make_pyramid: Callable[[str], Place]) -> None:
     pyramid, other = make_pyramid("local"), make_pyramid("local")
     for each in (pyramid, other):
@@ -369,6 +378,7 @@ def test_at_the_end_each_accessor_is_written_where_warnings_are_errors(make_pyra
     assert ids_of(pyramid) == ids_of(other) == {chunk_id(FIRST)}
 
 
+@pytest.mark.processes
 def test_at_the_end_an_interrupt_says_what_was_not_written(make_pyramid: Callable[[str], Place]) -> None:
     pyramid = make_pyramid("local")
     pyramid.put("info", info_of(ONE_SHARD))

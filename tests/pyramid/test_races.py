@@ -206,6 +206,7 @@ def _create(accessor: FsspecAccessor, i: int, ready: Any, results: Any) -> None:
         results.put((i, None))
 
 
+@pytest.mark.processes
 @forking
 def test_one_process_creates_a_chunk(on_local: Pyramid) -> None:
     context = multiprocessing.get_context("fork")
@@ -588,6 +589,7 @@ def run_processes(target: Callable[..., None], arguments: list[tuple[Any, ...]])
             child.join()
 
 
+@pytest.mark.processes
 @forking
 @pytest.mark.parametrize("sharded", [False, True], ids=["unsharded", "sharded"])
 @pytest.mark.parametrize("pyramid", BETWEEN_PROCESSES, indirect=True)
@@ -597,6 +599,7 @@ def test_processes_that_write_parts_of_one_chunk_lose_nothing(pyramid: Pyramid, 
     assert_whole(pyramid)
 
 
+@pytest.mark.processes
 @forking
 def test_processes_that_compress_and_that_do_not_lose_no_part_of_a_chunk(on_local: Pyramid) -> None:
     made_of_one_chunk(on_local, sharded=False)
@@ -871,6 +874,7 @@ def kill_in_mid_write(accessor: FsspecAccessor, delay: float, *, overwrite: bool
     child.close()
 
 
+@pytest.mark.processes
 @forking
 def test_a_killed_writer_leaves_the_old_object_or_the_new(on_local: Pyramid) -> None:
     chance = random.Random(1)
@@ -881,6 +885,7 @@ def test_a_killed_writer_leaves_the_old_object_or_the_new(on_local: Pyramid) -> 
             assert (len(content), len(set(content))) == (SIZE, 1)
 
 
+@pytest.mark.processes
 @forking
 def test_a_killed_creator_leaves_the_whole_object_or_none(on_local: Pyramid, tmp_path: Path) -> None:
     chance = random.Random(2)

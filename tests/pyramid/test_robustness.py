@@ -809,12 +809,14 @@ def forked(accessor: FsspecAccessor) -> Any:
 forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
+@pytest.mark.processes
 @forking
 @on_each(PLACES)
 def test_a_used_accessor_works_in_a_forked_child(used: FsspecAccessor) -> None:
     assert forked(used) == BODY
 
 
+@pytest.mark.processes
 @forking
 @on_each(PLACES)
 def test_a_used_accessor_works_on_in_the_parent_of_a_fork(used: FsspecAccessor) -> None:
@@ -823,6 +825,7 @@ def test_a_used_accessor_works_on_in_the_parent_of_a_fork(used: FsspecAccessor) 
     assert used.fetch_file(FILE) == BODY
 
 
+@pytest.mark.processes
 @forking
 @on_each(PLACES)
 def test_an_unused_accessor_works_in_a_forked_child(pyramid: Pyramid) -> None:
@@ -830,6 +833,7 @@ def test_an_unused_accessor_works_in_a_forked_child(pyramid: Pyramid) -> None:
         assert forked(accessor) == BODY
 
 
+@pytest.mark.processes
 @forking
 @on_each(["http", "s3", "zip", pytest.param("sftp", marks=needs_sshd)])
 def test_a_fork_while_threads_read_hangs_nobody(used: FsspecAccessor) -> None:
@@ -858,6 +862,7 @@ def spawned() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+@pytest.mark.processes
 @on_each(SHARED_BY_PROCESSES)
 def test_a_used_accessor_works_in_a_spawned_child(used: FsspecAccessor, spawned: ProcessPoolExecutor) -> None:
     assert spawned.submit(used.fetch_chunk, KEY, COORDS).result(30) == BODY
@@ -898,6 +903,7 @@ def test_an_accessor_of_a_given_filesystem_survives_pickling(pyramid: Pyramid) -
             assert copy.fetch_chunk(KEY, COORDS) == BODY
 
 
+@pytest.mark.processes
 @forking
 @on_each(["local", "memory", "http", "s3", "gcs"])
 def test_an_accessor_of_a_given_filesystem_works_in_a_forked_child(pyramid: Pyramid) -> None:

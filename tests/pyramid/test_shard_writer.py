@@ -280,6 +280,7 @@ def run(code: str, *arguments: Any, options: Iterable[str] = ()) -> str:
     return subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True).stderr
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("index", "data"), [("gzip", "gzip"), ("raw", "gzip"), ("raw", "raw")])
 def test_a_shard_of_neuroglancer_scripts_is_merged_with_ours(tmp_path: Path, index: str, data: str) -> None:
     """Its "gzip" is zlib; it takes cubic chunks only."""
@@ -837,6 +838,7 @@ def test_a_small_buffer_is_left_as_it_is(
         assert spilled(scratch) == 0
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("data", ["raw", "gzip"])
 @pytest.mark.parametrize("protocol", ["local", "s3"])
 def test_what_is_being_flushed_stays_in_its_place_in_the_buffer(
@@ -942,6 +944,7 @@ def test_a_large_shard_is_not_sent_again_to_learn_of_exclusive_create(
     assert parse(pyramid.get(f"{KEY}/0.shard"), spec) == {number: big_chunk(number) for number in range(2)}
 
 
+@pytest.mark.slow
 def test_a_shard_too_large_for_one_part_is_uploaded_and_replaced(
     make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1029,6 +1032,7 @@ def killed_while_flushing(pyramid: Place, salt: int) -> None:
         writer.communicate()
 
 
+@pytest.mark.processes
 def test_a_killed_flush_leaves_the_old_shard_or_the_new(make_pyramid: Callable[[str], Place]) -> None:
     spec = sharding((0, 2, 0), index="raw", data="raw")
     pyramid = make_pyramid("local")
@@ -1304,6 +1308,7 @@ def shard_of(wanted: Iterable[ChunkCoords]) -> bytes:
     return shard
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("before", [(), (THIRD,)], ids=["new shard", "existing shard"])
 def test_what_another_process_has_written_meanwhile_is_merged(
     each_pyramid: Place, before: tuple[ChunkCoords, ...]
@@ -1322,6 +1327,7 @@ def test_what_another_process_has_written_meanwhile_is_merged(
     assert parse_all(each_pyramid.contents(), ONE_SHARD) == {chunk_id(coords): CHUNKS[coords] for coords in wanted}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("protocol", ["local", "s3"])
 def test_who_never_comes_first_is_told_and_loses_nothing(
     make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, protocol: str

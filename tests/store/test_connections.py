@@ -574,6 +574,7 @@ def forked(accessor: FsspecAccessor, chunks: Any) -> list[Any]:
     return got
 
 
+@pytest.mark.processes
 @forking
 def test_a_forked_child_has_connections_of_its_own_and_leaves_its_parents(lane: Lane) -> None:
     def talk(peer: Peer) -> None:
@@ -598,6 +599,7 @@ def test_a_forked_child_has_connections_of_its_own_and_leaves_its_parents(lane: 
         assert accessor.fetch_file(NAME) == b"/blob.bin over 0"
 
 
+@pytest.mark.processes
 @forking
 def test_a_fork_while_other_threads_read_hangs_nobody(plain: Lane) -> None:
     server = plain.serve(waiting(0.002))
@@ -635,6 +637,7 @@ def test_a_batch_that_is_let_go_of_leaves_nothing_behind(lane: Lane) -> None:
         chunks.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.processes
 @forking
 def test_a_fork_in_the_middle_of_a_batch(lane: Lane) -> None:
     """The child uses none of its parent's connections, and both get what is theirs."""

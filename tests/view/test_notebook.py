@@ -207,6 +207,7 @@ def test_a_server_that_is_slow_is_not_waited_for(tmp_path: Path) -> None:
         assert len(seen(volume).images) == 3
 
 
+@pytest.mark.processes
 def test_who_does_not_wait_can_leave(tmp_path: Path) -> None:
     """An interpreter that ends while a thumbnail is still on its way ends at once, and in silence."""
     make(voxels(), str(tmp_path), gzip=False, scales=1)

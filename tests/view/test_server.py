@@ -378,6 +378,7 @@ def test_a_port_is_one(tmp_path: Path, port: int) -> None:
     assert threads() == before
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_does_not_keep_the_port(tmp_path: Path) -> None:
@@ -416,6 +417,8 @@ def test_it_works_where_a_loop_runs(tmp_path: Path) -> None:
     assert asyncio.run(notebook()) == BODY
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 def test_the_interpreter_ends_though_it_runs(tmp_path: Path) -> None:
     put(tmp_path, raw_info(), {f"{KEY}/{NAME}": BODY})
     program = """

@@ -154,6 +154,7 @@ def test_volumes_scales_and_arrays_can_be_pickled(tmp_path: Path) -> None:
     assert np.array_equal(pickle.loads(pickle.dumps(volume[0].array))[0:3], voxels()[0:3])
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_can_read(tmp_path: Path) -> None:
     volume = make(tmp_path)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import gcsfs
+import pytest
 
 from precomputed_fs.store.requests import HttpRequest
 from tests.store.protocols.conftest import TIMEOUT, Place, open_place
@@ -35,6 +36,7 @@ def test_who_pays_or_shows_a_certificate_is_left_to_gcsfs(gcs_server: servers.Gc
     assert place.protocol.http_requests(place.fs) is None
 
 
+@pytest.mark.processes
 def test_a_bucket_is_not_asked_for_its_layout() -> None:
     """Gcsfs takes another class where the variable does not say that it shall not, which it reads when imported."""
     code = (
