@@ -299,7 +299,7 @@ def test_a_definite_answer_is_not_asked_for_again(protocol: str, status: int) ->
         assert server.log.count() == 1
 
 
-def test_503_once_is_two_requests() -> None:
+def test_503_once_is_one_retry() -> None:
     with servers.fault_server(servers.fail_then(1, 503, servers.respond(200, INFO))) as server:
         with FsspecAccessor(server.url) as accessor:
             assert accessor.fetch_file("info") == INFO

@@ -287,7 +287,7 @@ def test_an_unreachable_server_says_so_soon(tmp_path: Path, kind: str, read: Act
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_read_that_is_not_answered_times_out(faulty: Faulty, tmp_path: Path, kind: str, read: Act) -> None:
+def test_a_read_that_is_not_answered_ends_by_timeout(faulty: Faulty, tmp_path: Path, kind: str, read: Act) -> None:
     accessor = faulty.accessor(kind, servers.latency(20, servers.respond(404)), tmp_path, timeout=0.2)
     began = time.monotonic()
     assert type(failure(lambda: read(accessor))) is DataAccessError
@@ -295,7 +295,7 @@ def test_a_read_that_is_not_answered_times_out(faulty: Faulty, tmp_path: Path, k
 
 
 @pytest.mark.parametrize("kind", ["http", *BUCKETS])
-def test_a_body_that_stalls_times_out(faulty: Faulty, tmp_path: Path, kind: str) -> None:
+def test_a_body_that_stalls_ends_by_timeout(faulty: Faulty, tmp_path: Path, kind: str) -> None:
     accessor = faulty.accessor(kind, servers.slow(20, servers.respond(200, BODY)), tmp_path, timeout=0.2)
     began = time.monotonic()
     assert type(failure(lambda: accessor.fetch_file(FILE))) is DataAccessError
@@ -304,7 +304,7 @@ def test_a_body_that_stalls_times_out(faulty: Faulty, tmp_path: Path, kind: str)
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 @pytest.mark.parametrize("kind", BUCKETS)
-def test_a_write_that_is_not_answered_times_out(faulty: Faulty, tmp_path: Path, kind: str, write: Act) -> None:
+def test_a_write_that_is_not_answered_ends_by_timeout(faulty: Faulty, tmp_path: Path, kind: str, write: Act) -> None:
     accessor = faulty.accessor(kind, servers.latency(20, servers.respond(404)), tmp_path, timeout=0.2)
     began = time.monotonic()
     assert type(failure(lambda: write(accessor))) is DataAccessError
@@ -373,7 +373,7 @@ def test_a_body_cut_for_ever_is_corrupt(faulty: Faulty, tmp_path: Path, kind: st
 
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
 @pytest.mark.parametrize("verb", ["store_chunk", "store_file, overwrite"])
-def test_a_write_is_tried_again(faulty: Faulty, tmp_path: Path, kind: str, verb: str) -> None:
+def test_a_failed_write_leads_to_a_retry(faulty: Faulty, tmp_path: Path, kind: str, verb: str) -> None:
     started: dict[str, Any] = {"s3": servers.s3_server, "gcs": servers.gcs_server}
     with started[kind]() as server:
         server.create_bucket(BUCKET)
@@ -870,7 +870,7 @@ def test_a_used_accessor_works_in_a_spawned_child(used: FsspecAccessor, spawned:
 
 
 @on_each(PLACES)
-def test_a_used_accessor_survives_pickling(used: FsspecAccessor) -> None:
+def test_a_used_accessor_survives_a_pickle(used: FsspecAccessor) -> None:
     with pickle.loads(pickle.dumps(used)) as copy:
         assert copy.fetch_chunk(KEY, COORDS) == BODY
         assert repr(copy) == repr(used)
@@ -884,7 +884,7 @@ def test_a_used_accessor_survives_cloudpickle(used: FsspecAccessor) -> None:
         assert copy.fetch_chunk(KEY, COORDS) == BODY
 
 
-def test_options_survive_pickling(tmp_path: Path) -> None:
+def test_options_survive_a_pickle(tmp_path: Path) -> None:
     accessor = FsspecAccessor(tmp_path, flat=False, gzip=False)
     pickle.loads(pickle.dumps(accessor)).store_chunk(BODY, KEY, COORDS)
     assert (tmp_path / KEY / "0-64" / "0-64" / "0-64").read_bytes() == BODY
@@ -896,7 +896,7 @@ def _given(pyramid: Pyramid) -> FsspecAccessor:
 
 
 @on_each(["local", "memory", "http", "s3", "gcs"])
-def test_an_accessor_of_a_given_filesystem_survives_pickling(pyramid: Pyramid) -> None:
+def test_an_accessor_of_a_given_filesystem_survives_a_pickle(pyramid: Pyramid) -> None:
     with _given(pyramid) as accessor:
         assert accessor.fetch_chunk(KEY, COORDS) == BODY
         with pickle.loads(pickle.dumps(accessor)) as copy:
@@ -986,7 +986,7 @@ def test_a_cancelled_fetch_leaves_the_accessor_usable(faulty: Faulty, tmp_path: 
     assert asyncio.run(accessor.fetch_chunk_async(KEY, COORDS)) == BODY
 
 
-def test_a_time_limit_around_an_awaited_fetch_holds(faulty: Faulty, tmp_path: Path) -> None:
+def test_a_timeout_around_an_awaited_fetch_holds(faulty: Faulty, tmp_path: Path) -> None:
     accessor = faulty.accessor("http", servers.latency(20, servers.respond(200)), tmp_path)
 
     async def limited() -> None:

@@ -552,7 +552,7 @@ def test_several_scales_wait_together(make_pyramid: Callable[[str], Place]) -> N
 # ----------------------------------------------------------------------------------------------------------- pickling
 
 
-def test_pickling_with_waiting_chunks_is_refused(make_pyramid: Callable[[str], Place]) -> None:
+def test_a_pickle_with_waiting_chunks_is_refused(make_pyramid: Callable[[str], Place]) -> None:
     accessor = started(make_pyramid("local"), sharding())
     accessor.store_chunk(CHUNKS[FIRST], KEY, FIRST)
     with pytest.raises(TypeError, match="flush"):

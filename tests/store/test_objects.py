@@ -492,7 +492,7 @@ def only_the_sdk(status: int, body: bytes) -> servers.Handler:
 
 
 @pytest.mark.parametrize("status", [301, 307, 400])
-def test_s3_that_refers_our_request_elsewhere_is_asked_through_the_sdk(status: int) -> None:
+def test_s3_that_redirects_our_request_is_asked_through_the_sdk(status: int) -> None:
     with servers.fault_server(only_the_sdk(status, BODY)) as server:
         store = store_at(f"s3://{BUCKET}/p", s3_options(server.url))
         assert read(store) == BODY
@@ -502,7 +502,7 @@ def test_s3_that_refers_our_request_elsewhere_is_asked_through_the_sdk(status: i
 
 
 @pytest.mark.parametrize(("name", "there"), [(NAME, True), ("a/none", False)])
-def test_s3_that_refers_our_head_elsewhere_is_asked_through_the_sdk(name: str, *, there: bool) -> None:
+def test_s3_that_redirects_our_head_is_asked_through_the_sdk(name: str, *, there: bool) -> None:
     with servers.fault_server(only_the_sdk(301, BODY)) as server:
         store = store_at(f"s3://{BUCKET}/p", s3_options(server.url))
         assert store.exists(name) is there
@@ -510,7 +510,7 @@ def test_s3_that_refers_our_head_elsewhere_is_asked_through_the_sdk(name: str, *
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("status", [301, 307, 400])
-def test_s3_that_refers_the_sdk_too_fails_soon(status: int) -> None:
+def test_s3_that_redirects_the_sdk_too_fails_soon(status: int) -> None:
     with servers.fault_server(servers.respond(status)) as server:
         store = store_at(f"s3://{BUCKET}/p", s3_options(server.url), attempts=3)
         assert type(failure(store.read, NAME)) is DataAccessError
@@ -661,14 +661,14 @@ def seconds_of(store: ObjectStore) -> float:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_a_failure_that_may_pass_is_tried_again(status: int) -> None:
+def test_a_failure_that_may_pass_leads_to_a_retry(status: int) -> None:
     with servers.fault_server(once(status, {"Retry-After": "0"})) as server:
         assert read(store_at(server.url, attempts=2)) == BODY
         assert server.log.count() == 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451, 505])
-def test_a_failure_that_stays_is_not_tried_again(status: int) -> None:
+def test_a_failure_that_stays_leads_to_no_retry(status: int) -> None:
     with servers.fault_server(servers.respond(status)) as server:
         store = store_at(server.url, attempts=3)
         failure(store.read, NAME)
@@ -1010,7 +1010,7 @@ def test_s3_that_does_not_take_the_credentials_is_not_asked_again_through_the_sd
     ("scheme", "status", "code"),
     [("s3", 400, "RequestTimeout"), ("s3", 400, "ThrottlingException"), ("gs", 403, "rateLimitExceeded")],
 )
-def test_what_may_pass_is_tried_again_whatever_its_status(scheme: str, status: int, code: str) -> None:
+def test_what_may_pass_leads_to_a_retry_whatever_its_status(scheme: str, status: int, code: str) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return Saying(status, code, "later", DataAccessError).answer(request)
 
@@ -1091,7 +1091,7 @@ def test_azure_with_a_wrong_key_is_denied(azure: servers.AzureServer) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "s3", "gs"])
-def test_a_refused_connection_is_unreachable_and_not_tried_again(scheme: str) -> None:
+def test_a_refused_connection_is_unreachable_without_a_retry(scheme: str) -> None:
     url = servers.refused_url()
     options = {"http": {}, "s3": s3_options(url), "gs": gcs_options(url)}
     store = store_at(url if scheme == "http" else f"{scheme}://{BUCKET}/p", options[scheme], attempts=5)

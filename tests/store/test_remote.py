@@ -314,7 +314,7 @@ def test_where_a_coroutine_says_why_it_fails_nothing_more_is_asked(error: Except
 
 
 @pytest.mark.parametrize("status", [301, 307, 400])
-def test_s3_that_refers_elsewhere_is_asked_through_the_filesystem_from_then_on(status: int) -> None:
+def test_s3_that_redirects_is_asked_through_the_filesystem_from_then_on(status: int) -> None:
     remote = by_http(referred=(301, 307, 400))
     read = (("read", f"{ROOT}/a", None, None), b"x")
     referred = answer(status, Location="https://other/a")
@@ -324,7 +324,7 @@ def test_s3_that_refers_elsewhere_is_asked_through_the_filesystem_from_then_on(s
 
 
 @pytest.mark.parametrize("status", [301, 307, 400])
-def test_s3_that_refers_a_head_elsewhere_is_asked_through_the_filesystem(status: int) -> None:
+def test_s3_that_redirects_a_head_is_asked_through_the_filesystem(status: int) -> None:
     remote = by_http(referred=(301, 307, 400))
     exchanges: list[Any] = [(HEAD, answer(status))]
     if status == 400:  # which may be for many reasons, and HEAD has no body to tell them

@@ -586,7 +586,7 @@ def _wait_in_vain(lane: Lane, sent: bytes) -> None:
     server.wait_for_silence()
 
 
-def test_silence_is_tried_again(plain: Lane) -> None:
+def test_silence_leads_to_a_retry(plain: Lane) -> None:
     def talk(peer: Peer) -> None:
         saying(sized(BODY) if peer.number else b"", "wait")(peer)
 
@@ -642,7 +642,7 @@ def test_any_timeout_will_do(plain: Lane, timeout: float) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_a_failure_that_may_pass_is_tried_again(plain: Lane, status: int) -> None:
+def test_a_failure_that_may_pass_leads_to_a_retry(plain: Lane, status: int) -> None:
     busy = sized(b"", f"{status} Busy", "Retry-After: 0\r\n")
     store, server = plain.asked(in_order(busy, busy, sized(BODY)), attempts=3)
     assert data(store) == BODY
@@ -651,7 +651,7 @@ def test_a_failure_that_may_pass_is_tried_again(plain: Lane, status: int) -> Non
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 451, 501, 505])
-def test_a_failure_that_stays_is_not_tried_again(plain: Lane, status: int) -> None:
+def test_a_failure_that_stays_leads_to_no_retry(plain: Lane, status: int) -> None:
     store, server = plain.asked(answering(sized(b"", f"{status} No")), attempts=3)
     failure(data, store)
     assert server.count == 1
@@ -845,7 +845,7 @@ def test_a_redirect_that_leads_nowhere_is_an_error_of_its_own(plain: Lane, to: s
     assert "root:" not in str(error)
 
 
-def test_a_redirect_in_a_circle_is_given_up_and_not_tried_again(plain: Lane) -> None:
+def test_a_redirect_in_a_circle_is_given_up_without_a_retry(plain: Lane) -> None:
     store, server = plain.asked(redirecting(lambda asked: f"/{len(asked.target)}x{asked.target[1:50]}"), attempts=3)
     error = failure(data, store)
     assert type(error) is DataAccessError

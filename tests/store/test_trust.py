@@ -158,7 +158,7 @@ def test_a_handshake_that_does_not_go_on_is_waited_for_so_long(plain: Lane, trus
 
 
 @pytest.mark.parametrize("end", ["hang_up", "reset"])
-def test_a_handshake_that_breaks_off_is_tried_again(secure: Lane, trusting: None, plain: Lane, end: str) -> None:
+def test_a_handshake_that_breaks_off_leads_to_a_retry(secure: Lane, trusting: None, plain: Lane, end: str) -> None:
     secret = secure.serve(answering(sized(BODY)))
 
     def talk(peer: Peer) -> None:
