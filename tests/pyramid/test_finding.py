@@ -332,3 +332,11 @@ def test_an_info_that_is_stored_while_it_is_read_is_read_again() -> None:
     for _ in range(2):
         objects.run(find())
     assert objects.names_asked() == ["info", FLAT, "info", FLAT]
+
+
+def test_sub_directories_that_a_listing_shows_are_asked_for_from_then_on() -> None:
+    accessor = accessor_of(DEAR)
+    for _ in range(2):  # the second time by the name that is known
+        Objects({FLAT: b"x"}).run(finding_chunk(accessor))
+    Objects({DEEP: b"x"}).run(accessor.pyramid.finder.variants_to_clear(KEY))
+    assert Objects({f"{DEEP}.gz": b"x"}).run(finding_chunk(accessor)).name == f"{DEEP}.gz"
