@@ -24,6 +24,7 @@ from botocore.loaders import JSONFileLoader
 from fsspec.implementations.memory import MemoryFileSystem
 
 from precomputed_fs import create_volume
+from precomputed_fs.store import failures
 from tests.support import servers
 from tests.support.places import READ_ONLY, WRITABLE, Place, make_place
 
@@ -126,6 +127,16 @@ def _parse_sdk_models_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JSONFileLoader, "load_file", lambda _self, path: parse(path))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_waits() -> Iterator[dict[str, float]]:
+    """Wait hundredths of a second between attempts; return the constants that make it longer for users."""
+    usual = {name: getattr(failures, name) for name in ("_FIRST_WAIT", "_JITTER")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in usual:
+            patch.setattr(failures, name, 0.01)
+        yield usual
 
 
 @pytest.fixture(scope="session")

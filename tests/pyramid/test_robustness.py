@@ -37,6 +37,7 @@ from precomputed_fs import (
     FsspecAccessor,
     NotFoundError,
 )
+from precomputed_fs.store import failures
 from tests.support import servers
 
 if TYPE_CHECKING:
@@ -348,7 +349,11 @@ def test_a_503_for_ever_behind_a_chain_is_bounded(faulty: Faulty, tmp_path: Path
     assert sum(not entry.path.endswith("/info") for entry in faulty.log.entries()) <= 2 * 4
 
 
-def test_a_503_without_a_hint_is_waited_out_for_a_bounded_time(faulty: Faulty, tmp_path: Path) -> None:
+def test_a_503_without_a_hint_is_waited_out_for_a_bounded_time(
+    faulty: Faulty, tmp_path: Path, usual_waits: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in usual_waits.items():
+        monkeypatch.setattr(failures, name, seconds)
     accessor = faulty.accessor("http", servers.respond(503), tmp_path, attempts=3)
     began = time.monotonic()
     failure(lambda: accessor.fetch_file(FILE))

@@ -28,7 +28,6 @@ from precomputed_fs import (
     DataAccessError,
     NotFoundError,
 )
-from precomputed_fs.store import failures
 from precomputed_fs.store.requests import Get
 from tests.store.conftest import Lane
 from tests.support.faults import (
@@ -62,12 +61,6 @@ NAME = "blob.bin"
 SHORT = 0.3  # seconds of a timeout that is to run out
 HANGING_UP = 32 << 20  # bytes that a server may get rid of before it notices that the client has gone
 GIVING_UP = SHORT * 12  # seconds in which a request is given up whose answer comes byte by byte
-
-
-@pytest.fixture(autouse=True)
-def _trying_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "_FIRST_WAIT", 0.01)
-    monkeypatch.setattr(failures, "_JITTER", 0.01)
 
 
 def failure(act: Callable[..., Any], *args: Any) -> DataAccessError:
