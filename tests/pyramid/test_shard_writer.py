@@ -817,9 +817,9 @@ def test_chunks_that_are_stored_again_and_again_do_not_fill_the_disk(
     storing = StoredAgain(pyramid, spec)
     with dropping(storing.accessor) as accessor:
         bound = 2 * max(storing.live, limit)
-        for size in storing(500):
+        for step, size in enumerate(storing(500)):
             assert size < bound
-            assert spilled(scratch) < bound
+            assert step % 10 or spilled(scratch) < bound
         assert storing.total > 3 * bound
         assert len(storing.buffers) < 2 * storing.total // limit, "it is copied now and then only"
         assert read_each(accessor, storing.last) == storing.last

@@ -1040,16 +1040,15 @@ BROKEN_GZIP: Mapping[str, Callable[[bytes], bytes]] = {
     "of no checksum at all": deflated,
     "larger than a chunk": lambda body: gzip.compress(body + b"."),
     "smaller than a chunk": lambda body: gzip.compress(body[1:]),
-    "a bomb": lambda body: gzip.compress(body + bytes(1 << 27), 9),
+    "a bomb": lambda body: gzip.compress(body + bytes(1 << 24), 9),
 }
 
 
-@pytest.mark.parametrize("change", BROKEN_GZIP.values(), ids=BROKEN_GZIP)
-@pytest.mark.parametrize("protocol", ["local", "http"])
+@pytest.mark.parametrize(("protocol", "change"), [*(("local", change) for change in BROKEN_GZIP), ("http", "not gzip")])
 def test_a_chunk_that_does_not_decode_is_corrupt_and_named(
-    make_pyramid: Callable[[str], Place], protocol: str, change: Any
+    make_pyramid: Callable[[str], Place], protocol: str, change: str
 ) -> None:
-    written = gzip_shard(change)
+    written = gzip_shard(BROKEN_GZIP[change])
     accessor = written.put(make_pyramid(protocol)).accessor()
     (coords,) = [written.scale.coords(cell) for cell in written.scale.cells if written.scale.chunk_id(cell) == 2]
     others = [each for each in written.coords if each != coords]
