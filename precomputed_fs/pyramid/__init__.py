@@ -1,1 +1,1 @@
-"""Named chunks: under which names they stand, where they are in shards, and how they are stored."""
+"""How the files and chunks of one pyramid are found and stored by name: twins, compression and shards."""

@@ -1,7 +1,7 @@
-"""Who is making a pyramid: `info.partial` is there until all chunks are, and only then `info`.
+"""Which process is writing a new pyramid or a copy: `info.partial` says so, until `info` is stored last.
 
-It says what is made there and which process makes it. It is created exclusively, as far as the store knows how to, so
-of two makers one is refused; and what a killed one has left is never taken for a pyramid.
+It says what is being made and by which process. It is created exclusively, as far as the store supports that, so a
+second writer is refused; and what a killed writer has left is never taken for a pyramid.
 """
 
 import contextlib
@@ -30,13 +30,13 @@ from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.requests import Body
 
 PARTIAL = "info.partial"
-"""The file that is there while a pyramid is being made."""
+"""The file that exists while a pyramid is being made."""
 
 _JSON_TYPE = "application/json"
 _MOST_NAMES = 1000  # that begin with "info"
-_ROOM = 4  # times as many bytes as an `info` may have, for the `info` in it and how it is indented
+_ROOM = 4  # times the limit of `info`, for the `info` in it with its indentation
 _PROCESSES = Path("/proc")
-_STARTED = 19  # which field behind its name says when a process was started, on Linux (man 5 proc_pid_stat)
+_STARTED = 19  # the field after its name with the start time of a process, on Linux (man 5 proc_pid_stat)
 _ENDED = ("Z", "X")
 
 _held: set[str] = set()
@@ -48,19 +48,19 @@ _held: set[str] = set()
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What an `info.partial` says."""
+    """The content of an `info.partial`."""
 
     what: Mapping[str, Any]
     """What is being made, and how: the same in each run of one call."""
 
     maker: Mapping[str, Any] = field(default_factory=dict)
-    """The run that makes it, if that is told."""
+    """The run that is making it, if known."""
 
     version: str = ""
-    """Which one was read, where the store tells versions apart."""
+    """The version of the file, if the store tells versions apart."""
 
     def is_running(self) -> bool | None:
-        """Tell whether who makes it is still at work; None where that cannot be known."""
+        """Tell whether the process that makes it is still running; None if that cannot be known."""
         maker = self.maker
         process, started = maker.get("process"), maker.get("started")
         if maker.get("stopped"):
@@ -79,14 +79,14 @@ class Claimed:
 
 
 class _Told(dict[str, Any]):
-    """Members of a file that anybody may have written."""
+    """Members of a file that may lack any of them."""
 
     def __missing__(self, _: str) -> str:
         return "?"
 
 
 def find(pyramid: Pyramid) -> Claimed | None:
-    """Return what `info.partial` says, in one request; None where there is none.
+    """Read `info.partial`, in one request; None if there is none.
 
     Raises
     ------
@@ -118,27 +118,27 @@ def _said(body: Body, where: str, limit: int) -> dict[str, Any]:
 
 
 def look(pyramid: Pyramid, *, reads_first: bool = True) -> tuple[list[str] | None, Claimed | None]:
-    """Find out what is there.
+    """Look for `info` and `info.partial`.
 
     Parameters
     ----------
     pyramid : Pyramid
     reads_first : bool
-        Whether `info.partial` is read before anything is listed, which tells what is no store; or only where a listing
-        has it, which saves a request.
+        Whether to read `info.partial` before listing, which detects places that are not stores; otherwise it is read
+        only if it is listed, which saves a request.
 
     Returns
     -------
     list of str or None
-        Under which names `info` is there; None where the store says neither that it is nor that it is not.
+        The names under which `info` exists; None if the store does not say whether it does.
     Claimed or None
-        What `info.partial` says, if it is there and may be read.
+        The content of `info.partial`, if it exists and may be read.
     """
     infos: list[str] | None = None
     there = _seen(pyramid) if reads_first else None
     try:
         names = pyramid.store.list_names("info", _MOST_NAMES)
-    except AccessDeniedError:  # who may not list may still read and write; what is absent may be denied then
+    except AccessDeniedError:  # without list permission, what is absent may be denied
         names = [PARTIAL]
         with contextlib.suppress(AccessDeniedError):
             infos = ["info"] if pyramid.store.exists("info") else []
@@ -156,18 +156,18 @@ def _seen(pyramid: Pyramid) -> Claimed | None:
 
 
 def check_free(pyramid: Pyramid, there: Claimed, *, overwrite: bool, advice: str) -> None:
-    """Check that what another run has begun may be replaced.
+    """Check that the unfinished pyramid of another run may be replaced.
 
     Raises
     ------
     AlreadyExistsError
-        If it is still at work, as far as that can be known; or if ``overwrite=False``.
+        If that run is known to be running, or if ``overwrite=False``.
     """
     is_running = there.is_running()
     if overwrite and not is_running:
         return
     if is_running:
-        advice = "that process is still at it: wait for it, or end it"
+        advice = "that process is still running: wait for it, or end it"
     elif is_running is None and there.maker:
         advice = f"if that process is gone, {advice}"
     message = f"{pyramid.url}: {there}; {advice}"
@@ -175,7 +175,7 @@ def check_free(pyramid: Pyramid, there: Claimed, *, overwrite: bool, advice: str
 
 
 def fetch_info(pyramid: Pyramid) -> Mapping[str, Any]:
-    """Fetch `info`: `Pyramid.fetch_info`, which says of a pyramid that is being made, or was left unfinished, so."""
+    """Fetch `info`; if it is absent, the error says whether the pyramid is being made or was left unfinished."""
     try:
         return pyramid.fetch_info()
     except NotFoundError as exc:
@@ -185,7 +185,7 @@ def fetch_info(pyramid: Pyramid) -> Mapping[str, Any]:
 
 
 def unfinished(pyramid: Pyramid) -> str:
-    """Say where there is no `info` that a pyramid is being made, or was left unfinished; nothing if neither is so."""
+    """Say that a pyramid without `info` is being made or was left unfinished; empty if neither is so."""
     there = None
     with contextlib.suppress(DataAccessError, HtmlError):
         there = find(pyramid)
@@ -201,14 +201,14 @@ def unfinished(pyramid: Pyramid) -> str:
 class Claim:
     """The right to make one pyramid at one place.
 
-    In an archive that is being written, where nobody else looks, nothing is said.
+    In an archive that is being written there is no `info.partial`, because no other process can look there.
 
     Parameters
     ----------
     pyramid : Pyramid
         The place.
     what : mapping
-        What is made, and how, as JSON has it.
+        What is made, and how; as in JSON.
     """
 
     def __init__(self, pyramid: Pyramid, what: Mapping[str, Any]) -> None:
@@ -225,29 +225,29 @@ class Claim:
         }
 
     def is_same(self, there: Claimed) -> bool:
-        """Tell whether another run is of the same call."""
+        """Tell whether another run makes the same in the same way."""
         return bool(there.what == self._what)
 
     def is_mine(self, there: Claimed) -> bool:
-        """Tell whether it is this run's."""
+        """Tell whether a claim is this run's."""
         return bool(there.maker.get("id") == self._id)
 
-    def take(self, there: Claimed | None, **more: Any) -> None:  # noqa: ANN401 - as JSON has it
-        """Say that the place is this run's: where nobody has said so, or in the place of what was found.
+    def take(self, there: Claimed | None, **more: Any) -> None:  # noqa: ANN401 - JSON
+        """Claim the place for this run: write a first `info.partial`, or replace the one that was found.
 
         Raises
         ------
         AlreadyExistsError
-            If another has been faster.
+            If another process was faster.
         """
         if not self._pyramid.can_read:
             return
         _held.add(self._id)
         try:
             self._say({**self._what, **more, "maker": self._maker}, there)
-        except (AlreadyExistsError, ReplacedError) as exc:  # after another failure it may be this run's all the same
+        except (AlreadyExistsError, ReplacedError) as exc:  # after other failures the claim may have been written
             _held.discard(self._id)
-            message = f"{self._pyramid.url}: another process has been faster to begin here"
+            message = f"{self._pyramid.url}: another process was faster and began here"
             raise AlreadyExistsError(message) from exc
 
     def _say(self, said: Mapping[str, Any], there: Claimed | None) -> None:
@@ -256,18 +256,19 @@ class Claim:
         self._pyramid.store.write(PARTIAL, text, content_type=_JSON_TYPE, create=there is None, replacing=replacing)
 
     def check_held(self, there: Claimed | None = None, *, shared: bool = False) -> None:
-        """Check that nobody has taken the place meanwhile; if it may be shared, nobody but another run of the same.
+        """Check that no other run has taken the place meanwhile.
 
         Parameters
         ----------
         there : Claimed, optional
-            What was just found; by default it is looked for.
+            The claim that was just found; the default is to read it.
         shared : bool
+            Whether another run that makes the same may have taken it.
 
         Raises
         ------
         AlreadyExistsError
-            If somebody has.
+            If another run has.
         """
         if there is None and self._pyramid.can_read:
             there = _seen(self._pyramid)
@@ -277,7 +278,7 @@ class Claim:
             raise AlreadyExistsError(message)
 
     def stop(self) -> None:
-        """Say, if that can be said, that nobody is at work any more; what was made stays."""
+        """Mark the claim as stopped, if possible; what was made stays."""
         if self._id not in _held:
             return
         with contextlib.suppress(DataAccessError, HtmlError):
@@ -287,7 +288,7 @@ class Claim:
         _held.discard(self._id)
 
     def release(self) -> None:
-        """Delete what was said of a pyramid that is complete; who may not delete may still write."""
+        """Delete the claim to a complete pyramid, unless the credentials lack permission to delete."""
         _held.discard(self._id)
         if self._pyramid.can_read:
             with contextlib.suppress(AccessDeniedError):
@@ -299,7 +300,7 @@ class Claim:
 
 @functools.cache
 def _machine() -> str:
-    """Name what numbers of processes are told apart in: a machine since it was started, or a container."""
+    """Identify the scope in which process ids are unique: a machine since its boot, or a container."""
     try:
         boot = (_PROCESSES / "sys" / "kernel" / "random" / "boot_id").read_text().strip()
         return f"{boot} {(_PROCESSES / 'self' / 'ns' / 'pid').readlink()}"
@@ -308,7 +309,7 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str | None:
-    """Tell when a process of this machine was started; nothing, if it has ended; None where that cannot be seen."""
+    """Return when a process of this machine was started; empty if it has ended; None if that is unknown."""
     try:
         fields = (_PROCESSES / str(process) / "stat").read_bytes().rpartition(b")")[2].decode().split()
     except OSError:
@@ -317,11 +318,11 @@ def _started(process: int) -> str | None:
 
 
 def _is_running(process: int, started: object) -> bool | None:
-    """Tell whether a process of this machine is the one that was started then."""
+    """Tell whether a process of this machine still runs, and is the one that was started at that time."""
     now = _started(process)
     if started and now is not None:
         return now == started
-    if os.name != "posix":  # where there is no signal that does nothing
+    if os.name != "posix":  # without signal 0
         return None
     try:
         os.kill(process, 0)

@@ -1,4 +1,4 @@
-"""What copies need: chunks as they are stored, written where only one task writes, and what is there already."""
+"""How a copy stores chunks without decoding them, and finds out which are there already."""
 
 import contextlib
 import itertools
@@ -13,16 +13,16 @@ from precomputed_fs.pyramid.shard_writer import ShardWriter
 from precomputed_fs.pyramid.stored import Stored
 from precomputed_fs.store.requests import Delete, Job, Put
 
-_MOST_LISTED = 1000  # names that one listing request returns
+_MOST_LISTED = 1000  # names that one listing request returns at most
 
 
 def put_chunk(pyramid: Pyramid, key: str, coords: ChunkCoords, chunk: Stored, mime_type: str, *, gzip: bool) -> int:
-    """Store a chunk of an unsharded scale, whatever is there, as gzip or not.
+    """Store a chunk of an unsharded scale, with or without gzip, replacing any chunk there.
 
     Returns
     -------
     int
-        How many bytes are stored.
+        The number of bytes stored.
     """
     key, coords = pyramid.storer.checked(key), chunk_coords(coords)
     flat = pyramid.options.flat
@@ -44,12 +44,12 @@ def put_chunk(pyramid: Pyramid, key: str, coords: ChunkCoords, chunk: Stored, mi
 
 @contextlib.contextmanager
 def whole_shard(pyramid: Pyramid, key: str) -> Iterator[Callable[[ChunkCoords, Stored], int]]:
-    """Write all chunks of one shard when the block ends, in place of whatever is there; none, if the block fails.
+    """Write one shard when the block ends, replacing any shard there; if the block fails, write nothing.
 
     Yields
     ------
     callable
-        ``(coords, chunk)`` to the bytes that the chunk takes; for any thread.
+        ``(coords, chunk)`` adds a chunk and returns how many bytes it takes; for any thread.
     """
     key = pyramid.storer.checked(key)
     layout = pyramid.layout(key)
@@ -73,7 +73,7 @@ def whole_shard(pyramid: Pyramid, key: str) -> Iterator[Callable[[ChunkCoords, S
 
 
 def has_shard(pyramid: Pyramid, key: str, shard: int) -> bool:
-    """Tell whether a shard is there."""
+    """Tell whether a shard exists."""
     key = pyramid.finder.checked(key)
     sharding = pyramid.layout(key).sharding
     return sharding is not None and pyramid.store.exists(f"{key}/{sharding.shard_name(shard)}.shard")
@@ -82,7 +82,7 @@ def has_shard(pyramid: Pyramid, key: str, shard: int) -> bool:
 def missing_chunks(pyramid: Pyramid, key: str, wanted: Iterable[ChunkCoords]) -> list[ChunkCoords]:
     """Find out which chunks of an unsharded scale `put_chunk` has not stored.
 
-    In a bucket, one listing tells of all that differ along z only.
+    In a bucket, one listing covers all chunks that differ only along z.
     """
     key = pyramid.finder.checked(key)
     variants = pyramid.finder.own_variants()
@@ -102,7 +102,7 @@ def missing_chunks(pyramid: Pyramid, key: str, wanted: Iterable[ChunkCoords]) ->
 
 
 def _listed_column(pyramid: Pyramid, key: str, wanted: list[ChunkCoords]) -> set[str] | None:
-    """List the names of chunks that differ along z only; None, if that does not tell of all."""
+    """List the names of chunks that differ only along z; None if the listing may be incomplete."""
     if not pyramid.keeps_encoding:
         return None
     name = Variant(pyramid.options.flat, "").name(key, wanted[0])
@@ -115,24 +115,24 @@ def _listed_column(pyramid: Pyramid, key: str, wanted: list[ChunkCoords]) -> set
 
 
 def has_data(pyramid: Pyramid, key: str) -> bool:
-    """Tell whether a scale has chunks or shards, by any `info`."""
+    """Tell whether a scale has chunks or shards, whatever `info` they were written for."""
     return any(_data_names(pyramid, f"{pyramid.finder.checked(key)}/", 0))
 
 
 def delete_data(pyramid: Pyramid, key: str) -> None:
-    """Delete the chunks and shards that a scale has, by whatever `info` these were written.
+    """Delete the chunks and shards of a scale, whatever `info` they were written for.
 
     Raises
     ------
     DataAccessError
-        If too many other objects are among them.
+        If too many other objects are there.
     """
     _delete_data(pyramid, f"{pyramid.storer.checked(key)}/", 0)
     pyramid.known.forget_names(key)
 
 
 def _delete_data(pyramid: Pyramid, folder: str, depth: int) -> bool:
-    """Delete what is in a folder and in those below; tells whether there was anything."""
+    """Delete the chunks and shards in a folder and its sub-folders; tells whether there were any."""
     deleted = False
     while names := _data_names(pyramid, folder, depth):
         files = [name for name, is_folder in names if not is_folder]
@@ -151,7 +151,7 @@ def _deleting(name: str) -> Job[list[None]]:
 
 
 def _data_names(pyramid: Pyramid, folder: str, depth: int) -> list[tuple[str, bool]]:
-    """List some names of chunks and shards, and of folders of chunks, each with whether it is a folder."""
+    """List some names of chunks, shards and folders of chunks, each with whether it is a folder."""
     listed = pyramid.store.list_names(folder, _MOST_LISTED)
     names = [(name, is_folder) for name in listed if (is_folder := is_data_folder(name, depth)) is not None]
     if not names and len(listed) == _MOST_LISTED:

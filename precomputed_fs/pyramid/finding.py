@@ -1,4 +1,4 @@
-"""Jobs that find a file or a chunk under the names that it may have, or in its shard."""
+"""How a file or chunk is found: the jobs that look under its possible names, or in its shard."""
 
 import contextlib
 import copy
@@ -33,13 +33,13 @@ from precomputed_fs.store.url import check_relative_path
 
 _T = TypeVar("_T")
 
-_SAMPLED_NAMES = 100  # entries of a scale that are looked at to learn its names, in one request
-_LOOKS = 5  # times more that an object is looked for where names are changing
+_SAMPLED_NAMES = 100  # entries of a scale that are listed to learn its names, in one request
+_LOOKS = 5  # further times that an object is looked for while names are changing
 
 
 @dataclass(slots=True)
 class ScaleNames:
-    """Which names the chunks of one scale are known to have."""
+    """Which kinds of names the chunks of one scale are known to have."""
 
     seen: list[Variant] = field(default_factory=list)
     sampled: bool = False
@@ -47,7 +47,7 @@ class ScaleNames:
     """Whether a listing showed sub-directories, whose chunks may be compressed or not."""
 
     to_read: tuple[list[Variant], Collection[Variant]] | None = None
-    """The list of those that were `seen`, and those to ask for therefore; another list makes it outdated."""
+    """The list `seen` and the names to ask for because of it; outdated if `seen` is another list."""
 
     def note(self, variant: Variant) -> None:
         """Remember a name that a chunk has."""
@@ -55,7 +55,7 @@ class ScaleNames:
             self.seen = [*self.seen, variant]
 
     def known(self) -> list[Variant]:
-        """Return the names in use, as far as is known."""
+        """Return the kinds of names that are known to be in use."""
         if self.folders and all(variant.flat for variant in self.seen):
             return [*self.seen, *(variant for variant in VARIANTS if not variant.flat)]
         return self.seen
@@ -63,10 +63,10 @@ class ScaleNames:
 
 @dataclass(slots=True, eq=False)
 class InfoState:
-    """What is known of one state of `info`. A new `info` is a new state: what is read late changes only the old one."""
+    """One state of `info`. A new `info` is a new state, so an answer that comes late changes only the old one."""
 
     info: Mapping[str, Any] | None = None
-    """None: not read yet. Empty where it could not be read."""
+    """None: not read yet. Empty: it could not be read."""
 
     error: NotFoundError | AccessDeniedError | None = None
     """Why it could not be read; a copy of it is to be raised, as a traceback keeps what its frames know."""
@@ -75,14 +75,14 @@ class InfoState:
 
 
 class Known:
-    """What is remembered of a pyramid: its `info`, and the names in its scales."""
+    """What is remembered about a pyramid: its `info`, and the names in its scales."""
 
     def __init__(self) -> None:
         self.current = InfoState()
         self._scales: dict[str, ScaleNames] = {}
 
     def names_in(self, key: str) -> ScaleNames:
-        """Return what is known of the names in a scale."""
+        """Return what is known about the names in a scale."""
         return self._scales.get(key) or self._scales.setdefault(key, ScaleNames())
 
     def forget_names(self, key: str) -> None:
@@ -90,7 +90,7 @@ class Known:
         self._scales.pop(key, None)
 
     def expect(self, info: Mapping[str, Any] | None) -> None:
-        """Take this for `info`, whatever is stored; None: read it when it is next needed."""
+        """Use this `info`, whatever is stored; None: read the stored one when it is next needed."""
         self.current = InfoState(info)
 
 
@@ -104,7 +104,7 @@ class Finder:
     known : Known
     shards : ShardReader
     writer : ShardWriter
-        Chunks that wait there are found, too.
+        Chunks in its buffer are found, too.
     """
 
     def __init__(
@@ -119,12 +119,12 @@ class Finder:
         self._can_write = self._location.writable
 
     def checked(self, relative_path: str) -> str:
-        """Check the path of an object that is to be read.
+        """Check the path of an object to read.
 
         Raises
         ------
         ValueError
-            If it leaves the pyramid.
+            If the path leaves the pyramid.
         ReadOnlyError
             If this is an archive that is being written.
         """
@@ -147,15 +147,15 @@ class Finder:
         return Stored(self._location, name + suffix, body, suffix, limit, sniff=not split_suffix(name)[1])
 
     def info(self) -> Job[InfoState]:
-        """Read `info`, once; where there is none, or it may not be read, its state says so."""
+        """Read `info`, once; the state says if it does not exist or may not be read."""
         state = self._known.current
 
         def load() -> Job[InfoState | None]:
             try:
                 text = (yield from self.file("info")).decoded()
                 state.info = parse_info(text, self._location.display("info"), self._options.max_info_bytes)
-            except (NotFoundError, AccessDeniedError) as exc:  # S3 denies absent objects to who may not list
-                state.info, state.error = {}, copy.copy(exc)  # without a traceback, which keeps what its frames know
+            except (NotFoundError, AccessDeniedError) as exc:  # S3's answer without list permission
+                state.info, state.error = {}, copy.copy(exc)  # the traceback would keep its frames alive
             return state
 
         if state.info is None:
@@ -163,7 +163,7 @@ class Finder:
         return state
 
     def layout(self, key: str) -> Job[ScaleLayout]:
-        """Find out how a scale is stored: from `info`, which is read once, or without one by default."""
+        """Find out how a scale is stored: from `info`, which is read once; defaults if there is none."""
         state = self._known.current
         layout = state.layouts.get(key)
         if layout is not None:
@@ -172,7 +172,7 @@ class Finder:
             layout = scale_layout(state.info or {}, key)
             if layout.sharding is not None:
                 shown = self._location.display(key)
-                raise ReadOnlyError(f"{shown} is sharded: an archive that is being written takes no shards")
+                raise ReadOnlyError(f"{shown} is sharded: shards cannot be written to an archive")
             return layout
         state = yield from self.info()
         layout = scale_layout(state.info or {}, key.removesuffix("/"), self._location.display("info"))
@@ -199,12 +199,12 @@ class Finder:
     def chunks(
         self, key: str, layout: ScaleLayout, wanted: Iterable[Iterable[int]], *, window: int, range_size: int
     ) -> Iterator[Job[Any]]:
-        """Plan how chunks are found: jobs that return lists of ``(coords, Stored or None)``, or follow-up jobs.
+        """Plan how to find chunks: jobs that return lists of ``(coords, Stored or None)``, or follow-up jobs.
 
         Parameters
         ----------
         window : int
-            How many chunks of a sharded scale are planned at once to begin with.
+            How many chunks of a sharded scale are planned at once at first.
         range_size : int
             Most bytes of a shard that are read at once.
         """
@@ -221,7 +221,7 @@ class Finder:
                 chunk = (yield from self._waiting(key, sharding, grid, coords, stored)) or stored
                 if self._writer.flushes == flushes:
                     return coords, None if chunk is None else self._as_chunk(layout, coords, chunk)
-                flushes = self._writer.flushes  # what waited while it was fetched may have been written since
+                flushes = self._writer.flushes  # chunks that waited during the fetch may have been written since
                 stored = yield from self._shards.fetch(key, sharding, grid.chunk_id(coords))
 
         numbered = ((grid.chunk_id(coords), coords) for coords in checked)
@@ -239,7 +239,7 @@ class Finder:
     def _waiting(
         self, key: str, sharding: Sharding, grid: ChunkGrid, coords: ChunkCoords, *there: Stored | None
     ) -> Job[Stored | None]:
-        """Return a chunk that is stored and not flushed yet; `there` is what its shard has, if it was fetched."""
+        """Return a chunk that is not flushed yet; `there` is the one in its shard, if that was fetched."""
         chunk_id = grid.chunk_id(coords)
 
         def stored() -> Job[bytes | None]:
@@ -287,13 +287,13 @@ class Finder:
             failure = denials[0]
             denials.clear()
         elif isinstance(error := self._known.current.error, AccessDeniedError):
-            failure = copy.copy(error)  # who may not read `info` does not know whether the chunk is in a shard
+            failure = copy.copy(error)  # the chunk may be in a shard that only `info` tells of
         try:
             raise failure
         finally:
-            del failure  # its traceback has this frame, which would keep all that it knows
+            del failure  # its traceback holds this frame, which would keep everything in it alive
 
-    # ---------------------------------------------------------------------------- one after the other
+    # ---------------------------------------------------------------------------- name by name
 
     def _first(
         self,
@@ -304,15 +304,15 @@ class Finder:
         *,
         versioned: bool = False,
     ) -> Job[tuple[_T, Body] | None]:
-        """Read an object under the first name that it has.
+        """Read an object under the first of its names that exists.
 
-        A writer may just be replacing one common name by another. Where misses are cheap, these are asked for again
-        while names change; elsewhere, an object keeps its name.
+        A writer may just be replacing one common name by another. If misses are cheap, the common names are looked for
+        again while names change; elsewhere, an object keeps its name.
 
         Parameters
         ----------
         denials : list, optional
-            Of a chunk: takes the denials, which S3 answers for absent objects to who may not list.
+            For a chunk: collects denials, which S3 answers for absent objects to credentials without list permission.
         """
         most = stored_limit(limit.size)
         for look in range(_LOOKS + 1):
@@ -331,7 +331,7 @@ class Finder:
         return None
 
     def _check_absent(self, exc: DataAccessError, limit: Limit, denials: list[AccessDeniedError] | None) -> None:
-        """Raise what a failure means, unless it is that there is no object of this name."""
+        """Raise a failure, unless it means that there is no object of this name."""
         failure: DataAccessError = exc
         if isinstance(exc, TooLargeError):
             failure = CorruptDataError(f"{exc}; {limit.reason}")
@@ -348,15 +348,15 @@ class Finder:
         try:
             raise failure
         finally:
-            del exc, failure  # its traceback has this frame, which would keep all that it knows
+            del exc, failure  # their tracebacks hold this frame, which would keep everything in it alive
 
     # ---------------------------------------------------------------------------------- names
 
     def _variants_to_read(self, names: ScaleNames) -> Collection[Variant]:
         """Choose the names to ask for, so that the usual chunk of a scale takes one request.
 
-        Once one chunk of a scale was found, the others are asked for under the same name; and under
-        those that our own writer uses, since it may have replaced some of them.
+        Once one chunk of a scale was found, others are looked for under the same kind of name; and
+        under those that our own writer uses, which may have replaced some of them.
         """
         known = names.known()
         if self._store.protocol.cheap_misses or not known:
@@ -364,17 +364,17 @@ class Finder:
         return dict.fromkeys((*known, *self.own_variants())) if self._can_write else known
 
     def own_variants(self) -> list[Variant]:
-        """Return the names that our own writer uses."""
+        """Return the kinds of names that our own writer uses."""
         if not self._can_write:
             return []
         suffixes = ("",) if self._store.protocol.keeps_encoding else ("", GZIP_SUFFIX)
         return [Variant(self._options.flat, suffix) for suffix in suffixes]
 
     def variants_to_clear(self, key: str) -> Job[Collection[Variant]]:
-        """Choose the names under which a twin of a chunk to be written may stand.
+        """Choose the names under which a chunk to be written may have a twin.
 
-        Where a miss costs a request, these are the names that the scale is known to use: from
-        reading it, and from a listing of some entries before the first write.
+        If a miss costs a request, these are the kinds of names that the scale is known to use: from
+        earlier reads, and from a listing of some entries before the first write.
         """
         if self._store.protocol.cheap_misses:
             return VARIANTS
@@ -384,7 +384,7 @@ class Finder:
         return dict.fromkeys((*names.known(), *self.own_variants()))
 
     def _sample(self, key: str, names: ScaleNames) -> Job[None]:
-        """List some entries of a scale, once, to learn how its chunks are named."""
+        """List some entries of a scale, once, to find out how its chunks are named."""
         if names.sampled:
             return
         names.sampled = True
@@ -400,9 +400,7 @@ class Finder:
     def _not_found(self, name: str, names: int) -> NotFoundError:
         meant = self._location.mistaken if name == "info" else ""
         question = meant or "is the pyramid's URL right, and was all of it uploaded?"
-        return NotFoundError(
-            f"{self._location.display(name)} does not exist, under {names} names that it may have; {question}"
-        )
+        return NotFoundError(f"{self._location.display(name)} does not exist (looked under {names} names); {question}")
 
 
 def _variant_name(key: str, coords: ChunkCoords, variant: Variant) -> str:
@@ -410,6 +408,6 @@ def _variant_name(key: str, coords: ChunkCoords, variant: Variant) -> str:
 
 
 def _folders_of(names: Iterable[str]) -> set[str]:
-    """Return the folders of objects, and those above them."""
+    """Return the folders of objects, and their parents."""
     folders = set(map(posixpath.dirname, names))
     return folders | set(map(posixpath.dirname, folders))

@@ -1,7 +1,4 @@
-"""Chunks that nobody flushes are written late, as the buffer of a file would be.
-
-That is when the pyramid that they were stored by is garbage, or at the end of the process.
-"""
+"""When chunks that were never flushed are written: when their pyramid is garbage-collected, or at exit."""
 
 import atexit
 import logging
@@ -15,26 +12,26 @@ from precomputed_fs.pyramid.shard_writer import ShardWriter
 from precomputed_fs.store.loop import expect_no_threads
 from precomputed_fs.store.objects import ObjectStore
 
-_LATE_SECONDS = 60.0  # that the shards of a pyramid that is garbage are waited for
+_LATE_SECONDS = 60.0  # how long to wait for the shards of a garbage-collected pyramid
 
 _log = logging.getLogger("precomputed_fs")
 
 _watched: "dict[int, _Watched]" = {}
-"""By their id; what they know is written at the end of the process, if not before."""
+"""What to write at exit, if not before; by `id`."""
 
 _ends_in: int | None = None
-"""The process at whose end `_write_all` is called."""
+"""The process at whose exit `_write_all` is registered."""
 
 
 def watch(owner: object, writer: ShardWriter, store: ObjectStore) -> None:
-    """Have everything written when its owner is garbage, at the end of the process at the latest."""
+    """Write everything when its owner is garbage-collected, at exit at the latest."""
     watched = _Watched(writer, store, repr(owner))
     _watched[id(watched)] = watched
     weakref.finalize(owner, _let_go, watched).atexit = False  # `_write_all` is for that
 
 
 class _Watched:
-    """What is to be written of one pyramid."""
+    """The unwritten chunks of one pyramid."""
 
     def __init__(self, writer: ShardWriter, store: ObjectStore, owner: str) -> None:
         self.lock = threading.Lock()
@@ -43,19 +40,19 @@ class _Watched:
         self._owner = owner
 
     def unwritten(self) -> str:
-        """Tell what is not written yet; empty if everything is."""
+        """Describe what is not written yet; empty if everything is."""
         parts = [f"{count} chunks of {key}" for key, count in self._writer.waiting.items()]
         if self._store.is_incomplete:
             parts.append("the end of the archive")
         return ", ".join(parts)
 
     def write(self) -> str:
-        """Write what is not written yet. What fails is logged, and discarded.
+        """Write what is not written yet; failures are logged, and their chunks discarded.
 
         Returns
         -------
         str
-            What was not written.
+            A description of what had not been written.
         """
         with self.lock:
             late = self.unwritten()
@@ -74,21 +71,21 @@ class _Watched:
     def _complete_archive(self) -> None:
         try:
             self._store.close()
-        except Exception as exc:  # noqa: BLE001 - nobody is there any more to catch it
+        except Exception as exc:  # noqa: BLE001 - no caller is left to catch it
             _log.error("%s: the archive is not complete: %s", self._store.location.display(), exc)
 
     def warn(self, late: str) -> None:
-        """Warn of what was written late."""
-        message = f"{self._owner} was left without flush() or close(): {late}: written late"
+        """Warn about what was written late."""
+        message = f"{self._owner} was left without flush() or close(); written late: {late}"
         warnings.warn(message, ResourceWarning, 3)
 
 
 def _let_go(watched: _Watched) -> None:
-    """Write what is not written yet of a pyramid that is garbage.
+    """Write what is not written yet of a garbage-collected pyramid.
 
-    Garbage may be collected in any line of any thread: in one that holds a lock, or that is itself a connection to
-    the store, as fsspec's event loop is. So another thread does it, and this one waits for a limited time, unless it
-    is a daemon, as the threads of connections are.
+    Garbage may be collected in any line of any thread: in one that holds a lock, or that serves the connections, such
+    as fsspec's event loop. So another thread writes, and this one waits for a limited time, unless it is a daemon, as
+    the threads of connections are.
     """
 
     def write() -> None:
@@ -112,9 +109,9 @@ def _let_go(watched: _Watched) -> None:
 
 
 def expect_end() -> None:
-    """Have what waits in this process written at its end, before drivers let go of their connections.
+    """Register this process to write its waiting chunks at exit, before drivers close their connections.
 
-    What is registered last is called first, and when a chunk waits, the driver is there already.
+    Functions registered last are called first, and when a chunk waits, the driver has been imported already.
     """
     global _ends_in  # noqa: PLW0603 - once in each process
     if _ends_in == os.getpid():
@@ -122,29 +119,29 @@ def expect_end() -> None:
     _ends_in = os.getpid()
     atexit.register(_write_all)
     processes = sys.modules.get("multiprocessing.process")
-    if processes is not None and processes.parent_process() is not None:  # such a child ends without `atexit`
+    if processes is not None and processes.parent_process() is not None:  # such a child exits without `atexit`
         from multiprocessing.util import Finalize  # noqa: PLC0415 - it is imported already
 
         Finalize(None, _write_all, exitpriority=0)
 
 
 def _write_all() -> None:
-    """Write what is still to be written in this process, which ends."""
+    """Write everything that is not written yet, as this process exits."""
     expect_no_threads()
     for watched in list(_watched.values()):
         if late := watched.write():
             try:
                 watched.warn(late)
-            except ResourceWarning:  # warnings are errors, and others are still to be written
+            except ResourceWarning:  # warnings are errors here; go on with the others
                 sys.excepthook(*sys.exc_info())
 
 
-atexit.register(_write_all)  # after that, for what is stored at the end
+atexit.register(_write_all)  # called later, for chunks that are stored at exit
 
 
 def _renew_locks() -> None:
     for watched in _watched.values():
-        watched.lock = threading.Lock()  # one held by another thread at the fork is held for ever
+        watched.lock = threading.Lock()  # a lock held by another thread at the fork is never released
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""The options by which one pyramid is read and written."""
+"""Which options reading and writing have, and their defaults."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ MAX_GAP = 1 << 16
 """Most unwanted bytes between two chunks of a shard that are read to save a request (64 KiB)."""
 
 MAX_RANGE = 1 << 22
-"""Most bytes of a shard that are read at once where chunks lie together (4 MiB)."""
+"""Most bytes of a shard that one request reads for neighbouring chunks (4 MiB)."""
 
 MAX_FILE_BYTES = MAX_DECODED_SIZE
-"""Most bytes of a file, and of a chunk whose size `info` does not limit (1 GiB)."""
+"""Most bytes of a file, or of a chunk whose size `info` does not limit (1 GiB)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to read and write: see `precomputed_fs.FsspecAccessor`, which has the same options."""
+    """Options of reading and writing, described at `precomputed_fs.FsspecAccessor`."""
 
     flat: bool = True
     gzip: bool | None = True

@@ -1,4 +1,4 @@
-"""One pyramid: its files and chunks by name, one at a time or many at once, for all packages above."""
+"""What the other packages can do with one pyramid: fetch and store its files and chunks by name, one or many."""
 
 import contextlib
 import copy
@@ -35,33 +35,33 @@ Buffer = bytes | bytearray | memoryview
 """What can be stored; a NumPy array passes its memory as ``array.data``."""
 
 Decode = Callable[[ChunkCoords, bytes | None], _T]
-"""Makes the result of a batch from a chunk's bytes, or from their absence."""
+"""Makes the result of a batch from a chunk's bytes, or from None if the chunk is absent."""
 
 Encode = Callable[[ChunkCoords, Any], bytes | Update]
-"""Makes the bytes of a chunk, or a change of it, from what a batch is given."""
+"""Makes a chunk's bytes, or a change to it, from an item that was passed to a batch."""
 
 Callback = Any
 """An `fsspec.callbacks.Callback`, such as its ``TqdmCallback``, or None; fsspec ships no types."""
 
 IN_FLIGHT = 128
-"""Default for how many chunks of a batch are under way at once."""
+"""The default number of chunks of a batch in flight."""
 
 OCTET_STREAM = "application/octet-stream"
-"""The media type of bytes of which nothing is known."""
+"""The media type of bytes of unknown content."""
 
 
 class Pyramid:
-    """One pyramid, whose files and chunks have names.
+    """The files and chunks of one pyramid, by name.
 
-    What differs from `precomputed_fs.FsspecAccessor`, which has the verbs for users and says more about each: nothing
-    here is asynchronous but batches, and some verbs are for other packages only.
+    `precomputed_fs.FsspecAccessor` has the verbs for users, and describes them in detail. Here only batches have
+    asynchronous twins, and some verbs are for other packages only.
 
     Parameters
     ----------
     store : ObjectStore
     options : Options
     known : Known, optional
-        What is remembered of it, if that is shared with a sibling.
+        What a sibling remembers about the pyramid, to be shared.
     shards : ShardReader, optional
     writer : ShardWriter, optional
     """
@@ -76,11 +76,11 @@ class Pyramid:
         writer: ShardWriter | None = None,
     ) -> None:
         self.store = store
-        """The objects that are there, each under just its name."""
+        """The objects of the pyramid, by their exact names."""
 
         self.options = options
         self.known = Known() if known is None else known
-        """What is remembered of its `info` and names."""
+        """What is remembered about `info` and names."""
 
         self.shards = ShardReader(store) if shards is None else shards
         self.writer = ShardWriter(store, self.shards, options.compresslevel) if writer is None else writer
@@ -97,37 +97,37 @@ class Pyramid:
 
     @property
     def location(self) -> Location:
-        """Where it is, and how it is reached."""
+        """Where the pyramid is, and how it is reached."""
         return self.store.location
 
     @property
     def url(self) -> str:
-        """Where it is, to be shown: without query, password or options."""
+        """The URL for messages: without query, password or options."""
         return self.store.location.display()
 
     @property
     def can_read(self) -> bool:
-        """Whether it can be read."""
+        """Whether the pyramid can be read."""
         return self.location.readable
 
     @property
     def can_write(self) -> bool:
-        """Whether it can be written."""
+        """Whether the pyramid can be written."""
         return self.location.writable
 
     @property
     def keeps_encoding(self) -> bool:
-        """Whether Content-Encoding marks compression, and not a suffix, which few readers look for."""
+        """Whether Content-Encoding marks compression, rather than a suffix, which few readers look for."""
         return self.store.protocol.keeps_encoding
 
     @property
     def is_remote(self) -> bool:
-        """Whether reading and writing waits for a server."""
+        """Whether reading and writing wait for a server."""
         return self.store.protocol.is_remote
 
     @property
     def checks_links(self) -> bool:
-        """Whether a confined pyramid looks where links lead, and can do so without a request."""
+        """Whether a confined pyramid checks where symbolic links lead, and can do so without a request."""
         return self.store.protocol.follows_links and self.location.behind is None
 
     # ------------------------------------------------------------------------------- siblings
@@ -142,8 +142,8 @@ class Pyramid:
     def with_own_buffer(self) -> Iterator["Pyramid"]:
         """Yield a sibling with its own write buffer; what is not flushed when the block ends is discarded.
 
-        So many tasks of a process write shards over one set of connections, and neither write nor lose one another's
-        chunks. A task that failed leaves nothing that would be written later, when it may be outdated.
+        So many tasks of a process can write shards over one set of connections, without writing or losing each other's
+        chunks. A failed task leaves no chunks that would be written later, when they may be outdated.
         """
         writer = ShardWriter(self.store, self.shards, self.options.compresslevel)
         try:
@@ -152,15 +152,15 @@ class Pyramid:
             writer.drop()
 
     def for_scale(self, key: str) -> tuple["Pyramid", str]:
-        """Return the pyramid and the key by which to reach a scale whose key in `info` may have ``..`` in it.
+        """Return the pyramid and the key with which to reach a scale whose key in `info` may contain ``..``.
 
-        Such a scale is outside of the pyramid, and no verb takes its key as it is. The format allows
-        it; here it may be anywhere in the same bucket, host or archive.
+        The format allows such a scale outside of the pyramid, but no verb takes its key. It may be
+        anywhere in the same bucket, host or archive.
 
         Raises
         ------
         ValueError
-            If the key leaves that, too.
+            If the key leaves the bucket, host or archive.
         """
         if ".." not in key.split("/"):
             return self, key.removesuffix("/")
@@ -180,14 +180,14 @@ class Pyramid:
     # ------------------------------------------------------------------------------------ info
 
     def fetch_info(self) -> Mapping[str, Any]:
-        """Fetch `info` as it is, parsed; once, and shared with what the other verbs need of it.
+        """Fetch `info`, parsed but not validated; it is read once, and the other verbs use it too.
 
         Raises
         ------
         NotFoundError, AccessDeniedError, DataAccessError
             If it cannot be read.
         InvalidInfoError
-            If it is no JSON object.
+            If it is not a JSON object.
         """
         self.finder.checked("info")
         state = self.store.run(self.finder.info())
@@ -202,7 +202,7 @@ class Pyramid:
 
     @contextlib.contextmanager
     def expecting_info(self, info: Mapping[str, Any]) -> Iterator[None]:
-        """Go by an `info` that is not stored yet, so that what is stored does not look complete meanwhile."""
+        """Use an `info` that is not stored yet: as long as there is none, the pyramid does not look complete."""
         try:
             self.known.expect(info)
             yield
@@ -210,18 +210,18 @@ class Pyramid:
             self.known.expect(None)
 
     def store_info(self, text: bytes, *, overwrite: bool, listed: Collection[str] | None) -> None:
-        """Store `info` where the names that it has are known: `store_file` without the request for them."""
+        """Store `info` when its existing names are known: `store_file` without the request for these."""
         self._store_file("info", text, "application/json", overwrite=overwrite, listed=listed)
 
     # ----------------------------------------------------------------------------------- files
 
     def file_exists(self, relative_path: str) -> bool:
-        """Tell whether there is a file, compressed or not."""
+        """Tell whether a file exists, compressed or not."""
         name = self.finder.checked(relative_path)
         return self.store.run(any_exists(name + suffix for suffix in suffixes_of(name)))
 
     def find_file(self, relative_path: str) -> Stored:
-        """Fetch a file as it is stored."""
+        """Fetch a file as stored."""
         return self.store.run(self.finder.file(self.finder.checked(relative_path)))
 
     def fetch_file(self, relative_path: str) -> bytes:
@@ -229,11 +229,11 @@ class Pyramid:
         return self.find_file(relative_path).decoded()
 
     def fetch_range(self, relative_path: str, start: int, end: int) -> bytes:
-        """Fetch some bytes of a file, such as a shard, as they are stored under just this name."""
+        """Fetch some bytes of a file, such as a shard, as stored under exactly this name."""
         name, limit = self.finder.checked(relative_path), file_limit("", self.options)
         if end - start > limit.size:
             shown = self.location.display(name)
-            raise CorruptDataError(f"{shown}: asked for {end - start} bytes, of at most {limit.size}; {limit.reason}")
+            raise CorruptDataError(f"{shown}: asked for {end - start} bytes, more than {limit.size}; {limit.reason}")
         return self.store.read(name, start, end).data
 
     def store_file(
@@ -248,18 +248,18 @@ class Pyramid:
     ) -> None:
         self.storer.checked(name)
         if name == "info" and self.writer.waiting:
-            self.writer.flush()  # as the `info` says that they were stored under
+            self.writer.flush()  # with the sharding of the `info` that they were stored under
         put = self.storer.packed(name, data, mime_type)
         self.store.run(self.storer.file(put, name, listed, overwrite=overwrite))
         if name == "info":
             info = None
-            if not self.can_read:  # an archive that is being written: this is the one time to see it
+            if not self.can_read:  # an archive that is being written: it cannot be read later
                 with contextlib.suppress(InvalidInfoError):
                     info = parse_info(decode(put.data[:], suffix=split_suffix(put.name)[1]))
             self.known.expect(info)
 
     def delete_file(self, relative_path: str) -> None:
-        """Delete a file, under every name that it may have; that there is none is no error."""
+        """Delete a file, under every name that it may have; it need not exist."""
         name = self.storer.checked(relative_path)
         for other in dict.fromkeys((name, *self.store.run(self.storer.other_names(name)))):
             self.store.delete(other)
@@ -267,11 +267,11 @@ class Pyramid:
     # ------------------------------------------------------------------------------- one chunk
 
     def find_chunk(self, key: str, coords: Iterable[int]) -> Stored:
-        """Fetch a chunk as it is stored."""
+        """Fetch a chunk as stored."""
         return self.store.run(self.finder.chunk(self.finder.checked(key), chunk_coords(coords)))
 
     def fetch_chunk(self, key: str, coords: Iterable[int]) -> bytes:
-        """Fetch a chunk, encoded as its scale says, without the compression it is stored with."""
+        """Fetch a chunk in the encoding of its scale, without the compression it is stored with."""
         return self.find_chunk(key, coords).decoded()
 
     def store_chunk(
@@ -319,7 +319,7 @@ class Pyramid:
     def find_chunks(
         self, key: str, coords: Iterable[Iterable[int]], *, range_size: int, in_flight: int
     ) -> Iterator[tuple[ChunkCoords, Stored | None]]:
-        """Fetch many chunks at once, as they are stored.
+        """Fetch many chunks at once, as stored.
 
         Parameters
         ----------
@@ -341,7 +341,7 @@ class Pyramid:
         in_flight: int,
         callback: Callback,
     ) -> tuple[Iterator[Job[Any]], int, Callable[[Any], Any], int]:
-        """Return what `ObjectStore.run_many` needs to fetch chunks."""
+        """Return the arguments of `ObjectStore.run_many` for fetching chunks."""
         key = self.finder.checked(key)
         layout = self.layout(key)
         in_flight = _checked_in_flight(in_flight)
@@ -402,7 +402,7 @@ class Pyramid:
     # ------------------------------------------------------------------------- waiting shards
 
     def flush(self) -> None:
-        """Write the shards that stored chunks wait for; nothing else waits."""
+        """Write the shards of the waiting chunks; nothing else waits."""
         if self.writer.waiting:
             self.writer.flush()
 
@@ -410,8 +410,8 @@ class Pyramid:
     def replacing_shards(self, keys: Iterable[str]) -> Iterator[None]:
         """Replace existing shards of some scales on the first write; later writes to the same shard merge.
 
-        After the block all writes merge, as always: what is there then may be another writer's. If the block fails,
-        chunks that wait are discarded.
+        After the block all writes merge again, since existing shards may then be another writer's. If the block fails,
+        the waiting chunks are discarded.
         """
         self.writer.replace_shards(key.removesuffix("/") for key in keys)
         try:
@@ -423,7 +423,7 @@ class Pyramid:
             self.writer.replace_shards(())
 
     def close(self) -> None:
-        """Flush, and close connections. An archive that is being written is completed by this."""
+        """Flush, and close connections; this completes an archive that is being written."""
         try:
             self.flush()
         finally:
@@ -437,7 +437,7 @@ def _unpickled(store: ObjectStore, options: Options, known: Known, shards: Shard
 
 
 def _finished(decode: Decode[Any] | None, result: tuple[ChunkCoords, Stored | None]) -> tuple[ChunkCoords, Any]:
-    """Undo the compression of a chunk, and make the result that the caller of a batch wants."""
+    """Decompress a chunk, and make the result that the caller of a batch wants."""
     coords, found = result
     data = None if found is None else found.decoded()
     if decode is None:
@@ -449,12 +449,12 @@ def _finished(decode: Decode[Any] | None, result: tuple[ChunkCoords, Stored | No
 
 
 def bytes_of(buf: Buffer) -> bytes:
-    """Return the bytes in a buffer, in the order of its axes in memory."""
+    """Return the bytes of a buffer, in the order in which they are in memory."""
     return buf if isinstance(buf, bytes) else memoryview(buf).tobytes(order="A")
 
 
 def _ready(buf: Buffer | Update) -> Callable[[], bytes | Update]:
-    """Take the bytes now, as the caller may go on to change the buffer."""
+    """Copy the bytes now, because the caller may change the buffer afterwards."""
     data = buf if isinstance(buf, Update) else bytes_of(buf)
     return lambda: data
 
@@ -476,7 +476,7 @@ def _checked_in_flight(in_flight: int) -> int:
 
 
 def _counted(items: Iterable[_T], callback: Callback) -> Iterable[_T]:
-    """Tell a callback how many there will be, if they have a length."""
+    """Tell a callback how many items there are, if they have a length."""
     if callback is not None and isinstance(items, Sized):
         callback.set_size(len(items))
     return items
@@ -488,5 +488,5 @@ def _report(callback: Callback, count: int = 1) -> None:
 
 
 def _per_hop(layout: ScaleLayout) -> int:
-    """Return how many chunks of a scale one thread is given at once."""
+    """Return how many chunks of a scale a thread decodes in one hop."""
     return max(1, HOP // layout.chunk_bytes)

@@ -1,11 +1,10 @@
-"""The indexes of shards: read once, remembered, and checked for shards that were replaced since.
+"""How the indexes of shards are read once, cached, and checked against shards that were replaced since.
 
-`precomputed_fs.format.shard_index` knows the layout; the jobs here ask the store. Indexes are remembered in a cache
-that is bounded in bytes, and jobs that need the same one share a request. Each remembers the version of the file that
-it is from (ETag, or modification time). An answer of another version sends the reader back to the indexes, so a shard
-that was replaced never yields another chunk's bytes. Where versions count seconds, a file that was written in the last
-two may be replaced once more by one of the same version: then the indexes are read again after the chunk, and must say
-the same.
+`precomputed_fs.format.shard_index` knows the layout; the jobs here ask the store. The cache is bounded in bytes, and
+jobs that need the same index share a request. Each index is kept with the version of its file (ETag, or modification
+time). If a chunk comes from another version, the indexes are read again, so a replaced shard never yields another
+chunk's bytes. If versions count whole seconds, a file written in the last two seconds may be replaced by another one of
+the same version; then the indexes are read again after the chunk, and must agree.
 """
 
 import contextlib
@@ -30,23 +29,23 @@ from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.requests import Body, Get, Job
 
 LARGEST_WHOLE = 64 << 20
-"""Bytes of a shard that is read as a whole if its server does not know ranges (64 MiB)."""
+"""Most bytes of a shard that is read whole if its server ignores ranges (64 MiB)."""
 
 INDEX_CACHE_BYTES = 64 << 20
 """Memory that the indexes of one pyramid may take (64 MiB: 2.8 million chunks)."""
 
 TRIES = 8
-"""How often a shard may be replaced while it is read."""
+"""How many times a read begins again because the shard was replaced."""
 
-_WHOLE_SECONDS = 10.0  # that such a shard is kept for
+_WHOLE_SECONDS = 10.0  # how long a shard that was read whole is kept
 
 
 class ShardReplacedError(DataAccessError):
-    """A shard is not the one any more that its indexes were read from; who merges it begins again."""
+    """A shard was replaced after its indexes were read; a merge begins again."""
 
 
 class Located(NamedTuple):
-    """Where a chunk is: a range of a file, and the version of the file that this holds for."""
+    """Where a chunk is: a range of one version of a file."""
 
     name: str
     start: int
@@ -56,7 +55,7 @@ class Located(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a shard index, and where the offsets in it count from."""
+    """A part of a shard index, with the base of its offsets."""
 
     data: bytes
     index_name: str
@@ -74,7 +73,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Minishard:
-    """A minishard index, and where the offsets in it count from."""
+    """A minishard index, with the base of its offsets."""
 
     index: MinishardIndex
     name: str
@@ -94,7 +93,7 @@ class Minishard:
 
 
 class IndexCache:
-    """Indexes of one process, the least recently used ones let go."""
+    """The least recently used indexes of one process are dropped first."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -103,14 +102,14 @@ class IndexCache:
         self._kept: OrderedDict[IndexKey, Page | Minishard] = OrderedDict()
 
     def get(self, key: "IndexKey") -> "Page | Minishard | None":
-        """Return an index, if it is remembered."""
+        """Return an index, or None if it is not cached."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
     def put(self, key: "IndexKey", value: "Page | Minishard") -> None:
-        """Remember an index."""
+        """Cache an index."""
         with self._lock:
             self._kept[key] = value
             self._size += value.nbytes
@@ -118,14 +117,14 @@ class IndexCache:
                 self._size -= self._kept.popitem(last=False)[1].nbytes
 
     def forget(self, scale: str, shard: int) -> None:
-        """Let go of all that is known of a shard."""
+        """Drop all indexes of a shard."""
         with self._lock:
             for key in [key for key in self._kept if (key.scale, key.shard) == (scale, shard)]:
                 self._size -= self._kept.pop(key).nbytes
 
 
 class IndexKey(NamedTuple):
-    """Which index: a minishard's, or the page of the shard index that begins at a byte."""
+    """The key of an index: of a minishard, or of the page of the shard index that begins at a byte."""
 
     scale: str
     shard: int
@@ -137,7 +136,7 @@ _Index = TypeVar("_Index", Page, Minishard)
 
 
 class ShardIndexes:
-    """The indexes of the shards of one pyramid. What needs the store is a job.
+    """The indexes of the shards of one pyramid; methods that need the store return jobs.
 
     Parameters
     ----------
@@ -148,18 +147,18 @@ class ShardIndexes:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._caches: dict[int, IndexCache] = {}
-        self._no_ranges_until = 0.0  # as the server has sent all of a shard for a part
-        self._wholes: dict[tuple[int, str], tuple[float, Body]] = {}  # by process and name, with when it was read
+        self._no_ranges_until = 0.0  # until then, ranges are not tried: the server has ignored one
+        self._wholes: dict[tuple[int, str], tuple[float, Body]] = {}  # by process and name: time of reading, shard
 
     @property
     def cache(self) -> IndexCache:
-        """What this process remembers."""
+        """The cache of this process."""
         pid = os.getpid()
         cache = self._caches.get(pid)
         return self._caches.setdefault(pid, IndexCache(INDEX_CACHE_BYTES)) if cache is None else cache
 
     def located(self, found: Minishard | None, sharding: Sharding, chunk_id: int) -> Located | None:
-        """Return where an index has a chunk; None if it is absent."""
+        """Return where a chunk is, according to an index; None if it is absent."""
         located = None if found is None else found.locate(chunk_id)
         if located is not None:
             with self.naming(located.name, f"chunk {chunk_id}"):
@@ -176,18 +175,18 @@ class ShardIndexes:
         *,
         now: float | None = None,
     ) -> Job[bool]:
-        """Tell whether an index, by which chunks of one minishard were looked up and read, still holds.
+        """Tell whether the index with which chunks of one minishard were looked up and read is still valid.
 
-        Where its version is too young to tell, the indexes are read once more: if these have the chunks in the same
-        place, what was read there is theirs, whichever of two states of the shard it is from. (Of a third state, that
-        was there just while the chunks were read, nothing would tell.)
+        If its version is too young to tell, the indexes are read again. If they have the chunks in the same places, the
+        bytes read there are theirs, from whichever of the two versions of the shard. (A third version that existed
+        only while the chunks were read would go unnoticed.)
 
         Parameters
         ----------
         since : float
-            When the chunks were first looked up; what was read of the shard index after that is known to hold.
+            When the chunks were first looked up; a part of the shard index that was read after that is valid.
         now : float, optional
-            When the chunks had been read; what is read of the shard index after that need not be read again.
+            When the chunks had been read; a part of the shard index that was read after that is not read again.
         """
         shard, minishard = sharding.locate(ids[0])
         if found is None or found.is_settled:
@@ -197,19 +196,19 @@ class ShardIndexes:
             since = time.monotonic() if now is None else now
             try:
                 known = yield from self._read_again(key, sharding, shard, minishard, since)
-            except (ShardReplacedError, CorruptDataError):  # which may be of two states; who reads it again will know
+            except (ShardReplacedError, CorruptDataError):  # maybe parts of two versions; the caller reads again
                 return False
         return all(found.locate(one) == (known and known.locate(one)) for one in ids)
 
     def _read_again(
         self, key: str, sharding: Sharding, shard: int, minishard: int, now: float
     ) -> Job[Minishard | None]:
-        """Read the indexes of a minishard, but for what was read since, and remember them.
+        """Read the indexes of a minishard, except parts that were read after `now`, and cache them.
 
         Raises
         ------
         ShardReplacedError
-            If the shard is replaced meanwhile.
+            If the shard is replaced in the meantime.
         """
         place = page_of(minishard, sharding)
         page_key = IndexKey(key, shard, "page", place.start)
@@ -226,15 +225,15 @@ class ShardIndexes:
         return found
 
     def is_current_for(self, key: str, sharding: Sharding, shard: int, minishard: int, since: float) -> Job[bool]:
-        """Tell whether what is remembered of a shard still holds; if it does not, it is forgotten.
+        """Tell whether the cached indexes of a shard are still valid; if not, drop them.
 
-        A chunk that is in a remembered index is looked up at once, and the version tells if it has
-        moved. Absence is re-checked with one small request.
+        A chunk in a cached index is read without this check, as the version tells if it has moved.
+        Absence is re-checked with one small request.
         """
         place = page_of(minishard, sharding)
         page = self.cache.get(IndexKey(key, shard, "page", place.start))
         if not isinstance(page, Page) or (page.read_at >= since and page.is_settled):
-            return True  # it was asked for just now
+            return True  # it has just been read
         start = minishard * ENTRY_BYTES
         try:
             body = yield from self.read(page.index_name, start, start + ENTRY_BYTES, "shard index")
@@ -246,7 +245,7 @@ class ShardIndexes:
         return False
 
     def minishard(self, key: str, sharding: Sharding, shard: int, minishard: int) -> Job[Minishard | None]:
-        """Return the index of a minishard; None if there is no such shard, or the minishard is empty."""
+        """Return the index of a minishard; None if the shard is absent or the minishard empty."""
         load = functools.partial(self._load_minishard, key, sharding, shard, minishard)
         return self._remembered(IndexKey(key, shard, "minishard", minishard), load)
 
@@ -275,12 +274,12 @@ class ShardIndexes:
         raise self.replaced(key, sharding, shard)
 
     def _read_minishard(self, page: Page, sharding: Sharding, minishard: int) -> Job[Minishard | None]:
-        """Read the index that a page of the shard index has of a minishard.
+        """Read the index of a minishard, which a page of the shard index locates.
 
         Raises
         ------
         ShardReplacedError
-            If the shard is another one meanwhile.
+            If the shard was replaced after the page was read.
         """
         where = f"index of minishard {minishard}"
         with self.naming(page.index_name, where):
@@ -294,16 +293,16 @@ class ShardIndexes:
             return self.made(self.parse(body.data, sharding), page, body)
 
     def made(self, index: MinishardIndex, page: Page, body: Body) -> Minishard:
-        """Make what is remembered of a minishard."""
+        """Make the cache entry of a minishard."""
         return Minishard(index, page.name, page.base, body.version, page.is_settled and body.is_settled)
 
     def parse(self, stored: bytes, sharding: Sharding) -> MinishardIndex:
-        """Read a minishard index as it is stored."""
+        """Parse a minishard index as stored."""
         encoding, limit = sharding.minishard_index_encoding, sharding.largest_index
         return MinishardIndex.from_bytes(stored, encoding, limit)
 
     def page(self, key: str, sharding: Sharding, shard: int, minishard: int) -> Job[Page | None]:
-        """Return the part of a shard index that has a minishard; None if there is no such shard."""
+        """Return the part of a shard index with a minishard; None if the shard is absent."""
         place = page_of(minishard, sharding)
 
         def load() -> Job[Page | None]:
@@ -313,8 +312,8 @@ class ShardIndexes:
 
     def _load_page(self, stem: str, sharding: Sharding, place: ByteRange) -> Job[Page | None]:
         """Read a part of a shard index, from `.shard` or from the older pair of `.index` and `.data`."""
-        began = time.monotonic()  # what others write from now on may not be in it
-        for legacy in (False, True):  # beside `.shard`, a pair is what a merge could not delete
+        began = time.monotonic()  # later writes of others may be missing in it
+        for legacy in (False, True):  # `.shard` first: a pair beside it is a leftover of a merge
             index_name = f"{stem}.index" if legacy else f"{stem}.shard"
             try:
                 body = yield from self.read(index_name, place.start, place.end, "shard index")
@@ -325,12 +324,12 @@ class ShardIndexes:
         return None
 
     def read(self, name: str, start: int, end: int, what: str) -> Job[Body]:
-        """Read a part of a shard's file. Where the server does not know ranges, a small shard is read whole.
+        """Read a part of a shard's file; if the server ignores ranges, read a small shard whole.
 
         Parameters
         ----------
         what : str
-            What messages call the part.
+            The name of the part in messages.
         """
         try:
             if time.monotonic() > self._no_ranges_until:
@@ -344,11 +343,11 @@ class ShardIndexes:
             raise CorruptDataError(f"{self._store.location.display(name)}, {what}: {exc}") from exc
         except DataAccessError as exc:
             error = type(exc)(f"{what}: {exc}")
-            vars(error).update(vars(exc))  # what else is known of it
+            vars(error).update(vars(exc))  # such as `may_mean_absent`
             try:
                 raise error from exc
             finally:
-                del error  # its traceback has this frame, which would keep the accessor
+                del error  # its traceback holds this frame, which would keep the accessor alive
 
     def _get(self, get: Get) -> Job[Body]:
         try:
@@ -359,7 +358,7 @@ class ShardIndexes:
         return body
 
     def _whole(self, name: str) -> Job[Body]:
-        """Read a small shard as a whole, as its server knows no ranges, and keep it for some seconds."""
+        """Read a small shard whole, because its server ignores ranges, and keep it for some seconds."""
 
         def kept() -> Body | None:
             read_at, whole = self._wholes.get((os.getpid(), name), (0.0, None))
@@ -372,8 +371,8 @@ class ShardIndexes:
             except TooLargeError as exc:
                 self._no_ranges_until = 0.0
                 raise NoRangesError(
-                    f"{self._store.location.display(name)}: the server ignores Range, so it sends all of a shard for a "
-                    f"part, and this one has more than {LARGEST_WHOLE >> 20} MiB; serve it by one that knows Range"
+                    f"{self._store.location.display(name)}: the server ignores Range, so it sends whole shards, and "
+                    f"this one has more than {LARGEST_WHOLE >> 20} MiB; use a server that supports Range"
                 ) from exc
             whole = Body([body.data], version=f"{len(body)} {zlib.crc32(body.data)}")
             while sum(len(other) for _, other in self._wholes.values()) > 2 * LARGEST_WHOLE:
@@ -386,7 +385,7 @@ class ShardIndexes:
 
     @contextlib.contextmanager
     def naming(self, name: str, what: str) -> Iterator[None]:
-        """Say of which file and which part of it a finding is."""
+        """Name the file and the part of it in a CorruptDataError of the block."""
         try:
             yield
         except CorruptDataError as exc:

@@ -1,9 +1,9 @@
-"""How shards are written: chunks wait in a buffer, and a shard is merged and put in place at once.
+"""How shards are written: chunks wait in a buffer, and each shard is merged and replaced in one step.
 
-A chunk of a sharded scale cannot be stored by itself, as its shard is one object. Chunks that are
-stored wait until they are flushed: then, shard by shard, what the store has is read, merged with what
-waits, and written in one piece. So a shard is complete and readable, or not there. The output is
-deterministic: minishards in order, ids ascending.
+A chunk of a sharded scale cannot be stored alone, because its shard is one object. Stored chunks wait
+until they are flushed; then each existing shard is read, merged with its waiting chunks, and written
+in one piece. So a shard is complete and readable, or absent. The output is deterministic: minishards
+in order, ids ascending.
 """
 
 import concurrent.futures
@@ -29,24 +29,24 @@ from precomputed_fs.store import jobs
 from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.requests import Compute, Delete, Job, Put, Wait
 
-_CHANGES_BYTES = 256 << 20  # of one chunk, after which its shard is written: they are all in memory then
-_MOST_MINISHARD_BITS = 20  # a shard index of 16 MiB; usual are 3 to 11
-_LOOK_AGAIN = 60.0  # seconds, after which it is looked again whether another flush has ended
+_CHANGES_BYTES = 256 << 20  # of changes to one chunk, after which its shard is written: the write needs them in memory
+_MOST_MINISHARD_BITS = 20  # a shard index of 16 MiB; 3 to 11 are usual
+_LOOK_AGAIN = 60.0  # seconds after which to check again whether another flush has ended
 
 _writers: "weakref.WeakSet[ShardWriter]" = weakref.WeakSet()
 
 
 class ShardWriter:
-    """The chunks of a pyramid that wait to be written into shards.
+    """Collects chunks of a pyramid, and writes them into shards.
 
     Parameters
     ----------
     store : ObjectStore
         Where the shards are.
     reader : ShardReader
-        Reads the shards that are there.
+        Reads existing shards.
     compresslevel : int
-        Of gzip, where a scale's sharding asks for it; 0 to 9.
+        The level of gzip, for scales whose sharding uses it; 0 to 9.
     """
 
     def __init__(self, store: ObjectStore, reader: ShardReader, compresslevel: int) -> None:
@@ -61,10 +61,10 @@ class ShardWriter:
         self._turns: dict[Shard, concurrent.futures.Future[None]] = {}
         self._known_absent: set[Shard] = set()
         self._replaced: dict[str, set[int]] = {}
-        """Scales whose shards are replaced on the first write, and those that have been."""
+        """Scales whose shards are replaced on the first write, with the shards already replaced."""
 
     def leave_parent(self) -> None:
-        """In a forked process, leave the chunks that wait to the one that they were given to."""
+        """In a forked process, leave the waiting chunks to the parent, which received them."""
         self._buffer.leave_parent()
         self._begin()
 
@@ -80,7 +80,7 @@ class ShardWriter:
 
     @property
     def flushes(self) -> int:
-        """How many shards have been written: what waited for them does not wait any more."""
+        """How often written chunks have left the buffer: once for each written shard."""
         return self._buffer.removals
 
     def find(
@@ -91,9 +91,9 @@ class ShardWriter:
         Parameters
         ----------
         stored : callable
-            Makes a job that returns the chunk as its shard has it now; called only if changes of it wait.
+            Makes a job that returns the chunk in its shard now; called only if changes to it wait.
         """
-        waits = self._buffer.parts((key, sharding.locate(chunk_id)[0]), chunk_id)  # as a flush may come before `stored`
+        waits = self._buffer.parts((key, sharding.locate(chunk_id)[0]), chunk_id)  # before a flush can remove them
         if waits is None:
             return None
         there = None if waits.whole is not None else (yield from stored())
@@ -103,26 +103,26 @@ class ShardWriter:
     def add(
         self, key: str, sharding: Sharding, chunk_id: int, data: bytes, *, overwrite: bool, is_gzip: bool = False
     ) -> Job[int]:
-        """Have a chunk wait for its shard to be written; returns how many bytes it will take there.
+        """Add a chunk to the buffer; returns how many bytes it will take in its shard.
 
         Parameters
         ----------
         is_gzip : bool
-            Whether the data are in the shard's encoding already, and that is gzip.
+            Whether the shard's encoding is gzip and the data have it already.
 
         Raises
         ------
         AlreadyExistsError
-            If ``overwrite=False`` and the chunk waits already or is in its shard.
+            If ``overwrite=False`` and the chunk is already waiting or in its shard.
         """
         shown = self._store.location.display(key)
         if sharding.minishard_bits > _MOST_MINISHARD_BITS:
             raise ValueError(
                 f"{shown}: its shard index would take {sharding.index_size} bytes in every shard; shards are written "
-                f"with up to {_MOST_MINISHARD_BITS} minishard_bits"
+                f"with at most {_MOST_MINISHARD_BITS} minishard_bits"
             )
         if not data:
-            raise ValueError(f"{shown}: chunk {chunk_id} has no bytes, which in a shard would mean that it is absent")
+            raise ValueError(f"{shown}: chunk {chunk_id} is empty, which would mean in a shard that it is absent")
         if not overwrite and (yield from self._is_stored(key, sharding, chunk_id)):
             raise self._exists(key, chunk_id)
         if sharding.data_encoding == "gzip" and not is_gzip:
@@ -134,9 +134,9 @@ class ShardWriter:
         return len(data)
 
     def update(self, key: str, sharding: Sharding, chunk_id: int, coords: ChunkCoords, update: Update) -> Job[None]:
-        """Have a change of a chunk wait for its shard to be written, which is made of the chunk as it is then.
+        """Add a change to a chunk, to be applied to the stored chunk when its shard is written.
 
-        Once very many wait for one chunk, its shard is written.
+        When the changes to one chunk become very large, its shard is written at once.
         """
         shard = sharding.locate(chunk_id)[0]
         pending = self._buffer.patch((key, shard), sharding, chunk_id, coords, update)
@@ -144,7 +144,7 @@ class ShardWriter:
             yield from self._flush_in_turn(key, shard)
 
     def _made(self, key: str, sharding: Sharding, waits: Parts, stored: bytes | None) -> bytes | None:
-        """Return a chunk as its shard will have it, made of what waits and of what the shard has."""
+        """Return a chunk as its shard will have it, made from its waiting parts and the stored chunk."""
         data = stored if waits.whole is None else waits.whole
         if waits.apply is None:
             return data
@@ -163,7 +163,7 @@ class ShardWriter:
     def _is_stored(self, key: str, sharding: Sharding, chunk_id: int) -> Job[bool]:
         """Tell whether a chunk is in its shard.
 
-        That there is no shard yet is asked once, however many chunks wait for it: the merge looks again.
+        An absent shard is looked for once, however many chunks wait for it: the merge checks again.
         """
         shard, _ = sharding.locate(chunk_id)
         if (key, shard) in self._known_absent:
@@ -178,17 +178,16 @@ class ShardWriter:
         self._replaced = {key: set() for key in keys}
 
     def flush(self) -> None:
-        """Write all shards that chunks wait for; those that fail go on waiting.
+        """Write all shards with waiting chunks; the chunks of shards that fail go on waiting.
 
         Raises
         ------
         AlreadyExistsError
-            If another writer has meanwhile stored a chunk that must not replace one: that chunk
-            is let go, the others of its shard are written.
+            If another writer has stored a chunk in the meantime that was added with
+            ``overwrite=False``: that chunk is discarded, the others of its shard are written.
         DataAccessError
-            If a shard cannot be read or written, or another writer has changed it meanwhile: then
-            nothing is lost, and flushing again merges with what that writer wrote. The others are
-            written all the same.
+            If a shard cannot be read or written, or if another writer keeps changing it. Nothing is
+            lost: flushing again merges with that writer's shard. The other shards are written.
         """
         failures = [exc for *_, exc in self.flush_each()]
         if len(failures) > 1:
@@ -198,11 +197,11 @@ class ShardWriter:
             raise failures[0]
 
     def flush_each(self) -> Iterator[tuple[Shard, str, Exception]]:
-        """Write all shards that chunks wait for; yields those that fail, what messages call them, and why they do."""
+        """Write all shards with waiting chunks; yields those that fail, with their names in messages and the errors."""
         for shard in list(self._buffer.shards):
             try:
                 self._store.run(self._flush_in_turn(*shard))
-            except Exception as exc:  # noqa: BLE001 - it is up to the caller, while the other shards are written
+            except Exception as exc:  # noqa: BLE001 - the caller decides, after the other shards
                 yield shard, self._shown(shard), exc
         self._buffer.compact(self._turns)
 
@@ -211,12 +210,12 @@ class ShardWriter:
         self._buffer.give_up(shard)
 
     def drop(self) -> None:
-        """Discard all chunks that wait."""
+        """Discard all waiting chunks."""
         self._buffer.drop()
 
     @property
     def unwritten_shards(self) -> list[str]:
-        """What messages call the shards that chunks wait for."""
+        """The shards with waiting chunks, as messages call them."""
         return [self._shown(shard) for shard in list(self._buffer.shards)]
 
     def _shown(self, shard: Shard) -> str:
@@ -226,7 +225,7 @@ class ShardWriter:
         return self._store.location.display(f"{key}/{name}.shard")
 
     def _flush_in_turn(self, key: str, shard: int) -> Job[None]:
-        """Write one shard, after another flush of it has ended, which may have begun too early."""
+        """Write one shard, once no other flush of it runs: that one may have begun too early for our chunks."""
         mine: concurrent.futures.Future[None] = concurrent.futures.Future()
         try:
             while (turn := self._turns.setdefault((key, shard), mine)) is not mine:
@@ -253,10 +252,10 @@ class ShardWriter:
     def _merge(
         self, key: str, shard: int, sharding: Sharding, chunks: Mapping[int, Pending]
     ) -> Job[tuple[list[int], bool]]:
-        """Merge what waits into the stored shard, and try again if another writer was faster.
+        """Merge waiting chunks into the stored shard, and try again if another writer was faster.
 
-        Returns the chunks that were not written, as there are others in their place by now, and
-        whether an older pair of files is left to be deleted.
+        Returns the chunks that were not written, because another writer has stored them, and whether
+        an older pair of files is left to delete.
         """
         name = f"{key}/{sharding.shard_name(shard)}.shard"
         shown = self._store.location.display(name)
@@ -271,14 +270,12 @@ class ShardWriter:
                 finally:
                     self._reader.forget(key, shard)
                     self._known_absent.discard((key, shard))
-        raise DataAccessError(
-            f"{shown}: another writer has changed it meanwhile, again and again; flush again"
-        ) from failure
+        raise DataAccessError(f"{shown}: another writer changed it again and again; flush again") from failure
 
     def _merge_with(
         self, key: str, shard: int, sharding: Sharding, name: str, chunks: dict[int, Pending]
     ) -> Job[tuple[list[int], bool]]:
-        """Replace the version of the shard that is there, or fail."""
+        """Merge with the version of the shard that is there now, and replace just this version."""
         replaces = shard not in self._replaced.get(key, {shard})
         existing = None if replaces else (yield from self._reader.inspect(key, sharding, shard))
         refused: list[int] = []
@@ -309,9 +306,9 @@ class ShardWriter:
         return refused, was_legacy
 
     def _refused(self, key: str, sharding: Sharding, chunks: Mapping[int, Pending]) -> Job[list[int]]:
-        """Look again, in the shard as it is now: another writer may have stored the same chunk.
+        """Find new chunks that another writer has stored in the shard in the meantime.
 
-        The same bytes are our own, of a flush whose answer was lost.
+        A chunk with the same bytes is taken for our own, from a flush whose answer was lost.
         """
         refused = []
         for chunk_id, pending in chunks.items():
@@ -332,10 +329,10 @@ class ShardWriter:
         existing: ShardState | None,
         chunks: Mapping[int, Pending],
     ) -> Job[bool]:
-        """Write a shard file: behind the shard index the data, and then the indexes of all minishards.
+        """Write a shard file: the shard index, then the data, then the indexes of all minishards.
 
-        So one request reads as many indexes as are wanted. What is kept of one minishard is in memory at once.
-        Returns whether there is anything to write: changes may leave what is there.
+        So one request can read several indexes. Memory holds the kept chunks of one minishard at a time.
+        Returns whether there is anything to write, since changes may leave chunks as they are.
         """
         added: dict[int, list[int]] = {}
         replaced = {chunk_id for chunk_id, pending in chunks.items() if pending.whole is not None}
@@ -385,7 +382,7 @@ class ShardWriter:
 
 @contextlib.contextmanager
 def _expecting_a_shard() -> Iterator[None]:
-    """Take a shard that is gone since its index was read for one that was replaced."""
+    """Treat a shard that vanished after its index was read as replaced."""
     try:
         yield
     except NotFoundError as exc:

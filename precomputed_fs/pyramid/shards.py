@@ -1,4 +1,4 @@
-"""How chunks of shards are fetched: their indexes once, then ranges of the shards, never a whole shard."""
+"""How chunks are fetched from shards: first the indexes, once, then ranges of the shards."""
 
 import itertools
 import time
@@ -23,19 +23,19 @@ from precomputed_fs.pyramid.stored import Stored
 from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.requests import Body, FollowUps, Job
 
-_COPY_GAP, _COPY_SIZE = 1 << 16, 8 << 20  # bytes, see `plan_reads`; of chunks that are copied
-_LARGEST_WINDOW = 4096  # chunks of a batch whose reading is planned at once
+_COPY_GAP, _COPY_SIZE = 1 << 16, 8 << 20  # bytes, see `plan_reads`; for chunks that a merge keeps
+_LARGEST_WINDOW = 4096  # most chunks of a batch whose reads are planned at once
 
 
 class ShardState(NamedTuple):
-    """What is known of a whole shard."""
+    """One version of a shard."""
 
     version: str
     legacy: bool
     """Whether it is a pair of `.index` and `.data`."""
 
     minishards: tuple[int, ...]
-    """Those that are not empty."""
+    """The minishards that are not empty."""
 
 
 _Found = Mapping[int, Minishard | None]
@@ -45,7 +45,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class _Group(Generic[_Tag, _Result]):
-    """Chunks of one shard that are fetched together, and how: see `ShardReader.fetch_many`."""
+    """Chunks of one shard to fetch together, with the parameters of `ShardReader.fetch_many`."""
 
     key: str
     sharding: Sharding
@@ -55,7 +55,7 @@ class _Group(Generic[_Tag, _Result]):
     size: int
 
     tags: dict[int, list[_Tag]] = field(default_factory=dict)
-    """What the caller knows each chunk by; more than one, if it asks twice."""
+    """The caller's tags of each chunk; several if it asks for a chunk twice."""
 
     minishards: set[int] = field(default_factory=set)
     began: float = field(default_factory=time.monotonic)
@@ -65,7 +65,7 @@ class _Group(Generic[_Tag, _Result]):
 
 
 class ShardReader:
-    """The sharded scales of one pyramid. What needs the store is a job.
+    """Fetches chunks from the shards of one pyramid; methods that need the store return jobs.
 
     Parameters
     ----------
@@ -81,12 +81,12 @@ class ShardReader:
         return ShardReader, (self._store,)
 
     def fetch(self, key: str, sharding: Sharding, chunk_id: int) -> Job[Stored | None]:
-        """Fetch one chunk, encoded as the shard has it; None if it is absent.
+        """Fetch one chunk, encoded as in the shard; None if it is absent.
 
         Raises
         ------
         CorruptDataError
-            If an index cannot be, or points where there is no data; names the file and the chunk.
+            If an index is damaged or points where there are no data; names the file and the chunk.
         DataAccessError
             If the store fails, or the shard is replaced again and again.
         """
@@ -99,7 +99,7 @@ class ShardReader:
             try:
                 if located is not None:
                     body = yield from self._indexes.read(located.name, located.start, located.end, f"chunk {chunk_id}")
-            except CorruptDataError:  # or beyond the end of a smaller shard that took its place
+            except CorruptDataError:  # or a smaller shard has replaced this one
                 if (yield from self._indexes.holds(key, sharding, found, [chunk_id], began)):
                     raise
                 continue
@@ -121,21 +121,21 @@ class ShardReader:
         return Stored(self._store.location, name, body, sniff=False, span=(start, end), shard_encoding=encoding)
 
     def has_shard(self, key: str, sharding: Sharding, chunk_id: int) -> Job[bool]:
-        """Tell whether the shard of a chunk exists: without a request, if its index is known."""
+        """Tell whether the shard of a chunk exists; without a request if its index is cached."""
         page = yield from self._indexes.page(key, sharding, *sharding.locate(chunk_id))
         return page is not None
 
     def locate(self, key: str, sharding: Sharding, chunk_id: int) -> Job[Located | None]:
-        """Find a chunk through the indexes: without a request, if they are known."""
+        """Find a chunk through the indexes; without a request if they are cached."""
         found = yield from self._indexes.minishard(key, sharding, *sharding.locate(chunk_id))
         return self._indexes.located(found, sharding, chunk_id)
 
     def forget(self, key: str, shard: int) -> None:
-        """Forget what is remembered of a shard."""
+        """Drop the cached indexes of a shard."""
         self._indexes.cache.forget(key, shard)
 
     def inspect(self, key: str, sharding: Sharding, shard: int) -> Job[ShardState | None]:
-        """Read a shard's index once more; None if there is no such shard."""
+        """Read a shard's index again; None if the shard is absent."""
         self.forget(key, shard)
         minishards = []
         page: Page | None = None
@@ -164,12 +164,12 @@ class ShardReader:
         *,
         without: Container[int],
     ) -> Job[dict[int, bytes]]:
-        """Fetch the chunks of a minishard as they are stored, but for some, by id.
+        """Fetch the chunks of a minishard as stored, by id, except those in `without`.
 
         Raises
         ------
         ShardReplacedError
-            If the shard is not in the given state any more.
+            If the shard is no longer in the given state.
         """
         found = yield from self._indexes.minishard(key, sharding, shard, minishard)
         if found is None:
@@ -211,16 +211,16 @@ class ShardReader:
         gap: int,
         size: int,
     ) -> Iterator[Job[list[_Result] | FollowUps]]:
-        """Go through many chunks, so many at a time: first their indexes, then ranges of the shards.
+        """Fetch many chunks, window by window: first their indexes, then ranges of the shards.
 
         Parameters
         ----------
         wanted : iterable of (int, tag)
-            Chunk ids, each with what the caller knows the chunk by.
+            Chunk ids, each with a tag by which the caller recognizes the chunk.
         finish : callable
             ``(tag, stored or None)`` to a job that makes the result.
         window : int
-            How many chunks are planned at once to begin with; it doubles, up to 4096.
+            How many chunks are planned at once at first; it doubles, up to 4096.
         gap, size : int
             See `plan_reads`.
 
@@ -241,7 +241,7 @@ class ShardReader:
             yield from map(self._fetch_group, groups.values())
 
     def _fetch_group(self, group: "_Group[_Tag, _Result]") -> Job[list[_Result] | FollowUps]:
-        """Read the indexes that a group needs, those that lie together at once; then plan how to read its chunks."""
+        """Read the indexes of a group, neighbouring ones together; then plan how to read its chunks."""
         unread: dict[str, list[Wanted]] = {}
         pages: dict[str, Page] = {}
         for minishard in group.minishards:
@@ -266,7 +266,7 @@ class ShardReader:
         return (yield from self._plan(group))
 
     def _read_indexes(self, group: "_Group[_Tag, _Result]", page: Page, read: Read) -> Job[None]:
-        """Read minishard indexes that lie together; one by one, where that fails or the shard was replaced."""
+        """Read neighbouring minishard indexes together; one by one if that fails or the shard was replaced."""
         if len(read.chunks) > 1:
             try:
                 body = yield from self._indexes.read(page.name, read.start, read.end, "minishard indexes")
@@ -282,7 +282,7 @@ class ShardReader:
             yield from self._indexes.minishard(group.key, group.sharding, group.shard, minishard)
 
     def _plan(self, group: "_Group[_Tag, _Result]") -> Job[list[_Result] | FollowUps]:
-        """Plan what to read of a shard whose indexes are known."""
+        """Plan the reads of a shard whose indexes are cached."""
         for _ in range(TRIES):
             found = {}
             for one in group.minishards:
@@ -311,9 +311,10 @@ class ShardReader:
     def _all_hold(
         self, group: "_Group[_Tag, _Result]", found: "_Found", ids: Iterable[int], *, absent: bool = False
     ) -> Job[bool]:
-        """Tell whether indexes still hold that are too young to tell, and, of absent chunks, one of the others.
+        """Tell whether the indexes that chunks were read by are still valid.
 
-        A version tells of the whole shard, so one of these is enough.
+        Every index that is too young to tell is checked; for absent chunks, also one of the others, which is enough
+        because a version covers the whole shard.
         """
         now = time.monotonic()
         is_told = not absent
@@ -339,12 +340,12 @@ class ShardReader:
     def _fetch_read(
         self, group: "_Group[_Tag, _Result]", found: "_Found", file: Located, read: Read
     ) -> Job[list[_Result]]:
-        """Fetch the chunks of one range; one by one, where that fails or the shard was replaced."""
+        """Fetch the chunks of one range; one by one if that fails or the shard was replaced."""
         ids = [chunk.chunk_id for chunk in read.chunks]
         body: Body | None = None
         try:
             body = yield from self._indexes.read(file.name, read.start, read.end, f"chunk {ids[0]}")
-        except CorruptDataError:  # of several, the one that fails by itself tells which it is
+        except CorruptDataError:  # several chunks are read again one by one, to name the damaged one
             index = found[group.minishard(ids[0])]
             if len(ids) == 1 and (yield from self._indexes.holds(group.key, group.sharding, index, ids, group.began)):
                 raise

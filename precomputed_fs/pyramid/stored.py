@@ -1,4 +1,4 @@
-"""The bytes of an object as they are stored, and how they are coded."""
+"""How the stored bytes of a file or chunk are decompressed, and how many there may be."""
 
 import contextlib
 import functools
@@ -27,7 +27,7 @@ _MARKED_GZIP = frozenset({(GZIP_ENCODING, ""), ("", GZIP_SUFFIX)})
 
 
 class Limit(NamedTuple):
-    """How many bytes an object may have without compression."""
+    """The most bytes that an object may have without compression."""
 
     size: int
     reason: str
@@ -35,38 +35,38 @@ class Limit(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A file, or a chunk, as it is stored.
+    """A file or a chunk as stored.
 
-    A chunk of a shard is a part of the body that was read of the shard.
+    A chunk in a shard is a part of the bytes that were read from the shard.
     """
 
     location: Location
     name: str
-    """With any suffix; of a chunk in a shard, the shard's."""
+    """With any suffix; for a chunk in a shard, the name of the shard."""
 
     body: Body
     suffix: str = ""
-    """The compression's, which the name ends in; or nothing."""
+    """The compression suffix of the name, or empty."""
 
     limit: Limit = Limit(MAX_DECODED_SIZE, "no object may have more")
     raw_length: int | None = None
-    """Its length in bytes without compression, where that is known."""
+    """Its length in bytes without compression, if known."""
 
     sniff: bool = True
-    """Whether it may be gzip although nothing says so."""
+    """Whether it may be gzip although neither name nor header says so."""
 
     span: tuple[int, int] | None = None
-    """Of a chunk in a shard: where it is in the body."""
+    """For a chunk in a shard: its place in the body."""
 
     shard_encoding: str = ""
-    """Of a chunk in a shard: the shard's ``data_encoding``."""
+    """For a chunk in a shard: the shard's ``data_encoding``."""
 
     part: str = ""
-    """Of a chunk in a shard: what messages call it."""
+    """For a chunk in a shard: its name in messages."""
 
     @property
     def data(self) -> bytes:
-        """The bytes as they are stored."""
+        """The bytes as stored."""
         data = self.body.data
         if self.span is None or self.span == (0, len(data)):
             return data
@@ -74,18 +74,18 @@ class Stored(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.location.display(self.name) + (f", {self.part}" if self.part else "")
 
     @property
     def is_gzip(self) -> bool:
-        """Whether the shard, the name or the answer says that the bytes are gzip, and they look like it."""
+        """Whether the bytes look like gzip, and the shard, the name or the answer says so."""
         marks = self.body.content_encoding.strip().lower(), self.suffix
         return (self.shard_encoding == "gzip" or marks in _MARKED_GZIP) and may_be_gzip(self.data)
 
     @property
     def is_compressed(self) -> bool:
-        """Whether there is any compression, whatever says so."""
+        """Whether there is any compression, however marked."""
         return self.is_gzip or self.decoded() is not self.data
 
     @property
@@ -101,7 +101,7 @@ class Stored(NamedTuple):
         Raises
         ------
         CorruptDataError
-            If that cannot be done; the message names the object.
+            If the bytes cannot be decoded; the message names the object.
         """
         if not self.may_be_coded and len(self.data) <= self.limit.size:
             return self.data
@@ -122,7 +122,7 @@ class Stored(NamedTuple):
             raise CorruptDataError(f"{self.shown}: {exc}") from exc
 
     def _decoded_from_shard(self) -> bytes:
-        """Undo a shard's encoding. A wrong length means an index that points to other bytes."""
+        """Undo a shard's encoding; a wrong length means that the index points to other bytes."""
         data = decode_gzip_or_zlib(self.data, self.limit.size) if self.shard_encoding == "gzip" else self.data
         if self.raw_length is not None and len(data) != self.raw_length:
             raise CorruptDataError(f"a raw chunk of {self.raw_length} bytes is {len(data)} bytes long")
@@ -130,33 +130,33 @@ class Stored(NamedTuple):
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
-        """Name the object in a CorruptDataError of the block, which works on its decoded bytes."""
+        """Name the object in a CorruptDataError of the block."""
         try:
             yield
         except CorruptDataError as exc:
             raise CorruptDataError(f"{self.shown}: {exc}") from exc
 
     def as_chunk(self, layout: ScaleLayout, coords: ChunkCoords, limit: Limit) -> "Stored":
-        """Say which chunk this is, whose bytes were read of a shard."""
+        """Return this as a chunk of a shard: with its name, limit and length."""
         part = f"chunk {chunk_name(coords)}"
         return self._replace(limit=limit, raw_length=raw_length(layout, coords), part=part)
 
 
 def file_limit(name: str, options: Options) -> Limit:
-    """Return how many bytes a file may have."""
+    """Return the limit for a file."""
     if split_suffix(name)[0] == "info":
         return Limit(options.max_info_bytes, "the option max_info_bytes allows more")
     return Limit(options.max_file_bytes, "the option max_file_bytes allows more")
 
 
 def chunk_limit(layout: ScaleLayout, size: Triple, options: Options) -> Limit:
-    """Return how many bytes a chunk of some voxels (xyz) may have."""
+    """Return the limit for a chunk of this size (xyz, in voxels)."""
     return _chunk_limit(layout.encoding, layout.voxel, size) or file_limit("", options)
 
 
 @functools.lru_cache
 def _chunk_limit(encoding: str, voxel: Chunk | None, size: Triple) -> Limit | None:
-    """Return how many bytes a chunk can have, where that is known; a scale has few sizes of chunks."""
+    """Return the limit that the encoding gives, or None; cached, because a scale has few sizes of chunks."""
     most = None if voxel is None else largest_chunk(encoding, voxel._replace(size=size))
     if most is None:
         return None

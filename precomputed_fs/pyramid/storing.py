@@ -1,4 +1,4 @@
-"""Jobs that store a file or a chunk, so that it stands under just one of its names, and change a part of a chunk."""
+"""How a file or chunk is stored under exactly one of its names: jobs that write, compress, update and remove twins."""
 
 import contextlib
 import dataclasses
@@ -35,8 +35,8 @@ from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.requests import Body, Compute, Delete, Get, Job, List, Put
 from precomputed_fs.store.url import check_relative_path
 
-_TWIN_ROUNDS = 3  # times that an object is written if another process takes it for a twin of its own
-_MOST_LISTED = 1000  # names that one listing request returns
+_TWIN_ROUNDS = 3  # times that an object is written if another process deletes it as a twin of its own
+_MOST_LISTED = 1000  # names that one listing request returns at most
 
 
 class Storer:
@@ -60,14 +60,14 @@ class Storer:
         self._writer = writer
 
     def checked(self, relative_path: str) -> str:
-        """Check the path of an object that is to be written.
+        """Check the path of an object to write.
 
         Raises
         ------
         ValueError
-            If it leaves the pyramid.
+            If the path leaves the pyramid.
         ReadOnlyError
-            If nothing can be written.
+            If the protocol is read-only.
         """
         name, location = check_relative_path(relative_path), self._store.location
         if not location.writable:
@@ -81,10 +81,10 @@ class Storer:
     # ---------------------------------------------------------------------------- compression
 
     def packed(self, stem: str, data: bytes, mime_type: str) -> Put:
-        """Compress what is to be compressed, and return the write of it; its name is `stem`, with any suffix.
+        """Return the write of an object, compressed if the options say so; its name is `stem`, perhaps with a suffix.
 
-        Bytes that are gzip themselves are always wrapped: reading would otherwise take them for
-        something that this package compressed. A name with a suffix says what they are.
+        Bytes that are already gzip are always compressed again, because reading would otherwise undo
+        their own gzip; except under a name with a suffix, which says that they are compressed.
         """
         is_named = bool(split_suffix(stem)[1])
         wanted = self._store.protocol.keeps_encoding if self._options.gzip is None else self._options.gzip
@@ -94,13 +94,13 @@ class Storer:
         return self.gzipped(stem, gzip_compress(data, self._options.compresslevel), mime_type)
 
     def gzipped(self, stem: str, data: bytes, mime_type: str) -> Put:
-        """Return the write of gzip, marked as such by Content-Encoding, or else by a suffix."""
+        """Return the write of gzipped bytes, marked by Content-Encoding, or else by a suffix."""
         if self._store.protocol.keeps_encoding:
             return Put(stem, data, mime_type, GZIP_ENCODING)
         return Put(stem + GZIP_SUFFIX, data, mime_type)
 
     def _packed_like(self, found: Stored, stem: str, data: bytes, mime_type: str) -> Put:
-        """Compress a chunk as the one that it replaces, if we write such."""
+        """Compress a chunk like the one that it replaces, if our writer has that compression."""
         if found.suffix == GZIP_SUFFIX:
             return Put(stem + GZIP_SUFFIX, gzip_compress(data, self._options.compresslevel), mime_type)
         if not found.suffix and not self._store.protocol.keeps_encoding and not is_gzip(data):
@@ -117,15 +117,15 @@ class Storer:
         put : Put
             See `packed`.
         stem : str
-            Its name without suffix.
+            The name without suffix.
         listed : collection of str or None
-            The names that it has so far; None: they are looked up.
+            The existing names of the file; None: look them up.
         """
         others = (yield from self.other_names(stem, put.name)) if listed is None else sorted({*listed} - {put.name})
         yield from self._put(stem, put, others, overwrite=overwrite)
 
     def other_names(self, stem: str, name: str = "") -> Job[list[str]]:
-        """List the names, except the one to write, that a file may have."""
+        """List the names that a file may have, except the one to write."""
         names = {stem + suffix for suffix in suffixes_of(stem)} - {name}
         if not self._store.protocol.cheap_misses:
             parent, slash, _ = stem.rpartition("/")
@@ -145,7 +145,7 @@ class Storer:
         Parameters
         ----------
         make : callable
-            Called in a thread of the pool.
+            Makes the bytes or the change; called in a thread of the pool.
         """
         layout = yield from self._finder.layout(key)
         data: bytes | Update = yield Compute(make)
@@ -195,12 +195,10 @@ class Storer:
                 else:
                     return
         shown = self._store.location.display(stem)
-        raise DataAccessError(
-            f"{shown}: another writer has changed it meanwhile, again and again; try again"
-        ) from failure
+        raise DataAccessError(f"{shown}: another writer changed it again and again; try again") from failure
 
     def _replace(self, key: str, coords: ChunkCoords, found: Stored, data: bytes, mime_type: str) -> Job[None]:
-        """Replace the chunk that this one was made from."""
+        """Replace the chunk from which the new one was made."""
         if not self._store.protocol.can_replace:
             raise self.in_the_way(found.name, overwrite=True)
         flat = found.name == Variant(True, found.suffix).name(key, coords)
@@ -209,16 +207,16 @@ class Storer:
         if put.name == found.name:
             yield from jobs.write(dataclasses.replace(put, replacing=found.body.version))
             return
-        self._note(key, put, flat=flat)  # whoever puts it there
+        self._note(key, put, flat=flat)  # even if another writer creates it first
         yield from jobs.write(dataclasses.replace(put, create=True))
         try:
             yield from jobs.delete(found.name, found.body.version)
-        except ReplacedError:  # ours was made of what was there before
+        except ReplacedError:  # ours was made from the version before
             if (yield from _take_back(put)):
                 raise
 
     def _put_first(self, key: str, coords: ChunkCoords, data: bytes, mime_type: str) -> Job[None]:
-        """Put a chunk where there is none, also not under another name that a writer may have used meanwhile."""
+        """Store a chunk that must not exist yet, not even under another name that a writer may have used meanwhile."""
         stem = Variant(self._options.flat, "").name(key, coords)
         put: Put = yield Compute(functools.partial(self.packed, stem, data, mime_type))
         yield from jobs.write(dataclasses.replace(put, create=True))
@@ -232,10 +230,10 @@ class Storer:
     # ---------------------------------------------------------------------------------- twins
 
     def _put(self, stem: str, put: Put, others: list[str], *, overwrite: bool) -> Job[None]:
-        """Write an object and make sure that it is the only one of its twins.
+        """Write an object and make sure that it has no twin.
 
-        Jobs take turns at the names of one object. Another process may take ours for a twin of
-        what it writes under another name: so it is looked for in the end, and written again.
+        Jobs take turns at the names of one object. Another process may delete ours as a twin of the
+        object that it writes under another name, so we check at the end and write again.
         """
         replaceable = self._store.protocol.can_replace
         with (yield from self._store.name_lock(stem).begin()):
@@ -254,10 +252,10 @@ class Storer:
                     yield Delete(other)
                 if not others or (yield from jobs.exists(put.name)):
                     return
-            yield from jobs.write(put)  # two that went on like this would both leave nothing
+            yield from jobs.write(put)  # stop here: two writers that kept on would delete each other's object
 
     def in_the_way(self, name: str, *, overwrite: bool) -> DataAccessError:
-        """Make the error for an object that must not, or cannot, be replaced."""
+        """Make the error for an object that must not be replaced, or cannot be."""
         shown = self._store.location.display(name)
         if overwrite:
             return DataAccessError(f"{shown} exists, and this kind of archive cannot replace it")
@@ -273,7 +271,7 @@ def _updated(coords: ChunkCoords, found: Stored | None, update: Update) -> bytes
 
 
 def any_exists(names: Iterable[str]) -> Job[bool]:
-    """Tell whether there is an object of any of these names."""
+    """Tell whether any of these objects exists."""
     for name in names:
         if (yield from jobs.exists(name)):
             return True
@@ -281,7 +279,7 @@ def any_exists(names: Iterable[str]) -> Job[bool]:
 
 
 def _take_back(put: Put) -> Job[bool]:
-    """Delete what was just stored; False, if another writer has gone on from it, which is as good as ours there."""
+    """Delete the object that was just stored; False if another writer has built on it, so that our change stays."""
     try:
         ours: Body = yield Get(put.name, versioned=True)
     except NotFoundError:

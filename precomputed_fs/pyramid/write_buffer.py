@@ -1,4 +1,4 @@
-"""Chunks that wait for their shards to be written: in memory up to a limit, then in a temporary file."""
+"""Where chunks wait until their shards are written: in memory up to a limit, then in a temporary file."""
 
 import contextlib
 import os
@@ -21,44 +21,44 @@ Shard = tuple[str, int]
 """A scale's key, and the number of a shard."""
 
 _inherited: list[IO[bytes]] = []
-"""Temporary files of parent processes, which are left alone."""
+"""Temporary files of parent processes, never closed here."""
 
 
 class Place(NamedTuple):
-    """Where bytes are in the buffer."""
+    """A range of bytes in the buffer."""
 
     start: int
     size: int
 
 
 class Pending(NamedTuple):
-    """A chunk that waits: whole, or changes of the one that is stored, or changes of a whole one."""
+    """A waiting chunk: a whole chunk, or changes to the stored chunk, or changes to a whole chunk."""
 
     whole: Place | None
     is_new: bool
-    """Whether the whole one must not replace another."""
+    """Whether the whole chunk must not replace another."""
 
     size: int
     """Bytes in the buffer."""
 
     patches: list[Place]
-    """To which more may be added."""
+    """Shared with later states, which append to it."""
 
     patch_count: int = 0
-    """How many of the patches are of this state."""
+    """How many of the patches belong to this state."""
 
     coords: ChunkCoords = (0, 0, 0, 0, 0, 0)
     apply: Apply | None = None
 
     def patched(self, patch: Place, coords: ChunkCoords, apply: Apply) -> "Pending":
         """Return this with one more change."""
-        self.patches[self.patch_count :] = [patch]  # in the place of one whose update was interrupted
+        self.patches[self.patch_count :] = [patch]  # replaces a patch whose update was interrupted
         return self._replace(size=self.size + patch.size, patch_count=self.patch_count + 1, coords=coords, apply=apply)
 
     def without(self, written: "Pending") -> "Pending | None":
-        """Return what still waits when an earlier state has been written."""
+        """Return what still waits after an earlier state was written."""
         if self.patches is not written.patches:
-            return self  # stored again while it was written
+            return self  # the chunk was stored again during the write
         if self.patch_count == written.patch_count:
             return None
         rest = self.patches[written.patch_count :]
@@ -68,7 +68,7 @@ class Pending(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The bytes of a chunk that waits."""
+    """The bytes of a waiting chunk."""
 
     whole: bytes | None
     patches: list[bytes]
@@ -78,29 +78,29 @@ class Parts(NamedTuple):
 
 @dataclass(slots=True)
 class Waiting:
-    """Chunks that wait for one shard."""
+    """The chunks that wait for one shard."""
 
     sharding: Sharding
     chunks: dict[int, Pending] = field(default_factory=dict)
 
 
 class WriteBuffer:
-    """The chunks of a pyramid that wait. For any thread."""
+    """The waiting chunks of a pyramid. Safe for threads."""
 
     def __init__(self, location: Location) -> None:
         self.shards: dict[Shard, Waiting] = {}
         self.removals = 0
-        """How often what was written has been removed."""
+        """How often written chunks have been removed."""
 
         self._location = location
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
-        self._left_over = 0  # bytes in the file, of chunks that wait no more
+        self._left_over = 0  # bytes in the file that belong to no waiting chunk
 
     def leave_parent(self) -> None:
         """In a forked process, leave the temporary file to the parent."""
         if self._file is not None:
-            _inherited.append(self._file)  # to close it would move the parent's place in the file
+            _inherited.append(self._file)  # closing it would move the parent's position in the file
 
     def counts(self) -> dict[str, int]:
         """Return how many chunks of each scale wait."""
@@ -111,7 +111,7 @@ class WriteBuffer:
         return counts
 
     def parts(self, shard: Shard, chunk_id: int) -> Parts | None:
-        """Return the bytes of a chunk, if it waits."""
+        """Return the bytes of a chunk; None if it does not wait."""
         with self._lock:
             waiting = self.shards.get(shard)
             pending = None if waiting is None else waiting.chunks.get(chunk_id)
@@ -123,7 +123,7 @@ class WriteBuffer:
             return self._parts(pending)
 
     def put(self, shard: Shard, sharding: Sharding, chunk_id: int, data: bytes, *, is_new: bool) -> bool:
-        """Have a chunk wait; False if it must not replace another one, and one waits."""
+        """Add a chunk; returns False if it must not replace another one, and one waits."""
         with self._lock:
             waiting = self._waiting_for(shard, sharding)
             replaced = waiting.chunks.get(chunk_id)
@@ -134,7 +134,7 @@ class WriteBuffer:
             return True
 
     def patch(self, shard: Shard, sharding: Sharding, chunk_id: int, coords: ChunkCoords, update: Update) -> Pending:
-        """Have a change of a chunk wait."""
+        """Add a change to a chunk."""
         with self._lock:
             waiting = self._waiting_for(shard, sharding)
             pending = waiting.chunks.get(chunk_id) or Pending(None, False, 0, [])
@@ -143,13 +143,13 @@ class WriteBuffer:
             return pending
 
     def waiting_for(self, shard: Shard) -> Waiting | None:
-        """Return what waits for a shard now."""
+        """Return the chunks that wait for a shard now."""
         with self._lock:
             waiting = self.shards.get(shard)
             return None if waiting is None else Waiting(waiting.sharding, dict(waiting.chunks))
 
     def remove(self, shard: Shard, written: Mapping[int, Pending]) -> None:
-        """Remove what has been written of a shard; what was stored since goes on waiting."""
+        """Remove the written chunks of a shard; what was stored since then goes on waiting."""
         with self._lock:
             self.removals += 1
             waiting = self.shards.get(shard)
@@ -167,21 +167,21 @@ class WriteBuffer:
                 del self.shards[shard]
 
     def give_up(self, shard: Shard) -> None:
-        """Remove all that waits for a shard."""
+        """Remove everything that waits for a shard."""
         with self._lock:
             self.shards.pop(shard, None)
 
     def drop(self) -> None:
-        """Remove all that waits."""
+        """Remove everything."""
         with self._lock:
             self.shards.clear()
             self._release()
 
     def compact(self, under_way: Collection[Shard]) -> None:
-        """Close the file if nothing waits; begin a new one, once most of a large one is of what waits no more.
+        """Close the file if nothing waits; move to a new one when most of a large one is no longer needed.
 
-        Not while shards are being written, as that reads by the old places. If the disk has no room for both, the old
-        file stays.
+        Not while shards are being written, because their reads use the old places. If the disk has no room for both
+        files, the old one stays.
         """
         with self._lock:
             if not self.shards:
@@ -210,12 +210,12 @@ class WriteBuffer:
         waiting = self.shards.setdefault(shard, Waiting(sharding))
         if waiting.sharding != sharding:
             shown = self._location.display(shard[0])
-            message = "its sharding has changed while chunks wait for its shards; flush() before that"
+            message = "its sharding has changed while chunks wait for its shards; call flush() before changing it"
             raise DataAccessError(f"{shown}: {message}")
         return waiting
 
     def _keep(self, data: bytes) -> Place:
-        """Put bytes at the end of the file."""
+        """Append bytes to the file."""
         with naming_folder():
             if self._file is None:
                 self._file = _new_file()
@@ -230,7 +230,7 @@ class WriteBuffer:
 
     def _bytes(self, place: Place) -> bytes:
         if self._file is None:
-            raise DataAccessError("the chunks that waited were dropped meanwhile")
+            raise DataAccessError("the waiting chunks were discarded in the meantime")
         self._file.seek(place.start)
         return self._file.read(place.size)
 
@@ -245,7 +245,7 @@ def _new_file() -> IO[bytes]:
 
 
 def _moved(waiting: Waiting, old: IO[bytes], new: IO[bytes]) -> dict[int, Pending]:
-    """Copy what waits for a shard to a new file."""
+    """Copy the chunks that wait for a shard to a new file."""
 
     def move(place: Place) -> Place:
         old.seek(place.start)
@@ -264,12 +264,12 @@ def _moved(waiting: Waiting, old: IO[bytes], new: IO[bytes]) -> dict[int, Pendin
 
 @contextlib.contextmanager
 def naming_folder() -> Iterator[None]:
-    """Say where temporary files are if one fails; errors of the store pass."""
+    """Name the folder of temporary files in an error of one; errors of the store pass through."""
     try:
         yield
     except OSError as exc:
         if isinstance(exc, DataAccessError):
             raise
         raise DataAccessError(
-            f"no temporary file in {tempfile.gettempdir()} can be written: {exc}; TMPDIR names another folder"
+            f"cannot write a temporary file in {tempfile.gettempdir()}: {exc}; set TMPDIR to use another folder"
         ) from exc

@@ -308,7 +308,7 @@ def test_a_copy_that_is_under_way_on_this_machine_is_left_alone(
     others = meanwhile(monkeypatch, copying_run, "copy_here", again)
     np.testing.assert_array_equal(copy_pyramid(volume, tmp_path / "b")[0][..., 0], voxels_of())
     assert isinstance(others[0], AlreadyExistsError)
-    assert re.search(rf"/b: a copy of {volume.url} .* by process {os.getpid()} .* still at it", str(others[0]))
+    assert re.search(rf"/b: a copy of {volume.url} .* by process {os.getpid()} .* still running", str(others[0]))
     np.testing.assert_array_equal(copy_pyramid(source, tmp_path / "b", overwrite=True)[0][..., 0], voxels_of() + 1)
 
 

@@ -210,7 +210,7 @@ def test_a_batch_job_that_is_terminated_is_done_anew(tmp_path: Path) -> None:
             NotFoundError, match=rf"begun here at .* by process {child.pid} on .*: wait for that process"
         ):
             open_volume(tmp_path)
-        with pytest.raises(AlreadyExistsError, match="that process is still at it: wait for it, or end it"):
+        with pytest.raises(AlreadyExistsError, match="that process is still running: wait for it, or end it"):
             make(tmp_path, np.ones((64, 8, 8), np.uint8), scales=None, gzip=False, overwrite=True)
         child.send_signal(signal.SIGTERM)
         child.wait(DEADLINE)
@@ -345,7 +345,7 @@ def test_a_second_maker_is_refused(make_pyramid: Callable[[str], Place], protoco
     """Be it of the same call, in this process or in another one of this machine."""
     there = make_pyramid(protocol)
     options: dict[str, Any] = {"storage_options": there.storage_options, "overwrite": overwrite}
-    refused = rf"begun here at .* by process {os.getpid()} on .* still at it"
+    refused = rf"begun here at .* by process {os.getpid()} on .* still running"
 
     def second() -> None:
         for array in (voxels(1), voxels(1)[:8]):

@@ -90,7 +90,7 @@ def test_what_waits_is_written_when_its_accessor_goes(pyramid: Place, cyclic: bo
     pyramid.put("info", info_of(sharding()))
     (message,) = abandon(pyramid, {KEY: 40}, cyclic=cyclic)
     assert parse_all(pyramid.contents(), sharding()) == {chunk_id(coords): CHUNKS[coords] for coords in COORDS[:40]}
-    assert re.search(rf"{Path(pyramid.url).name}.*without flush.*40 chunks of {KEY}: written late", message)
+    assert re.search(rf"{Path(pyramid.url).name}.*without flush.*written late: 40 chunks of {KEY}", message)
 
 
 def test_what_is_there_is_kept_by_a_late_write(make_pyramid: Callable[[str], Place]) -> None:
@@ -239,7 +239,7 @@ def test_what_waits_is_written_when_the_process_ends(make_pyramid: Callable[[str
     pyramid.put("info", info_of(ONE_SHARD))
     _, said = run(pyramid, code, returns=returns, options=["-W", "always::ResourceWarning"])
     assert ids_of(pyramid) == {chunk_id(FIRST)}
-    assert len(re.findall(rf"ResourceWarning: .*without flush.*1 chunks of {KEY}: written late", said)) == 1
+    assert len(re.findall(rf"ResourceWarning: .*without flush.*written late: 1 chunks of {KEY}", said)) == 1
 
 
 @pytest.mark.processes

@@ -502,7 +502,7 @@ def test_a_chunk_that_others_always_replace_first_is_an_error_in_the_end(kind: s
     objects.answer = lambda request: (  # type: ignore[method-assign]
         pauses.append(request.seconds) if isinstance(request, Pause) else answer(request)
     )
-    with pytest.raises(DataAccessError, match="another writer has changed it meanwhile, again and again") as caught:
+    with pytest.raises(DataAccessError, match="another writer changed it again and again") as caught:
         objects.run(client.changing(b"x"))
     assert isinstance(caught.value.__cause__, ReplacedError)
     assert objects.contents == {FLAT: b"o"}
