@@ -25,7 +25,7 @@ _ends_in: int | None = None
 
 def watch(owner: object, writer: ShardWriter, store: ObjectStore) -> None:
     """Write everything when its owner is garbage-collected, at exit at the latest."""
-    watched = _Watched(writer, store, repr(owner))
+    watched = _Watched(writer, store, store.location.display())
     _watched[id(watched)] = watched
     weakref.finalize(owner, _let_go, watched).atexit = False  # `_write_all` is for that
 
