@@ -4,12 +4,11 @@ An accessor names objects, knows the names that they may have, and undoes their 
 does not interpret what is in them. `FsspecAccessor` is the one for every protocol.
 """
 
-import argparse
 import functools
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from precomputed_fs.contract import Accessor, add_argparse_options
 from precomputed_fs.errors import DataAccessError, URLError
 from precomputed_fs.format.grid import ChunkCoords
 from precomputed_fs.format.info_text import MAX_INFO_BYTES
@@ -32,135 +31,6 @@ __all__ = [
     "convert_file_url_to_pathname",
     "get_accessor_for_url",
 ]
-
-
-class Accessor:
-    """Access to the objects of a pyramid as bytes; inherit from it to make another accessor.
-
-    Attributes
-    ----------
-    can_read : bool
-        Whether this accessor reads.
-    can_write : bool
-        Whether this accessor writes.
-    """
-
-    can_read = False
-    can_write = False
-
-    def file_exists(self, relative_path: str) -> bool:
-        """Tell whether there is a file.
-
-        Parameters
-        ----------
-        relative_path : str
-            Path from the base directory of the pyramid.
-
-        Raises
-        ------
-        DataAccessError
-            If the store did not say whether there is one.
-        NotImplementedError
-            If `can_read` is False.
-        """
-        raise NotImplementedError
-
-    def fetch_file(self, relative_path: str) -> bytes:
-        """Fetch a file.
-
-        Parameters
-        ----------
-        relative_path : str
-            Path from the base directory of the pyramid.
-
-        Raises
-        ------
-        DataAccessError
-            If the file cannot be retrieved.
-        NotImplementedError
-            If `can_read` is False.
-        """
-        raise NotImplementedError
-
-    def store_file(
-        self,
-        relative_path: str,
-        buf: Buffer,
-        mime_type: str = OCTET_STREAM,
-        overwrite: bool = False,
-    ) -> None:
-        """Store a file.
-
-        Parameters
-        ----------
-        relative_path : str
-            Path from the base directory of the pyramid.
-        buf : bytes
-            The contents.
-        mime_type : str
-            The media type of the contents.
-        overwrite : bool
-            Whether an existing file may be replaced.
-
-        Raises
-        ------
-        DataAccessError
-            If the file cannot be stored.
-        NotImplementedError
-            If `can_write` is False.
-        """
-        raise NotImplementedError
-
-    def fetch_chunk(self, key: str, chunk_coords: ChunkCoords) -> bytes:
-        """Fetch a chunk, encoded as its scale says, without the compression it is stored with.
-
-        Parameters
-        ----------
-        key : str
-            The scale's key.
-        chunk_coords : tuple of int
-            ``(xmin, xmax, ymin, ymax, zmin, zmax)`` in voxels, half-open.
-
-        Raises
-        ------
-        DataAccessError
-            If the chunk cannot be retrieved.
-        NotImplementedError
-            If `can_read` is False.
-        """
-        raise NotImplementedError
-
-    def store_chunk(
-        self,
-        buf: Buffer,
-        key: str,
-        chunk_coords: ChunkCoords,
-        mime_type: str = OCTET_STREAM,
-        overwrite: bool = False,
-    ) -> None:
-        """Store a chunk.
-
-        Parameters
-        ----------
-        buf : bytes
-            The chunk, encoded as its scale says.
-        key : str
-            The scale's key.
-        chunk_coords : tuple of int
-            ``(xmin, xmax, ymin, ymax, zmin, zmax)`` in voxels, half-open.
-        mime_type : str
-            The media type of the encoded chunk.
-        overwrite : bool
-            Whether an existing chunk may be replaced.
-
-        Raises
-        ------
-        DataAccessError
-            If the chunk cannot be stored.
-        NotImplementedError
-            If `can_write` is False.
-        """
-        raise NotImplementedError
 
 
 class FsspecAccessor(Accessor):
@@ -261,12 +131,7 @@ class FsspecAccessor(Accessor):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def flush(self) -> None:
@@ -290,8 +155,6 @@ class FsspecAccessor(Accessor):
     def close(self) -> None:
         """Flush, and close connections. This completes an archive that is being written."""
         self._pyramid.close()
-
-    # ------------------------------------------------------------------------------ the verbs
 
     def file_exists(self, relative_path: str) -> bool:
         """Tell whether there is a file, compressed or not.
@@ -453,8 +316,6 @@ class FsspecAccessor(Accessor):
         """Store a chunk: `store_chunk`, awaited."""
         store = functools.partial(self.store_chunk, mime_type=mime_type, overwrite=overwrite)
         await in_thread(functools.partial(store, bytes_of(buf), key, chunk_coords))
-
-    # -------------------------------------------------------------------------------- batches
 
     @overload
     def fetch_chunks(
@@ -640,52 +501,3 @@ def accessor_with(url: AnyURL | Location, options: Mapping[str, Any]) -> FsspecA
         )
         raise TypeError(message)
     return FsspecAccessor(url, **options)
-
-
-def add_argparse_options(
-    parser: argparse.ArgumentParser,
-    write_chunks: bool = True,
-    write_files: bool = True,
-) -> None:
-    """Add the command-line options for writing pyramids.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-    write_chunks : bool
-        Whether the command writes chunks.
-    write_files : bool
-        Whether the command writes other files.
-
-    Examples
-    --------
-    >>> parser = argparse.ArgumentParser()
-    >>> add_argparse_options(parser)
-    >>> vars(parser.parse_args(["--no-gzip"]))
-    {'gzip': False, 'compresslevel': 9, 'flat': True}
-    """
-    if not (write_chunks or write_files):
-        return
-    group = parser.add_argument_group("Options for file storage")
-    group.add_argument(
-        "--no-gzip",
-        "--no-compression",
-        action="store_false",
-        dest="gzip",
-        help="do not compress with gzip what is written",
-    )
-    group.add_argument(
-        "--compresslevel",
-        type=int,
-        default=9,
-        choices=range(10),
-        help="level of the gzip compression (0 to 9, default 9)",
-    )
-    if write_chunks:
-        group.add_argument(
-            "--flat",
-            action=argparse.BooleanOptionalAction,
-            default=True,
-            help="name chunks as the format's specification says (the default); with --no-flat put "
-            "them into sub-directories, which Neuroglancer cannot read without a special web server",
-        )
