@@ -178,7 +178,7 @@ def convert_file_url_to_pathname(url: str) -> str:
     try:
         return urllib.parse.unquote(parts.path, errors="strict")
     except UnicodeDecodeError as exc:
-        raise URLError(f"{text}: the percent-encoded bytes are not UTF-8") from exc
+        raise URLError(f"{text}: the percent-encoded bytes cannot be decoded as UTF-8") from exc
 
 
 _CAVE = "needs CAVE: open it with cloud-volume or CAVEclient, or here its flat copy, precomputed://..., if it has one"
