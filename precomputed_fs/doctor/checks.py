@@ -24,7 +24,6 @@ _MOVED = (301, 302, 303, 307, 308)  # RFC 9110, section 15.4
 BOM = b"\xef\xbb\xbf"
 OURS, NG, CV, TS, NGS = READERS
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
-NG_TYPES = (*UNSIGNED, "int8", "int16", "int32", "float32")
 CSEG, CSEG_BLOCK = "compressed_segmentation", "compressed_segmentation_block_size"
 _FOREIGN_TO_TS = {"jpeg_quality": ("jpeg", 100), "png_level": ("png", 9)}
 _SHARDING_KEYS = {

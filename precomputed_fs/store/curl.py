@@ -20,7 +20,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-from precomputed_fs.format.compression import too_large
+from precomputed_fs.format.compression import ACCEPT_ENCODING, too_large
 from precomputed_fs.store.answers import Answer
 from precomputed_fs.store.certificates import Trust, how_to_mend
 from precomputed_fs.store.failures import CertificateError, TransferError, TruncatedError
@@ -29,7 +29,6 @@ from precomputed_fs.store.window import FEWEST, MOST
 
 _LARGEST_ERROR = 1 << 16  # bytes of a body that says why
 _FD_SETSIZE = 1024  # descriptors that `select` knows
-_ACCEPT = "gzip, br, zstd"
 _NOTHING = bytes(4)  # of an int, in which the kernel says how much was received and not read
 _PROXY = re.compile("_proxy$", re.IGNORECASE)  # names of variables that may say so
 _SUPPRESS_CONNECT_HEADERS = 265  # pycurl has no name for it
@@ -197,7 +196,7 @@ def prepare(handle: Any, exchange: Exchange) -> None:  # noqa: ANN401 - a pycurl
     handle.lines.clear()
     handle.parts.clear()
     if start is None or end is None:
-        span, accept, wanted = None, _ACCEPT, limit
+        span, accept, wanted = None, ACCEPT_ENCODING, limit
     else:
         span, accept, wanted = f"{start}-{end - 1}", "identity", end - start
     if span != handle.span:
