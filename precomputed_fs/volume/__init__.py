@@ -4,7 +4,8 @@ from precomputed_fs.volume.create import create_volume, what_is_there
 from precomputed_fs.volume.indexing import Selection
 from precomputed_fs.volume.open import check_not_redirected, open_volume, volume_of
 from precomputed_fs.volume.progress import Progress
-from precomputed_fs.volume.scale import Scale, ScaleArray
+from precomputed_fs.volume.scale import Scale
+from precomputed_fs.volume.scale_array import ScaleArray
 from precomputed_fs.volume.text import one_line, readable_resolution, unit_of
 from precomputed_fs.volume.volume import Volume
 

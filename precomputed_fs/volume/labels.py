@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from precomputed_fs.codecs import ENCODINGS
 from precomputed_fs.format.info import Info
-from precomputed_fs.volume.scale import ScaleArray
+from precomputed_fs.volume.scale_array import ScaleArray
 
 TYPES = ("image", "segmentation")
 

@@ -16,7 +16,8 @@ from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.indexing import checked_numbers
-from precomputed_fs.volume.scale import Scale, ScaleArray, checked_missing
+from precomputed_fs.volume.scale import Scale, checked_missing
+from precomputed_fs.volume.scale_array import ScaleArray
 from precomputed_fs.volume.text import one_line
 
 _SLICE_A_SCALE = "vol[0][x0:x1, y0:y1, z0:z1] are voxels of the finest one"
