@@ -287,7 +287,7 @@ def test_a_pyramid_on_disk_is_shown(tmp_path: Path, pyramid: str) -> None:
     run = run_demo(tmp_path, url)
     assert run.code == 0, run.err
     assert re.fullmatch(
-        r"<Volume .*: image of uint8, 1 scale>; showing <Scale 3mm: 66 x 78 x 63 x 1 uint8, 3 x 3 x 3 mm, \w+>\n"
+        r"<Volume .*: image of uint8, 1 scale>; showing <Scale 3mm: 66 x 78 x 63 x 1 uint8, 3 mm, \w+>\n"
         rf"picture: {re.escape(str(run.picture))}\n",
         run.out,
     )

@@ -27,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for axis in "xyz":
         text = "where to slice: an absolute coordinate, in voxels of the scale of --scale, or else of the first scale"
         parser.add_argument(f"--{axis}", type=int, metavar="VOXEL", help=text)
-    parser.add_argument("--scale", metavar="KEY", help="read this scale (default: the one that suits the size)")
+    parser.add_argument(
+        "--scale",
+        metavar="KEY",
+        help="read this scale: its key, or its voxel size such as 1mm (default: the one that suits the size)",
+    )
     parser.add_argument("--size", type=_size, default=512, help="pixels of the longer side, or full (default 512)")
     parser.add_argument("--channel", type=int, help="show only this channel")
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import operator
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,8 @@ from precomputed_fs.accessor import FsspecAccessor, accessor_with
 from precomputed_fs.copying.place import Destination, check_apart, check_writable
 from precomputed_fs.copying.plan import Target, encoding_row, make_plan
 from precomputed_fs.copying.tasks import Count, copy_here, copy_on_cluster
-from precomputed_fs.format.grid import Triple
 from precomputed_fs.store.url import AnyURL
-from precomputed_fs.volume import Progress, Scale, Volume, open_volume, volume_of
+from precomputed_fs.volume import Progress, Scale, Volume, checked_size, open_volume, volume_of
 
 _LEFT_OUT = ("mesh", "skeletons", "segment_properties")
 
@@ -26,7 +24,7 @@ def copy_pyramid(
     *,
     scales: Sequence[int | str] | None = None,
     encoding: str | None = None,
-    chunk_size: Sequence[int] | None = None,
+    chunk_size: int | Sequence[int] | None = None,
     sharding: bool | Mapping[str, Any] | None = None,
     gzip: bool | None = None,
     overwrite: bool = False,
@@ -53,7 +51,7 @@ def copy_pyramid(
     encoding : str, optional
         See `precomputed_fs.codecs`; by default each scale's own. Its parameters are further keywords, such as
         ``jpeg_quality=90``.
-    chunk_size : sequence of 3 int, optional
+    chunk_size : int or sequence of 3 int, optional
         Voxels, xyz; by default each scale's own.
     sharding : bool or mapping, optional
         True for what `propose_sharding` proposes, False for none, or the ``sharding`` of each scale; by default each
@@ -115,7 +113,7 @@ def copy_pyramid(
     >>> from precomputed_fs import create_volume
     >>> vol = create_volume("memory://docs/original", np.ones((100, 80, 60), np.uint8), resolution=(8, 8, 8))
     >>> copy_pyramid(vol, "memory://docs/copy", chunk_size=(32, 32, 32), encoding="png")[0]
-    <Scale 8_8_8: 100 x 80 x 60 x 1 uint8, 8 x 8 x 8 nm, png>
+    <Scale 8_8_8: 100 x 80 x 60 x 1 uint8, 8 nm, png>
     """
     if client is not None and not hasattr(client, "submit"):
         raise TypeError(f"client: expected a distributed.Client, got {type(client).__name__}")
@@ -128,9 +126,8 @@ def copy_pyramid(
         accessor = destination
     else:
         accessor = accessor_with(destination, {"gzip": gzip, **options})
-    target = Target(
-        encoding, parameters, None if chunk_size is None else _size(chunk_size), sharding, gzip, verify=verify
-    )
+    size = None if chunk_size is None else checked_size("chunk_size", chunk_size)
+    target = Target(encoding, parameters, size, sharding, gzip, verify=verify)
     check_writable(accessor.pyramid, target)
     if client is not None and not accessor.can_read:
         raise ValueError(f"{accessor.url}: an archive is written by one process: client=None")
@@ -169,16 +166,6 @@ def _opened(source: AnyURL | FsspecAccessor | Volume, denied_is_missing: bool | 
     if denied_is_missing is not None:
         raise TypeError("denied_is_missing: for a URL as the source; what is open already has its options")
     return source if isinstance(source, Volume) else volume_of(source)
-
-
-def _size(given: Sequence[int]) -> Triple:
-    try:
-        x, y, z = map(operator.index, given)
-    except (TypeError, ValueError):
-        x, y, z = 0, 0, 0
-    if min(x, y, z) < 1:
-        raise ValueError(f"chunk_size: expected 3 positive integers, xyz, got {given!r}")
-    return x, y, z
 
 
 def _chosen(volume: Volume, scales: Sequence[int | str] | None) -> list[Scale]:

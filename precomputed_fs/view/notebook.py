@@ -7,9 +7,10 @@ from notebooks that it does not trust, so there are none. A page may be dark, so
 import html as markup
 from collections.abc import Sequence
 
+from precomputed_fs.format.lengths import readable
 from precomputed_fs.view.text import readable_bytes, shortened
 from precomputed_fs.view.thumbnail import in_time, thumbnail_html
-from precomputed_fs.volume import Scale, Volume, readable_resolution
+from precomputed_fs.volume import Scale, Volume
 
 _TIME_LIMIT = 2.0  # seconds that a notebook waits for a thumbnail
 _MOST_ROWS = 24  # of a table
@@ -31,7 +32,7 @@ def described(scale: Scale) -> dict[str, str]:
     return {
         "Key": shortened(scale.key),
         "Size": " x ".join(map(str, scale.shape[:3])),
-        "Voxel size": readable_resolution(scale.resolution),
+        "Voxel size": readable(scale.resolution),
         "Chunk size": " x ".join(map(str, scale.chunk_size)),
         "Encoding": shortened(scale.encoding),
         "Sharded": "yes" if scale.info.sharding else "no",

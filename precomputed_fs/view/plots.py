@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from precomputed_fs.format.lengths import unit_of
 from precomputed_fs.view.colours import checked_limits, limits_of, painted
 from precomputed_fs.view.slices import AXES, RGB, Point, Slice, is_segmentation, read
 from precomputed_fs.view.text import shortened
-from precomputed_fs.volume import Scale, Volume, unit_of
+from precomputed_fs.volume import Scale, Volume
 
 
 def plot(

@@ -16,6 +16,7 @@ from precomputed_fs.errors import (
 )
 from precomputed_fs.format.info import Info, ScaleInfo
 from precomputed_fs.format.info_text import HtmlError
+from precomputed_fs.format.lengths import VoxelSize
 from precomputed_fs.pyramid import claims
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.url import AnyURL
@@ -37,9 +38,9 @@ def create_volume(
     url: AnyURL,
     source: "Mapping[str, Any] | Info | ArrayLike",
     *,
-    resolution: Sequence[float] | None = None,
+    resolution: VoxelSize | None = None,
     voxel_offset: Sequence[int] | None = None,
-    chunk_size: Sequence[int] | None = None,
+    chunk_size: int | Sequence[int] | None = None,
     encoding: str | None = None,
     type: str | None = None,  # noqa: A002 - the name that it has in `info`
     sharding: bool | Mapping[str, Any] | None = None,
@@ -61,12 +62,12 @@ def create_volume(
         An `info`: chunks that exist already stay. Or an array (x, y, z) or (x, y, z, channel), or any object
         that has a ``shape`` and a ``dtype`` and can be sliced, such as an open HDF5 data set: it is read chunk by
         chunk. A dask array is stored like `Scale.store` does. All parameters up to `downsampling` are for arrays.
-    resolution : sequence of 3 float
-        Voxel size in nanometres, xyz.
+    resolution : float, str, or a sequence of 3
+        Voxel size: nanometres, or texts with a unit such as "1 mm"; one for all axes, or xyz.
     voxel_offset : sequence of 3 int
         Coordinates of the array's first voxel, xyz; by default 0.
-    chunk_size : sequence of 3 int
-        Voxels, xyz; by default 64.
+    chunk_size : int or sequence of 3 int
+        Voxels, for all axes or xyz; by default 64.
     encoding : str
         See `precomputed_fs.codecs`; by default "raw". Its parameters are further keywords, such as ``jpeg_quality=90``.
     type : {"image", "segmentation"}, optional
@@ -103,7 +104,8 @@ def create_volume(
     -----
     UserWarning
         If integers of 8 or 16 bits were averaged that may be labels, because they have few distinct values or
-        mostly equal their neighbours, and neither `type` nor `downsampling` was given.
+        mostly equal their neighbours, and neither `type` nor `downsampling` was given. If voxels are smaller than 1 nm
+        or larger than 1 m, as they are if `resolution` is in another unit.
 
     Notes
     -----

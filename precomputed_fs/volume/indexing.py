@@ -48,6 +48,23 @@ def checked_numbers(name: str, values: Iterable[Any]) -> tuple[Any, Any, Any]:
     return x, y, z
 
 
+def checked_size(name: str, given: int | Iterable[int]) -> Triple:
+    """Check that an argument is a size in voxels, and return it for each axis; one integer stands for all axes.
+
+    Raises
+    ------
+    ValueError
+        If it is not; the message names the argument.
+    """
+    try:
+        size = triple(map(operator.index, given if isinstance(given, Iterable) else [given] * len(AXES)))
+    except (TypeError, ValueError):
+        size = (0, 0, 0)
+    if min(size) < 1:
+        raise ValueError(f"{name}: expected a positive integer, or 3, xyz, got {given!r}")
+    return size
+
+
 # ---------------------------------------------------------------------------------------------------------- selections
 
 

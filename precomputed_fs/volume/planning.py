@@ -13,13 +13,16 @@ from precomputed_fs.codecs import ENCODINGS, codec_for
 from precomputed_fs.errors import InvalidInfoError, shown
 from precomputed_fs.format.grid import Box, ChunkGrid, Triple
 from precomputed_fs.format.info import Info
+from precomputed_fs.format.lengths import VoxelSize, doubt_about, voxel_size
 from precomputed_fs.format.sharding import propose_sharding
 from precomputed_fs.volume.downsampling import factors_for, halved
-from precomputed_fs.volume.indexing import AXES, DIMENSIONS, checked_numbers, triple
+from precomputed_fs.volume.indexing import AXES, DIMENSIONS, checked_numbers, checked_size, triple
 from precomputed_fs.volume.labels import TYPES, type_for
+from precomputed_fs.volume.progress import warn
 from precomputed_fs.volume.sources import expression_for
 
 _MULTISCALE = "neuroglancer_multiscale_volume"
+_CHUNK_SIZE = 64  # voxels, along each axis
 _STORED_TYPES = f"voxels are stored as {', '.join(ENCODINGS['raw'].data_types)}"
 _CONVERSIONS = {  # by the kind of a type that cannot be stored
     "i": '{array}.astype("uint64"), or "int32" if some are negative',
@@ -63,9 +66,9 @@ def check_voxels(array: Any, source: object) -> None:  # noqa: ANN401 - an array
 class ArrayOptions:
     """The options of `create_volume` that only apply to arrays; None leaves a choice to `plan`."""
 
-    resolution: Sequence[float] | None = None
+    resolution: VoxelSize | None = None
     voxel_offset: Sequence[int] | None = None
-    chunk_size: Sequence[int] | None = None
+    chunk_size: int | Sequence[int] | None = None
     encoding: str | None = None
     type: str | None = None
     sharding: bool | Mapping[str, Any] | None = None
@@ -101,12 +104,13 @@ def plan(array: Any, options: ArrayOptions, parameters: Mapping[str, Any]) -> In
         If options are missing or invalid.
     """
     if options.resolution is None:
-        raise TypeError("resolution: expected the size of a voxel in nanometres, such as (8, 8, 8)")
+        message = "resolution: expected the size of a voxel, such as (8, 8, 40) nanometres, or '1 mm'"
+        raise TypeError(message)
     if options.scales is not None and options.scales < 1:
         raise ValueError(f"scales: expected at least 1, got {options.scales}")
-    resolution = checked_numbers("resolution", options.resolution)
+    resolution = _checked_resolution(options.resolution)
     offset = checked_numbers("voxel_offset", (0, 0, 0) if options.voxel_offset is None else options.voxel_offset)
-    chunk_size = checked_numbers("chunk_size", (64, 64, 64) if options.chunk_size is None else options.chunk_size)
+    chunk_size = checked_size("chunk_size", _CHUNK_SIZE if options.chunk_size is None else options.chunk_size)
     encoding = options.encoding or "raw"
     shape = tuple(array.shape)
     dtype = np.dtype(np.uint8 if array.dtype == np.bool_ else array.dtype)
@@ -148,6 +152,13 @@ def plan(array: Any, options: ArrayOptions, parameters: Mapping[str, Any]) -> In
     )
 
 
+def _checked_resolution(given: VoxelSize) -> tuple[float, float, float]:
+    try:
+        return voxel_size(given)
+    except ValueError as exc:
+        raise ValueError(f"resolution: {exc}") from None
+
+
 def _sharding(grid: ChunkGrid, encoding: str, voxel_bytes: int) -> dict[str, Any]:
     row = ENCODINGS.get(encoding.lower())
     data_encoding = "raw" if row and row.is_compressed else "gzip"
@@ -169,11 +180,18 @@ def normalized(info: Info) -> Info:
         If it has a type that not every reader knows.
     ValueError
         If an encoding cannot store such voxels.
+
+    Warns
+    -----
+    UserWarning
+        If the finest voxels are smaller than 1 nm, or larger than 1 m.
     """
     if info.type not in TYPES:
         raise InvalidInfoError(f"info: type: expected {' or '.join(TYPES)}, got {shown(info.type)}")
     if info.data_type not in ENCODINGS["raw"].data_types:  # others are read by cloud-volume at most
         raise InvalidInfoError(f"info: data_type: {_STORED_TYPES}, got {info.data_type}")
+    if doubt := doubt_about(info.scales[info.finest_first[0]].resolution):
+        warn(f"resolution: {doubt}")
     given = info.to_dict()
     of_encodings = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}
     scales = []

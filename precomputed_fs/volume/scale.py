@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from precomputed_fs.codecs import Codec, codec_for
 from precomputed_fs.errors import NotFoundError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
+from precomputed_fs.format.lengths import readable
 from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
 from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.volume import extensions
@@ -18,7 +19,7 @@ from precomputed_fs.volume.indexing import DIMENSIONS, Index, Selection, Touched
 from precomputed_fs.volume.progress import Progress, warn
 from precomputed_fs.volume.scale_array import ScaleArray
 from precomputed_fs.volume.sources import cast_scalar, from_xarray, is_dask, parts_of
-from precomputed_fs.volume.text import one_line, readable_resolution
+from precomputed_fs.volume.text import one_line
 from precomputed_fs.volume.writing import ChunkEncoder, chunk_parts
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class Scale:
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.shape))
-        size = readable_resolution(self.resolution)
+        size = readable(self.resolution)
         return f"<Scale {one_line(self.key)}: {shape} {self.dtype}, {size}, {one_line(self.encoding)}>"
 
     def __len__(self) -> int:

@@ -1,9 +1,8 @@
 """A pyramid as a sequence of scales, the finest first."""
 
 import contextlib
-import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -12,10 +11,10 @@ from numpy.typing import DTypeLike
 
 from precomputed_fs.accessor import FsspecAccessor
 from precomputed_fs.format.info import Info
+from precomputed_fs.format.lengths import VoxelSize, is_same, readable, voxel_size
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
-from precomputed_fs.volume.indexing import checked_numbers
 from precomputed_fs.volume.scale import Scale, checked_missing
 from precomputed_fs.volume.scale_array import ScaleArray
 from precomputed_fs.volume.text import one_line
@@ -26,8 +25,9 @@ _SLICE_A_SCALE = "vol[0][x0:x1, y0:y1, z0:z1] are voxels of the finest one"
 class Volume:
     """A pyramid: its scales, the finest first.
 
-    Get one from `open_volume` or `create_volume`. A volume may be pickled, shared by threads and inherited by a
-    fork, like its accessor.
+    Get one from `open_volume` or `create_volume`. ``vol[0]`` is the finest scale; ``vol["8_8_40"]`` finds one by its
+    key, and ``vol["1 mm"]`` or ``vol["8 x 8 x 40 nm"]`` by its voxel size. A volume may be pickled, shared by threads
+    and inherited by a fork, like its accessor.
 
     Parameters
     ----------
@@ -85,16 +85,14 @@ class Volume:
 
     def __getitem__(self, which: int | str) -> Scale:
         if isinstance(which, str):
-            for scale in self.scales:
-                if scale.key == which:
-                    return scale
-            raise KeyError(f"no scale {which!r}; there are {', '.join(scale.key for scale in self.scales)}")
+            return self._named(which)
         try:
             return self.scales[operator.index(which)]
         except IndexError:
             raise IndexError(f"no scale {which}; there are {len(self)}") from None
         except TypeError:
-            raise TypeError(f"expected the number or the key of a scale, got {which!r}: {_SLICE_A_SCALE}") from None
+            message = f"expected the number, key or voxel size of a scale, got {which!r}: {_SLICE_A_SCALE}"
+            raise TypeError(message) from None
 
     def __setitem__(self, index: object, value: object) -> NoReturn:
         raise TypeError(f"a volume cannot be written to, but its scales can: {_SLICE_A_SCALE}")
@@ -112,20 +110,44 @@ class Volume:
                     message = f"each scale has its own {name}: {shown}.{name} is that of the finest one"
             raise AttributeError(message, name=name, obj=self)
 
-    def at_resolution(self, resolution: Sequence[float]) -> Scale:
-        """Return the scale with a voxel size, in nanometres, xyz.
+    def at_resolution(self, resolution: VoxelSize) -> Scale:
+        """Return the scale with a voxel size.
+
+        Parameters
+        ----------
+        resolution : float, str, or a sequence of 3
+            Nanometres, or texts with a unit such as "1 mm"; one for all axes, or xyz.
 
         Raises
         ------
         KeyError
             If there is none; the message lists the voxel sizes that exist.
+        ValueError
+            If it is not a voxel size.
         """
-        wanted = checked_numbers("resolution", resolution)
+        try:
+            wanted = voxel_size(resolution)
+        except ValueError as exc:
+            raise ValueError(f"resolution: {exc}") from None
+        scale = self._sized(wanted)
+        if scale is None:
+            raise KeyError(f"no scale of {readable(wanted)}; there are {self._listed()}")
+        return scale
+
+    def _named(self, which: str) -> Scale:
         for scale in self.scales:
-            if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(scale.resolution, wanted, strict=True)):
+            if scale.key == which:
                 return scale
-        existing = ", ".join(str(scale.resolution) for scale in self.scales)
-        raise KeyError(f"no scale of {wanted} nm; there are {existing}")
+        with contextlib.suppress(ValueError):  # not a voxel size either
+            if (found := self._sized(voxel_size(which))) is not None:
+                return found
+        raise KeyError(f"no scale {which!r}; there are {self._listed()}")
+
+    def _sized(self, resolution: tuple[float, float, float]) -> Scale | None:
+        return next((scale for scale in self.scales if is_same(scale.resolution, resolution)), None)
+
+    def _listed(self) -> str:
+        return ", ".join(f"{one_line(scale.key)} ({readable(scale.resolution)})" for scale in self.scales)
 
     _repr_html_ = extensions.html
     show = extensions.show

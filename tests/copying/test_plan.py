@@ -29,7 +29,7 @@ def test_unknown_members_are_kept(tmp_path: Path) -> None:
     (tmp_path / "a" / "info").write_text(json.dumps(info))
     copied = copy_pyramid(tmp_path / "a", tmp_path / "same")
     assert json.loads((tmp_path / "same" / "info").read_text()) == info
-    copied = copy_pyramid(tmp_path / "a", tmp_path / "b", encoding="jpeg", chunk_size=(20, 20, 20), jpeg_quality=50)
+    copied = copy_pyramid(tmp_path / "a", tmp_path / "b", encoding="jpeg", chunk_size=20, jpeg_quality=50)
     told = json.loads((tmp_path / "b" / "info").read_text())
     assert {name: told[name] for name in ("provenance", "numbers")} == {
         name: info[name] for name in ("provenance", "numbers")

@@ -52,7 +52,7 @@ def test_a_notebook_shows_a_scale() -> None:
     volume = make(voxels(), encoding="png", sharding=True)
     assert seen(volume[0]).rows == [
         HEADINGS,
-        ["8_8_8", "40x30x20", "8x8x8 nm", "16x16x16", "png", "yes", "shards", "23.44 KiB"],
+        ["8_8_8", "40x30x20", "8 nm", "16x16x16", "png", "yes", "shards", "23.44 KiB"],
     ]
     assert repr(volume[0]) in seen(volume[0]).text
 

@@ -67,8 +67,11 @@ def test_an_existing_pyramid_is_not_overwritten(make_pyramid: Callable[[str], Pl
     ("options", "error", "message"),
     [
         ({"resolution": None}, TypeError, "resolution: expected"),
-        ({"resolution": (8, 8)}, ValueError, "resolution: expected 3 numbers"),
-        ({"resolution": (8, 8, -1)}, InvalidInfoError, r"scales\[0\]\.resolution"),
+        ({"resolution": (8, 8)}, ValueError, "resolution: expected 1 length for all axes, or 3"),
+        ({"resolution": (8, 8, -1)}, ValueError, "resolution: expected positive lengths"),
+        ({"resolution": "8"}, ValueError, "resolution: expected a unit, such as '8 nm'"),
+        ({"chunk_size": (8, 8)}, ValueError, "chunk_size: expected a positive integer, or 3, xyz"),
+        ({"chunk_size": 8.5}, ValueError, "chunk_size: expected a positive integer, or 3, xyz"),
         ({"chunk_size": (64, 0, 64)}, (InvalidInfoError, ValueError), "chunk_size"),
         ({"scales": 0}, ValueError, "scales: expected at least 1"),
         ({"downsampling": "median"}, ValueError, "expected one of average, mode, stride"),

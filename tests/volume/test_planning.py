@@ -17,6 +17,7 @@ from precomputed_fs import (
     create_volume,
     open_volume,
 )
+from tests.volume import samples
 from tests.volume.samples import CHUNK, LABELS, SIZE, SMALL, Counting, make, small, store, voxels
 
 
@@ -55,6 +56,21 @@ def test_an_array_of_another_shape_is_refused(tmp_path: Path, shape: tuple[int, 
     with pytest.raises((ValueError, InvalidInfoError)):
         make(tmp_path / "none", np.zeros(shape, np.uint8))
     assert not (tmp_path / "none").exists()
+
+
+def test_one_length_and_one_number_stand_for_all_axes() -> None:
+    volume = make("memory://tests/volume/one", resolution="1.5 mm", chunk_size=16, scales=1)
+    assert (volume[0].key, volume[0].info["resolution"]) == ("1500000_1500000_1500000", [1_500_000] * 3)
+    assert volume[0].chunk_size == (16, 16, 16)
+
+
+@pytest.mark.parametrize("resolution", [(0.1, 0.1, 0.1), "2 m"])
+def test_a_resolution_that_is_hardly_in_nanometres_is_warned_about(resolution: Any) -> None:
+    with pytest.warns(UserWarning, match="resolution: voxels of .* than 1 n?m: numbers are nanometres") as caught:
+        volume = make("memory://tests/volume/odd", resolution=resolution, scales=None, overwrite=True)
+    assert caught[0].filename == samples.__file__
+    with pytest.warns(UserWarning, match="resolution"):
+        create_volume("memory://tests/volume/odd-info", volume.info, overwrite=True)
 
 
 def test_an_info_is_normalized_for_every_reader(tmp_path: Path) -> None:

@@ -33,8 +33,28 @@ def test_a_volume_is_a_sequence_of_scales() -> None:
     for wrong, error in ((3, IndexError), ("4_4_40", KeyError)):
         with pytest.raises(error, match="no scale"):
             volume[wrong]
-    with pytest.raises(KeyError, match=r"no scale of .* there are .*\(8, 8, 40\)"):
+    with pytest.raises(KeyError, match=r"no scale of 4 x 4 x 40 nm; there are 8_8_40 \(8 x 8 x 40 nm\)"):
         volume.at_resolution((4, 4, 40))
+
+
+def test_a_scale_is_found_by_its_voxel_size_in_units() -> None:
+    volume = make("memory://tests/volume/units", resolution=("4 um", "4 um", "0.04 mm"), scales=2)
+    assert (volume[0].key, volume[0].resolution) == ("4000_4000_40000", (4000, 4000, 40000))
+    assert repr(volume[0]).endswith("4 x 4 x 40 µm, raw>")
+    assert volume["4 x 4 x 40 µm"] is volume["4000 nm x 4 um x 40 um"] is volume[0]
+    assert volume.at_resolution("8 x 8 x 40 um") is volume.at_resolution((8000, "8 um", "40 um")) is volume[1]
+    for wrong in ("4 um", "1 furlong"):
+        with pytest.raises(KeyError, match=rf"no scale '{wrong}'; there are 4000_4000_40000 \(4 x 4 x 40 µm\), 8000_"):
+            volume[wrong]
+    with pytest.raises(ValueError, match="resolution: expected a unit"):
+        volume.at_resolution("8")
+
+
+def test_a_key_is_found_before_a_voxel_size() -> None:
+    info = make("memory://tests/volume/template", scales=2).info.to_dict()
+    info["scales"][1] |= {"key": "8 nm", "resolution": [16, 16, 16]}
+    volume = create_volume("memory://tests/volume/keys", info)
+    assert volume["8 nm"].resolution == (16, 16, 16)
 
 
 COARSEST_FIRST = ["32_32_40", "16_16_40", "8_8_40"]
