@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from precomputed_fs.codecs.chunks import AXES, Array, ChunkKind, DamagedError, UnstorableError
+from precomputed_fs.codecs.chunks import AXES, Array, ChunkIndex, ChunkKind, DamagedError, UnstorableError
 from precomputed_fs.codecs.compressed_segmentation import COMPRESSED_SEGMENTATION
 from precomputed_fs.codecs.compresso import COMPRESSO
 from precomputed_fs.codecs.crackle import CRACKLE
@@ -119,14 +119,44 @@ class Codec(ChunkKind):
         ImportError
             If the encoding's library is not installed; the message says how to install it.
         """
-        try:
-            with self._named_library():
-                return self.row.decode(self, data, size)
-        except DamagedError as exc:
-            x, y, z = size
-            expected = f"a {self.encoding} chunk of {x} x {y} x {z} voxels, {_kind(self.data_type, self.num_channels)}"
-            message = f"expected {expected}, got {len(data)} bytes: {exc}"
-            raise CorruptDataError(message) from exc
+        with self._naming_damage(data, size), self._named_library():
+            return self.row.decode(self, data, size)
+
+    def decode_part(self, data: bytes, size: Triple, index: ChunkIndex, out: Array | None = None) -> Array:
+        """Decode some voxels of a chunk. In compressed_segmentation, only the blocks that hold them are decoded.
+
+        Parameters
+        ----------
+        data : bytes
+        size : tuple of int
+            The size of the whole chunk in voxels, xyz, clipped to the volume.
+        index : tuple
+            Which voxels: ``(x, y, z, channels)``. A box is four slices with positive steps. Points are three
+            arrays of integers, each of shape (n,), and a slice.
+        out : ndarray, optional
+            Where the voxels go, with any strides: ``[x, y, z, channel]`` of a box, ``[point, channel]`` of points.
+
+        Returns
+        -------
+        ndarray
+            `out`, or, without it, an array like those of `decode`.
+
+        Raises
+        ------
+        CorruptDataError
+            If the data are not a chunk of this size. Damage to blocks that hold none of the voxels may go unnoticed.
+        ImportError
+            See `decode`.
+        """
+        with self._naming_damage(data, size), self._named_library():
+            if self.row.decode_part is None:
+                part = self.row.decode(self, data, size)[index]
+            else:
+                part = self.row.decode_part(self, data, size, index)
+        if out is None:
+            return part
+        out[...] = part
+        return out
 
     def encode(self, array: Array) -> bytes:
         """Encode a chunk; the same array gives the same bytes.
@@ -158,6 +188,16 @@ class Codec(ChunkKind):
         except UnstorableError as exc:
             message = f"{self.place}: {exc}"
             raise ValueError(message) from exc
+
+    @contextlib.contextmanager
+    def _naming_damage(self, data: bytes, size: Triple) -> Iterator[None]:
+        """Say what was expected of damaged data."""
+        try:
+            yield
+        except DamagedError as exc:
+            x, y, z = size
+            expected = f"a {self.encoding} chunk of {x} x {y} x {z} voxels, {_kind(self.data_type, self.num_channels)}"
+            raise CorruptDataError(f"expected {expected}, got {len(data)} bytes: {exc}") from exc
 
     @contextlib.contextmanager
     def _named_library(self) -> Iterator[None]:

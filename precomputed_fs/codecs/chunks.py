@@ -12,6 +12,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 AXES = 4
 """Of a chunk's array: ``[x, y, z, channel]``."""
 
+ChunkIndex = tuple[slice | Array, slice | Array, slice | Array, slice]
+"""Some voxels and channels of a chunk, as an index of its array.
+
+A box is four slices with positive steps. Points are three arrays of integers, each of shape (n,), and a slice."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkKind:

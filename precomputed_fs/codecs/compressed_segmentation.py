@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from precomputed_fs.codecs.chunks import Array, ChunkKind, DamagedError, UnstorableError, library_reads
+from precomputed_fs.codecs.chunks import Array, ChunkIndex, ChunkKind, UnstorableError, library_reads
 from precomputed_fs.codecs.encoding import (
     ANY,
     NEUROGLANCER,
@@ -16,20 +16,19 @@ from precomputed_fs.codecs.encoding import (
     Parameter,
     is_integer,
 )
+from precomputed_fs.codecs.label_blocks import label_blocks
 from precomputed_fs.format.grid import Triple
 from precomputed_fs.format.scale_layout import Chunk
 
 _BLOCK_SIZE = "compressed_segmentation_block_size"
 _BLOCK_VOXELS = 1 << 16  # in a larger block, there may be more labels than the library can count
-_VOXELS_AT_ONCE = 1 << 20
-_WORD_BITS = 32
-_IS_READ = np.isin(np.arange(256), [0, 1, 2, 4, 8, 16])  # by bits of a voxel; the library misreads 32, which is allowed
+_SLOWER = 10  # how many times as long as the library NumPy takes for a voxel
 
 
 def _decode(kind: ChunkKind, data: bytes, size: Triple) -> Array:
     import compressed_segmentation
 
-    _check(kind, data, size)
+    label_blocks(kind, data, size, kind.parameters[_BLOCK_SIZE]).check()  # the library follows offsets blindly
     shape = (*size, kind.num_channels)
     with library_reads():
         decoded: Array = compressed_segmentation.decompress(
@@ -38,61 +37,20 @@ def _decode(kind: ChunkKind, data: bytes, size: Triple) -> Array:
     return decoded
 
 
-def _check(kind: ChunkKind, data: bytes, size: Triple) -> None:
-    """Check that every offset in the data leads into the data: the library follows them blindly."""
-    if kind.data_type not in {"uint32", "uint64"}:
-        raise DamagedError("a compressed_segmentation chunk holds uint32 or uint64")
-    block_size = kind.parameters[_BLOCK_SIZE]
-    blocks = math.prod(-(-length // block) for length, block in zip(size, block_size, strict=True))
-    channels = kind.num_channels
-    if len(data) % 4 or len(data) < 4 * (channels + 2 * blocks):
-        raise DamagedError(f"it has at least {4 * (channels + 2 * blocks)} bytes, and a multiple of 4")
-    words = np.frombuffer(data, "<u4")
-    if words[0] != channels:
-        raise DamagedError(f"its first channel begins at {words[0]}, and not at {channels}")
-    for start in words[:channels].tolist():
-        if start < channels or start + 2 * blocks > words.size:
-            raise DamagedError("a channel begins where it cannot")
-        _check_channel(words[start:], blocks, math.prod(block_size), kind.dtype.itemsize // 4)
+def _decode_part(kind: ChunkKind, data: bytes, size: Triple, index: ChunkIndex) -> Array:
+    """Decode few voxels one by one. Of many, that takes longer than the library takes for the whole chunk."""
+    if _number_of_voxels(index, size) * _SLOWER > math.prod(size):
+        return _decode(kind, data, size)[index]
+    return label_blocks(kind, data, size, kind.parameters[_BLOCK_SIZE]).pick(index)
 
 
-def _check_channel(words: Array, blocks: int, block_voxels: int, label_words: int) -> None:
-    """Check the blocks of one channel.
-
-    A block's header gives the offset of its table of labels, in 24 bits, the number of bits of each
-    voxel, and the offset of the voxels. Offsets are in words from the beginning of the channel.
-    """
-    headers = words[: 2 * blocks].reshape(-1, 2).astype(np.int64)
-    bits, tables, values = headers[:, 0] >> 24, headers[:, 0] & 0xFFFFFF, headers[:, 1]
-    if tables.min() < 2 * blocks:
-        raise DamagedError("a block's labels lie among the headers")
-    if not _IS_READ[bits].all():
-        raise DamagedError(f"a block has {bits[~_IS_READ[bits]][0]} bits a voxel")
-    block_voxels = min(block_voxels, _WORD_BITS * words.size + 1)  # more cannot fit, and products could overflow
-    ends = values - (-bits * block_voxels // _WORD_BITS)
-    if ends[bits > 0].max(initial=0) > words.size:
-        raise DamagedError("a block's voxels lie after the end")
-    # Only a table at the end of the data may be shorter than the number of bits allows for.
-    at_end = np.flatnonzero(tables + (label_words << bits) > words.size)
-    for count in set(bits[at_end].tolist()):
-        chosen = at_end[bits[at_end] == count]
-        last = _last_labels(words, values[chosen], count, block_voxels) if count else 0
-        if (tables[chosen] + (last + 1) * label_words > words.size).any():
-            raise DamagedError("a block's labels lie after the end")
-
-
-def _last_labels(words: Array, values: Array, bits: int, block_voxels: int) -> Array:
-    """Return the largest index into its table of labels, for each of some blocks."""
-    length = -(-bits * block_voxels // _WORD_BITS)
-    shifts = np.arange(0, _WORD_BITS, bits, dtype=np.uint32)
-    largest = np.empty(len(values), np.int64)
-    step = max(1, _VOXELS_AT_ONCE // block_voxels)  # a thin chunk may have many large blocks
-    for begin in range(0, len(values), step):
-        part = slice(begin, begin + step)
-        rows = words[values[part].astype(np.int64)[:, np.newaxis] + np.arange(length)]
-        indices = (rows[:, :, np.newaxis] >> shifts) & np.uint32((1 << bits) - 1)
-        largest[part] = indices.reshape(len(rows), -1)[:, :block_voxels].max(axis=1)
-    return largest
+def _number_of_voxels(index: ChunkIndex, size: Triple) -> int:
+    *axes, _ = index
+    counts = [
+        len(range(*axis.indices(length))) if isinstance(axis, slice) else len(axis)
+        for axis, length in zip(axes, size, strict=True)
+    ]
+    return math.prod(counts) if isinstance(axes[0], slice) else counts[0]
 
 
 def _encode(kind: ChunkKind, array: Array) -> bytes:
@@ -140,6 +98,7 @@ COMPRESSED_SEGMENTATION = Encoding(
     _decode,
     _encode,
     _largest,
+    decode_part=_decode_part,
     parameters=(Parameter(_BLOCK_SIZE, [8, 8, 8], "3 positive integers", _is_block_size, required=True),),
     conflict=_too_large_blocks,
     library="compressed_segmentation",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from precomputed_fs.codecs.chunks import Array, ChunkKind
+from precomputed_fs.codecs.chunks import Array, ChunkIndex, ChunkKind
 from precomputed_fs.format.grid import Triple
 from precomputed_fs.format.scale_layout import Chunk
 
@@ -65,6 +65,9 @@ class Encoding:
 
     largest: Callable[[Chunk], int]
     """The most bytes that a chunk can have, without headers: the worst case of every writer."""
+
+    decode_part: Callable[[ChunkKind, bytes, Triple, ChunkIndex], Array] | None = None
+    """``(kind, data, size, index) -> array``, of an encoding in which parts of a chunk can be decoded."""
 
     parameters: tuple[Parameter, ...] = ()
 

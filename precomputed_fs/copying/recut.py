@@ -46,7 +46,8 @@ def read_block(copy: ScaleCopy, transcoding: Transcoding, coords: Iterable[Chunk
             return
         whole = Box.of(coords)
         overlap = whole & box
-        voxels[_relative(overlap, box.start)] = decoder.decode(data, whole.shape)[_relative(overlap, whole.start)]
+        index = (*_relative(overlap, whole.start), slice(None))
+        decoder.decode_part(data, whole.shape, index, out=voxels[_relative(overlap, box.start)])
         present[_relative(_cells(grid, whole), cells.start)] = True
 
     wanted = (grid.chunk(cell) for cell in Part(cells).cells())

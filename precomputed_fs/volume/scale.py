@@ -241,7 +241,7 @@ class Scale:
                     raise NotFoundError(f"{self.volume.url}: scale {self.key} has no chunk {coords}")
                 result[into] = 0
                 return False
-            result[into] = codec.decode(data, size_of(coords))[(*out_of, channels)]
+            codec.decode_part(data, size_of(coords), (*out_of, channels), out=result[into])
             return True
 
         touched = Touched(self.grid, selection.ranges)

@@ -140,6 +140,21 @@ def test_round_trip(case: Case) -> None:
 
 
 @each_case
+def test_a_part_is_what_the_whole_has_there(case: Case) -> None:
+    codec, data = sample(case)
+    whole = codec.decode(data, (12, 10, 9))
+    out = np.empty((1, 20, 9, case.num_channels), codec.dtype)[:, ::2]  # with any strides
+    channels = slice(0, case.num_channels, 1)
+    plane = (slice(11, 12), slice(0, 10), slice(0, 9), channels)
+    assert codec.decode_part(data, (12, 10, 9), plane, out) is out
+    np.testing.assert_array_equal(out, whole[plane])
+    points = (np.array([0, 11, 3]), np.array([9, 0, 3]), np.array([8, 0, 8]), slice(case.num_channels - 1, None))
+    np.testing.assert_array_equal(codec.decode_part(data, (12, 10, 9), points), whole[points])
+    stepped = (slice(1, 9, 3), slice(0, 10), slice(2, 9, 2), channels)
+    np.testing.assert_array_equal(codec.decode_part(data, (12, 10, 9), stepped), whole[stepped])
+
+
+@each_case
 def test_extreme_values(case: Case) -> None:
     codec = case.codec(**LOSSLESS.get(case.encoding, {}))
     dtype = np.dtype(case.data_type)
