@@ -92,6 +92,12 @@ class Selection:
         is_reversed = any(isinstance(item, slice) and item.step == -1 for item in self.final)
         return is_reversed or self.channels.step != 1 or any(voxels.step != 1 for voxels in self.ranges)
 
+    @property
+    def box(self) -> Box:
+        """The box from the first voxel to the last, whatever is skipped."""
+        start = triple(voxels.start for voxels in self.ranges)
+        return Box(start, triple(voxels[-1] + 1 if voxels else voxels.start for voxels in self.ranges))
+
     def excess(self, bounds: Box) -> str:
         """Describe where the selection goes beyond the bounds; empty if it does not."""
         for name, voxels, low, high in zip(AXES, self.ranges, bounds.start, bounds.stop, strict=True):

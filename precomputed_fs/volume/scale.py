@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +11,14 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from precomputed_fs.codecs import Codec, codec_for
 from precomputed_fs.errors import NotFoundError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
-from precomputed_fs.format.lengths import readable
+from precomputed_fs.format.lengths import Length, readable
 from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
 from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.indexing import DIMENSIONS, Index, Selection, Touched, overlaps_with, select
+from precomputed_fs.volume.positions import box_between
 from precomputed_fs.volume.progress import Progress, warn
+from precomputed_fs.volume.sampling import PointsByChunk, sample
 from precomputed_fs.volume.scale_array import ScaleArray
 from precomputed_fs.volume.sources import cast_scalar, from_xarray, is_dask, parts_of
 from precomputed_fs.volume.text import one_line
@@ -109,6 +111,67 @@ class Scale:
         """The box of all voxels, in absolute coordinates."""
         return self.grid.bounds
 
+    @property
+    def size(self) -> int:
+        """Number of voxels, times channels."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all voxels take in memory."""
+        return self.size * self.dtype.itemsize
+
+    def box(self, low: Sequence[Length], high: Sequence[Length], unit: str = "nm") -> Box:
+        """Return the box of voxels that a region of space touches, for ``scale[box]``.
+
+        Parameters
+        ----------
+        low, high : sequence of 3
+            Corners, xyz: numbers in `unit`, or texts such as "1.5 mm". Voxel ``i`` covers
+            ``[i, i + 1) * resolution``. Where both are equal, the box is one voxel thick.
+        unit : str
+            A length such as "nm", "um" or "mm"; or "voxel".
+
+        Returns
+        -------
+        Box
+            In absolute voxel coordinates. It may go beyond the volume: see `read`.
+
+        Raises
+        ------
+        ValueError
+            If `high` is below `low`, or these are not three positions each, or there is no such unit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from precomputed_fs import create_volume
+        >>> scale = create_volume("memory://docs/box", np.ones((20, 15, 10), np.uint8), resolution=(8, 8, 40))[0]
+        >>> scale[scale.box((40, 0, 100), (80, 20, 100))].shape
+        (5, 3, 1, 1)
+        """
+        return box_between(low, high, unit, self.resolution)
+
+    def chunks(self, box: Index = ...) -> Iterator[Box]:
+        """Iterate over the chunks that a box touches, as boxes of whole chunks, for ``scale[box]``.
+
+        Chunks of one shard come together, if a shard is a block of chunks.
+
+        Parameters
+        ----------
+        box : Box, or an index as in ``scale[...]``
+            In absolute coordinates; by default the whole scale.
+
+        Raises
+        ------
+        IndexError
+            If the box goes beyond the volume.
+        """
+        selection = select(box, self.shape, self.bounds)
+        selection.check_inside(self.bounds)
+        groups = Touched(self.grid, selection.ranges).by_shard(self.info.sharding)
+        return (Box.of(coords) for chunks, _ in groups for coords in chunks)
+
     @functools.cached_property
     def grid(self) -> ChunkGrid:
         """How the scale is cut into chunks."""
@@ -161,6 +224,7 @@ class Scale:
     to_dask = extensions.to_dask
     to_xarray = extensions.to_xarray
     store = extensions.store
+    sample = sample
 
     # --------------------------------------------------------------------------------------------------------- reading
 
@@ -237,26 +301,47 @@ class Scale:
         def paste(coords: ChunkCoords, data: bytes | None) -> bool:
             into, out_of = overlaps(coords)
             if data is None:
-                if missing == "raise":
-                    raise NotFoundError(f"{self.volume.url}: scale {self.key} has no chunk {coords}")
+                self.check_may_miss(coords, missing)
                 result[into] = 0
                 return False
             codec.decode_part(data, size_of(coords), (*out_of, channels), out=result[into])
             return True
 
-        touched = Touched(self.grid, selection.ranges)
-        total = len(touched)
+        self.fetch_each(Touched(self.grid, selection.ranges), paste, "this box touches", progress=progress, warns=warns)
+        return result[selection.final]
+
+    def check_may_miss(self, coords: ChunkCoords, missing: str | None) -> None:
+        """Raise a NotFoundError for an absent chunk if `missing`, or else the volume, says so."""
+        if (self.volume.missing if missing is None else checked_missing(missing)) == "raise":
+            raise NotFoundError(f"{self.volume.url}: scale {self.key} has no chunk {coords}")
+
+    def fetch_each(
+        self,
+        chunks: Touched | PointsByChunk,
+        use: Callable[[ChunkCoords, bytes | None], bool],
+        touched: str,
+        *,
+        progress: bool | None,
+        warns: bool = True,
+    ) -> None:
+        """Fetch some chunks; `use` takes each, in threads, and tells whether it was there.
+
+        Parameters
+        ----------
+        touched : str
+            What touches these chunks, such as "this box touches"; for messages.
+        """
+        total = len(chunks)
         with Progress(f"reading {self.key}", total, self._shows(progress)) as bar:
             pyramid, key = self._place
-            chunks = pyramid.fetch_chunks(key, iter(touched), decode=paste, in_flight=self._in_flight, callback=bar)
-            present = sum(was_there for _, was_there in chunks)
+            found = pyramid.fetch_chunks(key, iter(chunks), decode=use, in_flight=self._in_flight, callback=bar)
+            present = sum(was_there for _, was_there in found)
         if total and not present and warns:
             message = (
-                f"{self.volume.url}: scale {self.key} has none of the {total} chunks that this box touches, so it is "
+                f"{self.volume.url}: scale {self.key} has none of the {total} chunks that {touched}, so it is "
                 'all zeros; is the URL right, and was all of the data uploaded? missing="raise" makes this an error'
             )
             warn(message)
-        return result[selection.final]
 
     # --------------------------------------------------------------------------------------------------------- writing
 

@@ -1,24 +1,31 @@
 """A pyramid as a sequence of scales, the finest first."""
 
 import contextlib
+import math
 import operator
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from precomputed_fs.accessor import FsspecAccessor
+from precomputed_fs.format.byte_sizes import bytes_in, readable_bytes
+from precomputed_fs.format.grid import Box
 from precomputed_fs.format.info import Info
 from precomputed_fs.format.lengths import VoxelSize, is_same, readable, voxel_size
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
+from precomputed_fs.volume.indexing import Index, select
+from precomputed_fs.volume.positions import VOXEL, rescaled, to_nanometres
+from precomputed_fs.volume.sampling import as_points
 from precomputed_fs.volume.scale import Scale, checked_missing
 from precomputed_fs.volume.scale_array import ScaleArray
 from precomputed_fs.volume.text import one_line
 
+_ROUNDED = 1 + 1e-5  # resolutions in `info` may be rounded
 _SLICE_A_SCALE = "vol[0][x0:x1, y0:y1, z0:z1] are voxels of the finest one"
 
 
@@ -125,14 +132,18 @@ class Volume:
         ValueError
             If it is not a voxel size.
         """
-        try:
-            wanted = voxel_size(resolution)
-        except ValueError as exc:
-            raise ValueError(f"resolution: {exc}") from None
+        wanted = self._voxel_size(resolution)
         scale = self._sized(wanted)
         if scale is None:
             raise KeyError(f"no scale of {readable(wanted)}; there are {self._listed()}")
         return scale
+
+    @staticmethod
+    def _voxel_size(resolution: VoxelSize) -> tuple[float, float, float]:
+        try:
+            return voxel_size(resolution)
+        except ValueError as exc:
+            raise ValueError(f"resolution: {exc}") from None
 
     def _named(self, which: str) -> Scale:
         for scale in self.scales:
@@ -148,6 +159,113 @@ class Volume:
 
     def _listed(self) -> str:
         return ", ".join(f"{one_line(scale.key)} ({readable(scale.resolution)})" for scale in self.scales)
+
+    def scale_near(self, resolution: VoxelSize) -> Scale:
+        """Return the coarsest scale that is not coarser than asked; the finest, if all are.
+
+        Parameters
+        ----------
+        resolution : float, str, or a sequence of 3
+            See `at_resolution`. An axis of which no scale has voxels as short as this does not count beyond that.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from precomputed_fs import create_volume
+        >>> vol = create_volume("memory://docs/near", np.ones((200, 150, 100), np.uint8), resolution=(8, 8, 40))
+        >>> vol.scale_near("30 nm").key, vol.scale_near("1 nm").key
+        ('16_16_40', '8_8_40')
+        """
+        wanted = self._voxel_size(resolution)
+        finest = map(min, zip(*(scale.resolution for scale in self.scales), strict=True))
+        most = [max(pair) * _ROUNDED for pair in zip(wanted, finest, strict=True)]
+        fine = [scale for scale in self.scales if all(map(operator.le, scale.resolution, most))]
+        return fine[-1] if fine else self.scales[0]
+
+    def scale_within(self, size: int | str, box: Index = ...) -> Scale:
+        """Return the finest scale in which a box takes at most so many bytes of memory.
+
+        Parameters
+        ----------
+        size : int or str
+            Bytes, or a text such as "100 MB" or "1 GiB".
+        box : Box, or an index as in ``vol[0][...]``
+            In voxels of the finest scale; by default everything. ``vol[0].box(low, high)`` makes one of nanometres, and
+            `Scale.box` of the scale that is found makes the same region in its own voxels.
+
+        Raises
+        ------
+        ValueError
+            If it takes more even in the coarsest scale.
+        IndexError
+            If the box goes beyond the volume.
+        """
+        try:
+            most = bytes_in(size)
+        except ValueError as exc:
+            raise ValueError(f"size: {exc}") from None
+        needed = 0
+        for scale, part in zip(self.scales, self.boxes_of(box), strict=True):
+            needed = math.prod((*part.shape, scale.shape[3])) * scale.dtype.itemsize
+            if needed <= most:
+                return scale
+        shown = f"takes {readable_bytes(needed)} in the coarsest scale, {one_line(self.scales[-1].key)}"
+        raise ValueError(f"{self.url}: this {shown}, and {readable_bytes(most)} are allowed: choose a smaller box")
+
+    def boxes_of(self, box: Index) -> list[Box]:
+        """Return a box in the voxels of each scale: all voxels that it touches.
+
+        Parameters
+        ----------
+        box : Box, or an index as in ``vol[0][...]``
+            In absolute coordinates, in voxels of the finest scale.
+
+        Raises
+        ------
+        IndexError
+            If it goes beyond the volume.
+        """
+        finest = self.scales[0]
+        selection = select(box, finest.shape, finest.bounds)
+        selection.check_inside(finest.bounds)
+        boxes = []
+        for scale in self.scales:
+            ratio = list(map(operator.truediv, scale.resolution, finest.resolution))
+            boxes.append(rescaled(selection.box, ratio) & scale.bounds)
+        return boxes
+
+    def sample(
+        self,
+        points: ArrayLike,
+        *,
+        unit: str = "voxel",
+        resolution: VoxelSize | None = None,
+        fill: float | None = None,
+        missing: str | None = None,
+        progress: bool | None = None,
+    ) -> NDArray[Any]:
+        """Read the voxels at some points, from the finest scale or from the one nearest to a voxel size.
+
+        Parameters
+        ----------
+        points : array_like
+            (n, 3), xyz, in absolute coordinates: see `Scale.sample`.
+        unit : str
+            "voxel" for voxels of the finest scale, whichever is read; or a length: "nm", "um", "mm".
+        resolution : float, str, or a sequence of 3, optional
+            Read from the scale that `scale_near` finds; by default from the finest one.
+        fill, missing, progress
+            See `Scale.sample`.
+
+        Returns
+        -------
+        ndarray
+            (n, channel), or (..., channel).
+        """
+        scale = self.scales[0] if resolution is None else self.scale_near(resolution)
+        if unit == VOXEL and scale is not self.scales[0]:
+            points, unit = to_nanometres(as_points(points), self.scales[0].resolution), "nm"
+        return scale.sample(points, unit=unit, fill=fill, missing=missing, progress=progress)
 
     _repr_html_ = extensions.html
     show = extensions.show

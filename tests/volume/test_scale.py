@@ -2,7 +2,9 @@
 
 import asyncio
 import io
+import itertools
 import json
+import math
 import re
 import warnings
 import zlib
@@ -44,6 +46,14 @@ from tests.volume.samples import (
     voxels,
 )
 
+SHARDS = {
+    "@type": "neuroglancer_uint64_sharded_v1",
+    "hash": "identity",
+    "preshift_bits": 1,
+    "minishard_bits": 1,
+    "shard_bits": 10,
+}
+
 
 def test_a_scale_describes_itself(scale: Scale) -> None:
     assert (scale.shape, scale.ndim, scale.dtype.name, len(scale)) == ((*SIZE, 2), 4, "uint16", SIZE[0])
@@ -51,6 +61,39 @@ def test_a_scale_describes_itself(scale: Scale) -> None:
     assert scale.bounds == Box(OFFSET, tuple(high for _, high in BOUNDS))  # type: ignore[arg-type]
     assert repr(scale) == "<Scale 8_8_40: 45 x 33 x 20 x 2 uint16, 8 x 8 x 40 nm, raw>"
     assert repr(scale.volume) == "<Volume memory://tests/shared: image of uint16, 1 scale>"
+
+
+def test_a_scale_knows_its_size_in_memory(scale: Scale) -> None:
+    assert (scale.size, scale.nbytes) == (voxels().size, voxels().nbytes)
+
+
+def test_the_chunks_of_a_box_are_boxes_of_whole_chunks(scale: Scale) -> None:
+    assert sum(scale[box].size for box in scale.chunks()) == scale.size
+    touched = list(scale.chunks(np.s_[10:12, 8, 108:110]))
+    assert touched == [Box((x, 7, z), (x + 16, 15, z + 9)) for z in (100, 109) for x in (-5, 11)]
+    with pytest.raises(IndexError, match="is not inside"):
+        scale.chunks(np.s_[-6:])
+
+
+def test_chunks_of_a_shard_come_together() -> None:
+    sharded = make("memory://tests/volume/sharded", sharding=SHARDS)[0]
+    grid, sharding = sharded.grid, sharded.info.sharding
+    assert sharding
+    cells = [
+        grid.chunk_id((*box.start[:1], box.stop[0], box.start[1], box.stop[1], box.start[2], box.stop[2]))
+        for box in sharded.chunks()
+    ]
+    shards = [sharding.locate(chunk_id)[0] for chunk_id in cells]
+    assert len(set(shards)) > 1
+    assert [shard for shard, _ in itertools.groupby(shards)] == list(dict.fromkeys(shards))
+    assert len(cells) == len(set(cells)) == math.prod(grid.shape)
+
+
+def test_a_region_in_nanometres_is_a_box(scale: Scale) -> None:
+    box = scale.box((-40, "56 nm", 4001), (-31, 100, 4001))
+    assert box == Box((-5, 7, 100), (-3, 13, 101))
+    assert np.array_equal(scale[box], voxels()[:2, :6, :1])
+    assert scale.box((-5, 7, 100), (-3, 13, 101), unit="voxel") == box
 
 
 def test_the_result_is_in_fortran_order(scale: Scale) -> None:

@@ -57,6 +57,33 @@ def test_a_key_is_found_before_a_voxel_size() -> None:
     assert volume["8 nm"].resolution == (16, 16, 16)
 
 
+def test_the_scale_near_a_voxel_size_is_the_coarsest_that_is_fine_enough() -> None:
+    volume = make("memory://tests/volume/near", scales=3)
+    assert [volume.scale_near(nm).key for nm in (1, 8, 15.9, "16 nm", "1 mm", (40, 40, 16))] == [
+        "8_8_40", "8_8_40", "8_8_40", "16_16_40", "32_32_40", "32_32_40",
+    ]  # fmt: skip
+    assert volume.scale_near((8, 100, 100)).key == "8_8_40"
+    with pytest.raises(ValueError, match="resolution: expected"):
+        volume.scale_near("fine")
+
+
+def test_the_finest_scale_in_which_a_box_fits_is_found() -> None:
+    volume = make("memory://tests/volume/within", scales=3)
+    sizes = [scale.nbytes for scale in volume]
+    assert [volume.scale_within(size).key for size in (sizes[0], sizes[0] - 1, "33 kB")] == [
+        "8_8_40", "16_16_40", "16_16_40",
+    ]  # fmt: skip
+    box = volume[0].box((-40, 56, 4000), (0, 100, 4100))
+    assert volume.scale_within(5 * 6 * 3 * 2 * 2, box).key == "8_8_40"
+    assert volume.scale_within(5 * 6 * 3 * 2 * 2 - 1, box).key == "16_16_40"
+    with pytest.raises(ValueError, match=r"takes .* in the coarsest scale, 32_32_40, and 1 B are allowed"):
+        volume.scale_within(1)
+    with pytest.raises(ValueError, match="size: expected a number of bytes"):
+        volume.scale_within("much")
+    with pytest.raises(IndexError, match="is not inside"):
+        volume.scale_within("1 GB", np.s_[-100:])
+
+
 COARSEST_FIRST = ["32_32_40", "16_16_40", "8_8_40"]
 
 

@@ -1,0 +1,181 @@
+"""How the voxels at some points are read: grouped by the chunks that hold them, each of which is fetched once."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, size_of
+from precomputed_fs.volume.indexing import AXES, triple
+from precomputed_fs.volume.positions import NOWHERE, voxels_at
+from precomputed_fs.volume.sources import cast_scalar
+
+if TYPE_CHECKING:
+    from precomputed_fs.volume.scale import Scale
+
+
+def sample(
+    self: "Scale",
+    points: ArrayLike,
+    *,
+    unit: str = "voxel",
+    fill: float | None = None,
+    missing: str | None = None,
+    progress: bool | None = None,
+) -> NDArray[Any]:
+    """Read the voxels at some points, in any order. Each chunk that holds some is fetched once.
+
+    Parameters
+    ----------
+    points : array_like
+        (n, 3), xyz: one row for each point, with any number of repetitions; or (..., 3). Absolute coordinates:
+        voxel ``i`` covers ``[i, i + 1)`` in voxels and ``[i, i + 1) * resolution`` in nanometres, so 5.9 is in
+        voxel 5 and -0.1 in voxel -1.
+    unit : str
+        "voxel" for voxels of this scale, or a length: "nm", "um", "mm".
+    fill : number, optional
+        The value of points outside of the volume, and of NaN; by default these are an IndexError.
+    missing, progress
+        See `read`.
+
+    Returns
+    -------
+    ndarray
+        (n, channel), or (..., channel).
+
+    Raises
+    ------
+    IndexError
+        If a point is outside of the volume, or is NaN, and no `fill` is given.
+    ValueError, TypeError
+        If these are not points, or there is no such unit.
+    NotFoundError, AccessDeniedError, CorruptDataError, DataAccessError
+        See `read`.
+
+    Notes
+    -----
+    Memory holds the result, about 90 bytes for each point, and the chunks in flight.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from precomputed_fs import create_volume
+    >>> array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    >>> scale = create_volume("memory://docs/sample", array, resolution=(8, 8, 40))[0]
+    >>> scale.sample([(1, 2, 3), (0, 0, 0)])
+    array([[23],
+           [ 0]], dtype=uint8)
+    >>> scale.sample([(12.5, 20, 130), (-1, 0, 0)], unit="nm", fill=99)
+    array([[23],
+           [99]], dtype=uint8)
+    """
+    missing = self.volume.missing if missing is None else missing
+    given = as_points(points)
+    chunks = PointsByChunk(voxels_at(given.reshape(-1, len(AXES)), unit, self.resolution), self.grid)
+    result = np.zeros((given.size // len(AXES), self.shape[3]), self.dtype)
+    if outside := chunks.describe_outside(given):
+        if fill is None:
+            raise IndexError(f"{self.volume.url}: {outside}")
+        result[~chunks.is_inside] = cast_scalar(fill, self.dtype)
+    codec = self.codec
+
+    def pick(coords: ChunkCoords, data: bytes | None) -> bool:
+        rows, (x, y, z) = chunks.take(coords)
+        if data is None:
+            self.check_may_miss(coords, missing)
+            return False
+        result[rows] = codec.decode_part(data, size_of(coords), (x, y, z, slice(None)))
+        return True
+
+    self.fetch_each(chunks, pick, "these points touch", progress=progress)
+    return result.reshape(*given.shape[:-1], self.shape[3])
+
+
+def as_points(given: ArrayLike) -> NDArray[Any]:
+    """Check points: an array (..., 3), or anything that NumPy makes one of; nothing, such as ``[]``, is no points.
+
+    Raises
+    ------
+    ValueError
+        If the last axis is not x, y and z.
+    TypeError
+        If these are not real numbers.
+    """
+    array = np.asarray(given)
+    if array.size == 0 and array.ndim < 2:  # noqa: PLR2004
+        array = np.empty((0, len(AXES)))
+    if array.ndim == 0 or array.shape[-1] != len(AXES):
+        raise ValueError(f"points: expected shape (n, 3), xyz, got {array.shape}")
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"points: expected real numbers, got {array.dtype}")
+    return array
+
+
+class PointsByChunk:
+    """Voxels, grouped by the chunks of a grid that hold them.
+
+    Parameters
+    ----------
+    voxels : ndarray
+        (n, 3) absolute coordinates, xyz.
+    grid : ChunkGrid
+    """
+
+    def __init__(self, voxels: NDArray[np.int64], grid: ChunkGrid) -> None:
+        self._voxels = voxels
+        self._grid = grid
+        bounds = grid.bounds
+        self.is_inside = np.all((voxels >= bounds.start) & (voxels < bounds.stop), axis=1)
+        """(n,) Whether each voxel is in the grid; the others are in no group."""
+
+        inside = np.flatnonzero(self.is_inside)
+        cells = (voxels[inside] - bounds.start) // grid.chunk_size
+        order = np.lexsort(cells.T)
+        cells = cells[order]
+        is_first = np.ones(len(cells), bool)
+        is_first[1:] = np.any(cells[1:] != cells[:-1], axis=1)
+        self._order = inside[order]
+        self._starts = np.flatnonzero(is_first)
+        self._cells = cells[self._starts]
+        self._under_way: dict[ChunkCoords, int] = {}
+
+    def __len__(self) -> int:
+        """Return the number of chunks."""
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[ChunkCoords]:
+        """Yield each chunk once; `take` then gives its points."""
+        for group, cell in enumerate(self._cells):
+            coords = self._grid.chunk(triple(cell.tolist()))
+            self._under_way[coords] = group
+            yield coords
+
+    def take(self, coords: ChunkCoords) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Return which voxels a chunk holds, and where in the chunk they are: (k,), (3, k)."""
+        group = self._under_way.pop(coords)
+        rows = self._order[self._starts[group] : self._stop(group)]
+        return rows, (self._voxels[rows] - coords[::2]).T
+
+    def _stop(self, group: int) -> int | None:
+        return int(self._starts[group + 1]) if group + 1 < len(self._starts) else None
+
+    def describe_outside(self, given: NDArray[Any]) -> str:
+        """Say which points are outside; empty if none is."""
+        outside = np.flatnonzero(~self.is_inside)
+        if not len(outside):
+            return ""
+        first = int(outside[0])
+        at = np.unravel_index(first, given.shape[:-1])
+        name = f"points[{', '.join(map(str, at))}]" if at else "the point"
+        shown = ", ".join(f"{value:g}" for value in given[at].tolist())
+        voxel = self._voxels[first].tolist()
+        where = "is not a position" if NOWHERE in voxel else f"is in voxel {tuple(voxel)}"
+        bounds = self._grid.bounds
+        inside = ", ".join(
+            f"{low} <= {axis} < {high}" for axis, low, high in zip(AXES, bounds.start, bounds.stop, strict=True)
+        )
+        return (
+            f"{len(outside):,} of {len(self.is_inside):,} points are outside of the scale, which has voxels "
+            f"{inside}: {name}, ({shown}), {where}; fill=0 gives points outside a value"
+        )
