@@ -85,7 +85,7 @@ def spelled_out(defaults: Mapping[str, Any] = {}) -> Callable[[Callable[_P, _T]]
         @functools.wraps(function)
         def checked(*args: _P.args, **keywords: _P.kwargs) -> _T:
             if unknown := keywords.keys() - names:
-                raise TypeError(_unknown(function.__qualname__.removesuffix(".__init__"), min(unknown), names))
+                raise TypeError(_unknown(function.__qualname__.removesuffix(".__init__"), sorted(unknown), names))
             return function(*args, **keywords)
 
         vars(checked)["__signature__"] = signature
@@ -108,9 +108,11 @@ def _signature_of(function: Callable[..., Any], defaults: Mapping[str, Any]) -> 
     return signature.replace(parameters=[*own, *passed_on])
 
 
-def _unknown(function: str, given: str, names: list[str]) -> str:
-    message = f"{function}() has no keyword {given!r}"
-    if "storage_options" in names and given in _OF_FILESYSTEMS:
-        return f"{message}: options of the filesystem go into storage_options={{{given!r}: ...}}"
+def _unknown(function: str, given: list[str], names: list[str]) -> str:
+    others = [name for name in given if name not in _OF_FILESYSTEMS or "storage_options" not in names]
+    if not others:
+        told = ", ".join(f"{name!r}: ..." for name in given)
+        return f"{function}() has no keyword {given[0]!r}: options of the filesystem go into storage_options={{{told}}}"
     listed = ", ".join(names)
-    return message + (did_you_mean(given, names) or f"; its keywords are {listed}")
+    instead = did_you_mean(others[0], names) or f"; its keywords are {listed}"
+    return f"{function}() has no keyword {others[0]!r}{instead}"

@@ -528,7 +528,7 @@ def test_a_url_of_info_or_of_a_scale_leads_to_the_pyramids(url: str, meant: str 
 )
 def test_an_option_of_the_filesystem_is_told_where_to_go(take: Callable[..., Any]) -> None:
     create_volume("memory://test_urls/brain", np.zeros((4, 4, 4), np.uint8), resolution=(1, 1, 1), overwrite=True)
-    with pytest.raises(TypeError, match=r"^endpoint_url, key: .* go into storage_options=\{"):
+    with pytest.raises(TypeError, match=r" go into storage_options=\{'endpoint_url': \.\.\., 'key': \.\.\.\}"):
         take("s3://bucket/brain", endpoint_url="http://127.0.0.1:1", key="k")
 
 
