@@ -89,13 +89,13 @@ def brain_through_s3() -> "Slices":
     url = f"s3://{BUCKET}/mni152"
     with nothing_between(), s3_server() as s3:
         s3.create_bucket(BUCKET)
-        options = {"storage_options": s3.storage_options}
+        options: dict[str, Any] = {"storage_options": s3.storage_options}
         print(f"{url} on {s3.endpoint}")
 
         started = time.perf_counter()
         write_with_neuroglancer_scripts(brain, url, options)
         written = time.perf_counter()
-        vol = open_volume(url, missing="raise", progress=True, storage_options=s3.storage_options)
+        vol = open_volume(url, missing="raise", progress=True, **options)
         voxels = {scale.key: scale[...] for scale in vol}
         read = time.perf_counter()
 

@@ -7,34 +7,48 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.view.slices import RGB, Array, Slice, is_segmentation
+from precomputed_fs.view.orientation import Array
+from precomputed_fs.view.slices import RGB, Slice, is_segmentation
 from precomputed_fs.volume import Scale, Volume
 
-_DARKEST, _BRIGHTEST = 0.5, 99.5  # percentiles
+_PERCENTILES = 0.5, 99.5  # shown as black and white
+_DIM = 128  # uint8 is stretched if all is darker
+_ALL_LEVELS = 0.0, 255.0
 
 
 def painted(slices: Sequence[Slice], limits: tuple[float, float] | None) -> list[NDArray[np.uint8]]:
     """Turn voxels into pixels, with the same limits for all slices: (row, column, channel), 1, 3 or 4 channels."""
     if is_segmentation(slices[0].scale):
         return [segment_colours(piece.voxels[..., 0]) for piece in slices]
-    if limits is None and slices[0].voxels.dtype == np.uint8:
-        return [piece.voxels for piece in slices]
     low, high = limits or limits_of(slices)
+    if slices[0].voxels.dtype == np.uint8 and (low, high) == _ALL_LEVELS:
+        return [piece.voxels for piece in slices]
     return [_levels(piece.voxels, low, high) for piece in slices]
 
 
 def limits_of(slices: Sequence[Slice]) -> tuple[float, float]:
-    """Return the values shown as black and white: 0 and 255 for uint8, otherwise percentiles, to ignore outliers."""
-    if slices[0].voxels.dtype == np.uint8:
-        return 0.0, 255.0
-    values = np.concatenate([piece.voxels.ravel() for piece in slices]).astype(np.float64)
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return 0.0, 1.0
-    low, high = np.percentile(values, (_DARKEST, _BRIGHTEST))
+    """Return the values shown as black and white, chosen from the voxels of all slices."""
+    low, high = limits_for(np.concatenate([piece.voxels.ravel() for piece in slices]))
+    return (low, high) if low < high else (0.0, 1.0)
+
+
+def limits_for(values: Array) -> tuple[float, float]:
+    """Choose the values shown as black and white: percentiles, to ignore outliers; 0 and 255 for uint8 that is not dim.
+
+    Returns
+    -------
+    float, float
+        If all values are equal, 0 is one of the two; both are 0 if there is no other value.
+    """
+    if values.dtype == np.uint8 and values.size and values.max() >= _DIM:
+        return _ALL_LEVELS
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if not finite.size:
+        return 0.0, 0.0
+    low, high = np.percentile(finite, _PERCENTILES)
     if low == high:
-        low, high = values.min(), values.max()
-    if low == high:  # a single value; 0 is black
+        low, high = finite.min(), finite.max()
+    if low == high:
         low, high = min(low, 0.0), max(high, 0.0)
     return float(low), float(high)
 
@@ -61,6 +75,15 @@ def _levels(voxels: Array, low: float, high: float) -> NDArray[np.uint8]:
         levels = (voxels.astype(np.float64) - low) * (255 / (high - low) if high != low else 1.0)
     rounded: NDArray[np.uint8] = np.rint(np.nan_to_num(levels, nan=0).clip(0, 255)).astype(np.uint8)
     return rounded
+
+
+def with_alpha(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return pixels as RGBA; grey levels and RGB become opaque."""
+    if pixels.shape[2:] == (RGB + 1,):
+        return pixels
+    colours = pixels if pixels.shape[2:] == (RGB,) else np.repeat(pixels.reshape((*pixels.shape[:2], 1)), RGB, axis=2)
+    opaque: NDArray[np.uint8] = np.dstack([colours, np.full(pixels.shape[:2], 255, np.uint8)])
+    return opaque
 
 
 def segment_colours(ids: Array) -> NDArray[np.uint8]:

@@ -1,14 +1,16 @@
 """Slices as pictures: `Volume.show` and `Scale.show`, and PNG and JPEG files, made without Pillow."""
 
+import importlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.view.colours import checked_limits, painted
-from precomputed_fs.view.slices import GAP, RGB, Point, Slice, extent, is_segmentation, read
+from precomputed_fs.view.colours import checked_limits, painted, with_alpha
+from precomputed_fs.view.overlays import ALPHA, Overlay, laid_over
+from precomputed_fs.view.slices import GAP, RGB, Point, Slice, extent, is_segmentation, planned, read_slices
 from precomputed_fs.volume import Scale, Volume
 
 if TYPE_CHECKING:
@@ -16,23 +18,18 @@ if TYPE_CHECKING:
 
 
 _JPEG_LARGEST, _JPEG_QUALITY = 65535, 90
+_GREY = 2  # axes of a picture of grey levels
 
 
-def show(
-    source: Volume | Scale,
-    point: Point,
-    *,
-    size: int | None,
-    channel: int | None,
-    limits: Iterable[float] | None,
-    progress: bool | None,
-) -> "Image":
+def show(source: Volume | Scale, point: Point, **options: Any) -> "Image":  # noqa: ANN401 - of `picture`
     """Make a picture with Pillow: see `Volume.show`."""
     try:
-        from PIL import Image  # noqa: PLC0415 - optional
+        importlib.import_module("PIL")
     except ImportError as exc:
         raise ImportError("pictures need Pillow: pip install 'precomputed-fs[plot]'", name="PIL") from exc
-    return Image.fromarray(picture(source, point, size=size, channel=channel, limits=limits, progress=progress))
+    from precomputed_fs.view.image import Picture  # noqa: PLC0415 - it imports Pillow, which is optional
+
+    return Picture.of(picture(source, point, **options))
 
 
 def picture(
@@ -42,6 +39,9 @@ def picture(
     size: int | None,
     channel: int | None = None,
     limits: Iterable[float] | None = None,
+    orientation: str | None = None,
+    overlay: Volume | Scale | None = None,
+    alpha: float = ALPHA,
     progress: bool | None = None,
 ) -> NDArray[np.uint8]:
     """Make a picture: see `Volume.show`.
@@ -52,8 +52,13 @@ def picture(
         (row, column) of grey levels; or (row, column, channel) with 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels.
     """
     limits = checked_limits(limits, source)
-    slices, shapes = read(source, point, size=size, channel=channel, progress=progress, in_one=True)
-    panels = make_panels(slices, shapes, limits)
+    over = None if overlay is None else Overlay.checked(overlay, alpha, source)
+    plan = planned(source, point, size=size, channel=channel, orientation=orientation, in_one=True)
+    slices = read_slices(plan, progress=progress)
+    panels = make_panels(slices, plan.shapes.values(), limits)
+    if over is not None:
+        patches = over.read(plan, slices, progress=progress)
+        panels = [laid_over(*each) for each in zip(panels, slices, patches, strict=True)]
     return panels[0] if len(panels) == 1 else _side_by_side(panels)
 
 
@@ -66,10 +71,17 @@ def to_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     """Encode a picture as a JPEG file; transparent pixels become white."""
     if max(pixels.shape[:2]) > _JPEG_LARGEST:
         raise ValueError(f"size: a JPEG has at most {_JPEG_LARGEST} pixels a side: choose PNG, or a smaller size")
-    if pixels.ndim > 2 and pixels.shape[2] != RGB:  # noqa: PLR2004 - with alpha
-        colours, alpha = pixels[..., :-1], pixels[..., -1:] / 255
-        pixels = np.rint(colours * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    pixels = on_white(pixels)
     return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), level=_JPEG_QUALITY, subsampling="444"))
+
+
+def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture without transparency."""
+    if pixels.ndim == _GREY or pixels.shape[2] == RGB:
+        return pixels
+    colours, alpha = pixels[..., :-1], pixels[..., -1:] / 255
+    opaque: NDArray[np.uint8] = np.rint(colours * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return opaque[..., 0] if opaque.shape[2] == 1 else opaque
 
 
 def make_panels(
@@ -85,7 +97,8 @@ def make_panels(
 
 def _side_by_side(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Put pictures side by side into one; the gaps are transparent."""
-    opaque = [_with_alpha(panel) for panel in panels]
+    are_grey = all(panel.ndim == _GREY for panel in panels)
+    opaque = [with_alpha(panel)[..., RGB - 1 if are_grey else 0 :] for panel in panels]
     whole = np.zeros((*extent(panel.shape[:2] for panel in panels), opaque[0].shape[2]), np.uint8)
     left = 0
     for panel in opaque:
@@ -93,13 +106,6 @@ def _side_by_side(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         whole[:rows, left : left + columns] = panel
         left += columns + GAP
     return whole
-
-
-def _with_alpha(panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if panel.shape[2:] == (RGB + 1,):
-        return panel
-    opaque: NDArray[np.uint8] = np.dstack([panel, np.full(panel.shape[:2], 255, np.uint8)])
-    return opaque
 
 
 def _resized(pixels: NDArray[np.uint8], shape: tuple[int, int], *, blends: bool) -> NDArray[np.uint8]:

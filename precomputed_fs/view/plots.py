@@ -5,11 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from precomputed_fs.format.lengths import unit_of
+from precomputed_fs.format.lengths import readable, unit_of
 from precomputed_fs.view.colours import checked_limits, limits_of, painted
-from precomputed_fs.view.slices import AXES, RGB, Point, Slice, is_segmentation, read
-from precomputed_fs.view.text import shortened
+from precomputed_fs.view.orientation import AXES
+from precomputed_fs.view.overlays import Ends, Overlay, Patch
+from precomputed_fs.view.slices import RGB, Point, Slice, is_segmentation, planned, read_slices
 from precomputed_fs.volume import Scale, Volume
+
+_WIDTH, _HEIGHT = 10.0, 4.5  # inches of a figure, and of a slice, at most: a notebook shows it in its own size
+_BESIDE = 1.0  # inches that ticks and labels take to both sides of a slice, at least: so its width decides its scale
+_ABOVE = 1.4  # inches that they take above and below it, at most
+_SLIMMEST = 0.05  # of the longest side of all slices: a slice that is slimmer has more room than it needs
 
 
 def plot(
@@ -19,39 +25,84 @@ def plot(
     size: int | None,
     channel: int | None,
     limits: Iterable[float] | None,
+    cmap: Any,  # noqa: ANN401 - a name, or matplotlib's Colormap
+    orientation: str | None,
+    overlay: Volume | Scale | None,
+    alpha: float,
     ax: Any,  # noqa: ANN401 - matplotlib's Axes, or several
     progress: bool | None,
 ) -> Any:  # noqa: ANN401 - matplotlib's Axes, or several
     """Plot slices with matplotlib: see `Volume.plot`."""
     try:
-        from matplotlib import pyplot as plt  # noqa: PLC0415 - optional
+        import matplotlib as mpl  # noqa: PLC0415 - optional
     except ImportError as exc:
         raise ImportError("plots need matplotlib: pip install 'precomputed-fs[plot]'", name="matplotlib") from exc
     limits = checked_limits(limits, source)
-    slices, _ = read(source, point, size=size, channel=channel, progress=progress, in_one=False)
-    if ax is None:
-        _, ax = plt.subplots(1, len(slices), squeeze=False, layout="constrained", figsize=(5 * len(slices), 5))
-    axes = np.ravel(np.asarray(ax, object))
-    if len(axes) != len(slices):
-        raise ValueError(f"ax: expected {len(slices)}, one for each slice, got {len(axes)}")
-    for one, piece, image in zip(axes, slices, _images(slices, limits), strict=True):
-        _draw(one, piece, image)
+    over = None if overlay is None else Overlay.checked(overlay, alpha, source)
+    plan = planned(source, point, size=size, channel=channel, orientation=orientation, in_one=False)
+    if cmap is not None:
+        _check_takes_colours(plan.scale, plan.channels)
+        cmap = mpl.colormaps.get_cmap(cmap)
+    axes = None if ax is None else _given(ax, len(plan.shapes))
+    slices = read_slices(plan, progress=progress)
+    patches = [None] * len(slices) if over is None else over.read(plan, slices, progress=progress)
+    axes = _new(slices) if axes is None else axes
+    for one, piece, image, patch in zip(axes, slices, _images(slices, limits, cmap), patches, strict=True):
+        _draw(one, piece, image, patch)
     return axes[0] if len(axes) == 1 else axes
 
 
-def _images(slices: Sequence[Slice], limits: tuple[float, float] | None) -> list[dict[str, Any]]:
+def _check_takes_colours(scale: Scale, channels: slice) -> None:
+    """Check that a colour map applies: to one channel of an image."""
+    what = "a segmentation, where each id has its own colour" if is_segmentation(scale) else ""
+    if channels.stop - channels.start == RGB:
+        what = "shown in red, green and blue: choose a channel"
+    if what:
+        raise ValueError(f"cmap: {scale.volume.url} is {what}")
+
+
+def _given(ax: Any, count: int) -> Any:  # noqa: ANN401 - arrays of matplotlib's Axes
+    axes = np.ravel(np.asarray(ax, object))
+    if len(axes) != count:
+        raise ValueError(f"ax: expected {count}, one for each slice, got {len(axes)}")
+    return axes
+
+
+def _new(slices: Sequence[Slice]) -> Any:  # noqa: ANN401
+    """Make a figure whose slices are all at one physical scale."""
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    ends = [piece.ends for piece in slices]
+    least = max(abs(end) for left, right, top, bottom in ends for end in (right - left, bottom - top)) * _SLIMMEST
+    widths = [max(least, abs(right - left)) for left, right, _, _ in ends]
+    height = max(least, *(abs(bottom - top) for _, _, top, bottom in ends))
+    inches = min((_WIDTH - _BESIDE * len(slices)) / sum(widths), _HEIGHT / height)  # for a nanometre
+    size = sum(widths) * inches + _BESIDE * len(slices), height * inches + _ABOVE
+    return plt.subplots(1, len(slices), squeeze=False, layout="constrained", width_ratios=widths, figsize=size)[1][0]
+
+
+def _images(
+    slices: Sequence[Slice],
+    limits: tuple[float, float] | None,
+    cmap: Any,  # noqa: ANN401
+) -> list[dict[str, Any]]:
     """Return the arguments of ``imshow``: colours, or values with their limits."""
     if is_segmentation(slices[0].scale) or slices[0].voxels.shape[2] == RGB:
         return [{"X": pixels} for pixels in painted(slices, limits)]
     low, high = limits or limits_of(slices)
-    return [{"X": piece.voxels[..., 0], "cmap": "gray", "vmin": low, "vmax": high} for piece in slices]
+    return [{"X": piece.voxels[..., 0], "cmap": cmap or "gray", "vmin": low, "vmax": high} for piece in slices]
 
 
-def _draw(ax: Any, piece: Slice, image: Mapping[str, Any]) -> None:  # noqa: ANN401 - matplotlib ships no types for it
-    left, right, top, bottom = _edges_of(piece)
+def _draw(ax: Any, piece: Slice, image: Mapping[str, Any], patch: Patch | None) -> None:  # noqa: ANN401
+    left, right, top, bottom = _in_voxels(piece, piece.ends)
     down, across = (piece.frame.resolution[axis] for axis in piece.view.edges)
     ax.imshow(**image, extent=(left, right, bottom, top), aspect=down / across, interpolation="nearest")
-    ax.set_title(f"{shortened(piece.scale.key)}, {piece.name}", parse_math=False)
+    if patch is not None:
+        over_left, over_right, over_top, over_bottom = _in_voxels(piece, patch.ends)
+        over = (over_left, over_right, over_bottom, over_top)
+        ax.imshow(patch.pixels, extent=over, aspect=down / across, interpolation="nearest")
+        ax.set(xlim=(left, right), ylim=(bottom, top))
+    ax.set_title(f"{readable(piece.scale.resolution)}, {piece.name}")
     x, y = AXES[piece.view.across], AXES[piece.view.down]
     ax.set(xlabel=f"{x} (voxels)", ylabel=f"{y} (voxels)")
     nm, unit = unit_of(abs(right - left) * across)
@@ -65,10 +116,8 @@ def _factor(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     return (lambda voxels: np.asarray(voxels) * factor), (lambda lengths: np.asarray(lengths) / factor)
 
 
-def _edges_of(piece: Slice) -> tuple[float, float, float, float]:
-    """Return the left, right, top and bottom edges of a slice, in voxels of its frame."""
-    down, across = piece.view.edges
-    bounds, step, frame = piece.scale.bounds, piece.scale.resolution, piece.frame.resolution
-    left, right = (end[across] * step[across] / frame[across] for end in (bounds.start, bounds.stop))
-    top, bottom = (end[down] * step[down] / frame[down] for end in (bounds.start, bounds.stop))
-    return (right, left, top, bottom) if piece.view.leftwards else (left, right, top, bottom)
+def _in_voxels(piece: Slice, ends: Ends) -> Ends:
+    """Convert the left, right, top and bottom edge from nanometres to voxels of the slice's frame."""
+    left, right, top, bottom = ends
+    down, across = (piece.frame.resolution[axis] for axis in piece.view.edges)
+    return left / across, right / across, top / down, bottom / down

@@ -1,7 +1,4 @@
-"""Which slices of a volume a picture shows, and how their voxels are read.
-
-Slices are oriented as in Neuroglancer's panels, so that a place is easily found there.
-"""
+"""Which slices of a volume a picture shows, and how their voxels are read."""
 
 import math
 import operator
@@ -9,16 +6,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
+from precomputed_fs.view.orientation import AXES, Array, Orientation, orientations, telling
 from precomputed_fs.volume import Scale, Selection, Volume
-
-Array = NDArray[Any]
 
 Point = tuple[int | None, int | None, int | None]
 """Where to slice along x, y and z; None for no slice."""
 
-AXES = "xyz"
+Ranges = tuple[range, range, range]
+"""Voxels along x, y and z."""
+
 RGB = 3
 """A volume with this many channels is shown in colours."""
 
@@ -28,29 +24,6 @@ GAP = 8
 _WHOLE_BYTES = 32 << 20  # a smaller scale is read whole if that takes fewer requests than its slices
 _MOST_PIXELS = 1 << 27
 _ROUNDING = 1 + 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Orientation:
-    """How a slice lies on the screen: which axis runs across, and which runs down."""
-
-    across: int
-    down: int
-    leftwards: bool = False
-
-    @property
-    def through(self) -> int:
-        """The axis that is perpendicular to the slice."""
-        return sum(range(len(AXES))) - self.across - self.down
-
-    @property
-    def edges(self) -> tuple[int, int]:
-        """The axes of the slice's rows and columns, in this order."""
-        return self.down, self.across
-
-
-ORIENTATIONS = (Orientation(0, 1), Orientation(0, 2), Orientation(2, 1, leftwards=True))
-"""Neuroglancer's panels: xy, xz and yz."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +49,11 @@ class Slice:
         """The position as text: ``z = 50``."""
         return f"{AXES[self.view.through]} = {self.position}"
 
+    @property
+    def ends(self) -> tuple[float, float, float, float]:
+        """The left, right, top and bottom edges in nanometres."""
+        return self.view.ends(*bounds_of(self.scale))
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -86,35 +64,65 @@ class Plan:
     positions: Mapping[int, int]
     """Absolute coordinates of the slices in voxels of `frame`, by axis."""
 
+    pixel: float
+    """The length of a pixel in nanometres."""
+
     shapes: Mapping[Orientation, tuple[int, int]]
     """Rows and columns of pixels of each slice."""
 
     channels: slice
 
 
-def read(
-    source: Volume | Scale, point: Point, *, size: int | None, channel: int | None, progress: bool | None, in_one: bool
-) -> tuple[list[Slice], list[tuple[int, int]]]:
-    """Read the slices of one picture, or of one picture each; return them with their rows and columns of pixels."""
+def planned(
+    source: Volume | Scale,
+    point: Point,
+    *,
+    size: int | None,
+    channel: int | None,
+    orientation: str | None,
+    in_one: bool,
+) -> Plan:
+    """Decide which slices are shown in one picture, or in one picture each, and what is read for them."""
     frame = source if isinstance(source, Scale) else source[0]
-    positions = _positions(frame, point)
-    views = [view for view in ORIENTATIONS if view.through in positions]
-    scale = source if isinstance(source, Scale) else good_scale(source, views, size)
-    plan = Plan(scale, frame, positions, picture_shapes(scale, views, size), shown_channels(scale, channel))
-    shapes = list(plan.shapes.values())
+    turned = orientations(source, orientation)
+    positions = _positions(frame, point, turned)
+    views = [view for view in turned if view.through in positions]
+    axes = {axis for view in views for axis in view.edges}
+    scale = source if isinstance(source, Scale) else good_scale(source, axes, size)
+    plan = plan_of(scale, frame, positions, views, size=size, channels=shown_channels(scale, channel))
+    shapes = plan.shapes.values()
     _check_pixels([extent(shapes)] if in_one else shapes)
-    return read_slices(plan, progress=progress), shapes
+    return plan
 
 
-def good_scale(volume: Volume, views: Iterable[Orientation], size: int | None) -> Scale:
-    """Choose the coarsest scale that has all the detail that a picture of this size can show.
+def plan_of(
+    scale: Scale,
+    frame: Scale,
+    positions: Mapping[int, int],
+    views: Sequence[Orientation],
+    *,
+    size: int | None,
+    channels: slice,
+) -> Plan:
+    """Plan slices of a scale, with pixels of one length for all."""
+    pixel = _pixel(scale, {axis for view in views for axis in view.edges}, size)
+    shapes = {}
+    for view in views:
+        rows, columns = (max(1, round(scale.shape[axis] * scale.resolution[axis] / pixel)) for axis in view.edges)
+        shapes[view] = rows, columns
+    return Plan(scale, frame, positions, pixel, shapes, channels)
+
+
+def good_scale(volume: Volume, axes: Iterable[int], size: int | None) -> Scale:
+    """Choose the coarsest scale that has all the detail that a picture of this size can show."""
+    return volume[0] if size is None else scale_for_pixels(volume, axes, _pixel(volume[0], axes, size))
+
+
+def scale_for_pixels(volume: Volume, axes: Iterable[int], pixel: float) -> Scale:
+    """Choose the coarsest scale that has all the detail that pixels of a length in nanometres can show.
 
     Along each axis, its voxels are no longer than a pixel, or the shortest of all scales.
     """
-    if size is None:
-        return volume[0]
-    axes = {axis for view in views for axis in view.edges}
-    pixel = _pixel(volume[0], axes, size)
     finest = [min(scale.resolution[axis] for scale in volume) for axis in range(len(AXES))]
     good = [
         scale
@@ -125,7 +133,7 @@ def good_scale(volume: Volume, views: Iterable[Orientation], size: int | None) -
     return max(good, key=lambda scale: math.prod(scale.resolution), default=volume[0])
 
 
-def _positions(frame: Scale, point: Point) -> dict[int, int]:
+def _positions(frame: Scale, point: Point, turned: Sequence[Orientation]) -> dict[int, int]:
     """Return where to slice, by axis: as given, or in the middle."""
     given = {axis: operator.index(at) for axis, at in enumerate(point) if at is not None}
     for axis, at in given.items():
@@ -135,19 +143,12 @@ def _positions(frame: Scale, point: Point) -> dict[int, int]:
     if given:
         return given
     centre = middle(frame)
-    return {view.through: centre[view.through] for view in telling_orientations(frame)}
+    return {view.through: centre[view.through] for view in telling(turned, frame)}
 
 
 def middle(frame: Scale) -> dict[int, int]:
     """Return the voxel in the middle of a scale, by axis."""
     return {axis: low + frame.shape[axis] // 2 for axis, low in enumerate(frame.voxel_offset)}
-
-
-def telling_orientations(scale: Scale) -> Sequence[Orientation]:
-    """Return the slices worth showing: all, or the widest one if the others are lines."""
-    if 1 not in scale.shape[:3]:
-        return ORIENTATIONS
-    return [max(ORIENTATIONS, key=lambda view: math.prod(scale.shape[axis] for axis in view.edges))]
 
 
 def shown_channels(scale: Scale, channel: int | None) -> slice:
@@ -169,16 +170,6 @@ def _pixel(scale: Scale, axes: Iterable[int], size: int | None) -> float:
     return max(scale.shape[axis] * scale.resolution[axis] for axis in axes) / size
 
 
-def picture_shapes(scale: Scale, views: Sequence[Orientation], size: int | None) -> dict[Orientation, tuple[int, int]]:
-    """Return the rows and columns of pixels of each slice, with pixels of one length for all."""
-    pixel = _pixel(scale, {axis for view in views for axis in view.edges}, size)
-    shapes = {}
-    for view in views:
-        rows, columns = (max(1, round(scale.shape[axis] * scale.resolution[axis] / pixel)) for axis in view.edges)
-        shapes[view] = rows, columns
-    return shapes
-
-
 def _check_pixels(shapes: Collection[tuple[int, int]]) -> None:
     """Check that pictures of these rows and columns of pixels are not too large."""
     if sum(map(math.prod, shapes)) > _MOST_PIXELS:
@@ -192,6 +183,15 @@ def extent(shapes: Iterable[tuple[int, int]]) -> tuple[int, int]:
     return max(rows), sum(columns) + GAP * (len(columns) - 1)
 
 
+def bounds_of(scale: Scale) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the first and last corner of a scale in nanometres."""
+    start, stop = (
+        tuple(at * step for at, step in zip(corner, scale.resolution, strict=True))
+        for corner in (scale.bounds.start, scale.bounds.stop)
+    )
+    return start, stop
+
+
 def read_slices(plan: Plan, **options: Any) -> list[Slice]:  # noqa: ANN401 - of Scale.read_selection
     """Read slices, with at most two voxels per pixel along each axis."""
     scale, frame, positions = plan.scale, plan.frame, plan.positions
@@ -201,12 +201,12 @@ def read_slices(plan: Plan, **options: Any) -> list[Slice]:  # noqa: ANN401 - of
     }
     if _is_cheaper_whole(scale, wanted):
         x, y, z = map(range, scale.bounds.start, scale.bounds.stop)
-        whole = scale.read_selection(_selection((x, y, z), plan.channels), **options)
+        whole = scale.read_selection(selection_of((x, y, z), plan.channels), **options)
         planes = [whole[_relative(scale, ranges)] for ranges in wanted.values()]
     else:
-        planes = [scale.read_selection(_selection(ranges, plan.channels), **options) for ranges in wanted.values()]
+        planes = [scale.read_selection(selection_of(ranges, plan.channels), **options) for ranges in wanted.values()]
     return [
-        Slice(scale, frame, view, positions[view.through], _laid_out(view, plane))
+        Slice(scale, frame, view, positions[view.through], view.laid_out(plane))
         for view, plane in zip(wanted, planes, strict=True)
     ]
 
@@ -217,7 +217,7 @@ def _position_in(scale: Scale, frame: Scale, axis: int, position: int) -> int:
     return max(scale.bounds.start[axis], min(at, scale.bounds.stop[axis] - 1))  # scales may have different ends
 
 
-def _ranges(scale: Scale, view: Orientation, position: int, shape: tuple[int, int]) -> tuple[range, range, range]:
+def _ranges(scale: Scale, view: Orientation, position: int, shape: tuple[int, int]) -> Ranges:
     """Return the voxels of a slice: where pixels are fewer, the middle one of each n along an axis."""
     ranges = [range(position, position + 1)] * len(AXES)
     for axis, pixels in zip(view.edges, shape, strict=True):
@@ -238,19 +238,14 @@ def chunks_in(scale: Scale, view: Orientation) -> int:
     return math.prod(scale.grid.shape[axis] for axis in view.edges)
 
 
-def _selection(ranges: tuple[range, range, range], channels: slice) -> Selection:
+def selection_of(ranges: Ranges, channels: slice) -> Selection:
+    """Return the selection of some voxels along each axis."""
     return Selection(ranges, channels, (slice(None),) * 4)
 
 
-def _relative(scale: Scale, ranges: tuple[range, range, range]) -> tuple[slice, ...]:
+def _relative(scale: Scale, ranges: Ranges) -> tuple[slice, ...]:
     starts = zip(ranges, scale.bounds.start, strict=True)
     return tuple(slice(voxels.start - low, voxels.stop - low, voxels.step) for voxels, low in starts)
-
-
-def _laid_out(view: Orientation, plane: Array) -> Array:
-    """Orient a plane (x, y, z, channel) as it lies on the screen."""
-    rows: Array = plane.transpose(view.through, *view.edges, 3)[0]
-    return rows[:, ::-1] if view.leftwards else rows
 
 
 def is_segmentation(scale: Scale) -> bool:

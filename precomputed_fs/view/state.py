@@ -11,8 +11,10 @@ import numpy as np
 
 from precomputed_fs.errors import DataAccessError
 from precomputed_fs.format.grid import Box
+from precomputed_fs.view.colours import limits_for
 from precomputed_fs.view.shown import client_type
-from precomputed_fs.volume import Volume
+from precomputed_fs.view.slices import Ranges, selection_of
+from precomputed_fs.volume import Scale, Volume
 
 LAYOUTS = ("4panel", "4panel-alt", "xy", "xz", "yz", "xy-3d", "xz-3d", "yz-3d", "3d")
 """The client's layouts of panels."""
@@ -20,8 +22,9 @@ LAYOUTS = ("4panel", "4panel-alt", "xy", "xz", "yz", "xy-3d", "xz-3d", "yz-3d", 
 _PANELS = {"4panel": 0.4, "4panel-alt": 0.4}  # the part of the height that one of several panels has
 _WHOLE = 0.85  # the part that a single panel has
 _SHOWN_CHANNELS = ("red", "green", "blue")
-_PERCENTILES = (0.5, 99.5)  # shown as black and white
-_SAMPLED = 1_000_000  # voxels, about
+_SAMPLED_CHUNKS = 8  # of the coarsest scale, which are read to choose black and white
+_SAMPLED_BYTES = 32 << 20
+_SAMPLED_VOXELS = 1_000_000  # about
 _AXES = "xyz"
 
 
@@ -77,19 +80,25 @@ def _shader(volume: Volume, data_type: str) -> str:
 
 
 def _value_range(volume: Volume, dtype: np.dtype[Any]) -> tuple[Any, Any]:
-    """Choose the values for black and white by a chunk in the middle of the coarsest scale."""
-    if dtype == np.uint8:
-        return 0, 255
+    """Choose the values for black and white by voxels of the coarsest scale."""
     low, high = (0.0, 1.0) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     scale = [volume[0], *(scale for scale in volume if not scale.info.hidden)][-1]
-    x, y, z = (count // 2 for count in scale.grid.shape)
     with contextlib.suppress(DataAccessError, ImportError):  # the client will show the error
-        voxels = scale.read(Box.of(scale.grid.chunk((x, y, z))), missing="raise", progress=False)
-        voxels = voxels.ravel(order="K")[:: 1 + voxels.size // _SAMPLED]
-        voxels = voxels[np.isfinite(voxels)]
-        black, white = np.percentile(voxels, _PERCENTILES).tolist() if voxels.size else (0, 0)
+        box = selection_of(_sampled(scale), slice(0, scale.shape[3], 1))
+        voxels = scale.read_selection(box, missing="zeros", progress=False, warns=False)
+        black, white = limits_for(voxels.ravel(order="K")[:: 1 + voxels.size // _SAMPLED_VOXELS])
         if dtype.kind != "f":
             black, white = max(low, math.floor(black)), min(high, math.ceil(white))
         if black < white:
             return black, white
     return low, high
+
+
+def _sampled(scale: Scale) -> Ranges:
+    """Return voxels that stand for a scale: all if these are few chunks, or else a chunk in the middle."""
+    box = scale.bounds
+    if math.prod(scale.grid.shape) > _SAMPLED_CHUNKS or scale.array.nbytes > _SAMPLED_BYTES:
+        x, y, z = (count // 2 for count in scale.grid.shape)
+        box = Box.of(scale.grid.chunk((x, y, z)))
+    x_range, y_range, z_range = map(range, box.start, box.stop)
+    return x_range, y_range, z_range

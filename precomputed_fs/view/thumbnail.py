@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import html as markup
 import math
 import threading
 from collections.abc import Callable
@@ -11,18 +10,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from precomputed_fs.format.lengths import readable
+from precomputed_fs.view.orientation import Orientation, orientations, telling
 from precomputed_fs.view.pictures import make_panels, to_png
-from precomputed_fs.view.slices import (
-    Orientation,
-    Plan,
-    chunks_in,
-    middle,
-    picture_shapes,
-    read_slices,
-    shown_channels,
-    telling_orientations,
-)
-from precomputed_fs.view.text import shortened
+from precomputed_fs.view.slices import chunks_in, middle, plan_of, read_slices, shown_channels
 from precomputed_fs.volume import Scale, Volume
 
 _T = TypeVar("_T")
@@ -54,17 +45,16 @@ def thumbnail_html(source: Volume | Scale) -> str:
         return ""
     scale, views = affordable
     frame = source if isinstance(source, Scale) else source[0]
-    shapes = picture_shapes(scale, views, _THUMBNAIL_PIXELS)
-    plan = Plan(scale, frame, middle(frame), shapes, shown_channels(scale, None))
+    plan = plan_of(scale, frame, middle(frame), views, size=_THUMBNAIL_PIXELS, channels=shown_channels(scale, None))
     slices = read_slices(plan, progress=False, missing="zeros", warns=False)
     if not any(piece.voxels.any() for piece in slices):
         return ""
     images = " ".join(
         f'<img alt="{piece.name}" title="{piece.name}" src="data:image/png;base64,{_base64(panel)}">'
-        for piece, panel in zip(slices, make_panels(slices, shapes.values(), None), strict=True)
+        for piece, panel in zip(slices, make_panels(slices, plan.shapes.values(), None), strict=True)
     )
     names = ", ".join(piece.name for piece in slices)
-    return f"<div>{images}<br>{names}, from {markup.escape(shortened(scale.key))}</div>"
+    return f"<div>{images}<br>{names}, from {readable(scale.resolution)}</div>"
 
 
 def _base64(panel: NDArray[np.uint8]) -> str:
@@ -93,7 +83,7 @@ def _affordable_views(scale: Scale) -> list[Orientation]:
     chunk_bytes = math.prod(map(min, scale.chunk_size, scale.shape[:3])) * scale.shape[3] * scale.dtype.itemsize
     left = min(_THUMBNAIL_CHUNKS, _THUMBNAIL_BYTES // chunk_bytes)
     views = []
-    for view in telling_orientations(scale):
+    for view in telling(orientations(scale, None), scale):
         left -= chunks_in(scale, view)
         if left < 0:
             break

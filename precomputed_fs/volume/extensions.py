@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import xarray
     from PIL.Image import Image
 
+    from precomputed_fs.volume.scale import Scale
+    from precomputed_fs.volume.volume import Volume
+
 _PICTURE_PIXELS = 512  # of a picture's longer side, by default
 
 _IMPLEMENTED_BY = {
@@ -54,13 +57,14 @@ def show(
     size: int | None = _PICTURE_PIXELS,
     channel: int | None = None,
     limits: Iterable[float] | None = None,
+    orientation: str | None = None,
+    overlay: "Volume | Scale | None" = None,
+    alpha: float = 0.4,
     progress: bool | None = None,
 ) -> "Image":
     """Make a picture of a slice.
 
-    In a notebook, the picture shows itself. Voxels are drawn in their true proportions, and lie as Neuroglancer
-    shows them: in an xy slice x grows to the right and y downwards, in an xz slice z grows downwards, in a yz slice
-    z grows to the left.
+    In a notebook, the picture shows itself. Voxels are drawn in their true proportions.
 
     A volume reads the slice from its coarsest scale that has all the detail the picture can show. A scale reads it
     from itself: every chunk that the slice crosses, which may be very many in the finest scale of a large volume. If
@@ -79,8 +83,20 @@ def show(
         The channel to show. By default three channels are shown as red, green and blue, and of any other number
         the first one is shown.
     limits : two floats, optional
-        The values shown as black and white; not for segmentations. By default uint8 is shown as it is, and
-        other types between the percentiles 0.5 and 99.5 of the slice.
+        The values shown as black and white; not for segmentations. By default the percentiles 0.5 and 99.5 of the
+        slice; uint8 is shown as it is, unless all of the slice is darker than 128.
+    orientation : {"neuroglancer", "anatomical"} or three letters, optional
+        How slices lie. As Neuroglancer shows them: in an xy slice x grows to the right and y downwards, in an xz slice
+        z grows downwards, in a yz slice z grows to the left. Or upright, as an atlas shows a body: anterior or superior
+        is at the top, and the left side is on the left. That needs to know where x, y and z point: "anatomical" takes
+        what NIfTI usually has, right, anterior and superior; letters such as "LPS" say otherwise. By default as the
+        volume's own ``orientation``, see `open_volume`. Only the picture is turned, coordinates are not.
+    overlay : Volume or Scale, optional
+        What to lay over the slice, such as labels: its voxels at the same place in nanometres, whatever their size and
+        offset. Segments have their colours and 0 is transparent; an image is drawn in grey. A volume reads it from
+        the scale that suits the picture.
+    alpha : float
+        How opaque the overlay is, from 0 to 1.
     progress : bool, optional
         See `open_volume`.
 
@@ -89,6 +105,7 @@ def show(
     PIL.Image.Image
         Of mode L or RGB. A segmentation is RGBA: each id has the colour that Neuroglancer gives it by default,
         the same in every picture, and 0 is transparent. Several slices have transparent gaps (LA, RGBA).
+        ``save("x.jpg")`` makes white of what is transparent, which JPEG cannot store.
 
     Raises
     ------
@@ -97,11 +114,15 @@ def show(
     IndexError
         If the slice is outside of the volume, or there is no such channel.
     ValueError
-        If the picture would have more than 2**27 pixels, or `limits` are given for a segmentation.
+        If the picture would have more than 2**27 pixels, `limits` are given for a segmentation, or the overlay lies
+        elsewhere.
     DataAccessError
         If a chunk cannot be read.
     """
-    picture: Image = _call("show", self, (x, y, z), size=size, channel=channel, limits=limits, progress=progress)
+    picture: Image = _call(
+        "show", self, (x, y, z), size=size, channel=channel, limits=limits, orientation=orientation, overlay=overlay,
+        alpha=alpha, progress=progress,
+    )  # fmt: skip
     return picture
 
 
@@ -114,6 +135,10 @@ def plot(
     size: int | None = _PICTURE_PIXELS,
     channel: int | None = None,
     limits: Iterable[float] | None = None,
+    cmap: Any = None,  # noqa: ANN401 - a name, or matplotlib's Colormap
+    orientation: str | None = None,
+    overlay: "Volume | Scale | None" = None,
+    alpha: float = 0.4,
     ax: Any = None,  # noqa: ANN401 - matplotlib's Axes, or several
     progress: bool | None = None,
 ) -> Any:  # noqa: ANN401 - matplotlib's Axes, or several
@@ -121,10 +146,13 @@ def plot(
 
     Parameters
     ----------
-    x, y, z, size, channel, limits, progress
+    x, y, z, size, channel, limits, orientation, overlay, alpha, progress
         See `show`. The axes count voxels of the scale, or of the volume's first scale, whichever is read.
+    cmap : str or matplotlib.colors.Colormap, optional
+        The colours of an image's values; by default "gray". Not for segmentations or three channels, which have
+        colours.
     ax : matplotlib Axes, or a sequence of these, optional
-        Where to plot: one for each slice. By default in a new figure.
+        Where to plot: one for each slice. By default in a new figure, in which all slices are at one scale.
 
     Returns
     -------
@@ -135,10 +163,15 @@ def plot(
     ------
     ImportError
         If matplotlib is not installed; the extra "plot" brings it.
+    ValueError
+        If `cmap` is unknown or does not apply, or there are more or fewer `ax` than slices; see also `show`.
     IndexError, DataAccessError
         See `show`.
     """
-    return _call("plot", self, (x, y, z), size=size, channel=channel, limits=limits, ax=ax, progress=progress)
+    return _call(
+        "plot", self, (x, y, z), size=size, channel=channel, limits=limits, cmap=cmap, orientation=orientation,
+        overlay=overlay, alpha=alpha, ax=ax, progress=progress,
+    )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------- Neuroglancer

@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any
 
-from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
+from precomputed_fs.accessor import FsspecAccessor, accessor_with
 from precomputed_fs.errors import AccessDeniedError, URLError
 from precomputed_fs.format.info import Info, redirect_of
-from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid import claims
 from precomputed_fs.store.location import Location, resolve
 from precomputed_fs.store.protocols import PROTOCOLS
@@ -17,13 +16,13 @@ from precomputed_fs.volume.volume import Volume
 _MAX_REDIRECTS = 10
 
 
-@spelled_out({**OPTION_DEFAULTS, "gzip": None})
 def open_volume(
     url: AnyURL,
     *,
     missing: str = "zeros",
     progress: bool | None = None,
-    **accessor_options: Unpack[AccessorOptions],
+    orientation: str | None = None,
+    **accessor_options: Any,  # noqa: ANN401 - those of FsspecAccessor
 ) -> Volume:
     """Open a pyramid: one request, for its `info`.
 
@@ -35,6 +34,9 @@ def open_volume(
         How to treat an absent chunk: as zeros, since writers may leave such chunks out; or as a NotFoundError.
     progress : bool, optional
         Whether reading and writing show a progress bar; by default if they take long, in a notebook or on a terminal.
+    orientation : {"neuroglancer", "anatomical"}, optional
+        How pictures lie, in `Volume.show`, `Volume.plot` and a notebook's description: as in Neuroglancer's panels, or
+        upright; see `Volume.show`. It may be changed later, as an attribute.
     **accessor_options
         Options of `FsspecAccessor`. `gzip` is None by default, as for `create_volume`.
 
@@ -60,11 +62,10 @@ def open_volume(
     >>> open_volume("memory://docs/open")[0][10:20, :, 5].shape
     (10, 80, 1)
     """
-    options: AccessorOptions = {"gzip": None, **accessor_options}
-    accessor = FsspecAccessor(url, **options)
-    anon = options.pop("anon", None)
-    options.pop("storage_options", None)
-    options.pop("fs", None)
+    accessor_options = {"gzip": None, **accessor_options}
+    accessor = accessor_with(url, accessor_options)
+    anon = accessor_options.get("anon")
+    others = {name: value for name, value in accessor_options.items() if name not in ("storage_options", "anon", "fs")}
     for _ in range(_MAX_REDIRECTS):
         try:
             given = claims.fetch_info(accessor.pyramid)
@@ -75,8 +76,8 @@ def open_volume(
             raise AccessDeniedError(message) from exc
         target = redirect_of(given, accessor.pyramid.location.display("info"))
         if target is None:
-            return _volume(accessor, given, missing=missing, progress=progress)
-        accessor = FsspecAccessor(_redirected(accessor.pyramid.location, target, anon), **options)
+            return _volume(accessor, given, missing=missing, progress=progress, orientation=orientation)
+        accessor = FsspecAccessor(_redirected(accessor.pyramid.location, target, anon), **others)
     raise URLError(f"{accessor.url}: redirected {_MAX_REDIRECTS} times")
 
 

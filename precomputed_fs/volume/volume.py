@@ -19,9 +19,11 @@ from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.indexing import Index, select
+from precomputed_fs.volume.orientation import NEUROGLANCER, checked_orientation
 from precomputed_fs.volume.positions import VOXEL, rescaled, to_nanometres
 from precomputed_fs.volume.sampling import as_points
 from precomputed_fs.volume.scale import Scale, checked_missing
+from precomputed_fs.volume.scale_array import ScaleArray
 from precomputed_fs.volume.text import one_line
 
 _ROUNDED = 1 + 1e-5  # resolutions in `info` may be rounded
@@ -39,7 +41,7 @@ class Volume:
     ----------
     accessor : FsspecAccessor
     info : Info
-    missing, progress
+    missing, progress, orientation
         See `open_volume`.
 
     Attributes
@@ -59,12 +61,14 @@ class Volume:
         *,
         missing: str = "zeros",
         progress: bool | None = None,
+        orientation: str | None = None,
     ) -> None:
         self.accessor = accessor
         self.pyramid = accessor.pyramid
         self.info = info
         self.missing = checked_missing(missing)
         self.progress = progress
+        self.orientation = orientation
         self.scales = tuple(Scale(self, index) for index in info.finest_first)
         self._is_in_block = False
         self._places: dict[str, tuple[Pyramid, str]] = {}
@@ -73,6 +77,15 @@ class Volume:
     def url(self) -> str:
         """Where the pyramid is, without secrets."""
         return self.accessor.url
+
+    @property
+    def orientation(self) -> str:
+        """How pictures of the volume are turned, also in a notebook: see `open_volume`. It may be changed."""
+        return self._orientation
+
+    @orientation.setter
+    def orientation(self, orientation: str | None) -> None:
+        self._orientation = checked_orientation(orientation) or NEUROGLANCER
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -111,7 +124,7 @@ class Volume:
 
         def __getattr__(self, name: str) -> NoReturn:
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            for kind, shown in ((np.ndarray, "np.asarray(vol[0])"), (Scale, "vol[0]")):
+            for kind, shown in ((np.ndarray, "np.asarray(vol[0])"), (ScaleArray, "vol[0].array"), (Scale, "vol[0]")):
                 if hasattr(kind, name) and not name.startswith("_"):
                     message = f"each scale has its own {name}: {shown}.{name} is that of the finest one"
             raise AttributeError(message, name=name, obj=self)

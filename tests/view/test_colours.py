@@ -90,6 +90,14 @@ def test_other_types_are_shown_between_their_dark_and_bright_values(dtype: str) 
         assert (np.diff(shown.ravel().astype(int)[1:-1]) >= 0).all()
 
 
+@pytest.mark.parametrize(("values", "expected"), [((0, 1), (0, 255)), ((3, 100), (0, 255)), ((3, 200), (3, 200))])
+def test_dim_bytes_are_stretched_as_other_types_are(values: tuple[int, int], expected: tuple[int, int]) -> None:
+    array = np.full((40, 30, 1), values[0], np.uint8)
+    array[10:20, 10:20] = values[1]
+    shown = make(array, type="image", scales=1).show(z=0, size=None)
+    assert (pixels(shown).min(), pixels(shown).max()) == expected
+
+
 def test_black_and_white_are_the_same_in_slices_that_are_side_by_side() -> None:
     array = np.zeros(SIZE, np.uint16)
     array[:, :, 10] = 1000

@@ -135,15 +135,20 @@ def limits(shader: str) -> list[tuple[float, float]]:
 @pytest.mark.parametrize(
     ("dtype", "values", "expected"),
     [
-        ("uint8", (3, 7), (0, 255)),
+        ("uint8", (3, 200), (0, 255)),
+        ("uint8", (3, 7), (3, 7)),
+        ("uint8", (0, 1), (0, 1)),
+        ("uint8", (1, 1), (0, 1)),
+        ("uint8", (0, 0), (0, 255)),
         ("uint16", (300, 700), (300, 700)),
         ("int16", (-300, 700), (-300, 700)),
         ("float32", (-0.5, 0.25), (-0.5, 0.25)),
         ("uint64", (0, 2**63), (0, 2**63)),
-        ("uint16", (5, 5), (0, 65535)),
-        ("float32", (5, 5), (0, 1)),
+        ("uint16", (5, 5), (0, 5)),
+        ("float32", (5, 5), (0, 5)),
+        ("float32", (0, 0), (0, 1)),
         ("float32", (np.nan, np.inf), (0, 1)),
-        ("float32", (np.nan, 2), (0, 1)),
+        ("float32", (np.nan, 2), (0, 2)),
     ],
 )
 def test_black_and_white_are_chosen_by_the_voxels(dtype: str, values: tuple[Any, Any], expected: Any) -> None:
