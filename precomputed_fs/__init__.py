@@ -65,4 +65,4 @@ if not typing.TYPE_CHECKING:  # a type checker would take any name for one that 
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_IMPORTED_LATER})
+    return [*__all__]

@@ -5,6 +5,7 @@ does not interpret what is in them. `FsspecAccessor` is the one for every protoc
 """
 
 import functools
+import inspect
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar, overload
 
@@ -12,6 +13,7 @@ from precomputed_fs.contract import Accessor, add_argparse_options
 from precomputed_fs.errors import DataAccessError, URLError
 from precomputed_fs.format.grid import ChunkCoords
 from precomputed_fs.format.info_text import MAX_INFO_BYTES
+from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.options import MAX_FILE_BYTES, MAX_GAP, MAX_RANGE, Options
 from precomputed_fs.pyramid.pyramid import IN_FLIGHT, OCTET_STREAM, Buffer, Callback, Decode, Encode, Pyramid, bytes_of
 from precomputed_fs.store.location import Location, resolve
@@ -88,6 +90,7 @@ class FsspecAccessor(Accessor):
     Each verb has a twin that ends in ``_async``, for any event loop.
     """
 
+    @spelled_out()
     def __init__(
         self,
         url: AnyURL | Location,
@@ -479,25 +482,13 @@ def get_accessor_for_url(
     URLError
         If the URL is of no known scheme, or the scheme's driver is not installed.
     """
-    options = {name: accessor_options[name] for name in _OPTION_NAMES if accessor_options.get(name) is not None}
+    options = {name: accessor_options[name] for name in OPTION_DEFAULTS if accessor_options.get(name) is not None}
     return FsspecAccessor(url, **options)
 
 
-_OPTION_NAMES = tuple(FsspecAccessor.__init__.__kwdefaults__ or ())
-
-
-def accessor_with(url: AnyURL | Location, options: Mapping[str, Any]) -> FsspecAccessor:
-    """Make an accessor with options that were given to another function.
-
-    Raises
-    ------
-    TypeError
-        If some are not options of `FsspecAccessor`; the message says where those of the filesystem go.
-    """
-    if unknown := [name for name in options if name not in _OPTION_NAMES]:
-        message = (
-            f"{', '.join(unknown)}: not among the options, which are {', '.join(_OPTION_NAMES)}; those of the "
-            "filesystem go into storage_options={...}, and an encoding's parameters need that encoding"
-        )
-        raise TypeError(message)
-    return FsspecAccessor(url, **options)
+OPTION_DEFAULTS: Mapping[str, Any] = {
+    name: each.default
+    for name, each in inspect.signature(FsspecAccessor).parameters.items()
+    if each.kind is each.KEYWORD_ONLY
+}
+"""The options of `FsspecAccessor`, which are keywords of the functions that open pyramids, too."""

@@ -17,6 +17,7 @@ Messages never show a query string, a password or a storage option.
 """
 
 import reprlib
+from collections.abc import Iterable
 from typing import Self
 
 __all__ = [
@@ -105,6 +106,21 @@ def shown(value: object) -> str:
     """Shorten the `repr` of a value for a message."""
     text = _REPR.repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """Return the end of a message, which asks for the nearest of the known names; empty if none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("segmentatoin", ["image", "segmentation"])
+    "; did you mean 'segmentation'?"
+    """
+    import difflib  # noqa: PLC0415 - only failures need it
+
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(given).lower(), names, 1)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 
 def _short_repr() -> reprlib.Repr:

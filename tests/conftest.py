@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import tempfile
+from collections import Counter
 from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING
@@ -74,14 +75,25 @@ def pytest_configure() -> None:
 
 
 _MARKS_OF_FIXTURES = {"chromium": ["browser"], "dask_client": ["processes"], "taken": ["processes", "slow"]}
+_HEAVY = frozenset({"browser", "processes", "slow"})
+_MEASURED = 3  # sets of parameters of one test
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use a browser or processes by the fixtures that start these."""
+    """Mark tests by the fixtures that start a browser or processes, and those that run without coverage.
+
+    Coverage doubles the time of a test, so it is measured on the first sets of parameters of each test, and on none
+    that is heavy.
+    """
+    measured: Counter[str] = Counter()
     for item in items:
         for fixture in _MARKS_OF_FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
             for name in _MARKS_OF_FIXTURES[fixture]:
                 item.add_marker(name)
+        function = item.nodeid.partition("[")[0]
+        measured[function] += 1
+        if measured[function] > _MEASURED or not _HEAVY.isdisjoint(mark.name for mark in item.iter_markers()):
+            item.add_marker("unmeasured")
 
 
 def pytest_collection_finish() -> None:

@@ -95,7 +95,7 @@ def brain_through_s3() -> "Slices":
         started = time.perf_counter()
         write_with_neuroglancer_scripts(brain, url, options)
         written = time.perf_counter()
-        vol = open_volume(url, missing="raise", progress=True, **options)
+        vol = open_volume(url, missing="raise", progress=True, storage_options=s3.storage_options)
         voxels = {scale.key: scale[...] for scale in vol}
         read = time.perf_counter()
 

@@ -128,7 +128,7 @@ PYTHON = """\
 echo "$@" >> log
 case "$*" in
   *"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-  *tests.install*) test ! -e broken ;;
+  *tests.install* | *"not unmeasured"*) test ! -e broken ;;
 esac
 """
 
@@ -164,9 +164,12 @@ def make(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
 def test_each_target_installs_its_own_extra_once(make: Callable[..., tuple[int, list[str]]], tmp_path: Path) -> None:
     assert make("demo") == (0, ["-m venv .venv", "-m tests.install demo", "-m tests.demo"])
     assert make("demo") == (0, ["-m tests.demo"])
-    pytest_runs = "-m pytest --cov --cov-report=term -x"
-    assert make("test", "PYTEST_ARGS=-x") == (0, ["-m venv .venv", "-m tests.install test", pytest_runs])
-    assert make("test", "PYTEST_ARGS=-x") == (0, [pytest_runs])
+    runs = ["-m pytest -m not unmeasured --cov --cov-report=term -x", "-m pytest -m unmeasured -x"]
+    assert make("test", "PYTEST_ARGS=-x") == (0, ["-m venv .venv", "-m tests.install test", *runs])
+    assert make("test", "PYTEST_ARGS=-x") == (0, runs)
+    (tmp_path / "broken").touch()
+    assert make("test", "PYTEST_ARGS=-x") == (2, runs), "a failed run hides neither the other nor itself"
+    (tmp_path / "broken").unlink()
     os.utime(tmp_path / "pyproject.toml", (2**32, 2**32))
     assert make("demo", "URL=gs://lab/brain") == (
         0, ["-m venv .venv", "-m tests.install demo", "-m tests.demo gs://lab/brain"]

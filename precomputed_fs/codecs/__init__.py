@@ -11,7 +11,7 @@ outside, before a library sees them. Where neither is possible, the library runs
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from precomputed_fs.codecs.jxl import JXL
 from precomputed_fs.codecs.png import PNG
 from precomputed_fs.codecs.raw import RAW
 from precomputed_fs.codecs.zfpc import ZFPC
-from precomputed_fs.errors import CorruptDataError, InvalidInfoError
+from precomputed_fs.errors import CorruptDataError, InvalidInfoError, did_you_mean
 from precomputed_fs.format.grid import Triple
 from precomputed_fs.format.scale_layout import Chunk
 
@@ -38,8 +38,10 @@ __all__ = [
     "Encoding",
     "Parameter",
     "codec_for",
+    "encoding_named",
     "jpeg_segments",
     "largest_chunk",
+    "take_parameters",
 ]
 
 ENCODINGS: Mapping[str, Encoding] = {
@@ -285,10 +287,10 @@ def codec_for(
         ...
     ValueError: scale.encoding: jpeg stores uint8 only, in 1 or 3 channels, got 1 channel of uint16; use raw or png
     """
-    row = ENCODINGS.get(str(encoding).lower())
-    if row is None:
-        message = f"{place}.encoding: expected one of {', '.join(ENCODINGS)}, got {encoding!r}"
-        raise InvalidInfoError(message)
+    try:
+        row = encoding_named(encoding)
+    except ValueError as exc:
+        raise InvalidInfoError(f"{place}.{exc}") from None
     if str(data_type).lower() not in _DATA_TYPES:
         message = f"data_type: expected one of {', '.join(_DATA_TYPES)}, got {data_type!r}"
         raise InvalidInfoError(message)
@@ -303,6 +305,46 @@ def codec_for(
             raise InvalidInfoError(message)
         values[parameter.key] = copy.copy(parameter.default if value is None else value)
     return Codec(data_type.lower(), num_channels, values, row.name, place)
+
+
+def encoding_named(name: object) -> Encoding:
+    """Look up an encoding, without case.
+
+    Raises
+    ------
+    ValueError
+        If it is unknown.
+    """
+    row = ENCODINGS.get(str(name).lower())
+    if row is None:
+        expected = f"encoding: expected one of {', '.join(ENCODINGS)}, got {name!r}"
+        raise ValueError(expected + did_you_mean(name, ENCODINGS))
+    return row
+
+
+def take_parameters(encoding: object, options: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Take an encoding's parameters out of options.
+
+    Parameters
+    ----------
+    encoding : str or None
+        None: the encoding is not to change, so that nothing is known of its parameters.
+    options : mapping
+
+    Raises
+    ------
+    TypeError
+        If there are parameters of other encodings.
+    """
+    own = set() if encoding is None else {parameter.key for parameter in encoding_named(encoding).parameters}
+    for row in ENCODINGS.values():
+        foreign = [parameter.key for parameter in row.parameters if parameter.key in options.keys() - own]
+        if foreign:
+            instead = "" if encoding is None else f", not of {encoding!r}"
+            raise TypeError(
+                f"{foreign[0]}: a parameter of the encoding {row.name!r}{instead}: pass encoding={row.name!r}"
+            )
+    return {name: options.pop(name) for name in own & options.keys()}
 
 
 def largest_chunk(encoding: str, chunk: Chunk) -> int | None:

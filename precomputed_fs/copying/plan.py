@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from precomputed_fs.codecs import ENCODINGS, Codec, Encoding, codec_for
+from precomputed_fs.codecs import ENCODINGS, Codec, codec_for, encoding_named
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple, chunk_name
 from precomputed_fs.format.info import Info, ScaleInfo
@@ -24,14 +24,6 @@ BYTES_IN_FLIGHT = 64 << 20
 LEAST_IN_FLIGHT = 2
 _SHARD_READS = 16  # concurrent reads of up to 4 MiB, from shard to shard
 _LOCAL_THREADS = max(4, 2 * pool.CORES)  # writing to disk, where some may block
-
-
-def encoding_row(encoding: str) -> Encoding:
-    """Look up an encoding by its name."""
-    row = ENCODINGS.get(encoding.lower())
-    if row is None:
-        raise ValueError(f"encoding: expected one of {', '.join(ENCODINGS)}, got {encoding!r}")
-    return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +182,7 @@ def _encoder(scale: Scale, target: Target) -> Codec:
     else:
         encoding, parameters = scale.encoding, scale.info.parameters
     info = scale.volume.info
-    given = {**encoding_row(encoding).defaults, **parameters}
+    given = {**encoding_named(encoding).defaults, **parameters}
     codec = codec_for(encoding, info.data_type, info.num_channels, given, f"the copy of scale {scale.key}")
     codec.check()
     return codec

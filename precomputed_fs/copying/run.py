@@ -6,18 +6,21 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
-from precomputed_fs.accessor import FsspecAccessor, accessor_with
+from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
+from precomputed_fs.codecs import take_parameters
 from precomputed_fs.copying.place import Destination, check_apart, check_writable
-from precomputed_fs.copying.plan import Target, encoding_row, make_plan
+from precomputed_fs.copying.plan import Target, make_plan
 from precomputed_fs.copying.tasks import Count, copy_here, copy_on_cluster
+from precomputed_fs.keywords import CopyOptions, spelled_out
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume import Progress, Scale, Volume, checked_size, open_volume, volume_of
 
 _LEFT_OUT = ("mesh", "skeletons", "segment_properties")
 
 
+@spelled_out(OPTION_DEFAULTS)
 def copy_pyramid(
     source: AnyURL | FsspecAccessor | Volume,
     destination: AnyURL | FsspecAccessor,
@@ -32,7 +35,7 @@ def copy_pyramid(
     progress: bool | None = None,
     denied_is_missing: bool | None = None,
     client: Any = None,  # noqa: ANN401 - a distributed.Client; dask ships no types
-    **options: Any,  # noqa: ANN401 - an encoding's parameters, and as FsspecAccessor has them
+    **options: Unpack[CopyOptions],
 ) -> Volume:
     """Copy a pyramid, as it is or stored differently.
 
@@ -118,14 +121,14 @@ def copy_pyramid(
     if client is not None and not hasattr(client, "submit"):
         raise TypeError(f"client: expected a distributed.Client, got {type(client).__name__}")
     volume = _opened(source, denied_is_missing)
-    names = {parameter.key for parameter in encoding_row(encoding).parameters} if encoding is not None else set()
-    parameters = {name: options.pop(name) for name in names & options.keys()}
+    accessor_options: dict[str, Any] = {**options}
+    parameters = take_parameters(encoding, accessor_options)
     if isinstance(destination, FsspecAccessor):
-        if options:
-            raise TypeError(f"{', '.join(options)}: the destination is an accessor, which has its options")
+        if accessor_options:
+            raise TypeError(f"{', '.join(accessor_options)}: the destination is an accessor, which has its options")
         accessor = destination
     else:
-        accessor = accessor_with(destination, {"gzip": gzip, **options})
+        accessor = FsspecAccessor(destination, gzip=gzip, **accessor_options)
     size = None if chunk_size is None else checked_size("chunk_size", chunk_size)
     target = Target(encoding, parameters, size, sharding, gzip, verify=verify)
     check_writable(accessor.pyramid, target)

@@ -3,7 +3,10 @@
 Nothing is written. A broken or missing pyramid is a finding and not an exception.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
+
+from precomputed_fs.accessor import OPTION_DEFAULTS
+from precomputed_fs.keywords import AccessorOptions, spelled_out
 
 if TYPE_CHECKING:
     from precomputed_fs.accessor import FsspecAccessor
@@ -15,14 +18,17 @@ SAMPLES = 8
 """How many chunks of each scale are examined by default: the first, the last, the middle one, and others at random,
 the same ones each time. Of a scale with fewer chunks, all are."""
 
+_DEFAULTS: AccessorOptions = {"timeout": 10.0, "attempts": 2}  # slowness is a finding, and not worth waiting for
 
+
+@spelled_out({**OPTION_DEFAULTS, **_DEFAULTS})
 def doctor(
     url: "AnyURL | Volume | FsspecAccessor",
     *,
     samples: int = SAMPLES,
     seed: int = 0,
     time_limit: float = 60.0,
-    **accessor_options: Any,  # noqa: ANN401 - as FsspecAccessor has them
+    **accessor_options: Unpack[AccessorOptions],
 ) -> "Report":
     """Find out which readers can open a pyramid, and if one cannot, why, and what to do.
 
@@ -67,4 +73,11 @@ def doctor(
     """
     from precomputed_fs.doctor.examine import examine  # noqa: PLC0415 - few programs call it
 
-    return examine(url, samples, seed, time_limit, accessor_options)
+    return examine(
+        url,
+        samples=samples,
+        seed=seed,
+        time_limit=time_limit,
+        accessor_options=accessor_options,
+        defaults=_DEFAULTS,
+    )

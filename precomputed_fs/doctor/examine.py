@@ -8,9 +8,8 @@ import random
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from precomputed_fs.accessor import FsspecAccessor, accessor_with
+from precomputed_fs.accessor import FsspecAccessor
 from precomputed_fs.doctor.chunks import examine_chunk, examine_indexes, is_hidden_gzip, state_of
 from precomputed_fs.doctor.cors import ask_as_page
 from precomputed_fs.doctor.report import Report
@@ -19,6 +18,7 @@ from precomputed_fs.errors import DataAccessError, InvalidInfoError, URLError
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple
 from precomputed_fs.format.info import Info
 from precomputed_fs.format.info_text import parse_info
+from precomputed_fs.keywords import AccessorOptions
 from precomputed_fs.pyramid import claims
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume import Scale, Volume, check_not_redirected, open_volume
@@ -27,22 +27,23 @@ MOST_REQUESTS = 12
 """The most requests for one chunk: one if it has its plain name, and one per possible name if it is absent. A chunk in
 a shard takes three, and each sharded scale two more for its indexes."""
 
-_TIMEOUT, _ATTEMPTS = 10.0, 2  # of one request: slowness is a finding, and not worth waiting for
 _IN_FLIGHT = 16
 _BYTES_IN_FLIGHT = 256 << 20  # decoded
 
 
 def examine(
     url: AnyURL | Volume | FsspecAccessor,
+    *,
     samples: int,
     seed: int,
     time_limit: float,
-    accessor_options: Mapping[str, Any],
+    accessor_options: AccessorOptions,
+    defaults: AccessorOptions,
 ) -> "Report":
     """Examine a pyramid, and report: see `precomputed_fs.doctor`."""
     if samples < 1 or not time_limit > 0:
         raise ValueError(f"expected samples >= 1 and time_limit > 0, got {samples!r} and {time_limit!r}")
-    options = {"timeout": _TIMEOUT, "attempts": _ATTEMPTS, **accessor_options}
+    options: AccessorOptions = {**defaults, **accessor_options}
     if isinstance(url, (Volume, FsspecAccessor)):
         if accessor_options:
             raise TypeError(f"{', '.join(accessor_options)}: for URLs; what is open already has its options")
@@ -53,7 +54,7 @@ def examine(
         accessor = FsspecAccessor(store.location, attempts=store.attempts, timeout=store.timeout, **kept)
     else:
         denied_is_missing = options.pop("denied_is_missing", False)  # other readers may treat a 403 differently
-        accessor, followed = accessor_with(url, options), url
+        accessor, followed = FsspecAccessor(url, **options), url
     seen = SeenPyramid(accessor.pyramid.location, time_limit, denied_is_missing)
     examination = _Examination(seen, followed, accessor, options, samples, seed)
     # In another thread, since a server may send single bytes forever, and never time out.
@@ -76,7 +77,7 @@ class _Examination:
     """None if an accessor was given."""
 
     accessor: FsspecAccessor
-    options: Mapping[str, Any]
+    options: AccessorOptions
     samples: int
     seed: int
     is_over: bool = False

@@ -16,6 +16,7 @@ from precomputed_fs.format.grid import layout_of
 from precomputed_fs.store import url as urls
 from precomputed_fs.store.protocols import PROTOCOLS, protocol_of
 from precomputed_fs.store.protocols.base import Filesystem, Options, Protocol, protocol_name
+from precomputed_fs.store.redaction import longest_first, without_secrets
 from precomputed_fs.store.url import AnyURL, Link, merged
 
 _SCALE_KEY = r"[\d.e+-]+(?:_[\d.e+-]+){2}|[\d.]+(?:nm|um|mm)"  # cloud-volume's and tensorstore's; neuroglancer-scripts'
@@ -65,7 +66,7 @@ class Location:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Texts that messages must not show: query strings, passwords, keys, tokens."""
-        return urls.longest_first({secret for link in self.links for secret in link.secrets})
+        return longest_first({secret for link in self.links for secret in link.secrets})
 
     @property
     def has_credentials(self) -> bool:
@@ -121,7 +122,7 @@ class Location:
         if len(folders) - levels < (1 if protocol_of(link.protocol).has_host else 0):
             raise ValueError(f"{self.display()}: there are no {levels} folders above it")
         url = f"{scheme}{mark}{'/'.join(folders[:-levels])}{query_mark}{query}"
-        shown = urls.without_secrets(url.removeprefix("file://") if link.protocol == "file" else url)
+        shown = without_secrets(url.removeprefix("file://") if link.protocol == "file" else url)
         moved = link._replace(url=url, display=shown)
         return dataclasses.replace(self, links=tuple(moved if one is link else one for one in self.links))
 
@@ -205,7 +206,7 @@ def resolve(
         raise ValueError("fs: an instance made with asynchronous=True is bound to its own event loop")
     text = urls.unwrapped(url) if isinstance(url, str) else urls.path_of(url)
     return Location(
-        (Link(protocol_name(fs), text, urls.without_secrets(text), dict(fs.storage_options), has_path=True),), fs=fs
+        (Link(protocol_name(fs), text, without_secrets(text), dict(fs.storage_options), has_path=True),), fs=fs
     )
 
 

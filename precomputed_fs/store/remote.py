@@ -26,8 +26,9 @@ from precomputed_fs.store.failures import (
 )
 from precomputed_fs.store.protocols.base import Ask, Asynchronous, Filesystem, read_file
 from precomputed_fs.store.protocols.caches import SimpleCache
+from precomputed_fs.store.redaction import secrets_of
 from precomputed_fs.store.requests import Body, ChangedLately, Delete, Exchange, Exists, Get, HttpRequest, List, Put
-from precomputed_fs.store.url import join, secrets_of
+from precomputed_fs.store.url import join
 
 _T = TypeVar("_T")
 

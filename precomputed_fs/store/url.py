@@ -3,22 +3,21 @@
 A URL is read as links: the parts of a chain, such as a path in an archive and the URL of the archive.
 """
 
-import base64
 import inspect
 import os
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from precomputed_fs.errors import URLError
+from precomputed_fs.errors import URLError, did_you_mean
+from precomputed_fs.store import foreign
 from precomputed_fs.store.protocols import PROTOCOLS, protocol_of
 from precomputed_fs.store.protocols.base import Options
-from precomputed_fs.store.requests import HttpRequest
+from precomputed_fs.store.redaction import secret_values, secrets_in_url, without_secrets
 
 PRECOMPUTED_PREFIX = "precomputed://"
 _PRECOMPUTED_ADAPTER = "|neuroglancer-precomputed:"
-_SHOWN_SOURCES = 3  # of a link to Neuroglancer
 CHAIN = "::"
 _IN_FRONT = ("zip", "tar", "libarchive", "reference", "dir", "simplecache", "filecache", "blockcache", "cached")
 _PASTED_ALONG = " \t\r\n'\"<>"
@@ -67,7 +66,7 @@ class Link(NamedTuple):
     @property
     def secrets(self) -> set[str]:
         """Texts that messages must not show: query strings, passwords, keys, tokens."""
-        return {*_secrets_in_url(self.url), *_secret_values(self.options, secret=False)}
+        return {*secrets_in_url(self.url), *secret_values(self.options, secret=False)}
 
 
 def read_links(url: AnyURL, given: Mapping[str, Any]) -> list[Link]:
@@ -181,42 +180,10 @@ def convert_file_url_to_pathname(url: str) -> str:
         raise URLError(f"{text}: the percent-encoded bytes cannot be decoded as UTF-8") from exc
 
 
-_CAVE = "needs CAVE: open it with cloud-volume or CAVEclient, or here its flat copy, precomputed://..., if it has one"
-_OTHER_FORMAT = "is another format: xarray and zarr open Zarr; tensorstore opens Zarr and N5"
-_OTHER_SOURCE = "is another of Neuroglancer's data sources: this package opens precomputed pyramids only"
-
-FOREIGN: Mapping[str, str] = {
-    **dict.fromkeys(("graphene", "middleauth", "middleauth+http", "middleauth+https"), _CAVE),
-    **dict.fromkeys(("n5", "ome-zarr", "zarr", "zarr2", "zarr3"), _OTHER_FORMAT),
-    **dict.fromkeys(("boss", "brainmaps", "deepzoom", "dvid", "nggraph", "nifti", "render"), _OTHER_SOURCE),
-    **dict.fromkeys(("wasb", "wasbs"), "is written az://container/path"),
-    "http+s3": "is written s3+http://endpoint/bucket/path",
-    "https+s3": "is written s3+https://endpoint/bucket/path",
-    "mem": "is written memory://path",
-    "s3n": "is written s3://bucket/path",
-}
-"""What to do about schemes, and adapters after a ``|``, that other tools open or that are written differently here."""
-
-
-def _check_fragment(text: str) -> None:
-    """Refuse URLs that only Neuroglancer understands: links to it, and parts of a pyramid without voxels."""
-    url, mark, fragment = text.partition("#")
-    if not mark or "://" not in url:
-        return
-    state = urllib.parse.unquote(fragment[1:])
-    if fragment.startswith("!") and (state.startswith("{") or "://" in state):
-        found = re.findall(r"precomputed://[^\s\"'<>]+|[^\s\"'<>]+\|neuroglancer-precomputed:", state)
-        sources = list(dict.fromkeys(map(without_secrets, found)))
-        told = f": {' or '.join(sources[:_SHOWN_SOURCES])}" if sources else ", shown in the layer's tab Source"
-        raise _refused(url, f"a link to Neuroglancer, not to a pyramid; open a layer's source{told}")
-    if part := re.fullmatch(r"type=(\w+)", fragment):
-        why = "is not supported: only volumes are, so leave it out"
-        raise _refused(text, f"{part[0]} {why}; an accessor's fetch_file fetches the files of other parts")
-
-
 def _strip_precomputed(url: str) -> str:
     _check_pasted(url)
-    _check_fragment(url)
+    if why := foreign.in_fragment(url) or foreign.as_page(url):
+        raise _refused(url.partition("#")[0], why)
     text = unwrapped(url)
     adapter = re.search(r"\|([a-z][a-z0-9+.-]*):([^|]*)", text)
     if adapter:
@@ -225,7 +192,7 @@ def _strip_precomputed(url: str) -> str:
             unknown = f"is written zip://{adapter[2]}::{without_secrets(text[: adapter.start()])}"
         elif _scheme_of(text) is None:
             unknown += "; for a local file of this name pass a pathlib.Path"
-        raise _refused(text, f"the adapter {adapter[1]!r} {FOREIGN.get(adapter[1], unknown)}")
+        raise _refused(text, f"the adapter {adapter[1]!r} {foreign.SCHEMES.get(adapter[1], unknown)}")
     if url and not text.strip(":"):  # an empty path is the current directory, as in neuroglancer-scripts
         raise URLError(f"{url!r} names no pyramid")
     return text
@@ -246,7 +213,7 @@ def _check_pasted(text: str) -> None:
 def path_of(path: object) -> str:
     """Return the path that an `os.PathLike` stands for."""
     if not isinstance(path, bytes | os.PathLike):
-        raise TypeError(f"url: expected a string, a path or a UPath, got {type(path).__name__}")
+        raise TypeError(f"url: expected a string, a path or a UPath, got {type(path).__name__}{_meant_by(path)}")
     text = os.fspath(path)
     if not isinstance(text, str):
         raise TypeError(f"the path {text!r} is bytes: pass os.fsdecode(path) instead")
@@ -256,6 +223,15 @@ def path_of(path: object) -> str:
     if text.partition(":/")[0].lower() in known and ":/" in text:
         raise _refused(text, "pass a URL as a string; a pathlib.Path has lost one of its slashes")
     return text
+
+
+def _meant_by(given: object) -> str:
+    """Say what to do with a value that is not a URL, at the end of a message."""
+    if hasattr(given, "scales"):
+        return ": a volume is open already"
+    if hasattr(given, "fetch_chunk"):
+        return ": an accessor is open already; open_volume takes its URL"
+    return ": create_volume(url, array) stores arrays; the URL comes first" if hasattr(given, "dtype") else ""
 
 
 def _chain(text: str, options: Options) -> list[Link]:
@@ -322,11 +298,10 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
     scheme = _scheme_of(text)
     if scheme is None or scheme in LOCAL_NAMES:
         return _local_link(text, options)
-    if scheme in FOREIGN:
-        raise _refused(text, f"{scheme}:// {FOREIGN[scheme]}")
+    if scheme in foreign.SCHEMES:
+        raise _refused(text, f"{scheme}:// {foreign.SCHEMES[scheme]}")
     if not re.match(r"[^:]+://", text):
-        instead = f"for a local file of this name write ./{without_secrets(text)}"
-        raise _refused(text, f"a URL has two slashes after its scheme ({scheme}://...); {instead}")
+        raise _refused(text, foreign.without_slashes(without_secrets(text)))
     text, extra = scheme + text[len(scheme) :], Options()
     if scheme in ("s3+http", "s3+https"):
         scheme, text, extra = "s3", *_s3_at_endpoint(text)
@@ -341,6 +316,8 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
 
 
 def _local_link(text: str, options: Options) -> Link:
+    if why := foreign.without_colon(text):
+        raise _refused(text, why)
     url = re.sub("^local:", "file:", text)
     at_home = re.match("(?i:file)://(?=~)", url)  # fsspec's way to write the home directory
     path = convert_file_url_to_pathname(f"file:///{url[at_home.end() :]}" if at_home else url)
@@ -390,8 +367,9 @@ def _require_driver(protocol: str, text: str) -> None:
         hint = f"pip install {package}" if package else str(exc)
         raise _refused(text, f"the driver of {protocol}:// is not installed: {hint}") from exc
     except ValueError as exc:
-        hint = "is it misspelt, or is a package missing that registers it?"
-        raise _refused(text, f"the scheme {protocol!r} is not known to fsspec; {hint}") from exc
+        near = did_you_mean(protocol, [*PROTOCOLS, *fsspec.available_protocols()])
+        hint = near or "; is it misspelt, or is a package missing that registers it?"
+        raise _refused(text, f"the scheme {protocol!r} is not known to fsspec{hint}") from exc
 
 
 def _take_options(protocol: str, options: Options) -> Options:
@@ -412,64 +390,5 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Options:
     return both
 
 
-_LONGEST_PUBLIC_PART = 16  # characters of the parts of an Authorization header that are public: AWS4-HMAC-SHA256
-_AT_IN_NAMES = ("abfs", "abfss", "az", "github", "git")
-
-
 def _refused(text: str, why: str) -> URLError:
     return URLError(f"{without_secrets(text)}: {why}")
-
-
-def without_secrets(text: str) -> str:
-    """Strip the query from a URL, and the user and the password unless the @ is part of a name."""
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)", text)
-    if not match:
-        return text
-    rest = text[match.end() :].partition("?")[0]
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", rest):  # a URL in a URL
-        return match[0] + without_secrets(rest)
-    if match[1].lower() not in _AT_IN_NAMES:
-        authority, slash, path = rest.partition("/")
-        rest = authority.rpartition("@")[2] + slash + path
-    return match[0] + rest
-
-
-_SECRET_OPTION = re.compile(
-    r"key$|secret|token|pass|credential|connection_string|auth|headers|cookies|signature", re.IGNORECASE
-)
-
-
-def _secret_values(options: object, *, secret: bool) -> Iterable[str]:
-    """Find the texts in storage options whose names suggest a secret."""
-    if isinstance(options, Mapping):
-        for key, value in options.items():
-            yield from _secret_values(value, secret=secret or bool(_SECRET_OPTION.search(str(key))))
-    elif isinstance(options, (list, tuple)):
-        for value in options:
-            yield from _secret_values(value, secret=secret)
-    elif isinstance(options, str):
-        yield from (*_secrets_in_url(options), options if secret and options != "anon" else "")
-
-
-def secrets_of(request: HttpRequest) -> tuple[str, ...]:
-    """Return the secrets of a request: the query, passwords, signatures, keys and tokens."""
-    told = {value for name, value in request.headers.items() if _SECRET_OPTION.search(name)}
-    parts = {part for value in told for part in re.split(r"[\s,=/]", value) if len(part) > _LONGEST_PUBLIC_PART}
-    user = urllib.parse.urlsplit(request.url).netloc.rpartition("@")[0]
-    told.add(base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode())  # as in an Authorization header
-    keys = (request.signer.access_key, request.signer.secret_key) if request.signer else ()
-    return longest_first(told | parts | {*_secrets_in_url(request.url), *keys})
-
-
-def longest_first(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Sort secrets, the longest first, so that replacing one leaves no part of another; drops very short ones."""
-    return tuple(sorted((text for text in secrets if len(text) > 5), key=len, reverse=True))  # noqa: PLR2004
-
-
-def _secrets_in_url(text: str) -> Iterable[str]:
-    if "://" in text:
-        parts = urllib.parse.urlsplit(text)
-        password = parts.netloc.rpartition("@")[0].partition(":")[2]
-        yield from (parts.query, password, urllib.parse.unquote(password))
-        for _, value in urllib.parse.parse_qsl(parts.query):
-            yield from (value, urllib.parse.quote(value, safe=""))

@@ -23,10 +23,11 @@ import urllib.parse
 import weakref
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
-from precomputed_fs.accessor import FsspecAccessor
+from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
 from precomputed_fs.errors import NotFoundError, ReadOnlyError
+from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.view.answers import (
     CROSS_ORIGIN,
@@ -58,12 +59,13 @@ _silent = logging.Logger("precomputed_fs.serve")  # noqa: LOG001 - outside of th
 _silent.disabled = True
 
 
+@spelled_out({**OPTION_DEFAULTS, "gzip": None})
 def serve(
     source: AnyURL | Volume | FsspecAccessor,
     *,
     port: int = 0,
     follow_links: bool = False,
-    **accessor_options: Any,  # noqa: ANN401 - as FsspecAccessor has them
+    **accessor_options: Unpack[AccessorOptions],
 ) -> "Server":
     """Show a pyramid to the Neuroglancer web client, on this machine.
 

@@ -3,10 +3,10 @@
 import contextlib
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from precomputed_fs.accessor import accessor_with
-from precomputed_fs.codecs import ENCODINGS
+from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
+from precomputed_fs.codecs import ENCODINGS, take_parameters
 from precomputed_fs.errors import (
     AlreadyExistsError,
     DataAccessError,
@@ -17,13 +17,14 @@ from precomputed_fs.errors import (
 from precomputed_fs.format.info import Info, ScaleInfo
 from precomputed_fs.format.info_text import HtmlError
 from precomputed_fs.format.lengths import VoxelSize
+from precomputed_fs.keywords import WritingOptions, spelled_out
 from precomputed_fs.pyramid import claims
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.extensions import check_not_read_from
 from precomputed_fs.volume.labels import LabelDetector, may_be_labels
-from precomputed_fs.volume.planning import ArrayOptions, check_voxels, normalized, parameter_names, plan
+from precomputed_fs.volume.planning import ArrayOptions, check_voxels, normalized, plan
 from precomputed_fs.volume.scale import Scale, checked_missing
 from precomputed_fs.volume.sources import as_source, is_dask
 from precomputed_fs.volume.volume import Volume
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _REPLACE = "overwrite=True replaces it"
 
 
+@spelled_out({**OPTION_DEFAULTS, "gzip": None})
 def create_volume(
     url: AnyURL,
     source: "Mapping[str, Any] | Info | ArrayLike",
@@ -50,7 +52,7 @@ def create_volume(
     overwrite: bool = False,
     missing: str = "zeros",
     progress: bool | None = None,
-    **options: Any,  # noqa: ANN401 - an encoding's parameters, and those of FsspecAccessor
+    **options: Unpack[WritingOptions],
 ) -> Volume:
     """Make a pyramid: an empty one from an `info`, or from an array one with all lower scales.
 
@@ -130,18 +132,19 @@ def create_volume(
         scales=scales,
         downsampling=downsampling,
     )
+    accessor_options: dict[str, Any] = {"gzip": None, **options}
+    parameters = take_parameters(encoding or "raw", accessor_options)
     array = None
     if isinstance(source, (Info, Mapping)):
         _check_for_info(source, for_array)
         info = source if isinstance(source, Info) else Info.parse(source)
     else:
         array = source.array if isinstance(source, Scale) else as_source(source)
-        parameters = {name: options.pop(name) for name in parameter_names(encoding or "raw") & options.keys()}
         check_voxels(array, source)
         info = plan(array, for_array, parameters)
     info = normalized(info)
     method = checked_method(downsampling, info.type)
-    accessor = accessor_with(url, {"gzip": None, **options})
+    accessor = FsspecAccessor(url, **accessor_options)
     pyramid = accessor.pyramid
     if not pyramid.can_write:
         raise ReadOnlyError(f"{pyramid.url}: this cannot be written to; create it where the data is to be stored")
@@ -154,7 +157,7 @@ def create_volume(
     detector = None
     if type is None and downsampling is None and may_be_labels(array, info):
         detector = LabelDetector(volume.dtype)
-    how = {"array": [*array.shape, str(array.dtype)], "gzip": options.get("gzip"), "flat": pyramid.options.flat}
+    how = {"array": [*array.shape, str(array.dtype)], "gzip": accessor_options["gzip"], "flat": pyramid.options.flat}
     with _closing_archive(pyramid), _making(pyramid, info, how, overwrite=overwrite):
         volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
         compute_lower_scales(volume.scales, method, skip_empty=skip_empty, shows=progress, detector=detector)

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
-from precomputed_fs.accessor import FsspecAccessor, accessor_with
+from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
 from precomputed_fs.errors import AccessDeniedError, URLError
 from precomputed_fs.format.info import Info, redirect_of
+from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid import claims
 from precomputed_fs.store.location import Location, resolve
 from precomputed_fs.store.protocols import PROTOCOLS
@@ -16,13 +17,14 @@ from precomputed_fs.volume.volume import Volume
 _MAX_REDIRECTS = 10
 
 
+@spelled_out({**OPTION_DEFAULTS, "gzip": None})
 def open_volume(
     url: AnyURL,
     *,
     missing: str = "zeros",
     progress: bool | None = None,
     orientation: str | None = None,
-    **accessor_options: Any,  # noqa: ANN401 - those of FsspecAccessor
+    **accessor_options: Unpack[AccessorOptions],
 ) -> Volume:
     """Open a pyramid: one request, for its `info`.
 
@@ -62,10 +64,11 @@ def open_volume(
     >>> open_volume("memory://docs/open")[0][10:20, :, 5].shape
     (10, 80, 1)
     """
-    accessor_options = {"gzip": None, **accessor_options}
-    accessor = accessor_with(url, accessor_options)
-    anon = accessor_options.get("anon")
-    others = {name: value for name, value in accessor_options.items() if name not in ("storage_options", "anon", "fs")}
+    options: AccessorOptions = {"gzip": None, **accessor_options}
+    accessor = FsspecAccessor(url, **options)
+    anon = options.pop("anon", None)
+    options.pop("storage_options", None)
+    options.pop("fs", None)
     for _ in range(_MAX_REDIRECTS):
         try:
             given = claims.fetch_info(accessor.pyramid)
@@ -77,7 +80,7 @@ def open_volume(
         target = redirect_of(given, accessor.pyramid.location.display("info"))
         if target is None:
             return _volume(accessor, given, missing=missing, progress=progress, orientation=orientation)
-        accessor = FsspecAccessor(_redirected(accessor.pyramid.location, target, anon), **others)
+        accessor = FsspecAccessor(_redirected(accessor.pyramid.location, target, anon), **options)
     raise URLError(f"{accessor.url}: redirected {_MAX_REDIRECTS} times")
 
 

@@ -80,12 +80,6 @@ class ArrayOptions:
         return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
 
 
-def parameter_names(encoding: str) -> set[str]:
-    """Return the names that an encoding's parameters have in `info`; none for an unknown encoding."""
-    row = ENCODINGS.get(encoding.lower())
-    return {parameter.key for parameter in row.parameters} if row else set()
-
-
 def plan(array: Any, options: ArrayOptions, parameters: Mapping[str, Any]) -> Info:  # noqa: ANN401
     """Plan the scales of a pyramid for an array.
 

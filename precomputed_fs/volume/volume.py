@@ -23,7 +23,6 @@ from precomputed_fs.volume.orientation import NEUROGLANCER, checked_orientation
 from precomputed_fs.volume.positions import VOXEL, rescaled, to_nanometres
 from precomputed_fs.volume.sampling import as_points
 from precomputed_fs.volume.scale import Scale, checked_missing
-from precomputed_fs.volume.scale_array import ScaleArray
 from precomputed_fs.volume.text import one_line
 
 _ROUNDED = 1 + 1e-5  # resolutions in `info` may be rounded
@@ -124,7 +123,7 @@ class Volume:
 
         def __getattr__(self, name: str) -> NoReturn:
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            for kind, shown in ((np.ndarray, "np.asarray(vol[0])"), (ScaleArray, "vol[0].array"), (Scale, "vol[0]")):
+            for kind, shown in ((np.ndarray, "np.asarray(vol[0])"), (Scale, "vol[0]")):
                 if hasattr(kind, name) and not name.startswith("_"):
                     message = f"each scale has its own {name}: {shown}.{name} is that of the finest one"
             raise AttributeError(message, name=name, obj=self)

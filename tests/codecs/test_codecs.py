@@ -339,7 +339,8 @@ def test_an_unknown_encoding(encoding: Any) -> None:
     with pytest.raises(InvalidInfoError) as raised:
         codec_for(encoding, "uint8", 1, {}, "scales[1]")
     known = "raw, jpeg, png, jxl, compressed_segmentation, compresso, crackle, fpzip, kempressed, zfpc"
-    assert str(raised.value) == f"scales[1].encoding: expected one of {known}, got {encoding!r}"
+    near = "; did you mean 'raw'?" if "raw" in str(encoding) else ""
+    assert str(raised.value) == f"scales[1].encoding: expected one of {known}, got {encoding!r}{near}"
 
 
 @pytest.mark.parametrize("data_type", ["float16", "", None, 8, "bool", "bfloat16"])

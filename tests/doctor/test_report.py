@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -93,11 +93,12 @@ def test_what_is_open_is_looked_at_with_its_options() -> None:
 
 
 def test_arguments_that_cannot_be(tmp_path: Path) -> None:
-    for options in ({"samples": 0}, {"time_limit": 0}, {"timeout": -1}):
+    wrong: list[Any] = [{"samples": 0}, {"time_limit": 0}, {"timeout": -1}]
+    for options in wrong:
         with pytest.raises(ValueError, match="expected"):
             doctor(tmp_path, **options)
-    with pytest.raises(TypeError):
-        doctor(tmp_path, colour="red")
+    with pytest.raises(TypeError, match="colour"):
+        doctor(tmp_path, colour="red")  # type: ignore[call-arg]
     with pytest.raises(URLError):
         doctor("nowhere://x")
 
