@@ -23,6 +23,7 @@ from precomputed_fs.errors import (
     DataAccessError,
     InvalidInfoError,
     NotFoundError,
+    OptionError,
     URLError,
 )
 
@@ -41,6 +42,7 @@ _EXIT_CODES: Mapping[type[Exception], int] = {  # the first that fits
     AccessDeniedError: 4,
     CorruptDataError: 5,
     InvalidInfoError: 5,
+    OptionError: 2,
     DataAccessError: 1,
     URLError: 2,
     ValueError: 2,

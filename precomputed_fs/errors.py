@@ -8,7 +8,8 @@ A user can always tell absent, forbidden, broken and unreachable apart::
     │   ├── AlreadyExistsError (also FileExistsError)   overwrite=False met existing data
     │   ├── AccessDeniedError  (also PermissionError)   401, 403, or credentials that are wrong or have expired
     │   ├── CorruptDataError   (also ValueError)        truncated, not decodable, of the wrong length
-    │   └── ReadOnlyError      (also NotImplementedError) the protocol cannot do this, see can_write
+    │   ├── ReadOnlyError      (also NotImplementedError) the protocol cannot do this, see can_write
+    │   └── OptionError        (also TypeError)         the filesystem has no such storage option
     ├── InvalidInfoError       (a ValueError) `info` is not valid; names the place
     └── URLError               the URL cannot be opened; names the scheme and what to install
 
@@ -27,6 +28,7 @@ __all__ = [
     "DataAccessError",
     "InvalidInfoError",
     "NotFoundError",
+    "OptionError",
     "ReadOnlyError",
     "URLError",
 ]
@@ -87,6 +89,10 @@ class NoRangesError(CorruptDataError):
 
 class ReadOnlyError(DataAccessError, NotImplementedError):
     """The protocol cannot be written; or an archive that is being written cannot be read."""
+
+
+class OptionError(DataAccessError, TypeError):
+    """The filesystem has no such storage option."""
 
 
 class InvalidInfoError(ValueError):

@@ -38,7 +38,7 @@ from precomputed_fs import (
     open_volume,
     serve,
 )
-from precomputed_fs.errors import ReadOnlyError
+from precomputed_fs.errors import OptionError, ReadOnlyError
 from precomputed_fs.interop.xarray_backend import PrecomputedBackend
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     AccessDeniedError: (DataAccessError, PermissionError),
     CorruptDataError: (DataAccessError, ValueError),
     ReadOnlyError: (DataAccessError, NotImplementedError),
+    OptionError: (DataAccessError, TypeError),
     URLError: (Exception,),
 }
 each_error = pytest.mark.parametrize("error", TREE)
@@ -186,7 +187,7 @@ def test_an_error_has_its_place_in_the_tree(error: type[Exception]) -> None:
 
 def test_only_data_access_errors_are_data_access_errors() -> None:
     assert not issubclass(URLError, DataAccessError)
-    leaves = [NotFoundError, AlreadyExistsError, AccessDeniedError, CorruptDataError, ReadOnlyError]
+    leaves = [NotFoundError, AlreadyExistsError, AccessDeniedError, CorruptDataError, ReadOnlyError, OptionError]
     for error in leaves:
         assert not any(issubclass(error, other) for other in leaves if other is not error)
 

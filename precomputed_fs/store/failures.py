@@ -23,9 +23,11 @@ from precomputed_fs import errors
 from precomputed_fs.errors import DataAccessError
 from precomputed_fs.format.compression import TooLargeError
 from precomputed_fs.store import explanations
+from precomputed_fs.store.advice import advice
 from precomputed_fs.store.explanations import NO_EXPLANATION, Explanation
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.requests import ChangedLately, Delete, Exists, Get, List, Put
+from precomputed_fs.store.storage_options import unknown_option
 
 _log = logging.getLogger("precomputed_fs")
 
@@ -180,11 +182,14 @@ class Failures:
             return TooLargeError(f"{self.location.display(name)}: {exc}")
         if isinstance(exc, (DataAccessError, MemoryError, WrongThreadError)):
             return exc
+        if refusal := self._refusal(exc):
+            return refusal
         said = explanation_of(exc)
         rule = _rule_for(verb, exc, said.code)
         message = f"cannot {verb} {self.location.display(name)}: {self._detail(exc, said)}"
         if rule.advises_anonymity and verb in _READING and self.location.may_go_without_credentials:
             message = f"{message.rstrip('.')}; anon=True reads public data without credentials"
+        message += advice(self.location, rule.error, exc, said, lambda: self._is_anonymous)
         may_pass = self.location.protocol.is_remote or verb == "open"  # an archive is opened over whatever it lies on
         error = rule.error(message)
         if rule.transient and may_pass:
@@ -195,6 +200,20 @@ class Failures:
             error.may_mean_absent = status_of(exc) == http.HTTPStatus.FORBIDDEN and said.may_mean_absent
         error.__cause__ = None if self._shows_secret(exc) else exc
         return error
+
+    def _refusal(self, exc: Exception) -> Exception | None:
+        """Map what a driver refuses before it asks a store: its own dependencies, and keywords."""
+        where = self.location.links[0]
+        if isinstance(exc, ImportError):
+            package = (exc.name or self.location.protocol.package).partition(".")[0]
+            what = f"pip install {package}" if package else str(exc)
+            return errors.URLError(f"{where.display}: the driver of {where.protocol}:// is not installed: {what}")
+        refused = _UNKNOWN_KEYWORD.search(str(exc)) if isinstance(exc, TypeError) else None
+        return unknown_option(self.location.links, refused[1]) if refused else None
+
+    @functools.cached_property
+    def _is_anonymous(self) -> bool:
+        return self.location.goes_without_credentials
 
     def _detail(self, exc: Exception, said: Explanation) -> str:
         if _shows_url(exc):
@@ -212,6 +231,7 @@ class Failures:
 
 
 _OWN = (StatusError, BrokenAnswerError, VersionError, TransferError, CertificateError)
+_UNKNOWN_KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
 _READING = frozenset({"open", "read", "probe", "list"})
 _SIGNED_TEXT = re.compile("string ?to ?sign", re.IGNORECASE)  # of a request, with its signature
 _SHOWING_URLS = frozenset({"ClientResponseError", "InvalidURL", "RequestException"})

@@ -17,6 +17,7 @@ from precomputed_fs.store import url as urls
 from precomputed_fs.store.protocols import PROTOCOLS, protocol_of
 from precomputed_fs.store.protocols.base import Filesystem, Options, Protocol, protocol_name
 from precomputed_fs.store.redaction import longest_first, without_secrets
+from precomputed_fs.store.storage_options import check_options
 from precomputed_fs.store.url import AnyURL, Link, merged
 
 _SCALE_KEY = r"[\d.e+-]+(?:_[\d.e+-]+){2}|[\d.]+(?:nm|um|mm)"  # cloud-volume's and tensorstore's; neuroglancer-scripts'
@@ -143,6 +144,8 @@ class Location:
                 fs = type(fs)(*fs.storage_args, **{**fs.storage_options, "skip_instance_cache": True})
             return fs, self.protocol.path_in(fs, self.links[0].url)
         options = {link.protocol: self._options(link, timeout) for link in self.links}
+        for link in self.links:
+            check_options(link)
         if len(self.links) == 1:  # `url_to_fs` would take a `::` in it for a chain
             fs, root = self.protocol.make(self.links[0].protocol, self.links[0].url, options[self.links[0].protocol])
         else:
@@ -157,10 +160,18 @@ class Location:
     def _options(self, link: Link, timeout: float) -> Options:
         protocol = protocol_of(link.protocol)
         options = merged(protocol.defaults(timeout), link.options)
-        anonymous = self.anon
-        if anonymous is None and not protocol.credential_options & options.keys():
-            anonymous = not protocol.has_credentials(options)
-        return merged(options, protocol.anonymous) if anonymous else options
+        return merged(options, protocol.anonymous) if self._is_anonymous(link) else options
+
+    def _is_anonymous(self, link: Link) -> bool:
+        if self.anon is not None:
+            return self.anon
+        protocol = protocol_of(link.protocol)
+        return not protocol.credential_options & link.options.keys() and not protocol.has_credentials(link.options)
+
+    @property
+    def goes_without_credentials(self) -> bool:
+        """Whether the outermost part is asked anonymously although it knows credentials."""
+        return self.fs is None and bool(self.protocol.anonymous) and self._is_anonymous(self.links[0])
 
 
 def resolve(

@@ -995,7 +995,9 @@ def test_who_is_anonymous_is_not_told_to_be(explaining: Explaining) -> None:
     explaining.saying = Saying(403, "InvalidAccessKeyId", "Who is it?", AccessDeniedError)
     options = {"endpoint_url": explaining.url, "client_kwargs": {"region_name": "us-east-1"}}
     store = ObjectStore(resolve(f"s3://{BUCKET}/p", storage_options=options, anon=True), attempts=1, timeout=5)
-    assert str(failure(store.read, NAME)).endswith("Who is it?")
+    told = str(failure(store.read, NAME))
+    assert told.endswith("Who is it?; asked anonymously, as anon=True says")
+    assert "reads public data" not in told
 
 
 def test_s3_that_does_not_take_the_credentials_is_not_asked_again_through_the_sdk(explaining: Explaining) -> None:

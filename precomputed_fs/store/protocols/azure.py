@@ -17,6 +17,8 @@ class Azure(Cloud):
     package = "adlfs"
     anonymous = MappingProxyType({"anon": True})
     credential_options = frozenset({"anon", "account_key", "connection_string", "credential", "sas_token", "client_id"})
+    credentials_hint = "storage_options={'account_key': ...} or {'sas_token': ...}"
+    misnamed = MappingProxyType({"account": "'account_name'", "key": "'account_key'", "sas": "'sas_token'"})
     checks_versions = True
     version_members = ("etag",)
 

@@ -41,6 +41,12 @@ class Protocol:
     credential_options: frozenset[str] = frozenset()
     """Storage options that decide whether to use credentials."""
 
+    credentials_hint = ""
+    """How to pass credentials, for messages."""
+
+    misnamed: Mapping[str, str] = MappingProxyType({})
+    """What storage options are meant by names that other tools have for them."""
+
     comes_with_us = False
     """Whether the driver is always installed, so that it need not be imported to find out."""
 

@@ -17,6 +17,8 @@ class Gcs(Cloud):
     package = "gcsfs"
     anonymous = MappingProxyType({"token": "anon"})
     credential_options = frozenset({"token"})
+    credentials_hint = "storage_options={'token': 'key.json'}, or log in: gcloud auth application-default login"
+    misnamed = MappingProxyType(dict.fromkeys(("credential", "credentials", "key", "key_file"), "'token'"))
     checks_versions = True
     version_header = "x-goog-generation"
     version_members = ("generation",)

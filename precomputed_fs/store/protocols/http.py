@@ -1,5 +1,7 @@
 """How HTTP and HTTPS servers are read."""
 
+from types import MappingProxyType
+
 from precomputed_fs.store.protocols.base import Ask, Asynchronous, Filesystem, Options
 from precomputed_fs.store.requests import HttpRequest
 
@@ -14,6 +16,7 @@ class Http(Asynchronous):
 
     comes_with_us = True
     is_read_only = True
+    misnamed = MappingProxyType({"header": "'headers'"})
 
     def defaults(self, timeout: float) -> Options:
         """Leave bodies encoded and URLs as they are: we decode in threads, and quote so that signatures stay valid."""

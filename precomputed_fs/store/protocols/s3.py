@@ -26,6 +26,17 @@ class S3(Cloud):
     package = "s3fs"
     anonymous = MappingProxyType({"anon": True})
     credential_options = frozenset({"anon", "key", "secret", "token", "profile", "session"})
+    credentials_hint = "storage_options={'key': ..., 'secret': ...} or {'profile': ...}, or set AWS_PROFILE"
+    misnamed = MappingProxyType(
+        {
+            **dict.fromkeys(("access_key", "access_key_id", "aws_access_key_id"), "'key'"),
+            **dict.fromkeys(("aws_secret_access_key", "secret_access_key", "secret_key"), "'secret'"),
+            **dict.fromkeys(("aws_session_token", "session_token"), "'token'"),
+            **dict.fromkeys(("endpoint", "url"), "'endpoint_url'"),
+            **dict.fromkeys(("region", "region_name"), "'client_kwargs': {'region_name': ...}"),
+            "anonymous": "'anon'",
+        }
+    )
     referred_statuses = frozenset({301, 307, 400})  # another region's bucket
     version_members = ("ETag",)
 

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any
 
 from precomputed_fs.store.protocols import files
@@ -20,6 +21,7 @@ class Sftp(Files):
     """Files reached by SFTP."""
 
     package = "paramiko"
+    misnamed = MappingProxyType({"key_file": "'key_filename'", "passwd": "'password'", "user": "'username'"})
     is_remote = True
     cheap_misses = False
     one_at_a_time = True
