@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar, overload
 
 from precomputed_fs.contract import Accessor, add_argparse_options
 from precomputed_fs.errors import DataAccessError, URLError
+from precomputed_fs.format.byte_sizes import bytes_in
 from precomputed_fs.format.grid import ChunkCoords
 from precomputed_fs.format.info_text import MAX_INFO_BYTES
 from precomputed_fs.keywords import spelled_out
@@ -76,6 +77,10 @@ class FsspecAccessor(Accessor):
         Most bytes of `info`, without compression.
     max_file_bytes : int
         Most bytes of any other file, without compression; for a chunk, only where `info` does not limit its size.
+    cache : int or str
+        Bytes of memory, or a text such as "1 GiB", in which chunks that were fetched are kept as they are stored, and
+        that they are absent; the least recently used go first. What this accessor writes is dropped from it; what
+        others write is not seen. A pickled accessor begins with an empty cache.
 
     Raises
     ------
@@ -108,8 +113,10 @@ class FsspecAccessor(Accessor):
         max_range: int = MAX_RANGE,
         max_info_bytes: int = MAX_INFO_BYTES,
         max_file_bytes: int = MAX_FILE_BYTES,
+        cache: int | str = 0,
     ) -> None:
-        options = Options(flat, gzip, compresslevel, max_gap, max_range, max_info_bytes, max_file_bytes)
+        kept = bytes_in(cache, "cache")
+        options = Options(flat, gzip, compresslevel, max_gap, max_range, max_info_bytes, max_file_bytes, kept)
         if attempts < 1 or not timeout > 0:
             raise ValueError(f"expected attempts >= 1 and timeout > 0, got {attempts!r} and {timeout!r}")
         location = resolve(url, storage_options=storage_options, fs=fs, anon=anon)
@@ -431,13 +438,7 @@ class FsspecAccessor(Accessor):
             For the first chunk that fails, named in the message; of those before it, some may be stored.
         """
         self._pyramid.store_chunks(
-            key,
-            chunks,
-            encode=encode,
-            mime_type=mime_type,
-            overwrite=overwrite,
-            in_flight=in_flight,
-            callback=callback,
+            key, chunks, encode=encode, mime_type=mime_type, overwrite=overwrite, in_flight=in_flight, callback=callback
         )
 
     async def store_chunks_async(
@@ -453,13 +454,7 @@ class FsspecAccessor(Accessor):
     ) -> None:
         """Store many chunks at once: `store_chunks`, awaited."""
         await self._pyramid.store_chunks_async(
-            key,
-            chunks,
-            encode=encode,
-            mime_type=mime_type,
-            overwrite=overwrite,
-            in_flight=in_flight,
-            callback=callback,
+            key, chunks, encode=encode, mime_type=mime_type, overwrite=overwrite, in_flight=in_flight, callback=callback
         )
 
 

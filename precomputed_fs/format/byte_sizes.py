@@ -14,13 +14,15 @@ _TEXT = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([a-z]*)\s*", re.IGNORECASE | re.ASC
 _THOUSAND = 1000
 
 
-def bytes_in(size: int | str) -> int:
+def bytes_in(size: int | str, name: str = "size") -> int:
     """Return a number of bytes.
 
     Parameters
     ----------
     size : int or str
         Bytes, or a text with a unit in any case: B, kB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024).
+    name : str
+        The argument's name, for messages.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def bytes_in(size: int | str) -> int:
             count = -1
         if count >= 0:
             return count
-    raise ValueError(f"expected a number of bytes, or a text such as '100 MB' or '1 GiB', got {size!r}")
+    raise ValueError(f"{name}: expected a number of bytes, or a text such as '100 MB' or '1 GiB', got {size!r}")
 
 
 def readable_bytes(size: float) -> str:

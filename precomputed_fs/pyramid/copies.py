@@ -36,7 +36,12 @@ def put_chunk(pyramid: Pyramid, key: str, coords: ChunkCoords, chunk: Stored, mi
             put = pyramid.storer.gzipped(stem, gzip_compress(data, pyramid.options.compresslevel), mime_type)
     if not pyramid.store.protocol.can_replace and pyramid.store.exists(put.name):
         raise pyramid.storer.in_the_way(put.name, overwrite=True)
-    pyramid.store.write(put.name, put.data, content_type=mime_type, content_encoding=put.content_encoding, create=False)
+    try:
+        pyramid.store.write(
+            put.name, put.data, content_type=mime_type, content_encoding=put.content_encoding, create=False
+        )
+    finally:
+        pyramid.finder.forget(key, coords)
     suffix = GZIP_SUFFIX if put.name != stem else ""
     pyramid.known.names_in(key).note(Variant(flat, suffix))
     return len(put.data)
@@ -127,7 +132,10 @@ def delete_data(pyramid: Pyramid, key: str) -> None:
     DataAccessError
         If too many other objects are there.
     """
-    _delete_data(pyramid, f"{pyramid.storer.checked(key)}/", 0)
+    try:
+        _delete_data(pyramid, f"{pyramid.storer.checked(key)}/", 0)
+    finally:
+        pyramid.shards.kept.clear()
     pyramid.known.forget_names(key)
 
 

@@ -2,9 +2,9 @@
 
 import contextlib
 import functools
+import itertools
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from precomputed_fs.errors import AccessDeniedError, CorruptDataError, DataAccessError, NotFoundError, ReadOnlyError
@@ -21,6 +21,8 @@ from precomputed_fs.format.info_text import parse_info
 from precomputed_fs.format.names import COMMON, VARIANTS, Variant, suffixes_of
 from precomputed_fs.format.scale_layout import ScaleLayout, scale_layout
 from precomputed_fs.format.sharding import Sharding
+from precomputed_fs.pyramid.chunk_cache import Kept, Place
+from precomputed_fs.pyramid.known import InfoState, Known, ScaleNames
 from precomputed_fs.pyramid.options import Options
 from precomputed_fs.pyramid.shard_writer import ShardWriter
 from precomputed_fs.pyramid.shards import ShardReader
@@ -33,64 +35,8 @@ from precomputed_fs.store.url import check_relative_path
 _T = TypeVar("_T")
 
 _SAMPLED_NAMES = 100  # entries of a scale that are listed to learn its names, in one request
+_NO_PLACE = Place("")
 _LOOKS = 5  # further times that an object is looked for while names are changing
-
-
-@dataclass(slots=True)
-class ScaleNames:
-    """Which kinds of names the chunks of one scale are known to have."""
-
-    seen: list[Variant] = field(default_factory=list)
-    sampled: bool = False
-    folders: bool = False
-    """Whether a listing showed sub-directories, whose chunks may be compressed or not."""
-
-    to_read: tuple[list[Variant], Collection[Variant]] | None = None
-    """The list `seen` and the names to ask for because of it; outdated if `seen` is another list."""
-
-    def note(self, variant: Variant) -> None:
-        """Remember a name that a chunk has."""
-        if variant not in self.seen:
-            self.seen = [*self.seen, variant]
-
-    def known(self) -> list[Variant]:
-        """Return the kinds of names that are known to be in use."""
-        if self.folders and all(variant.flat for variant in self.seen):
-            return [*self.seen, *(variant for variant in VARIANTS if not variant.flat)]
-        return self.seen
-
-
-@dataclass(slots=True, eq=False)
-class InfoState:
-    """One state of `info`. A new `info` is a new state, so an answer that comes late changes only the old one."""
-
-    info: Mapping[str, Any] | None = None
-    """None: not read yet. Empty: it could not be read."""
-
-    error: NotFoundError | AccessDeniedError | None = None
-    """Why it could not be read; a copy of it is to be raised, as a traceback keeps what its frames know."""
-
-    layouts: dict[str, ScaleLayout] = field(default_factory=dict)
-
-
-class Known:
-    """What is remembered about a pyramid: its `info`, and the names in its scales."""
-
-    def __init__(self) -> None:
-        self.current = InfoState()
-        self._scales: dict[str, ScaleNames] = {}
-
-    def names_in(self, key: str) -> ScaleNames:
-        """Return what is known about the names in a scale."""
-        return self._scales.get(key) or self._scales.setdefault(key, ScaleNames())
-
-    def forget_names(self, key: str) -> None:
-        """Forget the names in a scale."""
-        self._scales.pop(key, None)
-
-    def expect(self, info: Mapping[str, Any] | None) -> None:
-        """Use this `info`, whatever is stored; None: read the stored one when it is next needed."""
-        self.current = InfoState(info)
 
 
 class Finder:
@@ -114,6 +60,7 @@ class Finder:
         self._known = known
         self._shards = shards
         self._writer = writer
+        self._kept = shards.kept
         self._location = store.location
         self._can_write = self._location.writable
 
@@ -187,7 +134,7 @@ class Finder:
         """Find a chunk."""
         layout = yield from self.layout(key)
         if layout.sharding is None:
-            return (yield from self.unsharded(key, layout, coords))
+            return (yield from self._kept_or_unsharded(key, layout, coords))
         found: Stored | None = None
         if layout.grid is not None:
             found = yield from self._in_shard(key, layout, layout.sharding, layout.grid, coords)
@@ -212,28 +159,94 @@ class Finder:
         if sharding is None or grid is None:
             return (self._unsharded_or_none(key, layout, coords) for coords in checked)
 
-        began = self._writer.flushes
+        def fetch(wanted: Iterable[ChunkCoords]) -> Iterator[Job[Any]]:
+            return self._from_shards(key, layout, sharding, grid, wanted, window=window, range_size=range_size)
+
+        if not self._kept.limit:
+            return fetch(checked)
+        return self._kept_or(fetch, key, sharding, grid, iter(lambda: list(itertools.islice(checked, window)), []))
+
+    def _kept_or(
+        self,
+        fetch: Callable[[Iterable[ChunkCoords]], Iterator[Job[Any]]],
+        key: str,
+        sharding: Sharding,
+        grid: ChunkGrid,
+        groups: Iterable[list[ChunkCoords]],
+    ) -> Iterator[Job[Any]]:
+        """Look for chunks of shards in the cache, and fetch the others."""
+
+        def unless_waiting(found: Mapping[ChunkCoords, Kept]) -> Job[list[tuple[ChunkCoords, Stored | None]]]:
+            chunks = []
+            for coords, kept in found.items():
+                waiting = yield from self._waiting(key, sharding, grid, coords, kept.stored)
+                chunks.append((coords, waiting or kept.stored))
+            return chunks
+
+        for group in groups:
+            numbered = [(coords, grid.chunk_id(coords)) for coords in group]
+            looked = [(coords, self._kept.get(self._place(key, sharding, one), one)) for coords, one in numbered]
+            if found := {coords: kept for coords, kept in looked if kept is not None}:
+                yield unless_waiting(found)
+            yield from fetch([coords for coords, kept in looked if kept is None])
+
+    def _from_shards(
+        self,
+        key: str,
+        layout: ScaleLayout,
+        sharding: Sharding,
+        grid: ChunkGrid,
+        wanted: Iterable[ChunkCoords],
+        *,
+        window: int,
+        range_size: int,
+    ) -> Iterator[Job[Any]]:
+        began, since = self._writer.flushes, self._kept.changes
 
         def finish(coords: ChunkCoords, stored: Stored | None) -> Job[tuple[ChunkCoords, Stored | None]]:
-            flushes = began
+            flushes, chunk_id = began, grid.chunk_id(coords)
             while True:
-                chunk = (yield from self._waiting(key, sharding, grid, coords, stored)) or stored
+                waiting = yield from self._waiting(key, sharding, grid, coords, stored)
                 if self._writer.flushes == flushes:
-                    return coords, None if chunk is None else self._as_chunk(layout, coords, chunk)
+                    break
                 flushes = self._writer.flushes  # chunks that waited during the fetch may have been written since
-                stored = yield from self._shards.fetch(key, sharding, grid.chunk_id(coords))
+                stored = yield from self._shards.fetch(key, sharding, chunk_id)
+            chunk = waiting or stored
+            found = None if chunk is None else self._as_chunk(layout, coords, chunk)
+            if waiting is None:
+                self._kept.put(self._place(key, sharding, chunk_id), chunk_id, found, since)
+            return coords, found
 
-        numbered = ((grid.chunk_id(coords), coords) for coords in checked)
+        numbered = ((grid.chunk_id(coords), coords) for coords in wanted)
         gap = min(self._options.max_gap, range_size)
         return self._shards.fetch_many(key, sharding, numbered, finish, window=window, gap=gap, size=range_size)
+
+    def forget(self, key: str, coords: ChunkCoords) -> None:
+        """Drop a chunk that is an object of its own from the cache, since it was written, or may have been."""
+        self._kept.forget(self._place(key), coords)
+
+    def _place(self, key: str, sharding: Sharding | None = None, chunk_id: int = 0) -> Place:
+        """Return where the cache has a chunk."""
+        if not self._kept.limit:
+            return _NO_PLACE
+        shown = self._location.display(key)
+        return Place(shown) if sharding is None else Place(shown, sharding.locate(chunk_id)[0])
 
     def _in_shard(
         self, key: str, layout: ScaleLayout, sharding: Sharding, grid: ChunkGrid, coords: ChunkCoords
     ) -> Job[Stored | None]:
         found = yield from self._waiting(key, sharding, grid, coords)
-        if found is None:
-            found = yield from self._shards.fetch(key, sharding, grid.chunk_id(coords))
-        return None if found is None else self._as_chunk(layout, coords, found)
+        if found is not None:
+            return self._as_chunk(layout, coords, found)
+        chunk_id = grid.chunk_id(coords)
+        place = self._place(key, sharding, chunk_id)
+        kept = self._kept.get(place, chunk_id)
+        if kept is None:
+            since = self._kept.changes
+            found = yield from self._shards.fetch(key, sharding, chunk_id)
+            kept = Kept(None if found is None else self._as_chunk(layout, coords, found))
+            self._kept.put(place, chunk_id, kept.stored, since)
+        return kept.stored
 
     def _waiting(
         self, key: str, sharding: Sharding, grid: ChunkGrid, coords: ChunkCoords, *there: Stored | None
@@ -259,10 +272,25 @@ class Finder:
         self, key: str, layout: ScaleLayout, coords: ChunkCoords
     ) -> Job[list[tuple[ChunkCoords, Stored | None]]]:
         try:
-            found = yield from self.unsharded(key, layout, coords)
+            found = yield from self._kept_or_unsharded(key, layout, coords)
         except NotFoundError:
             return [(coords, None)]
         return [(coords, found)]
+
+    def _kept_or_unsharded(self, key: str, layout: ScaleLayout, coords: ChunkCoords) -> Job[Stored]:
+        place = self._place(key)
+        kept = self._kept.get(place, coords)
+        if kept is None:
+            since = self._kept.changes
+            try:
+                kept = Kept((yield from self.unsharded(key, layout, coords)))
+            except NotFoundError:
+                self._kept.put(place, coords, None, since)
+                raise
+            self._kept.put(place, coords, kept.stored, since)
+        if kept.stored is None:
+            raise self._not_found(f"{key}/{chunk_name(coords)}", len(self._variants_to_read(self._known.names_in(key))))
+        return kept.stored
 
     def unsharded(self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False) -> Job[Stored]:
         """Find a chunk that is an object of its own."""

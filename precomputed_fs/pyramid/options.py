@@ -26,6 +26,7 @@ class Options:
     max_range: int = MAX_RANGE
     max_info_bytes: int = MAX_INFO_BYTES
     max_file_bytes: int = MAX_FILE_BYTES
+    cache: int = 0
 
     def __post_init__(self) -> None:
         if self.compresslevel not in range(10):

@@ -14,7 +14,9 @@ from precomputed_fs.format.info_text import parse_info
 from precomputed_fs.format.names import suffixes_of
 from precomputed_fs.format.scale_layout import ScaleLayout
 from precomputed_fs.pyramid import late_writes
-from precomputed_fs.pyramid.finding import Finder, Known
+from precomputed_fs.pyramid.chunk_cache import ChunkCache
+from precomputed_fs.pyramid.finding import Finder
+from precomputed_fs.pyramid.known import Known
 from precomputed_fs.pyramid.options import Options
 from precomputed_fs.pyramid.shard_writer import ShardWriter
 from precomputed_fs.pyramid.shards import ShardReader
@@ -76,12 +78,11 @@ class Pyramid:
     ) -> None:
         self.store = store
         """The objects of the pyramid, by their exact names."""
-
         self.options = options
         self.known = Known() if known is None else known
         """What is remembered about `info` and names."""
 
-        self.shards = ShardReader(store) if shards is None else shards
+        self.shards = ShardReader(store, ChunkCache(options.cache)) if shards is None else shards
         self.writer = ShardWriter(store, self.shards, options.compresslevel) if writer is None else writer
         if writer is None:
             late_writes.watch(self, self.writer, store)
@@ -135,7 +136,9 @@ class Pyramid:
         """Return the same pyramid, read without following symbolic links out of it."""
         if not self.store.protocol.follows_links:
             return self
-        return Pyramid(self.store.confined(), self.options, known=self.known, writer=self.writer)
+        store = self.store.confined()
+        shards = ShardReader(store, ChunkCache(0))  # in the cache there may be chunks from behind links
+        return Pyramid(store, self.options, known=self.known, shards=shards, writer=self.writer)
 
     @contextlib.contextmanager
     def with_own_buffer(self) -> Iterator["Pyramid"]:
@@ -172,7 +175,7 @@ class Pyramid:
             timeout=self.store.timeout,
             denied_is_missing=self.store.denied_is_missing,
         )
-        other = Pyramid(store, self.options)
+        other = Pyramid(store, self.options, shards=ShardReader(store, self.shards.kept))
         other.known.current.layouts[inside] = self.layout(key)
         return other, inside
 
@@ -249,7 +252,10 @@ class Pyramid:
         if name == "info" and self.writer.waiting:
             self.writer.flush()  # with the sharding of the `info` that they were stored under
         put = self.storer.packed(name, data, mime_type)
-        self.store.run(self.storer.file(put, name, listed, overwrite=overwrite))
+        try:
+            self.store.run(self.storer.file(put, name, listed, overwrite=overwrite))
+        finally:
+            self.shards.kept.clear()  # any of them may be in this file, or mean something else by it
         if name == "info":
             info = None
             if not self.can_read:  # an archive that is being written: it cannot be read later
@@ -260,8 +266,11 @@ class Pyramid:
     def delete_file(self, relative_path: str) -> None:
         """Delete a file, under every name that it may have; it need not exist."""
         name = self.storer.checked(relative_path)
-        for other in dict.fromkeys((name, *self.store.run(self.storer.other_names(name)))):
-            self.store.delete(other)
+        try:
+            for other in dict.fromkeys((name, *self.store.run(self.storer.other_names(name)))):
+                self.store.delete(other)
+        finally:
+            self.shards.kept.clear()
 
     # ------------------------------------------------------------------------------- one chunk
 

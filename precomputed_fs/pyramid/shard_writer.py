@@ -130,6 +130,7 @@ class ShardWriter:
         shard = key, sharding.locate(chunk_id)[0]
         if not self._buffer.put(shard, sharding, chunk_id, data, is_new=not overwrite):
             raise self._exists(key, chunk_id)
+        self._reader.forget_chunk(*shard, chunk_id)
         self._buffer.compact(self._turns)
         return len(data)
 
@@ -140,6 +141,7 @@ class ShardWriter:
         """
         shard = sharding.locate(chunk_id)[0]
         pending = self._buffer.patch((key, shard), sharding, chunk_id, coords, update)
+        self._reader.forget_chunk(key, shard, chunk_id)
         if pending.patch_count > 1 and pending.size > _CHANGES_BYTES:
             yield from self._flush_in_turn(key, shard)
 

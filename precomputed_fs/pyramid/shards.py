@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from precomputed_fs.errors import CorruptDataError
 from precomputed_fs.format.shard_index import PAGE_ENTRIES, Read, Wanted, minishard_index_range, page_of, plan_reads
 from precomputed_fs.format.sharding import Sharding
+from precomputed_fs.pyramid.chunk_cache import ChunkCache, Place
 from precomputed_fs.pyramid.shard_indexes import (
     TRIES,
     IndexKey,
@@ -24,7 +25,8 @@ from precomputed_fs.store.objects import ObjectStore
 from precomputed_fs.store.requests import Body, FollowUps, Job
 
 _COPY_GAP, _COPY_SIZE = 1 << 16, 8 << 20  # bytes, see `plan_reads`; for chunks that a merge keeps
-_LARGEST_WINDOW = 4096  # most chunks of a batch whose reads are planned at once
+LARGEST_WINDOW = 4096
+"""Most chunks of a batch whose reads are planned at once."""
 
 
 class ShardState(NamedTuple):
@@ -71,14 +73,18 @@ class ShardReader:
     ----------
     store : ObjectStore
         Where the shards are.
+    kept : ChunkCache
     """
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, kept: ChunkCache) -> None:
         self._store = store
+        self.kept = kept
+        """The chunks of the pyramid that were fetched, from shards or not, and are kept in memory."""
+
         self._indexes = ShardIndexes(store)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShardReader, (self._store,)
+        return ShardReader, (self._store, self.kept)
 
     def fetch(self, key: str, sharding: Sharding, chunk_id: int) -> Job[Stored | None]:
         """Fetch one chunk, encoded as in the shard; None if it is absent.
@@ -131,8 +137,14 @@ class ShardReader:
         return self._indexes.located(found, sharding, chunk_id)
 
     def forget(self, key: str, shard: int) -> None:
-        """Drop the cached indexes of a shard."""
+        """Drop the cached indexes and chunks of a shard."""
         self._indexes.cache.forget(key, shard)
+        self.kept.forget(Place(self._store.location.display(key), shard))
+
+    def forget_chunk(self, key: str, shard: int, chunk_id: int) -> None:
+        """Drop a cached chunk."""
+        if self.kept.limit:
+            self.kept.forget(Place(self._store.location.display(key), shard), chunk_id)
 
     def inspect(self, key: str, sharding: Sharding, shard: int) -> Job[ShardState | None]:
         """Read a shard's index again; None if the shard is absent."""
@@ -231,7 +243,7 @@ class ShardReader:
         """
         remaining = iter(wanted)
         while chunks := list(itertools.islice(remaining, window)):
-            window = min(2 * window, _LARGEST_WINDOW)
+            window = min(2 * window, LARGEST_WINDOW)
             groups: dict[int, _Group[_Tag, _Result]] = {}
             for chunk_id, tag in chunks:
                 shard, minishard = sharding.locate(chunk_id)

@@ -128,6 +128,13 @@ class Stored(NamedTuple):
             raise CorruptDataError(f"a raw chunk of {self.raw_length} bytes is {len(data)} bytes long")
         return data
 
+    def alone(self) -> "Stored":
+        """Return this without the other chunks that were read from the shard along with it."""
+        if self.span is None or self.span == (0, len(self.body)):
+            return self
+        data = self.data
+        return self._replace(body=Body([data], version=self.body.version), span=(0, len(data)))
+
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
         """Name the object in a CorruptDataError of the block."""

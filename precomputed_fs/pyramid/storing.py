@@ -24,7 +24,8 @@ from precomputed_fs.format.compression import (
 from precomputed_fs.format.grid import ChunkCoords
 from precomputed_fs.format.names import COMMON, VARIANTS, Variant, suffixes_of
 from precomputed_fs.format.scale_layout import ScaleLayout
-from precomputed_fs.pyramid.finding import Finder, Known
+from precomputed_fs.pyramid.finding import Finder
+from precomputed_fs.pyramid.known import Known
 from precomputed_fs.pyramid.late_writes import expect_end
 from precomputed_fs.pyramid.options import Options
 from precomputed_fs.pyramid.shard_writer import ShardWriter
@@ -156,15 +157,24 @@ class Storer:
                 yield from self._writer.update(key, layout.sharding, chunk_id, coords, data)
             else:
                 yield from self._writer.add(key, layout.sharding, chunk_id, data, overwrite=overwrite)
-        elif isinstance(data, Update):
-            yield from self._update(key, layout, coords, data, mime_type)
-        else:
-            stem = Variant(self._options.flat, "").name(key, coords)
-            put: Put = yield Compute(functools.partial(self.packed, stem, data, mime_type))
-            variants = yield from self._finder.variants_to_clear(key)
-            others = [name for variant in variants if (name := variant.name(key, coords)) != put.name]
-            yield from self._put(VARIANTS[0].name(key, coords), put, others, overwrite=overwrite)
-            self._note(key, put)
+            return
+        try:
+            if isinstance(data, Update):
+                yield from self._update(key, layout, coords, data, mime_type)
+            else:
+                yield from self._replace_whole(key, coords, data, mime_type, overwrite=overwrite)
+        finally:
+            self._finder.forget(key, coords)
+
+    def _replace_whole(
+        self, key: str, coords: ChunkCoords, data: bytes, mime_type: str, *, overwrite: bool
+    ) -> Job[None]:
+        stem = Variant(self._options.flat, "").name(key, coords)
+        put: Put = yield Compute(functools.partial(self.packed, stem, data, mime_type))
+        variants = yield from self._finder.variants_to_clear(key)
+        others = [name for variant in variants if (name := variant.name(key, coords)) != put.name]
+        yield from self._put(VARIANTS[0].name(key, coords), put, others, overwrite=overwrite)
+        self._note(key, put)
 
     def _note(self, key: str, put: Put, *, flat: bool | None = None) -> None:
         """Remember how a chunk of a scale is named."""

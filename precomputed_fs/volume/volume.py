@@ -211,10 +211,7 @@ class Volume:
         IndexError
             If the box goes beyond the volume.
         """
-        try:
-            most = bytes_in(size)
-        except ValueError as exc:
-            raise ValueError(f"size: {exc}") from None
+        most = bytes_in(size, "size")
         needed = 0
         for scale, part in zip(self.scales, self.boxes_of(box), strict=True):
             needed = math.prod((*part.shape, scale.shape[3])) * scale.dtype.itemsize

@@ -24,8 +24,8 @@ def test_numbers_and_texts_are_bytes(given: int | str, expected: int) -> None:
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, True, "", "100", "1 XB", "-1 MB", "1 MB 2", None])
 def test_anything_else_is_refused(wrong: int | str) -> None:
-    with pytest.raises(ValueError, match="expected a number of bytes, or a text such as '100 MB'"):
-        bytes_in(wrong)
+    with pytest.raises(ValueError, match=r"^cache: expected a number of bytes, or a text such as '100 MB'"):
+        bytes_in(wrong, "cache")
 
 
 def test_bytes_are_shown_in_their_largest_unit() -> None:

@@ -302,7 +302,7 @@ def test_any_number_in_flight_gives_the_same_chunks_of_shards(
 def test_a_batch_may_be_longer_than_what_is_planned_at_once(
     make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "_LARGEST_WINDOW", 256)
+    monkeypatch.setattr(shards, "LARGEST_WINDOW", 256)
     pyramid = make_pyramid("memory")
     fill_sharded(pyramid, 900, shard_bits=2, minishard_bits=3)
     found = pyramid.accessor().fetch_chunks(KEY, map(coords_of, range(900)))
@@ -624,7 +624,7 @@ def test_coordinates_are_taken_as_results_are_by_the_async_twin(
 def test_coordinates_in_shards_are_taken_a_few_windows_ahead(
     make_pyramid: Callable[[str], Place], protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "_LARGEST_WINDOW", 256)
+    monkeypatch.setattr(shards, "LARGEST_WINDOW", 256)
     pyramid = make_pyramid(protocol)
     fill_sharded(pyramid, 64, shard_bits=2)
     endless = Endless(64)

@@ -12,6 +12,7 @@ from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError
 from precomputed_fs.errors import NoRangesError, ReplacedError
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid import shard_indexes
+from precomputed_fs.pyramid.chunk_cache import ChunkCache
 from precomputed_fs.pyramid.shard_indexes import ShardReplacedError
 from precomputed_fs.pyramid.shard_writer import ShardWriter
 from precomputed_fs.pyramid.shards import ShardReader
@@ -65,7 +66,8 @@ assert len(STATES["alike"][1]) == len(STATES["moved"][1]) == len(OLD_SHARD)
 
 def reader_of(**options: Any) -> ShardReader:
     """Return a reader before a store that is never opened."""
-    return ShardReader(ObjectStore(resolve("http://127.0.0.1:9/lab"), attempts=1, timeout=1, **options))
+    store = ObjectStore(resolve("http://127.0.0.1:9/lab"), attempts=1, timeout=1, **options)
+    return ShardReader(store, ChunkCache(0))
 
 
 def fetch_singly(reader: ShardReader, objects: Objects, ids: Iterable[int]) -> dict[int, bytes | None]:
@@ -335,7 +337,7 @@ def writer_of(reader: ShardReader | None = None) -> ShardWriter:
 def flushing(added: Mapping[int, bytes], objects: Objects, *, overwrite: bool = True) -> Job[None]:
     """Return a job that writes chunks into their shard, of a client that takes no turns with others."""
     store = ObjectStore(resolve(f"http://127.0.0.1:9/{next(_numbers)}"), attempts=1, timeout=1)
-    writer = writer_of(ShardReader(store))
+    writer = writer_of(ShardReader(store, ChunkCache(0)))
     quiet = Objects()
     quiet.kept = objects.kept
     for chunk_id, data in added.items():
