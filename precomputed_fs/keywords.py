@@ -36,6 +36,7 @@ class PlaceOptions(TypedDict, total=False):
     max_range: int
     max_info_bytes: int
     max_file_bytes: int
+    cache: int | str
 
 
 class AccessorOptions(PlaceOptions, total=False):
