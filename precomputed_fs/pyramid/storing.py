@@ -176,6 +176,27 @@ class Storer:
         yield from self._put(VARIANTS[0].name(key, coords), put, others, overwrite=overwrite)
         self._note(key, put)
 
+    def chunk_like(
+        self, found: Stored, key: str, at: ChunkCoords, coords: ChunkCoords, *, data: bytes, mime_type: str
+    ) -> Job[None]:
+        """Store a chunk in the layout and compression of another one, replacing any chunk there.
+
+        Parameters
+        ----------
+        found : Stored
+            The other chunk.
+        at : tuple of int
+            Its coordinates.
+        """
+        flat = found.name == Variant(True, found.suffix).name(key, at)
+        stem = Variant(flat, "").name(key, coords)
+        put: Put = yield Compute(functools.partial(self._packed_like, found, stem, data, mime_type))
+        try:
+            yield from jobs.write(put)
+        finally:
+            self._finder.forget(key, coords)
+        self._note(key, put, flat=flat)
+
     def _note(self, key: str, put: Put, *, flat: bool | None = None) -> None:
         """Remember how a chunk of a scale is named."""
         variant = Variant(self._options.flat if flat is None else flat, split_suffix(put.name)[1])

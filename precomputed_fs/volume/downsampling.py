@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precomputed_fs.format.grid import Box, ChunkGrid, Triple
-from precomputed_fs.volume.indexing import select, triple
+from precomputed_fs.volume.indexing import Touched, select, triple
 from precomputed_fs.volume.labels import LabelDetector
 from precomputed_fs.volume.progress import Progress, warn
 from precomputed_fs.volume.scale import Scale
@@ -190,6 +190,7 @@ def compute_lower_scales(
     scales: Sequence[Scale],
     method: str,
     *,
+    boxes: Sequence[Box] | None = None,
     skip_empty: bool,
     shows: bool | None,
     detector: LabelDetector | None = None,
@@ -201,6 +202,8 @@ def compute_lower_scales(
     scales : sequence of Scale
         The finest first.
     method : str
+    boxes : sequence of Box, optional
+        What to compute of each scale; by default everything.
     skip_empty : bool
         See `Scale.write`.
     shows : bool, optional
@@ -208,13 +211,14 @@ def compute_lower_scales(
     detector : LabelDetector, optional
         Looks at the finest scale; if that may be labels, a UserWarning says that averages were made of these.
     """
-    pairs = [(*pair, _factors_between(*pair)) for pair in itertools.pairwise(scales)]  # raises before any is written
-    for finer, coarser, factors in pairs:
-        blocks = _blocks(coarser, factors)
-        with Progress(f"downsampling to {coarser.key}", math.prod(blocks.shape), shows, unit="block") as bar:
-            xs, ys, zs = map(range, blocks.shape)
-            for cell in ((x, y, z) for z in zs for y in ys for x in xs):
-                box = Box.of(blocks.chunk(cell))
+    pairs = [(*pair, factors_between(*pair)) for pair in itertools.pairwise(scales)]  # raises before any is written
+    wanted = [scale.bounds for scale in scales] if boxes is None else boxes
+    for (finer, coarser, factors), part in zip(pairs, wanted[1:], strict=True):
+        xs, ys, zs = map(range, part.start, part.stop)
+        touched = Touched(_blocks(coarser, factors), (xs, ys, zs))
+        with Progress(f"downsampling to {coarser.key}", len(touched), shows, unit="block") as bar:
+            for coords in touched:
+                box = Box.of(coords) & part
                 block = _block_of(finer, box, factors)
                 if detector is not None:
                     detector.add(block)
@@ -231,7 +235,7 @@ def compute_lower_scales(
         detector = None
 
 
-def _factors_between(finer: Scale, coarser: Scale) -> Triple:
+def factors_between(finer: Scale, coarser: Scale) -> Triple:
     """Return by which factor each axis is coarser."""
     for x, y, z in itertools.product((1, _FACTOR), repeat=3):
         if halved(finer.bounds, (x, y, z)) == coarser.bounds and all(

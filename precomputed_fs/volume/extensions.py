@@ -29,6 +29,7 @@ _IMPLEMENTED_BY = {
     "to_dask": "precomputed_fs.interop.dask:to_dask",
     "to_xarray": "precomputed_fs.interop.xarray:to_xarray",
     "store": "precomputed_fs.interop.dask_store:store",
+    "resize": "precomputed_fs.volume.resizing:resize",
     "check_not_read_from": "precomputed_fs.interop.dask:check_not_read_from",
 }
 """``module:function`` behind each name."""
@@ -371,6 +372,52 @@ def store(
     (2, array([7, 1], dtype=uint8))
     """
     return _call("store", self, array, box, skip_empty=skip_empty, compute=compute)
+
+
+# ---------------------------------------------------------------------------------------------------------- new bounds
+
+
+def resize(self: Any, size: Sequence[int], *, progress: bool | None = None) -> None:  # noqa: ANN401 - a Scale
+    """Change the number of voxels, of this scale and of all coarser ones. The offset stays.
+
+    What is new is zeros until it is written; what is cut off is deleted. Only the last chunks of an axis are stored
+    again, because they end where the volume ends. Coarser scales keep their voxels: ``vol.downsample(box=...)``
+    computes what the new voxels change, or the edge of what was cut off.
+
+    Parameters
+    ----------
+    size : sequence of 3 int
+        Voxels, xyz.
+    progress : bool, optional
+        See `open_volume`.
+
+    Raises
+    ------
+    ValueError
+        If this is not the finest scale, a scale is sharded or has several chunk sizes, or the scales are not halves of
+        each other.
+    DataAccessError
+        If `info` was changed since the volume was opened, or something cannot be written.
+
+    Notes
+    -----
+    However this ends, even if the process is killed, the pyramid has its old bounds or its new ones, with the voxels
+    that belong there. Nobody may write to it meanwhile. Who has it open with the old `info` misses the old last chunks
+    from then on, and should open it again. This takes a request or two for each chunk that is added, cut off or stored
+    again. In a lossy encoding, those stored again are encoded once more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from precomputed_fs import create_volume
+    >>> vol = create_volume("memory://docs/resize", np.ones((100, 80, 50), np.uint8), resolution=(8, 8, 8))
+    >>> vol[0].resize((100, 80, 60))
+    >>> vol[0][:, :, 50:] = 7
+    >>> vol.downsample(box=np.s_[:, :, 50:])
+    >>> vol[1][0, 0, 23:27, 0]
+    array([1, 1, 7, 7], dtype=uint8)
+    """
+    _call("resize", self, size, progress=progress)
 
 
 def check_not_read_from(array: Any, location: Location, keys: Sequence[str]) -> None:  # noqa: ANN401

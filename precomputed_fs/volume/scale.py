@@ -224,6 +224,7 @@ class Scale:
     to_dask = extensions.to_dask
     to_xarray = extensions.to_xarray
     store = extensions.store
+    resize = extensions.resize
     sample = sample
 
     # --------------------------------------------------------------------------------------------------------- reading
@@ -334,7 +335,7 @@ class Scale:
         total = len(chunks)
         with Progress(f"reading {self.key}", total, self._shows(progress)) as bar:
             pyramid, key = self._place
-            found = pyramid.fetch_chunks(key, iter(chunks), decode=use, in_flight=self._in_flight, callback=bar)
+            found = pyramid.fetch_chunks(key, iter(chunks), decode=use, in_flight=self.in_flight, callback=bar)
             present = sum(was_there for _, was_there in found)
         if total and not present and warns:
             message = (
@@ -409,7 +410,7 @@ class Scale:
                     encode=encode,
                     mime_type=self.codec.mime_type,
                     overwrite=True,
-                    in_flight=self._in_flight,
+                    in_flight=self.in_flight,
                     callback=bar,
                 )
                 waiting += count * self._chunk_bytes
@@ -435,6 +436,17 @@ class Scale:
         selection.check_inside(self.bounds)
         if selection.has_steps:
             raise ValueError("steps are for reading: a box is written whole")
+        self.check_writable()
+        return selection
+
+    def check_writable(self) -> None:
+        """Check that chunks of the scale can be written.
+
+        Raises
+        ------
+        ValueError
+            If the encoding does not store such voxels, or there are several chunk sizes.
+        """
         if len(self.info.chunk_sizes) > 1:
             message = (
                 f"{self.volume.url}: scale {self.key} has {len(self.info.chunk_sizes)} chunk sizes, each with a copy "
@@ -442,7 +454,12 @@ class Scale:
             )
             raise ValueError(message)
         self.codec.check()
-        return selection
+
+    def use_info(self) -> None:
+        """Follow the volume's `info`, which was replaced."""
+        self.info = self.volume.info.scales[self._index]
+        for name in ("grid", "codec", "in_flight", "_chunk_bytes"):
+            vars(self).pop(name, None)
 
     # -------------------------------------------------------------------------------------------------------- internal
 
@@ -451,7 +468,7 @@ class Scale:
         return math.prod(map(min, self.chunk_size, self.info.size)) * self.shape[3] * self.dtype.itemsize
 
     @functools.cached_property
-    def _in_flight(self) -> int:
+    def in_flight(self) -> int:
         """Number of chunks in flight, such that their decoded bytes are bounded, too."""
         return max(_MIN_IN_FLIGHT, min(IN_FLIGHT, _BYTES_IN_FLIGHT // self._chunk_bytes))
 

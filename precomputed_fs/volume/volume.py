@@ -325,13 +325,29 @@ class Volume:
     def _pyramids(self) -> set[Pyramid]:
         return {self.pyramid, *(pyramid for pyramid, _ in self._places.copy().values())}
 
-    def downsample(self, method: str | None = None, *, skip_empty: bool = False, progress: bool | None = None) -> None:
+    def use_info(self, info: Info) -> None:
+        """Use an `info` that was stored in the place of the other, and has the same scales."""
+        self.info = info
+        for scale in self.scales:
+            scale.use_info()
+
+    def downsample(
+        self,
+        method: str | None = None,
+        *,
+        box: Index = ...,
+        skip_empty: bool = False,
+        progress: bool | None = None,
+    ) -> None:
         """Compute each scale but the first from the one before.
 
         Parameters
         ----------
         method : {"average", "mode", "stride"}, optional
             By default the average of images, the most frequent label of segmentations.
+        box : Box, or an index as in ``vol[0][...]``
+            In absolute coordinates, in voxels of the finest scale: compute only what this box is a part of, such as
+            after ``vol[0][box] = array``.
         skip_empty : bool
             Whether chunks of zeros are left out.
         progress : bool, optional
@@ -341,6 +357,8 @@ class Volume:
         ------
         ValueError
             If a scale does not have half the voxels, or as many, of the one before along each axis.
+        IndexError
+            If the box goes beyond the volume.
 
         Notes
         -----
@@ -348,4 +366,5 @@ class Volume:
         at a time, 32 MiB of the finer scale.
         """
         shows = self.progress if progress is None else progress
-        compute_lower_scales(self.scales, checked_method(method, self.info.type), skip_empty=skip_empty, shows=shows)
+        method = checked_method(method, self.info.type)
+        compute_lower_scales(self.scales, method, boxes=self.boxes_of(box), skip_empty=skip_empty, shows=shows)
