@@ -10,7 +10,13 @@ import os
 from typing import Any, NamedTuple
 
 from precomputed_fs.copying.plan import ScaleCopy, Target
-from precomputed_fs.errors import AccessDeniedError, AlreadyExistsError, DataAccessError, ReadOnlyError
+from precomputed_fs.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    DataAccessError,
+    InvalidInfoError,
+    ReadOnlyError,
+)
 from precomputed_fs.format.info import Info
 from precomputed_fs.pyramid import claims, copies
 from precomputed_fs.pyramid.claims import Claimed
@@ -18,6 +24,7 @@ from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.location import Location, store_of
 from precomputed_fs.store.protocols import protocol_of
 from precomputed_fs.volume import Volume, what_is_there
+from precomputed_fs.volume.placement import FILE, transform_of
 
 _JSON_TYPE = "application/json"
 
@@ -116,6 +123,9 @@ class Destination:
         """
         pyramid = self.pyramid
         self._claim.check_held(shared=True)
+        with contextlib.suppress(InvalidInfoError):  # `info` is copied as it is, whatever others mean by that member
+            if (transform := transform_of(self.info)) is not None:
+                pyramid.store_file(FILE, transform, mime_type=_JSON_TYPE, overwrite=pyramid.can_read)
         try:
             pyramid.store_file("info", self.info.to_json(), mime_type=_JSON_TYPE)
         except AlreadyExistsError:
@@ -150,7 +160,8 @@ class Destination:
             if seen is not None and self._claim.is_mine(seen):
                 self._claim.release()
                 raise ValueError(f"{volume.url} and {pyramid.url} are the same place: copy to somewhere else")
-        pyramid.delete_file("info")
+        for name in ("info", FILE):
+            pyramid.delete_file(name)
         for key in self._keys:
             copies.delete_data(pyramid, key)
         self._claim.take(Claimed({}))

@@ -23,13 +23,16 @@ from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.extensions import check_not_read_from
+from precomputed_fs.volume.intake import read_source
 from precomputed_fs.volume.labels import LabelDetector, may_be_labels
-from precomputed_fs.volume.planning import ArrayOptions, check_voxels, normalized, plan
-from precomputed_fs.volume.scale import Scale, checked_missing
-from precomputed_fs.volume.sources import as_source, is_dask
+from precomputed_fs.volume.placement import FILE, MEMBER, transform_of
+from precomputed_fs.volume.planning import ArrayOptions, normalized, plan
+from precomputed_fs.volume.scale import checked_missing
+from precomputed_fs.volume.sources import is_dask
 from precomputed_fs.volume.volume import Volume
 
 if TYPE_CHECKING:
+    from nibabel.spatialimages import SpatialImage
     from numpy.typing import ArrayLike
 
 _REPLACE = "overwrite=True replaces it"
@@ -38,11 +41,12 @@ _REPLACE = "overwrite=True replaces it"
 @spelled_out({**OPTION_DEFAULTS, "gzip": None})
 def create_volume(
     url: AnyURL,
-    source: "Mapping[str, Any] | Info | ArrayLike",
+    source: "AnyURL | Mapping[str, Any] | Info | ArrayLike | SpatialImage",
     *,
     resolution: VoxelSize | None = None,
     voxel_offset: Sequence[int] | None = None,
     chunk_size: int | Sequence[int] | None = None,
+    axes: str | None = None,
     encoding: str | None = None,
     type: str | None = None,  # noqa: A002 - the name that it has in `info`
     sharding: bool | Mapping[str, Any] | None = None,
@@ -60,16 +64,20 @@ def create_volume(
     ----------
     url : str, path or UPath
         See `FsspecAccessor`.
-    source : mapping or array
+    source : mapping, array, path, URL, or image of nibabel
         An `info`: chunks that exist already stay. Or an array (x, y, z) or (x, y, z, channel), or any object
         that has a ``shape`` and a ``dtype`` and can be sliced, such as an open HDF5 data set: it is read chunk by
-        chunk. A dask array is stored like `Scale.store` does. All parameters up to `downsampling` are for arrays.
+        chunk. A dask array is stored like `Scale.store` does. Or a NIfTI file, wherever fsspec reaches (a ``UPath``
+        has storage options of its own): see the notes. All parameters up to `downsampling` are for arrays and images.
     resolution : float, str, or a sequence of 3
-        Voxel size: nanometres, or texts with a unit such as "1 mm"; one for all axes, or xyz.
+        Voxel size: nanometres, or texts with a unit such as "1 mm"; one for all axes, or xyz. An image has its own.
     voxel_offset : sequence of 3 int
         Coordinates of the array's first voxel, xyz; by default 0.
     chunk_size : int or sequence of 3 int
-        Voxels, for all axes or xyz; by default 64.
+        Voxels, for all axes or xyz; by default 64, or less if a chunk would have more than 8 MiB.
+    axes : str
+        What the array's axes are, in their order: some of x, y and z, and c for channels, such as "zyx", "czyx" or
+        "yxc". By default "xyz" or "xyzc", and more than 16 channels are refused as a probable mistake.
     encoding : str
         See `precomputed_fs.codecs`; by default "raw". Its parameters are further keywords, such as ``jpeg_quality=90``.
     type : {"image", "segmentation"}, optional
@@ -117,15 +125,23 @@ def create_volume(
     whether the process is gone, with ``overwrite=True``. Archives have no ``info.partial``, as nobody reads them before
     they are complete.
 
-    Booleans are stored as a uint8 segmentation of 0 and 1, the fields of a structured type (RGB) as channels. A nibabel
-    image stands for its voxels, scaled; if nibabel makes them float64, they are stored as float32. Tensors (such as
-    PyTorch's) are converted to NumPy arrays.
+    Booleans are stored as a uint8 segmentation of 0 and 1, the fields of a structured type (RGB) as channels. Tensors
+    (such as PyTorch's) are converted to NumPy arrays.
+
+    Of an image, voxels are scaled as its header says; those that nibabel makes float64 are stored as float32. Labels
+    (``type="segmentation"``, an encoding for labels, the header's intent, or int64) are stored as integers that hold
+    them. Axes stay as they are in the file: a voxel has the same indices, plus `voxel_offset`, as in nibabel; times and
+    components of vectors are channels. `info` keeps the header's affine as its member ``nifti``, and
+    ``transform.json`` has it as neuroglancer-scripts writes it; `Scale.to_nifti` uses it. If `resolution` is given and
+    differs from the header's, the affine does not hold and is not kept. A compressed or remote file is decompressed
+    into a temporary file first, so memory does not hold its voxels.
     """
     checked_missing(missing)
     for_array = ArrayOptions(
         resolution=resolution,
         voxel_offset=voxel_offset,
         chunk_size=chunk_size,
+        axes=axes,
         encoding=encoding,
         type=type,
         sharding=sharding,
@@ -139,10 +155,10 @@ def create_volume(
         _check_for_info(source, for_array)
         info = source if isinstance(source, Info) else Info.parse(source)
     else:
-        array = source.array if isinstance(source, Scale) else as_source(source)
-        check_voxels(array, source)
-        info = plan(array, for_array, parameters)
+        array, for_array, placed = read_source(source, for_array)
+        info = plan(array, for_array, parameters, {} if placed is None else {MEMBER: placed.to_info()})
     info = normalized(info)
+    transform = transform_of(info)
     method = checked_method(downsampling, info.type)
     accessor = FsspecAccessor(url, **accessor_options)
     pyramid = accessor.pyramid
@@ -152,6 +168,7 @@ def create_volume(
     if array is None:
         with _closing_archive(pyramid):
             _store_info(pyramid, info, overwrite=overwrite)
+            _store_transform(pyramid, transform, overwrite=overwrite)
         return volume
     _check_readable(array, volume)
     detector = None
@@ -161,6 +178,7 @@ def create_volume(
     with _closing_archive(pyramid), _making(pyramid, info, how, overwrite=overwrite):
         volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
         compute_lower_scales(volume.scales, method, skip_empty=skip_empty, shows=progress, detector=detector)
+        _store_transform(pyramid, transform, overwrite=overwrite)
     return volume
 
 
@@ -216,6 +234,14 @@ def _store_info(pyramid: Pyramid, info: Info, *, overwrite: bool) -> None:
         raise AlreadyExistsError(f"{pyramid.url}: {what_is_there(pyramid)}; {_REPLACE}") from exc
     if there is not None:
         pyramid.store.delete(claims.PARTIAL)
+
+
+def _store_transform(pyramid: Pyramid, transform: bytes | None, *, overwrite: bool) -> None:
+    """Store ``transform.json`` for the new pyramid, or delete that of an old one."""
+    if transform is not None:
+        pyramid.store_file(FILE, transform, "application/json", overwrite=pyramid.can_read)
+    elif overwrite and pyramid.can_read:
+        pyramid.delete_file(FILE)
 
 
 @contextlib.contextmanager

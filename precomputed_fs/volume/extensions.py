@@ -12,6 +12,7 @@ from precomputed_fs.store.location import Location
 from precomputed_fs.volume.indexing import Index
 
 if TYPE_CHECKING:
+    import nibabel
     import xarray
     from PIL.Image import Image
 
@@ -29,6 +30,7 @@ _IMPLEMENTED_BY = {
     "to_dask": "precomputed_fs.interop.dask:to_dask",
     "to_xarray": "precomputed_fs.interop.xarray:to_xarray",
     "store": "precomputed_fs.interop.dask_store:store",
+    "to_nifti": "precomputed_fs.interop.nifti:to_nifti",
     "resize": "precomputed_fs.volume.resizing:resize",
     "check_not_read_from": "precomputed_fs.interop.dask:check_not_read_from",
 }
@@ -418,6 +420,62 @@ def resize(self: Any, size: Sequence[int], *, progress: bool | None = None) -> N
     array([1, 1, 7, 7], dtype=uint8)
     """
     _call("resize", self, size, progress=progress)
+
+
+# --------------------------------------------------------------------------------------------------------------- NIfTI
+
+
+def to_nifti(
+    self: Any,  # noqa: ANN401 - a Scale
+    box: Index | None = None,
+    *,
+    missing: str | None = None,
+    progress: bool | None = None,
+) -> "nibabel.Nifti1Image":
+    """Read the scale, or a box of it, as a NIfTI image of nibabel.
+
+    Parameters
+    ----------
+    box : Box, or an index as in ``scale[...]``, optional
+        In absolute coordinates, without steps; by default the whole scale. An axis indexed by an integer keeps
+        length 1.
+    missing, progress
+        See `read`.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        (x, y, z), or (x, y, z, channel), in memory. A Nifti2Image if an axis has more than 32,767 voxels.
+
+    Raises
+    ------
+    ImportError
+        If nibabel is not installed; the extra "nifti" brings it.
+    IndexError
+        If the box goes beyond the volume.
+    ValueError
+        If the box is empty, or has steps.
+    DataAccessError
+        If a chunk cannot be read.
+
+    Notes
+    -----
+    The affine gives each voxel's centre in millimetres, as NIfTI wants it; a voxel of a lower scale has its centre
+    between those that it was computed from. It comes from the image that `create_volume` was given, as `info` keeps
+    it, or from ``transform.json``, as neuroglancer-scripts writes it. If there is neither, x runs right, y anterior and
+    z superior, from coordinate 0: the voxel at ``i`` has its centre at ``(i + 0.5) * resolution``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from precomputed_fs import create_volume
+    >>> vol = create_volume("memory://docs/nifti", np.ones((20, 15, 10), np.uint8), resolution="1 mm")
+    >>> image = vol[0].to_nifti(np.s_[10:20, :, 5])
+    >>> image.shape, image.affine[:3, 3]
+    ((10, 15, 1), array([10.5,  0.5,  5.5]))
+    """
+    image: nibabel.Nifti1Image = _call("to_nifti", self, box, missing=missing, progress=progress)
+    return image
 
 
 def check_not_read_from(array: Any, location: Location, keys: Sequence[str]) -> None:  # noqa: ANN401

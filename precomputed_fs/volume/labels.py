@@ -1,5 +1,6 @@
-"""Whether an array is an image or labels, whose average would mean nothing."""
+"""Whether an array is an image or labels, whose average would mean nothing; and as which integers labels are stored."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from precomputed_fs.codecs import ENCODINGS
 from precomputed_fs.format.info import Info
+from precomputed_fs.volume.lazy import Converted
 from precomputed_fs.volume.scale_array import ScaleArray
 
 TYPES = ("image", "segmentation")
@@ -16,6 +18,8 @@ _MAX_LABELS = 32  # distinct values, up to which integers look like labels; imag
 _VOXELS_PER_LABEL = 8  # at least, on average
 _EQUAL_NEIGHBOURS = 0.65  # fraction among voxels of labels, at least; in images 0.02 to 0.25, twice enlarged 0.6
 _MIN_NEIGHBOURS = 256
+_LABEL_TYPES = ("uint32", "uint64", "int32", "uint16", "uint8")
+_BYTES_AT_ONCE = 16 << 20
 _PLANES_OF_BLOCK = 8  # in which neighbours are compared
 
 
@@ -28,6 +32,48 @@ def type_for(array: Any, encoding: str) -> str:  # noqa: ANN401 - an array, or w
         return known
     is_mask = dtype == np.bool_
     return "segmentation" if is_mask or (dtype.kind in "iu" and dtype.itemsize >= _LABEL_BYTES) else "image"
+
+
+def is_for_labels(kind: str | None, encoding: str) -> bool:
+    """Whether the caller has chosen labels, by the type or the encoding."""
+    row = ENCODINGS.get(encoding.lower())
+    return (kind or "").lower() == "segmentation" or (row is not None and row.layer_type == "segmentation")
+
+
+def storable_labels(array: Any, encoding: str) -> Any:  # noqa: ANN401 - an array, or a lazy one
+    """Convert labels of a file to integers that an encoding can store, if they are whole numbers; reads all of them.
+
+    Programs write labels as int64 or float32, too. Other arrays are the caller's to convert.
+
+    Raises
+    ------
+    ValueError
+        If some are not whole, or no type holds all of them.
+    """
+    row = ENCODINGS.get(encoding.lower(), ENCODINGS["raw"])
+    allowed = [name for name in row.data_types if np.dtype(name).kind in "iu" and name in ENCODINGS["raw"].data_types]
+    if np.dtype(array.dtype).name in allowed:
+        return array
+    low, high = _whole_range(array)
+    for name in (name for name in _LABEL_TYPES if name in allowed):
+        if np.iinfo(name).min <= low and high <= np.iinfo(name).max:
+            return Converted(array, tuple(array.shape), np.dtype(name), lambda part: part.astype(name))  # noqa: B023
+    raise ValueError(
+        f"the encoding {encoding} has integers of {', '.join(allowed)}, and labels are from {low} to {high}"
+    )
+
+
+def _whole_range(array: Any) -> tuple[int, int]:  # noqa: ANN401
+    """Return the smallest and the largest of some whole numbers, and 0."""
+    low = high = 0
+    planes = max(1, _BYTES_AT_ONCE // max(1, math.prod(array.shape[:2]) * np.dtype(array.dtype).itemsize))
+    for z in range(0, array.shape[2], planes):
+        part = np.asarray(array[:, :, z : z + planes])
+        if part.dtype.kind == "f" and not (is_whole := np.isfinite(part) & (part == np.trunc(part))).all():
+            found = part[~is_whole].flat[0]
+            raise ValueError(f'labels are whole numbers, got {found}: pass type="image", or round them first')
+        low, high = min(low, int(part.min())), max(high, int(part.max()))
+    return low, high
 
 
 def may_be_labels(array: Any, info: Info) -> bool:  # noqa: ANN401

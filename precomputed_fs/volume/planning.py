@@ -23,6 +23,7 @@ from precomputed_fs.volume.sources import expression_for
 
 _MULTISCALE = "neuroglancer_multiscale_volume"
 _CHUNK_SIZE = 64  # voxels, along each axis
+_MOST_CHUNK_BYTES = 8 << 20  # of the default chunk size
 _STORED_TYPES = f"voxels are stored as {', '.join(ENCODINGS['raw'].data_types)}"
 _CONVERSIONS = {  # by the kind of a type that cannot be stored
     "i": '{array}.astype("uint64"), or "int32" if some are negative',
@@ -69,6 +70,7 @@ class ArrayOptions:
     resolution: VoxelSize | None = None
     voxel_offset: Sequence[int] | None = None
     chunk_size: int | Sequence[int] | None = None
+    axes: str | None = None
     encoding: str | None = None
     type: str | None = None
     sharding: bool | Mapping[str, Any] | None = None
@@ -80,7 +82,12 @@ class ArrayOptions:
         return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
 
 
-def plan(array: Any, options: ArrayOptions, parameters: Mapping[str, Any]) -> Info:  # noqa: ANN401
+def plan(
+    array: Any,  # noqa: ANN401 - an array, or what can be sliced like one
+    options: ArrayOptions,
+    parameters: Mapping[str, Any],
+    further: Mapping[str, Any],
+) -> Info:
     """Plan the scales of a pyramid for an array.
 
     Parameters
@@ -91,24 +98,24 @@ def plan(array: Any, options: ArrayOptions, parameters: Mapping[str, Any]) -> In
         See `create_volume`.
     parameters : mapping
         The encoding's parameters.
+    further : mapping
+        Further members of `info`.
 
     Raises
     ------
     TypeError, ValueError, InvalidInfoError
         If options are missing or invalid.
     """
-    if options.resolution is None:
-        message = "resolution: expected the size of a voxel, such as (8, 8, 40) nanometres, or '1 mm'"
-        raise TypeError(message)
     if options.scales is not None and options.scales < 1:
         raise ValueError(f"scales: expected at least 1, got {options.scales}")
-    resolution = _checked_resolution(options.resolution)
+    resolution = checked_resolution(options.resolution)
     offset = checked_numbers("voxel_offset", (0, 0, 0) if options.voxel_offset is None else options.voxel_offset)
-    chunk_size = checked_size("chunk_size", _CHUNK_SIZE if options.chunk_size is None else options.chunk_size)
     encoding = options.encoding or "raw"
     shape = tuple(array.shape)
     dtype = np.dtype(np.uint8 if array.dtype == np.bool_ else array.dtype)
     voxel_bytes = math.prod(shape[3:]) * dtype.itemsize
+    usual = _usual_chunk_size(voxel_bytes)
+    chunk_size = checked_size("chunk_size", usual if options.chunk_size is None else options.chunk_size)
     bounds = Box(offset, triple(map(operator.add, offset, shape[:3])))
     scales: list[dict[str, Any]] = []
     while True:
@@ -135,22 +142,43 @@ def plan(array: Any, options: ArrayOptions, parameters: Mapping[str, Any]) -> In
             break
         resolution = tuple(map(operator.mul, resolution, factors))
         bounds = halved(bounds, factors)
+    kind = type_for(array, encoding) if options.type is None else options.type
+    if kind == "segmentation" and dtype.kind == "f":
+        raise TypeError(f'a segmentation has integers, got {dtype}: pass array.astype("uint32")')
     return Info.parse(
         {
             "@type": _MULTISCALE,
-            "type": type_for(array, encoding) if options.type is None else options.type,
+            "type": kind,
             "data_type": dtype.name,
             "num_channels": math.prod(shape[3:]),
+            **further,
             "scales": scales,
         }
     )
 
 
-def _checked_resolution(given: VoxelSize) -> tuple[float, float, float]:
+def checked_resolution(given: VoxelSize | None) -> tuple[float, float, float]:
+    """Return a voxel size in nanometres.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is missing, or invalid.
+    """
+    if given is None:
+        raise TypeError("resolution: expected the size of a voxel, such as (8, 8, 40) nanometres, or '1 mm'")
     try:
         return voxel_size(given)
     except ValueError as exc:
         raise ValueError(f"resolution: {exc}") from None
+
+
+def _usual_chunk_size(voxel_bytes: int) -> int:
+    """Return the default chunk size, which is smaller for voxels of many channels."""
+    size = _CHUNK_SIZE
+    while size > 1 and size**3 * voxel_bytes > _MOST_CHUNK_BYTES:
+        size //= 2
+    return size
 
 
 def _sharding(grid: ChunkGrid, encoding: str, voxel_bytes: int) -> dict[str, Any]:

@@ -224,6 +224,7 @@ class Scale:
     to_dask = extensions.to_dask
     to_xarray = extensions.to_xarray
     store = extensions.store
+    to_nifti = extensions.to_nifti
     resize = extensions.resize
     sample = sample
 

@@ -1,19 +1,18 @@
 """Which values can be written to a scale: arrays, whatever converts to one, and whatever can be sliced like one."""
 
 import contextlib
-import functools
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from precomputed_fs.volume.indexing import AXES, Selection
+from precomputed_fs.volume.lazy import Converted
+from precomputed_fs.volume.nifti import voxels_of
 
-_READ_FROM_START = (".gz", ".bz2", ".zst", ".mgz")  # nibabel decompresses these from the start for each part
 _PLAIN_TYPES = (bool, int, float)
 
 
@@ -49,36 +48,10 @@ def _loaded(source: Any) -> NDArray[Any]:  # noqa: ANN401
     return array
 
 
-@dataclass(frozen=True, slots=True)
-class _Converted:
-    """A lazy array that converts each part when it is read."""
-
-    source: Any
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    convert: Callable[[NDArray[Any]], NDArray[Any]]
-
-    def __getitem__(self, cuts: tuple[slice, ...]) -> NDArray[Any]:
-        axes = len(self.source.shape)
-        part = self.convert(np.asarray(self.source[cuts[:axes]]))
-        return part[..., cuts[axes]] if len(cuts) > axes else part
-
-
 def _from_nibabel(source: Any) -> Any:  # noqa: ANN401
-    """Take the voxels of a nibabel image or of its ``dataobj``, scaled as the header says.
-
-    nibabel scales to float64, which the format does not have: these become float32.
-    """
+    """Take the voxels of a nibabel image or of its ``dataobj``, scaled as the header says."""
     data = getattr(source, "dataobj", source)
-    if data is source and not getattr(data, "is_proxy", False):
-        return source
-    first = np.asarray(data[(slice(1),) * len(data.shape)])  # reveals the type after scaling
-    if first.dtype != np.float64:
-        return np.asanyarray(data)  # a memory map, unless the file is compressed
-    convert = functools.partial(np.asarray, dtype=np.float32)
-    if str(getattr(data, "file_like", "")).lower().endswith(_READ_FROM_START):
-        return convert(np.asarray(data))
-    return _Converted(data, data.shape, np.dtype(np.float32), convert)
+    return voxels_of(data) if data is not source or getattr(data, "is_proxy", False) else source
 
 
 def fields_to_channels(source: Any) -> Any:  # noqa: ANN401
@@ -99,7 +72,7 @@ def fields_to_channels(source: Any) -> Any:  # noqa: ANN401
         )
     if isinstance(source, np.ndarray):
         return structured_to_unstructured(source)
-    return _Converted(source, (*source.shape, count), kind, structured_to_unstructured)
+    return Converted(source, (*source.shape, count), kind, structured_to_unstructured)
 
 
 def from_xarray(value: Any) -> Any:  # noqa: ANN401
@@ -180,16 +153,20 @@ def parts_of(value: ArrayLike, selection: Selection, dtype: np.dtype[Any]) -> Pa
 
 
 def _parts_of_array(array: NDArray[Any], selection: Selection, dtype: np.dtype[Any]) -> Parts:
-    """Broadcast an array to a selection, as NumPy does; the axis of a single channel may be left out."""
+    """Broadcast an array to a selection, as NumPy does; axes of length 1 may be left out, as that of one channel is."""
     shape = selection.shape
     dropped = tuple(axis for axis, item in enumerate(selection.final) if item == 0)
-    given = array[..., np.newaxis] if not dropped and array.ndim == len(AXES) and shape[3] == 1 else array
     kept = tuple(size for axis, size in enumerate(shape) if axis not in dropped)
-    try:
-        whole = np.expand_dims(np.broadcast_to(given, kept), dropped)
-    except ValueError:
-        raise ValueError(f"expected an array of shape {kept}, got {array.shape}") from None
-    return lambda part: whole[part].astype(dtype, copy=False)
+    readings = [array]
+    if array.ndim < len(kept) and array.shape == tuple(size for size in kept if size != 1):
+        readings = [array.reshape(kept)]
+    elif array.ndim == len(kept) - 1 and kept[-1] == 1:
+        readings = [array[..., np.newaxis], array]
+    for reading in readings:
+        with contextlib.suppress(ValueError):
+            whole = np.expand_dims(np.broadcast_to(reading, kept), dropped)
+            return lambda part: whole[part].astype(dtype, copy=False)
+    raise ValueError(f"expected an array of shape {kept}, got {array.shape}")
 
 
 def check_cast(given: np.dtype[Any], dtype: np.dtype[Any], source: object) -> None:

@@ -126,7 +126,7 @@ def test_compressed_encodings_are_not_compressed_again_in_shards(encoding: str, 
 NOT_STORABLE: dict[str, tuple[Any, str]] = {
     "a series": (pd.Series(range(8)), r"shape \(8,\): pass np\.asarray\(array\)\.reshape\(8, 1, 1\)"),
     "a table": (pd.DataFrame(np.zeros((4, 3))), r"shape \(4, 3\): pass np\.asarray\(array\)\.reshape\(4, 3, 1\)"),
-    "5 axes": (nibabel.Nifti1Image(np.zeros((4, 3, 2, 1, 3), np.uint8), np.eye(4)), r"reshape\(4, 3, 2, 3\)"),
+    "5 axes": (np.zeros((4, 3, 2, 1, 3), np.uint8), r"reshape\(4, 3, 2, 3\)"),
     "objects": (np.zeros((4, 3, 2), object), r"its type is object; pass np\.asarray\(array, 'float32'\)"),
     "float16": (np.zeros((4, 3, 2), np.float16), r'got float16: pass array\.astype\("float32"\)'),
     "float64": (np.zeros((4, 3, 2)), r'got float64: pass array\.astype\("float32"\)'),
@@ -139,8 +139,6 @@ NOT_STORABLE: dict[str, tuple[Any, str]] = {
     "unknown chunks": (da.ones((4, 3, 2))[da.ones(4) > 0], r"\(nan, 3, 2\): call array\.compute_chunk_sizes\(\)"),
     "a mapping": ({"t1": small()}, "got dict: pass one array of it"),
     "a data set": (xarray.Dataset({"t1": (("x", "y", "z"), small())}), "got Dataset: pass one array of it"),
-    "a file name": ("brain.nii", "str cannot be cast to an array of numbers"),
-    "a path": (Path("brain.nii"), "Path cannot be cast"),
     "nothing": (None, "NoneType cannot be cast"),
 }
 
@@ -156,7 +154,6 @@ def test_an_array_that_cannot_be_stored_is_refused_with_advice(tmp_path: Path, n
 TO_CONVERT: dict[str, Any] = {
     "int64": small(dtype="int64"),
     "int64 in lists": small(dtype="int64").tolist(),
-    "int64 of nibabel": nibabel.Nifti1Image(small(dtype="int64"), np.eye(4), dtype="int64"),
     "float64 in a file": Counting(small() / 7),
     "float64 of dask": da.from_array(small() / 7),
     "float64 of xarray": xarray.DataArray(small() / 7),
@@ -164,7 +161,7 @@ TO_CONVERT: dict[str, Any] = {
     "1 axis in a file": Counting(small((9,))),
     "2 axes of dask": da.from_array(small((7, 6))),
     "2 axes of pandas": pd.DataFrame(small((7, 6))),
-    "5 axes of nibabel": nibabel.Nifti1Image(small((4, 3, 2, 1, 3), "float32"), np.eye(4)),
+    "5 axes in a file": Counting(small((4, 3, 2, 1, 3), "float32")),
     "fields in a field": np.zeros((4, 3, 2), [("a", [("x", "u1"), ("y", "u1")]), ("b", "u2")]),
 }
 

@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray
-from nibabel.arrayproxy import ArrayProxy
 from numpy.typing import NDArray
 
 from tests.volume.samples import (
     CHUNK,
     MASK,
+    OFFSET,
     SIZE,
     SMALL,
-    SMALL_CHUNK,
     Counting,
     chunk_files,
     make,
@@ -36,6 +35,35 @@ def test_numbers_and_smaller_arrays_are_broadcast(tmp_path: Path) -> None:
     expected[5:15, 3:13] = 7
     expected[25:35, 3, :, 1] = np.arange(20)
     assert np.array_equal(scale[...], expected)
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("keeps", [True, False], ids=["a slice", "an integer"])
+def test_a_plane_may_be_written_to_a_box_one_voxel_thick(axis: int, keeps: bool) -> None:
+    array = voxels(SIZE, "uint8")
+    scale = make("memory://tests/volume/plane", array)[0]
+    at = OFFSET[axis] + 3
+    index: list[Any] = [slice(None)] * 3
+    index[axis] = slice(at, at + 1) if keeps else at
+    plane = voxels(SIZE[:axis] + SIZE[axis + 1 :], "uint8") + np.uint8(7)
+    scale[tuple(index)] = plane
+    assert np.array_equal(np.take(scale[..., 0], 3, axis), plane)
+    if axis:
+        assert np.array_equal(scale[-5, ..., 0].take(3, axis - 1), plane[0])
+
+
+def test_an_array_without_channels_may_be_written_to_one_channel_of_several() -> None:
+    array = voxels()
+    scale = make("memory://tests/volume/channel", array)[0]
+    scale[..., 1:2] = array[..., 0]
+    scale[..., 0] = array[..., 1]
+    assert np.array_equal(scale[...], array[..., ::-1])
+
+
+def test_a_smaller_array_is_broadcast_where_the_last_axis_has_length_1() -> None:
+    scale = make("memory://tests/volume/last", voxels(SIZE, "uint8"))[0]
+    scale[:, :, 100:101, 0] = np.arange(33, dtype=np.uint8).reshape(33, 1)
+    assert scale[-5, :, 100, 0].tolist() == [*range(33)]
 
 
 def test_the_axis_of_one_channel_may_be_left_out(tmp_path: Path) -> None:
@@ -243,35 +271,6 @@ def test_sources_are_stored_as_their_voxels(name: str) -> None:
     scale[...] = np.zeros(scale.shape, scale.dtype)
     scale[...] = source
     assert np.array_equal(scale[...], expected)
-
-
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("takes", ["image", "dataobj"])
-def test_a_scaled_nibabel_image_is_read_once(
-    tmp_path: Path, suffix: str, takes: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image: Any = nibabel.Nifti1Image(small() / 7, np.eye(4))
-    image.set_data_dtype(np.int16)
-    nibabel.save(image, tmp_path / f"a{suffix}")
-    image = nibabel.load(tmp_path / f"a{suffix}")
-    assert image.dataobj.slope != 1
-    parts = []
-    read: Any = ArrayProxy.__getitem__
-
-    def reading(proxy: Any, index: Any) -> Any:
-        part = read(proxy, index)
-        parts.append(part.size)
-        return part
-
-    monkeypatch.setattr(ArrayProxy, "__getitem__", reading)
-    scale = store(image if takes == "image" else image.dataobj)[0]
-    assert scale.dtype == np.float32
-    assert np.array_equal(scale[..., 0], image.get_fdata().astype(np.float32))
-    if suffix == ".nii":
-        assert sum(parts) <= math.prod(SMALL) + 1
-        assert max(parts) == math.prod(SMALL_CHUNK)
-    else:
-        assert parts == [1], "what is compressed is read as a whole, not from the start for each chunk"
 
 
 def test_an_unscaled_nibabel_image_keeps_its_type(tmp_path: Path) -> None:

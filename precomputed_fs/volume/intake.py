@@ -1,0 +1,102 @@
+"""What `create_volume` is given as a source: an array (x, y, z, channel) of it, and what the source says of itself."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from precomputed_fs.format.lengths import is_same
+from precomputed_fs.volume.indexing import AXES, DIMENSIONS, checked_numbers
+from precomputed_fs.volume.labels import is_for_labels, storable_labels
+from precomputed_fs.volume.lazy import Arranged, arranged
+from precomputed_fs.volume.nifti import is_image, is_url, read_image
+from precomputed_fs.volume.placement import Placement
+from precomputed_fs.volume.planning import ArrayOptions, check_voxels, checked_resolution
+from precomputed_fs.volume.scale import Scale
+from precomputed_fs.volume.sources import as_source, fields_to_channels, is_dask
+
+_MOST_CHANNELS = 16  # of an array whose axes nobody has named
+_CHANNEL = "c"
+
+
+class Given(NamedTuple):
+    """A source, read."""
+
+    array: Any
+    """An array, or a lazy one: (x, y, z) or (x, y, z, channel)."""
+
+    options: ArrayOptions
+    """With what the source says of itself, where the caller has not said it."""
+
+    placement: Placement | None = None
+    """Where the array's voxels are in space, if the source says it."""
+
+
+def read_source(source: Any, options: ArrayOptions) -> Given:  # noqa: ANN401 - see `create_volume`
+    """Read a source other than an `info`, and check that it can be stored.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it cannot be stored.
+    DataAccessError
+        If it is a file that cannot be read.
+    """
+    if is_url(source) or is_image(source):
+        given = _of_image(source, options)
+    elif isinstance(source, Scale):
+        given = Given(source.array, options)
+    else:
+        given = Given(_of_array(source, options.axes), options)
+    if options.axes is not None and (
+        given.placement is not None or hasattr(source, "dims") or isinstance(source, Scale)
+    ):
+        raise TypeError(f"axes: for arrays; {type(source).__name__} names its axes itself")
+    check_voxels(given.array, source)
+    return given
+
+
+def _of_array(source: Any, axes: str | None) -> Any:  # noqa: ANN401
+    array = as_source(source)
+    if axes is not None:
+        has_fields = bool(getattr(getattr(source, "dtype", None), "names", None))
+        return _in_order(array, axes, has_fields=has_fields)
+    shape = tuple(array.shape)
+    if len(shape) == DIMENSIONS and shape[3] > _MOST_CHANNELS and not hasattr(source, "dims"):
+        message = (
+            f"expected an array (x, y, z, channel), got shape {shape}, and {shape[3]} channels look like an axis of "
+            'space: pass the order of its axes, such as axes="czyx", or axes="xyzc" if these are channels'
+        )
+        raise ValueError(message)
+    return array
+
+
+def _in_order(array: Any, axes: str, *, has_fields: bool) -> Any:  # noqa: ANN401
+    """Bring an array whose axes are named to (x, y, z) or (x, y, z, channel)."""
+    names = axes.lower() + _CHANNEL * (has_fields and _CHANNEL not in axes.lower())
+    if len(set(names)) < len(names) or not set(names) <= {*AXES, _CHANNEL} or not set(names) & set(AXES):
+        raise ValueError(f"axes: expected some of x, y, z and c (channel), each once, such as 'zyx', got {axes!r}")
+    if len(names) != len(array.shape):
+        raise ValueError(f"axes: expected a letter for each axis of the array, got {axes!r} for {tuple(array.shape)}")
+    order = tuple(names.index(name) if name in names else None for name in AXES + _CHANNEL * (_CHANNEL in names))
+    if order == tuple(range(len(names))):
+        return array
+    is_movable = isinstance(array, np.ndarray) or is_dask(array)
+    return arranged(array, order) if is_movable else Arranged(array, order)
+
+
+def _of_image(source: Any, options: ArrayOptions) -> Given:  # noqa: ANN401 - an image, or its URL
+    image = read_image(source)
+    array, placement = fields_to_channels(image.voxels), image.placement
+    if options.type is None and image.is_of_labels:
+        options = dataclasses.replace(options, type="segmentation")
+    encoding = options.encoding or "raw"
+    if is_for_labels(options.type, encoding) or array.dtype == np.int64:
+        array = storable_labels(array, encoding)
+    if options.resolution is None and placement is not None:
+        options = dataclasses.replace(options, resolution=placement.resolution)
+    elif placement is not None and not is_same(checked_resolution(options.resolution), placement.resolution):
+        placement = None  # as the header's voxels are of another size
+    if placement is not None and options.voxel_offset is not None:
+        placement = placement.shifted(checked_numbers("voxel_offset", options.voxel_offset))
+    return Given(array, options, placement)

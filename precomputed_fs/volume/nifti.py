@@ -1,0 +1,299 @@
+"""Images of NIfTI and nibabel as sources: their voxels, scaled as the header says, and where these are in space."""
+
+import bz2
+import contextlib
+import dataclasses
+import functools
+import gzip
+import io
+import math
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precomputed_fs.errors import CorruptDataError, NotFoundError
+from precomputed_fs.format.compression import decode
+from precomputed_fs.format.lengths import nanometres
+from precomputed_fs.store.failures import Failures, Tries
+from precomputed_fs.store.location import Location, resolve
+from precomputed_fs.store.objects import ObjectStore
+from precomputed_fs.store.requests import Body, Get
+from precomputed_fs.volume.lazy import Converted
+from precomputed_fs.volume.placement import SPACES, Placement
+
+_GZIP = b"\x1f\x8b"
+_DECOMPRESSORS: Mapping[bytes, Any] = {_GZIP: gzip.open, b"BZh": bz2.open}
+_MAGIC_BYTES = 3
+_COMPRESSED = (".gz", ".bz2", ".zst", ".mgz")  # what nibabel decompresses from the start for each part
+_MAX_FILE_BYTES = 1 << 36
+_MILLIMETRES = {"unknown": "mm", "mm": "mm", "meter": "m", "micron": "um"}
+"""Units of headers; every program takes an unknown one for millimetres."""
+
+_HEADER_BYTES = 352
+_KINDS = ((344, b"n+1\0", "Nifti1Image"), (4, b"n+2\0", "Nifti2Image"))
+_PAIRS = ((344, b"ni1\0"), (4, b"ni2\0"))
+_ATTEMPTS, _TIMEOUT = 5, 30.0  # of requests
+_MAX_AXES = 4
+_SAME_LENGTH = 1e-4  # relative difference of the voxel sizes of affine and header, which has rounded ones
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image as a source of voxels."""
+
+    voxels: Any
+    """An array, or a lazy one: (x, y, z), or (x, y, z, channel)."""
+
+    placement: Placement | None
+    """Where the voxels are; None if the header does not say it."""
+
+    is_of_labels: bool
+    """Whether the header says that the values are labels."""
+
+
+def is_url(source: object) -> bool:
+    """Whether a source is the path or URL of a file."""
+    return isinstance(source, (str, os.PathLike)) or hasattr(source, "storage_options")
+
+
+def is_image(source: object) -> bool:
+    """Whether a source is an image of nibabel; does not import nibabel."""
+    return hasattr(source, "dataobj") and hasattr(source, "header")
+
+
+def read_image(source: Any) -> Image:  # noqa: ANN401 - an image of nibabel, or an AnyURL
+    """Read the header of an image.
+
+    Parameters
+    ----------
+    source : path, URL, or image of nibabel
+        A file that is compressed or remote is written, decompressed, to a temporary file that nobody else sees. So
+        memory does not hold its voxels.
+
+    Raises
+    ------
+    ImportError
+        If nibabel is not installed; the extra "nifti" brings it.
+    NotFoundError, AccessDeniedError, DataAccessError
+        If the file cannot be read.
+    CorruptDataError
+        If it is not NIfTI, or is truncated.
+    """
+    if not is_url(source):
+        return _described(source, _arranged(voxels_of(source.dataobj)))
+    location = resolve(source)
+    with _opened(location) as file:
+        image = _loaded(file, location.display())
+        return _described(image, _arranged(voxels_of(image.dataobj)))  # a memory map, which outlives the file
+
+
+# ------------------------------------------------------------------------------------------------------------- voxels
+
+
+def voxels_of(data: Any) -> Any:  # noqa: ANN401 - the ``dataobj`` of an image of nibabel
+    """Return the voxels of an image, scaled as the header says, as an array or a lazy one.
+
+    nibabel scales to float64, which the format does not have: these become float32, and so do stored ones.
+    """
+    if hasattr(data, "get_unscaled") and hasattr(data, "slope"):
+        raw, convert = _unscaled(data), functools.partial(_scaled, slope=data.slope, inter=data.inter)
+    else:
+        raw, convert = np.asanyarray(data), functools.partial(_scaled, slope=1.0, inter=0.0)
+    dtype = convert(np.zeros(1, raw.dtype)).dtype
+    return raw if dtype == raw.dtype else Converted(raw, raw.shape, dtype, convert)
+
+
+def _scaled(part: NDArray[Any], *, slope: float, inter: float) -> NDArray[Any]:
+    if (slope, inter) != (1, 0):
+        from nibabel.volumeutils import apply_read_scaling  # noqa: PLC0415 - optional
+
+        part = apply_read_scaling(part, np.float64(slope), np.float64(inter))  # as nibabel itself does
+    return part.astype(np.float32) if part.dtype == np.float64 else part
+
+
+def _unscaled(data: Any) -> NDArray[Any]:  # noqa: ANN401 - an ArrayProxy of nibabel
+    """Map the voxels of a file into memory; those of a compressed file are first decompressed to a temporary one."""
+    file = data.file_like
+    if not isinstance(file, (str, os.PathLike)) or not os.fspath(file).lower().endswith(_COMPRESSED):
+        return np.asanyarray(data.get_unscaled())
+    from nibabel.arrayproxy import ArrayProxy  # noqa: PLC0415 - optional
+    from nibabel.openers import ImageOpener  # noqa: PLC0415
+
+    with ImageOpener(os.fspath(file)) as compressed, tempfile.TemporaryFile() as spool:
+        shutil.copyfileobj(compressed, spool)
+        spool.flush()
+        spec = (data.shape, data.dtype, data.offset, data.slope, data.inter)
+        return np.asanyarray(ArrayProxy(spool, spec, order=data.order).get_unscaled())
+
+
+def _arranged(voxels: Any) -> Any:  # noqa: ANN401 - an array, or a lazy one
+    """Bring an image of other than three axes to (x, y, z), or to (x, y, z, channel): only one may follow z.
+
+    Raises
+    ------
+    ValueError
+        If there are several.
+    """
+    shape = tuple(voxels.shape)
+    channels = [size for size in shape[3:] if size != 1]
+    if len(channels) > 1:
+        message = f"expected at most {_MAX_AXES} axes, got shape {shape}: pass a part, such as image.slicer[..., 0]"
+        raise ValueError(message)
+    wanted = (*shape[:3], *[1] * (3 - len(shape)), *channels)
+    if wanted == shape:
+        return voxels
+    if isinstance(voxels, np.ndarray):
+        return voxels.reshape(wanted, order="F")
+    return Converted(voxels.source.reshape(wanted, order="F"), wanted, voxels.dtype, voxels.convert)
+
+
+# ------------------------------------------------------------------------------------------------------------- headers
+
+
+def _described(image: Any, voxels: Any) -> Image:  # noqa: ANN401 - an image of nibabel
+    header = image.header
+    dtype = np.dtype(voxels.dtype)
+    time_step = None
+    space = SPACES[0]
+    unit = "mm"
+    is_of_labels = False
+    if hasattr(header, "get_xyzt_units"):  # NIfTI
+        name, time_unit = header.get_xyzt_units()
+        unit = _MILLIMETRES.get(name, "mm")
+        zooms = header.get_zooms()
+        if image.shape[3:4] > (1,) and zooms[3] > 0:
+            time_step = (_shortest(zooms[3]), time_unit)
+        space = _space_of(header)
+        is_of_labels = header.get_intent()[0] == "label"
+    placement = _placement(image, unit)
+    if placement is not None:
+        placement = dataclasses.replace(placement, space=space, time_step=time_step, is_rgb=bool(dtype.names))
+    return Image(voxels, placement, is_of_labels)
+
+
+def _space_of(header: Any) -> str:  # noqa: ANN401
+    """Return the space of the affine that nibabel chooses: that of sform, else of qform."""
+    code = int(header["sform_code"]) or int(header["qform_code"])
+    return SPACES[code] if 0 <= code < len(SPACES) else SPACES[0]
+
+
+def _placement(image: Any, unit: str) -> Placement | None:  # noqa: ANN401
+    affine = image.affine
+    if affine is None and hasattr(image.header, "get_best_affine"):
+        affine = image.header.get_best_affine()
+    if affine is None:
+        return None
+    affine = np.array(affine, np.float64)
+    lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    if not np.isfinite(affine).all() or not np.linalg.det(affine[:3, :3]):
+        return None
+    zooms = [*image.header.get_zooms()[:3], 0, 0, 0]  # an image of two axes has two
+    sizes = [
+        _shortest(zoom if math.isclose(zoom, length, rel_tol=_SAME_LENGTH) else length)
+        for zoom, length in zip(zooms, lengths.tolist(), strict=False)
+    ]
+    x, y, z = [nanometres(f"{size!r} {unit}") for size in sizes]
+    if unit != "mm":
+        affine[:3] *= nanometres(f"1 {unit}") / nanometres("1 mm")
+    return Placement(affine, (x, y, z))
+
+
+def _shortest(value: float) -> float:
+    """Return the shortest number that is the same to a header, which has 32 bits for it: 0.7, not 0.69999998807."""
+    return float(str(np.float32(value)))
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def _opened(location: Location) -> IO[bytes]:
+    """Open a file for reading, on this machine and decompressed: if it is not so, a temporary copy.
+
+    Raises
+    ------
+    NotFoundError, AccessDeniedError, DataAccessError, CorruptDataError
+        If that fails.
+    """
+    where = location.display()
+    if len(location.links) == 1 and location.links[0].protocol == "file" and location.fs is None:
+        file: IO[bytes] = _local(location)
+    else:
+        store = ObjectStore(location, attempts=_ATTEMPTS, timeout=_TIMEOUT)
+        try:
+            body = store.read("", limit=_MAX_FILE_BYTES)
+        finally:
+            store.close()
+        file = io.BytesIO(_decoded(body, where))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(file)
+        start = file.read(_MAGIC_BYTES)
+        file.seek(0)
+        decompressor = next((opener for magic, opener in _DECOMPRESSORS.items() if start.startswith(magic)), None)
+        if decompressor is None and not isinstance(file, io.BytesIO):
+            stack.pop_all()
+            return file
+        spool = stack.enter_context(tempfile.TemporaryFile())
+        try:
+            shutil.copyfileobj(file if decompressor is None else decompressor(file), spool)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
+            raise CorruptDataError(f"{where}: cannot be decompressed: {exc}") from exc
+        file.close()
+        stack.pop_all()
+    spool.seek(0)
+    return spool
+
+
+def _local(location: Location) -> IO[bytes]:
+    fs, path = location.open(_TIMEOUT)
+    if fs.isdir(path):
+        message = f"{path} is a folder: expected a NIfTI file; copy_pyramid copies a pyramid"
+        raise NotFoundError(message)
+    try:
+        return Path(path).open("rb")
+    except OSError as exc:
+        error, _ = Failures(location, 1).judged(Get(""), exc, Tries())
+        raise error from exc
+
+
+def _decoded(body: Body, where: str) -> bytes:
+    """Undo what a server says that it did, except gzip: of .nii.gz many say that which is in the file itself."""
+    if body.data.startswith(_GZIP):
+        return body.data
+    try:
+        return decode(body.data, content_encoding=body.content_encoding, limit=_MAX_FILE_BYTES)
+    except CorruptDataError as exc:
+        raise CorruptDataError(f"{where}: {exc}") from exc
+
+
+def _loaded(file: IO[bytes], where: str) -> Any:  # noqa: ANN401 - an image of nibabel
+    """Read the header of a NIfTI file, and check that its voxels are all there."""
+    try:
+        import nibabel  # noqa: PLC0415 - optional
+        from nibabel.filebasedimages import ImageFileError  # noqa: PLC0415
+        from nibabel.spatialimages import HeaderDataError  # noqa: PLC0415
+    except ImportError as exc:
+        raise ImportError("NIfTI needs nibabel: pip install 'precomputed-fs[nifti]'", name="nibabel") from exc
+    start = file.read(_HEADER_BYTES)
+    file.seek(0)
+    kind = next((kind for at, magic, kind in _KINDS if start[at:].startswith(magic)), "")
+    if not kind:
+        pair = next((", but one of a pair" for at, magic in _PAIRS if start[at:].startswith(magic)), "")
+        advice = "pass nibabel.load(...) of other kinds of images"
+        raise CorruptDataError(f"{where} is not a NIfTI file{pair}: it begins with {start[:8]!r}; {advice}")
+    try:
+        image = getattr(nibabel, kind).from_stream(file)
+        data = image.dataobj
+        there, needed = file.seek(0, io.SEEK_END), data.offset + math.prod(data.shape) * data.dtype.itemsize
+    except (ImageFileError, HeaderDataError, ValueError) as exc:
+        raise CorruptDataError(f"{where}: the NIfTI header is damaged: {exc}") from exc
+    if there < needed:
+        raise CorruptDataError(f"{where} is truncated: its header tells {needed} bytes, and there are {there}")
+    return image
