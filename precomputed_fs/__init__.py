@@ -20,6 +20,7 @@ from precomputed_fs.errors import (
     NotFoundError,
     URLError,
 )
+from precomputed_fs.view import view
 from precomputed_fs.volume import Scale, Volume, create_volume, open_volume
 
 if typing.TYPE_CHECKING:
@@ -46,6 +47,7 @@ __all__ = [
     "get_accessor_for_url",
     "open_volume",
     "serve",
+    "view",
 ]
 
 __version__ = "0.1.0"

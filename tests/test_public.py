@@ -67,6 +67,7 @@ PUBLIC = {
     "get_accessor_for_url",
     "open_volume",
     "serve",
+    "view",
 }
 COORDS = (0, 64, 0, 64, 0, 64)
 VERBS = ("file_exists", "fetch_file", "store_file", "fetch_chunk", "store_chunk")
@@ -92,8 +93,9 @@ assert not later & sys.modules.keys()
 assert set(precomputed_fs.__all__) <= set(dir(precomputed_fs))
 assert not hasattr(precomputed_fs, "copy_pyramids")
 from precomputed_fs import *
-import precomputed_fs.doctor.examine
+import precomputed_fs.doctor.examine, precomputed_fs.view.views
 assert doctor is precomputed_fs.doctor is sys.modules["precomputed_fs.doctor"].doctor
+assert view is precomputed_fs.view is sys.modules["precomputed_fs.view"].view
 assert copy_pyramid is precomputed_fs.copy_pyramid is sys.modules["precomputed_fs.copying.run"].copy_pyramid
 """
 

@@ -1,1 +1,62 @@
 """What a person sees of a pyramid: pictures, plots, notebooks, and Neuroglancer."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from precomputed_fs.accessor import FsspecAccessor
+    from precomputed_fs.store.url import AnyURL
+    from precomputed_fs.view.server import View
+    from precomputed_fs.volume import Volume
+
+
+def view(
+    *sources: "AnyURL | Volume | FsspecAccessor",
+    names: Sequence[str] | None = None,
+    layout: str | None = None,
+    height: int = 600,
+) -> "View":
+    """Show pyramids in one Neuroglancer, each as a layer: in a notebook below the cell, elsewhere at its ``url``.
+
+    Parameters
+    ----------
+    *sources : str, path, UPath, Volume or FsspecAccessor
+        The pyramids, the lowest layer first. They are aligned in nanometres. Open those that need credentials or other
+        options with `open_volume`, and pass the volumes.
+    names : sequence of str, optional
+        The names of the layers; by default the last parts of the URLs.
+    layout, height
+        See `Volume.view`.
+
+    Returns
+    -------
+    View
+        See `Volume.view`.
+
+    Raises
+    ------
+    ImportError
+        If ``neuroglancer`` is not installed; the message says how to install it.
+    TypeError
+        If nothing is given, or something that is not a pyramid.
+    ValueError
+        If there is no such layout, or not one name for each pyramid.
+    NotFoundError, AccessDeniedError, DataAccessError, InvalidInfoError, URLError
+        If a pyramid cannot be opened; see `open_volume`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import precomputed_fs
+    >>> image = precomputed_fs.create_volume("memory://docs/view/t1", np.ones((8, 8, 8), np.uint8), resolution=1)
+    >>> labels = precomputed_fs.create_volume("memory://docs/view/cells", np.ones((8, 8, 8), bool), resolution=1)
+    >>> shown = precomputed_fs.view(image, labels)
+    >>> shown
+    <View of memory://docs/view/t1 and memory://docs/view/cells: http://127.0.0.1:...>
+    >>> shown.server.close()
+    """
+    from precomputed_fs.view.views import view as shown  # noqa: PLC0415 - few programs call it
+
+    if not sources:
+        raise TypeError("expected at least one pyramid to view")
+    return shown(*sources, names=names, layout=layout, height=height)

@@ -3,7 +3,7 @@
 import urllib.parse
 
 from precomputed_fs.view.shown import client_reads, client_type
-from precomputed_fs.view.state import url_fragment, view_state
+from precomputed_fs.view.state import Layer, named, url_fragment, view_state
 from precomputed_fs.volume import Volume
 
 _WINDOW_HEIGHT = 900  # pixels, of a usual browser window
@@ -19,7 +19,8 @@ def neuroglancer_url(volume: Volume, base: str, *, layout: str | None = None) ->
                 f"{volume.url}: Neuroglancer does not read {codec.encoding} of {codec.num_channels} x "
                 f"{codec.data_type}: {_INSTEAD}"
             )
-    state = view_state(volume, _public_source(volume), layout, _WINDOW_HEIGHT)
+    layer = Layer(volume, _public_source(volume), *named([volume]))
+    state, _ = view_state([layer], layout, _WINDOW_HEIGHT)
     return f"{base.rstrip('/')}/#!{url_fragment(state)}"
 
 

@@ -12,7 +12,6 @@ machine's address.
 import asyncio
 import atexit
 import concurrent.futures
-import html
 import http
 import logging
 import os
@@ -21,6 +20,7 @@ import socket
 import threading
 import urllib.parse
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
@@ -39,10 +39,12 @@ from precomputed_fs.view.answers import (
     range_without_size,
     respond,
 )
+from precomputed_fs.view.frame import frame_html
+from precomputed_fs.view.jupyter import proxied_path
 from precomputed_fs.view.shown import ShownPyramid
-from precomputed_fs.view.state import check_layout, url_fragment, view_state
-from precomputed_fs.view.web_client import PAGE, client_file, client_folder
-from precomputed_fs.volume import Volume, open_volume, volume_of
+from precomputed_fs.view.state import Layer, check_layout, named, url_fragment, view_state
+from precomputed_fs.view.web_client import NEW, PAGE, client_file, client_folder, page_script
+from precomputed_fs.volume import Scale, Volume, open_volume, volume_of
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -112,8 +114,7 @@ def serve(
     if isinstance(source, (Volume, FsspecAccessor)):
         if accessor_options:
             raise TypeError(f"{', '.join(accessor_options)}: for URLs; what is open already has its options")
-        volume = source if isinstance(source, Volume) else volume_of(source)
-        return Server(volume, port=port, follow_links=follow_links)
+        return Server(as_volume(source), port=port, follow_links=follow_links)
     volume = open_volume(source, **accessor_options)
     if not follow_links:
         volume.pyramid = volume.pyramid.confined()
@@ -122,6 +123,21 @@ def serve(
     except BaseException:
         volume.close()
         raise
+
+
+def as_volume(source: AnyURL | Volume | FsspecAccessor) -> Volume:
+    """Return a volume as it is, and open what is not a volume yet.
+
+    Raises
+    ------
+    TypeError
+        If it is a scale: Neuroglancer chooses among all scales of a volume.
+    """
+    if isinstance(source, Scale):
+        raise TypeError(f"expected a volume, got {source!r}: pass scale.volume, Neuroglancer chooses the scale")
+    if isinstance(source, Volume):
+        return source
+    return volume_of(source) if isinstance(source, FsspecAccessor) else open_volume(source)
 
 
 _listening: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
@@ -138,13 +154,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_stop_listening)
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A view as the browser gets it: the state in its URL, and what its page does first."""
+
+    fragment: str
+    script: str
+
+
+def _area(number: int) -> str:
+    """Return the folder of a volume below the token."""
+    return f"data{number or ''}"
+
+
 class Server:
-    """A running server of one pyramid, made by `serve`; a context manager that closes it.
+    """A running server of a pyramid, made by `serve`; a context manager that closes it.
 
     Attributes
     ----------
     volume : Volume
-        The volume that is served.
+        The volume that is served. Views of several volumes add others.
     port : int
         The port on 127.0.0.1.
     """
@@ -159,9 +188,11 @@ class Server:
         self.volume = volume
         self.port = 0
         self._closes_volume = closes_volume
-        self._pyramid = ShownPyramid(volume, follow_links=follow_links)
+        self._follow_links = follow_links
+        self._shown = [(volume, ShownPyramid(volume, follow_links=follow_links))]
         self._token = secrets.token_urlsafe(16)
-        self._fragments: dict[str, str] = {}  # states of views, by their numbers
+        self._views: dict[str, _Opened] = {}  # by their numbers
+        self._proxied = ""
         self._warned: set[type[Exception]] = set()
         self._made_by = os.getpid()
         self._is_open = True
@@ -197,8 +228,12 @@ class Server:
         return self._is_open and self._made_by == os.getpid()
 
     @property
+    def _origin(self) -> str:
+        return f"http://{_HOST}:{self.port}"
+
+    @property
     def _root(self) -> str:
-        return f"http://{_HOST}:{self.port}/{self._token}"
+        return f"{self._origin}/{self._token}"
 
     def __repr__(self) -> str:
         state = f"port {self.port}" if self.is_open else "closed"
@@ -215,16 +250,40 @@ class Server:
     ) -> None:
         self.close()
 
-    def view(self, *, layout: str | None = None, height: int = 600) -> "View":
-        """Show the pyramid in the web client of the package ``neuroglancer``; see `Volume.view`."""
+    def view(
+        self,
+        *others: AnyURL | Volume | FsspecAccessor,
+        names: Sequence[str] | None = None,
+        layout: str | None = None,
+        height: int = 600,
+    ) -> "View":
+        """Show the pyramid, and others over it, in the web client of ``neuroglancer``: see `Volume.view`."""
         client_folder()
+        check_layout(layout)
+        volumes = [self.volume, *map(as_volume, others)]
+        layer_names = named(volumes, names)
         if not self.is_open:
             raise ValueError(f"the server of {self.volume.url} is closed")
-        fragment = url_fragment(view_state(self.volume, self.source, layout, height))
+        layers = [
+            Layer(volume, self._source_of(volume), name) for volume, name in zip(volumes, layer_names, strict=True)
+        ]
+        state, fit = view_state(layers, layout, height)
         with self._lock:
-            number = str(len(self._fragments))
-            self._fragments[number] = fragment
-        return View(f"{self._root}/view/{number}", height, self)
+            self._proxied = self._proxied or proxied_path(self.port) or ""
+            number = str(len(self._views))
+            self._views[number] = _Opened(url_fragment(state), page_script(self._origin, fit))
+        path = f"{self._token}/view/{number}"
+        embedded = f"{self._proxied}/{path}" if self._proxied else f"{self._origin}/{path}"
+        return View(f"{self._origin}/{path}", height, self, tuple(volumes), embedded)
+
+    def _source_of(self, volume: Volume) -> str:
+        """Return the source of a volume's layer; one that is new is served from now on."""
+        with self._lock:
+            known = next((i for i, (shown, _) in enumerate(self._shown) if shown is volume), None)
+            if known is None:
+                known = len(self._shown)
+                self._shown.append((volume, ShownPyramid(volume, follow_links=self._follow_links)))
+        return f"precomputed://{self._root}/{_area(known)}"
 
     def close(self) -> None:
         """Close the server; requests in flight have a moment to end."""
@@ -284,6 +343,8 @@ class Server:
 
     def _is_addressed(self, request: "web.BaseRequest") -> bool:
         """Whether a request names this server, and not a host of a page's own that resolves to this machine."""
+        if self._proxied and request.headers.get("X-ProxyContextPath") == self._proxied:
+            return True  # Jupyter has its own host name, and lets only its user pass
         names = [name.lower() for name in request.headers.getall("Host", [])]
         return len(names) == 1 and names[0] in {f"{name}:{self.port}" for name in _HOST_NAMES}
 
@@ -300,20 +361,21 @@ class Server:
 
     async def _respond(self, request: "web.BaseRequest", path: str) -> "web.StreamResponse":
         area, _, rest = path.partition("/")
-        if area == "data":
+        pyramid = next((shown for i, (_, shown) in enumerate(self._shown) if area == _area(i)), None)
+        if pyramid is not None:
             span = range_without_size(request) if rest.endswith(".shard") else None
-            part = None if span is None else await self._pyramid.fetch_range(rest, span)
+            part = None if span is None else await pyramid.fetch_range(rest, span)
             if span is not None and part is not None:
                 return answer_part(part, f"bytes {span.start}-{span.stop - 1}/*")
-            return await answer_with(request, await self._pyramid.fetch(rest))
+            return await answer_with(request, await pyramid.fetch(rest))
         number, _, name = rest.partition("/")
-        fragment = self._fragments.get(number)
-        if fragment is not None and area == "v":
-            return await answer_with(request, await asyncio.to_thread(client_file, name))
-        if fragment is not None and area == "view" and number == rest:
-            location = f"/{self._token}/v/{number}/{PAGE}#!{fragment}"
+        opened = self._views.get(number)
+        if opened is not None and area == "v":
+            return await answer_with(request, await asyncio.to_thread(client_file, name, opened.script))
+        if opened is not None and area == "view" and number == rest:
+            location = f"../v/{number}/{PAGE}?{NEW}#!{opened.fragment}"  # relative: there may be a proxy before this
             return respond(http.HTTPStatus.FOUND, headers={"Location": location})
-        if fragment is not None and area == "events" and number == rest:
+        if opened is not None and area == "events" and number == rest:
             return respond(http.HTTPStatus.NO_CONTENT)
         raise NotFoundError(path)
 
@@ -328,45 +390,37 @@ class Server:
         return respond(status, said.encode(errors="replace"), CROSS_ORIGIN)
 
 
-_views_lock = threading.Lock()
-_views: "weakref.WeakValueDictionary[tuple[int, int], Server]" = weakref.WeakValueDictionary()
-
-
 @dataclass(frozen=True, slots=True)
 class View:
-    """A pyramid in the web client; a notebook shows it as the last value of a cell.
+    """Volumes in the web client; a notebook shows it as the last value of a cell.
 
     Attributes
     ----------
     url : str
-        To open in a browser on this machine. Anyone who knows it can read the pyramid.
+        To open in a browser on this machine. Anyone who knows it can read the volumes.
     height : int
         Height in a notebook, in pixels.
     server : Server
         The server of the view; closing it ends the view.
+    volumes : tuple of Volume
+        What is shown, the lowest layer first.
+    address : str
+        Where a notebook finds the view: `url`, or if jupyter-server-proxy is there, a path on the notebook's own
+        server, which is reached from wherever the notebook is.
     """
 
     url: str
     height: int
     server: Server
+    volumes: tuple[Volume, ...]
+    address: str
 
     def __repr__(self) -> str:
-        return f"<View of {self.server.volume.url}: {self.url}>"
+        return f"<View of {self._shown}: {self.url}>"
 
     def _repr_html_(self) -> str:
-        allowed = "clipboard-read; clipboard-write; fullscreen"
-        address = html.escape(self.url)
-        return (
-            f'<iframe src="{address}" width="100%" height="{self.height}" style="border: 0" allow="{allowed}"></iframe>'
-        )
+        return frame_html(self.address, self.height, self._shown)
 
-
-def view(volume: Volume, *, layout: str | None = None, height: int = 600) -> View:
-    """Show a volume in the web client: see `Volume.view`. A volume has one server for all its views."""
-    client_folder()
-    check_layout(layout)
-    with _views_lock:
-        server = _views.get((os.getpid(), id(volume)))
-        if server is None or not server.is_open:
-            server = _views[os.getpid(), id(volume)] = Server(volume)
-    return server.view(layout=layout, height=height)
+    @property
+    def _shown(self) -> str:
+        return " and ".join(volume.url for volume in self.volumes)

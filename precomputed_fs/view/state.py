@@ -1,10 +1,12 @@
 """What a view in Neuroglancer shows: its state, as the client keeps it in its URL."""
 
 import contextlib
+import itertools
 import json
 import math
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,20 +14,32 @@ import numpy as np
 from precomputed_fs.errors import DataAccessError
 from precomputed_fs.format.grid import Box
 from precomputed_fs.view.colours import limits_for
+from precomputed_fs.view.orientation import AXES, IN_NEUROGLANCER
 from precomputed_fs.view.shown import client_type
-from precomputed_fs.view.slices import Ranges, selection_of
+from precomputed_fs.view.slices import Ranges, bounds_of, selection_of
 from precomputed_fs.volume import Scale, Volume
 
-LAYOUTS = ("4panel", "4panel-alt", "xy", "xz", "yz", "xy-3d", "xz-3d", "yz-3d", "3d")
+_HALF = {"xy": (0.5, 0.5), "xz": (0.5, 0.5), "yz": (0.5, 0.5)}
+_PANELS: dict[str, dict[str, tuple[float, float]]] = {
+    "4panel": _HALF,
+    "4panel-alt": _HALF,
+    **{name: {name: (1.0, 1.0)} for name in _HALF},
+    **{f"{name}-3d": {name: (1.0, 0.5)} for name in _HALF},
+    "3d": dict.fromkeys(_HALF, (1.0, 1.0)),
+}
+"""The parts of the height and of the width that each panel has, by layout."""
+
+LAYOUTS = tuple(_PANELS)
 """The client's layouts of panels."""
 
-_PANELS = {"4panel": 0.4, "4panel-alt": 0.4}  # the part of the height that one of several panels has
-_WHOLE = 0.85  # the part that a single panel has
+_SLICES = {"".join(AXES[axis] for axis in sorted(view.edges)): view for view in IN_NEUROGLANCER}
+_MARGIN = 1.1  # of the data in a panel
+_HEADER = 50  # pixels above the panels
+_ASPECT = 1.5  # of a window's width to its height, where nothing is known of it
 _SHOWN_CHANNELS = ("red", "green", "blue")
 _SAMPLED_CHUNKS = 8  # of the coarsest scale, which are read to choose black and white
 _SAMPLED_BYTES = 32 << 20
 _SAMPLED_VOXELS = 1_000_000  # about
-_AXES = "xyz"
 
 
 def url_fragment(state: Mapping[str, Any]) -> str:
@@ -33,39 +47,94 @@ def url_fragment(state: Mapping[str, Any]) -> str:
     return urllib.parse.quote(json.dumps(state, separators=(",", ":"), allow_nan=False))
 
 
-def view_state(volume: Volume, source: str, layout: str | None, height: int) -> dict[str, Any]:
-    """Return the state of a view of the whole volume, centred on its middle."""
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A volume that is shown: the URL by which the client reads it, and a name."""
+
+    volume: Volume
+    source: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How far slices are zoomed out so that all is seen: voxels along the height and along the width of a window."""
+
+    rows: float
+    columns: float
+    header: int = _HEADER
+    """Pixels of the height that are not the panels'."""
+
+    def scale_in(self, width: float, height: float) -> float:
+        """Return the voxels for a pixel, in a window of this size; the client's page computes the same."""
+        return max(self.rows / max(1, height - self.header), self.columns / width)
+
+
+def view_state(layers: Sequence[Layer], layout: str | None, height: int) -> tuple[dict[str, Any], Fit]:
+    """Return the state of a view of all volumes, centred on their middle, for a window of a height; and how it fits."""
     check_layout(layout)
-    scale = volume[0]
-    layout = layout or ("xy" if scale.info.size[2] == 1 else "4panel")
-    voxel = min(scale.resolution)  # the client's unit of zoom
-    extents = [size * step / voxel for size, step in zip(scale.info.size, scale.resolution, strict=True)]
-    middle = [low + size // 2 + 0.5 for low, size in zip(scale.voxel_offset, scale.info.size, strict=True)]
-    data_type = client_type(volume.info)
-    layer: dict[str, Any] = {"name": _layer_name(volume), "source": source}
-    if volume.info.type == "segmentation" and np.dtype(data_type).kind in "iu":
-        layer["type"] = "segmentation"
-    else:
-        layer |= {"type": "image", "shader": _shader(volume, data_type)}
-    return {
-        "dimensions": {axis: [step / 1e9, "m"] for axis, step in zip(_AXES, scale.resolution, strict=True)},
-        "position": middle,
-        "crossSectionScale": max(extents) / (height * _PANELS.get(layout, _WHOLE)),
+    scale = layers[0].volume[0]
+    starts, stops = zip(*(bounds_of(layer.volume[0]) for layer in layers), strict=True)
+    low, high = (np.divide(ends, scale.resolution) for ends in (np.min(starts, 0), np.max(stops, 0)))
+    sizes = np.rint(high - low)
+    layout = layout or ("xy" if sizes[2] <= 1 else "4panel")
+    extents = (high - low) * scale.resolution / min(scale.resolution)  # in the client's unit of zoom
+    fit = _fitting(layout, extents.tolist())
+    state = {
+        "dimensions": {axis: [step / 1e9, "m"] for axis, step in zip(AXES, scale.resolution, strict=True)},
+        "position": (np.floor((low + high) / 2) + 0.5).tolist(),
+        "crossSectionScale": fit.scale_in(height * _ASPECT, height),
         "projectionScale": math.hypot(*extents),
-        "layers": [layer],
-        "selectedLayer": {"layer": layer["name"]},
+        "layers": [_described(layer) for layer in layers],
+        "selectedLayer": {"layer": layers[0].name},
         "layout": layout,
     }
+    return state, fit
+
+
+def _fitting(layout: str, extents: Sequence[float]) -> Fit:
+    """Return how volumes of an extent fit the panels of a layout."""
+    panels = [(_SLICES[name], parts) for name, parts in _PANELS[layout].items()]
+    rows, columns = zip(
+        *((extents[view.down] / high, extents[view.across] / wide) for view, (high, wide) in panels), strict=True
+    )
+    return Fit(max(rows) * _MARGIN, max(columns) * _MARGIN)
+
+
+def named(volumes: Sequence[Volume], names: Sequence[str] | None = None) -> list[str]:
+    """Return the names of layers: as given, or the last parts of URLs, with a number where several are the same.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer names than volumes, or two are the same.
+    """
+    if names is None:
+        taken: list[str] = []
+        for volume in volumes:
+            name = volume.pyramid.location.links[0].display.rstrip("/").rpartition("/")[2] or "volume"
+            numbered = itertools.chain([name], (f"{name} {i}" for i in itertools.count(2)))
+            taken.append(next(each for each in numbered if each not in taken))
+        return taken
+    given = [names] if isinstance(names, str) else list(names)
+    if len(given) != len(volumes) or len(set(given)) < len(given) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"names: expected {len(volumes)} different texts, one for each volume, got {names!r}")
+    return given
+
+
+def _described(layer: Layer) -> dict[str, Any]:
+    """Return a layer as the client's state has it."""
+    data_type = client_type(layer.volume.info)
+    described = {"name": layer.name, "source": layer.source}
+    if layer.volume.info.type == "segmentation" and np.dtype(data_type).kind in "iu":
+        return {**described, "type": "segmentation"}
+    return {**described, "type": "image", "shader": _shader(layer.volume, data_type)}
 
 
 def check_layout(layout: str | None) -> None:
     """Check that a layout is one of `LAYOUTS`."""
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
-
-
-def _layer_name(volume: Volume) -> str:
-    return volume.pyramid.location.links[0].display.rstrip("/").rpartition("/")[2] or "volume"
 
 
 def _shader(volume: Volume, data_type: str) -> str:

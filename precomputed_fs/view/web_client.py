@@ -1,11 +1,13 @@
 """Where the files of Neuroglancer's web client are: in the installed package ``neuroglancer``."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
 from precomputed_fs.errors import NotFoundError
 from precomputed_fs.view.shown import JSON_TYPE, Content
+from precomputed_fs.view.state import Fit
 
 _CLIENT_FILE = re.compile(r"[a-z0-9][\w-]*(?:\.[\w-]+)*\.(html|css|js|wasm|map)", re.ASCII)
 _CLIENT_TYPES = {
@@ -34,6 +36,28 @@ window.EventSource = class {
 never come; but a browser opens only 6 to 10 connections to a server, so as many views would block each other."""
 
 
+NEW = "new"
+"""The query of a page whose state is ours, and not yet changed by the client."""
+
+_OPENING = """<script>
+if (location.search === "?%(new)s") {
+  const here = new URL("../..", location.href).href.slice(0, -1);
+  const there = %(origin)s + here.slice(here.lastIndexOf("/"));
+  const state = JSON.parse(decodeURIComponent(location.hash.slice(2)).replaceAll(there, here));
+  state.crossSectionScale = Math.max(%(rows)r / Math.max(1, innerHeight - %(header)r), %(columns)r / innerWidth);
+  history.replaceState(null, "", location.pathname + "#!" + encodeURIComponent(JSON.stringify(state)));
+}
+</script>"""
+"""Makes the data fill the window, whatever its size, and has them read from where the page came from: that may be a
+proxy."""
+
+
+def page_script(origin: str, fit: Fit) -> str:
+    """Return what a page does before the client starts; `origin` is that of the sources in its state."""
+    given = {"new": NEW, "origin": json.dumps(origin), "rows": fit.rows, "columns": fit.columns, "header": fit.header}
+    return _OPENING % given
+
+
 def client_folder() -> Path:
     """Find the web client in the installed package, without importing the package."""
     spec = importlib.util.find_spec("neuroglancer")
@@ -44,8 +68,8 @@ def client_folder() -> Path:
     raise ImportError("the Neuroglancer web client is not installed: pip install 'precomputed-fs[neuroglancer]'")
 
 
-def client_file(name: str) -> Content:
-    """Read a file of the client; its page is changed to poll the server, see `_POLLING`."""
+def client_file(name: str, script: str) -> Content:
+    """Read a file of the client; its page begins with a script, and is changed to poll the server, see `_POLLING`."""
     match = _CLIENT_FILE.fullmatch(name)
     if match is None:
         raise NotFoundError(name)
@@ -54,5 +78,5 @@ def client_file(name: str) -> Content:
         raise NotFoundError(name)
     data = path.read_bytes()
     if name == PAGE:
-        data = data.replace(b"<head>", b"<head>" + _POLLING, 1)
+        data = data.replace(b"<head>", b"<head>" + script.encode() + _POLLING, 1)
     return Content(data, _CLIENT_TYPES[match[1]])

@@ -25,7 +25,7 @@ _IMPLEMENTED_BY = {
     "show": "precomputed_fs.view.pictures:show",
     "plot": "precomputed_fs.view.plots:plot",
     "html": "precomputed_fs.view.notebook:html",
-    "view": "precomputed_fs.view.server:view",
+    "view": "precomputed_fs.view.views:view",
     "neuroglancer_url": "precomputed_fs.view.links:neuroglancer_url",
     "to_dask": "precomputed_fs.interop.dask:to_dask",
     "to_xarray": "precomputed_fs.interop.xarray:to_xarray",
@@ -180,15 +180,26 @@ def plot(
 # --------------------------------------------------------------------------------------------------------- Neuroglancer
 
 
-def view(self: Any, *, layout: str | None = None, height: int = 600) -> Any:  # noqa: ANN401 - a Volume, a View
+def view(
+    self: Any,  # noqa: ANN401 - a Volume
+    *others: Any,  # noqa: ANN401 - what is not a volume yet is opened
+    names: Sequence[str] | None = None,
+    layout: str | None = None,
+    height: int = 600,
+) -> Any:  # noqa: ANN401 - a View
     """Show the volume in Neuroglancer: in a notebook below the cell, elsewhere at the view's ``url``.
 
     The pyramid may be anywhere and stored in any way: a server in this process reads it for the web client, which
     the package ``neuroglancer`` brings. The browser has to be on this machine, or to reach the server's port
-    at its own 127.0.0.1.
+    at its own 127.0.0.1. In a notebook of a Jupyter with jupyter-server-proxy, as JupyterHubs have it, it may be
+    anywhere: the view then goes through Jupyter.
 
     Parameters
     ----------
+    *others : Volume, or its URL
+        What to show over it, in further layers, aligned in nanometres: ``image.view(labels)``.
+    names : sequence of str, optional
+        The names of the layers; by default the last parts of the URLs.
     layout : str, optional
         "4panel", "4panel-alt", "xy", "xz", "yz", "xy-3d", "xz-3d", "yz-3d" or "3d"; by default "4panel", or "xy" if
         the volume is a single slice.
@@ -205,13 +216,14 @@ def view(self: Any, *, layout: str | None = None, height: int = 600) -> Any:  # 
     ImportError
         If ``neuroglancer`` is not installed; the message says how to install it.
     ValueError
-        If there is no such layout.
+        If there is no such layout, or not one name for each layer.
 
     Notes
     -----
-    Black and white are chosen from a chunk in the middle of the coarsest scale, except that uint8 is shown as it is.
+    Black and white are chosen from voxels of the coarsest scale: all of them if they are few chunks, or else a chunk in
+    the middle. uint8 is shown as it is, unless all is darker than 128.
     """
-    return _call("view", self, layout=layout, height=height)
+    return _call("view", self, *others, names=names, layout=layout, height=height)
 
 
 def neuroglancer_url(

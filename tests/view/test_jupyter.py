@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib.util
 import io
 import json
@@ -48,6 +49,7 @@ class JupyterLab:
     url: str
     folder: Path
     chromium: Chromium
+    port: int
 
     @contextmanager
     def notebook(self, cells: Sequence[tuple[str, str]]) -> Iterator[Notebook]:
@@ -170,11 +172,11 @@ def _contrast(*colours: list[float]) -> float:
     return (lighter + 0.05) / (darker + 0.05)
 
 
-@pytest.fixture(scope="module")
-def jupyterlab(chromium: Chromium, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+@contextmanager
+def running(
+    chromium: Chromium, tmp_path_factory: pytest.TempPathFactory, *, base_url: str = "/", proxies: bool = False
+) -> Iterator[JupyterLab]:
     """Run JupyterLab without anything of this machine's."""
-    if importlib.util.find_spec("jupyterlab") is None:
-        pytest.skip("jupyterlab is not installed (pip install jupyterlab)")
     folder, own = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("jupyter")
     port = servers._free_port()
     places = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR")
@@ -190,14 +192,26 @@ def jupyterlab(chromium: Chromium, tmp_path_factory: pytest.TempPathFactory) -> 
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",
         "--LabApp.news_url=None",
+        f"--ServerApp.base_url={base_url}",
+        "--ServerApp.allow_remote_access=True",
+        f"--ServerApp.jpserver_extensions=jupyter_server_proxy={proxies}",
     ]
     command = ["env", *names, f"IPYTHONDIR={own}", sys.executable, "-m", "jupyterlab", *settings]
-    url = f"http://{servers.LOOPBACK}:{port}"
+    url = f"http://{servers.LOOPBACK}:{port}{base_url.rstrip('/')}"
     with servers.server_process(command, port, own), requests.Session() as session:
-        yield JupyterLab(url, folder, chromium)
+        yield JupyterLab(url, folder, chromium, port)
         session.headers["Authorization"] = "token tests"
         for kernel in session.get(f"{url}/api/kernels", timeout=servers.DEADLINE).json():
             session.delete(f"{url}/api/kernels/{kernel['id']}", timeout=servers.DEADLINE).raise_for_status()
+
+
+@pytest.fixture(scope="module")
+def jupyterlab(chromium: Chromium, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+    """Run JupyterLab as one runs it on one's own machine."""
+    if importlib.util.find_spec("jupyterlab") is None:
+        pytest.skip("jupyterlab is not installed (pip install jupyterlab)")
+    with running(chromium, tmp_path_factory) as lab:
+        yield lab
 
 
 # -------------------------------------------------------------------------------------------------------------- volumes
@@ -293,6 +307,37 @@ def test_live(jupyterlab: JupyterLab, brain: Volume, tissues: Volume) -> None:
         neuroglancer = browser.loaded(notebook.page.inner("iframe[src*='/view/']"))
         assert neuroglancer.errors == []
         np.testing.assert_array_equal(neuroglancer.volume(vol[2].key), vol[2][..., 0])
+
+
+def test_a_view_goes_through_a_proxy_of_jupyter(
+    chromium: Chromium, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """As under JupyterHub: below a prefix, and reached by a host name that the kernel does not know."""
+    if importlib.util.find_spec("jupyter_server_proxy") is None:
+        pytest.skip("jupyter-server-proxy is not installed (pip install jupyter-server-proxy)")
+    image, labels = create_volume(tmp_path / "t1", BRAIN, resolution=MILLIMETRE), tmp_path / "tissues"
+    create_volume(labels, TISSUES.astype(np.uint64), resolution=MILLIMETRE)
+    cells = [
+        f"from precomputed_fs import open_volume\nvol = open_volume({str(tmp_path / 't1')!r})",
+        f"vol.view({str(labels)!r}, layout='xy', height=300)",
+    ]
+    with running(chromium, tmp_path_factory, base_url="/user/me/", proxies=True) as lab:
+        hub = dataclasses.replace(lab, url=lab.url.replace(servers.LOOPBACK, "hub.localhost"))
+        with hub.notebook([(source, "") for source in cells]) as notebook:
+            notebook.run(outputs=1)
+            (html,) = notebook.html()
+            addresses = re.findall(r'(?:src|href)="([^"]*)"', html)
+            assert len(addresses) == 2
+            (path,) = set(addresses)
+            assert re.fullmatch(r"/user/me/proxy/\d+/[\w-]+/view/0", path)
+            neuroglancer = browser.loaded(notebook.page.inner("iframe[src*='/view/']"))
+            assert neuroglancer.errors == []
+            np.testing.assert_array_equal(neuroglancer.volume(image[2].key), image[2][..., 0])
+            state = neuroglancer.page.evaluate("() => viewer.state.toJSON()")
+            origin = f"http://hub.localhost:{lab.port}/user/me/proxy/"
+            assert all(layer["source"].startswith(f"precomputed://{origin}") for layer in state["layers"])
+        anonymous = requests.get(f"http://{servers.LOOPBACK}:{lab.port}{path}", timeout=20, allow_redirects=False)
+        assert "login" in anonymous.headers["Location"]
 
 
 def test_a_hostile_volume(jupyterlab: JupyterLab) -> None:

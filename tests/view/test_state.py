@@ -7,16 +7,18 @@ import importlib.util
 import pickle
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
 
 import numpy as np
 import pytest
 
+import precomputed_fs
 from precomputed_fs import (
     Volume,
     create_volume,
     open_volume,
 )
-from precomputed_fs.view.state import LAYOUTS
+from precomputed_fs.view.state import LAYOUTS, Layer, view_state
 from tests.view.serving import KEY, NAME, ask, linked, put, raw_info, state_of, threads, token_of
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def shown_state(volume: Volume, **options: Any) -> dict[str, Any]:
 def test_a_view_leads_to_the_client_of_the_package(volume: Volume) -> None:
     view = volume.view(height=432)
     answer = ask(view.url)
-    page = str(answer["Location"]).partition("#")[0]
+    page = urlsplit(urljoin(view.url, answer["Location"])).path
     assert page.startswith(f"/{token_of(view.server)}/v/0/")
     shown = ask(view.url, path=page)
     assert (shown.status, shown["Content-Type"]) == (200, "text/html; charset=utf-8")
@@ -53,6 +55,8 @@ def test_a_view_leads_to_the_client_of_the_package(volume: Volume) -> None:
     assert view._repr_html_() == (
         f'<iframe src="{view.url}" width="100%" height="432" style="border: 0" '
         'allow="clipboard-read; clipboard-write; fullscreen"></iframe>'
+        f'<div><a href="{view.url}" target="_blank" rel="noopener">Open memory://test_serve/a brain in a new tab</a> '
+        "(as long as this kernel runs; later, run the cell again)</div>"
     )
 
 
@@ -185,6 +189,57 @@ def test_three_channels_are_colours(channels: int, expected: int) -> None:
         shader = shown_state(volume)["layers"][0]["shader"]
     assert limits(shader) == [(0, 255)] * expected
     assert ("emitRGB" in shader) == (expected == 3)
+
+
+def test_several_volumes_are_layers_of_one_view(volume: Volume) -> None:
+    labels = create_volume(
+        "memory://test_serve/labels/a brain", np.ones((10, 5, 4), np.uint32), resolution=(16, 16, 40),
+        voxel_offset=(20, 0, 100), overwrite=True,
+    )  # fmt: skip
+    view = volume.view(labels, labels.url)
+    state = state_of(str(ask(view.url)["Location"]))
+    assert [(layer["name"], layer["type"]) for layer in state["layers"]] == [
+        ("a brain", "image"), ("a brain 2", "segmentation"), ("a brain 3", "segmentation"),
+    ]  # fmt: skip
+    for layer, url in zip(state["layers"], (volume.url, labels.url, labels.url), strict=True):
+        served = open_volume(layer["source"])
+        np.testing.assert_array_equal(served[0][...], open_volume(url)[0][...])
+    assert state["position"] == [55.5, 17.5, 110.5]  # from -10 to 120, from 0 to 35 and from 100 to 121
+    assert repr(view).startswith(f"<View of {volume.url} and {labels.url} and {labels.url}: http")
+    again = state_of(str(ask(volume.view(labels, names=["image", "cells"]).url)["Location"]))
+    assert [layer["name"] for layer in again["layers"]] == ["image", "cells"]
+    assert again["layers"][1]["source"] == state["layers"][1]["source"]  # it is served once
+
+
+def test_views_of_several_volumes_and_urls_begin_with_any_of_them(volume: Volume) -> None:
+    with precomputed_fs.view(volume.url, volume, layout="xy").server as server:
+        assert server.volume is not volume
+        assert server.volume.url == volume.url
+    assert precomputed_fs.view(volume).server is volume.view().server
+
+
+def test_what_is_no_volume_or_has_no_name_is_refused(volume: Volume) -> None:
+    with pytest.raises(TypeError, match=r"expected a volume, got <Scale 4_4_40: .*pass scale.volume"):
+        volume.view(volume[0])
+    with pytest.raises(TypeError, match="expected at least one pyramid"):
+        precomputed_fs.view()
+    wrong: list[Any] = ["one", ["one"], ["one", "one"], ["one", "two", "three"], ["one", 2]]
+    for names in wrong:
+        with pytest.raises(ValueError, match="names: expected 2 different texts, one for each volume, got "):
+            volume.view(volume, names=names)
+
+
+@pytest.mark.parametrize(
+    ("layout", "rows", "columns"),
+    [("xy", 300, 400), ("yz", 300, 1000), ("4panel", 2 * 1000, 2 * 1000), ("xz-3d", 1000, 2 * 400)],
+)
+def test_all_that_a_layout_shows_fits(layout: str, rows: float, columns: float) -> None:
+    array = np.zeros((40, 30, 10), np.uint8)
+    volume = create_volume("memory://test_serve/fit", array, resolution=(10, 10, 100), scales=1, overwrite=True)
+    _, fit = view_state([Layer(volume, "", "")], layout, 600)
+    assert np.allclose((fit.rows, fit.columns), (rows / 10 * 1.1, columns / 10 * 1.1))
+    assert fit.scale_in(10_000, fit.header + 100) == fit.rows / 100
+    assert fit.scale_in(100, 10_000) == fit.columns / 100
 
 
 def test_a_missing_client_is_named(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
