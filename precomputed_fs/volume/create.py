@@ -67,8 +67,9 @@ def create_volume(
     source : mapping, array, path, URL, or image of nibabel
         An `info`: chunks that exist already stay. Or an array (x, y, z) or (x, y, z, channel), or any object
         that has a ``shape`` and a ``dtype`` and can be sliced, such as an open HDF5 data set: it is read chunk by
-        chunk. A dask array is stored like `Scale.store` does. Or a NIfTI file, wherever fsspec reaches (a ``UPath``
-        has storage options of its own): see the notes. All parameters up to `downsampling` are for arrays and images.
+        chunk. A dask array is stored like `Scale.store` does. Or a NIfTI or .npy file, wherever fsspec reaches (a
+        ``UPath`` has storage options of its own): see the notes. All parameters up to `downsampling` are for arrays
+        and images.
     resolution : float, str, or a sequence of 3
         Voxel size: nanometres, or texts with a unit such as "1 mm"; one for all axes, or xyz. An image has its own.
     voxel_offset : sequence of 3 int
@@ -155,7 +156,7 @@ def create_volume(
         _check_for_info(source, for_array)
         info = source if isinstance(source, Info) else Info.parse(source)
     else:
-        array, for_array, placed = read_source(source, for_array)
+        array, for_array, placed, _ = read_source(source, for_array)
         info = plan(array, for_array, parameters, {} if placed is None else {MEMBER: placed.to_info()})
     info = normalized(info)
     transform = transform_of(info)

@@ -1,18 +1,23 @@
 """What `create_volume` is given as a source: an array (x, y, z, channel) of it, and what the source says of itself."""
 
 import dataclasses
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from precomputed_fs.format.lengths import is_same
+from precomputed_fs.store.location import Location, resolve
+from precomputed_fs.store.url import URLPath
+from precomputed_fs.volume.files import map_array, opened
 from precomputed_fs.volume.indexing import AXES, DIMENSIONS, checked_numbers
 from precomputed_fs.volume.labels import is_for_labels, storable_labels
 from precomputed_fs.volume.lazy import Arranged, arranged
-from precomputed_fs.volume.nifti import is_image, is_url, read_image
+from precomputed_fs.volume.nifti import Image, is_image, read_image, read_nifti
 from precomputed_fs.volume.placement import Placement
 from precomputed_fs.volume.planning import ArrayOptions, check_voxels, checked_resolution
 from precomputed_fs.volume.scale import Scale
+from precomputed_fs.volume.scale_array import ScaleArray
 from precomputed_fs.volume.sources import as_source, fields_to_channels, is_dask
 
 _MOST_CHANNELS = 16  # of an array whose axes nobody has named
@@ -31,6 +36,9 @@ class Given(NamedTuple):
     placement: Placement | None = None
     """Where the array's voxels are in space, if the source says it."""
 
+    names_axes: str = ""
+    """What says which axes the array has; empty if nothing does."""
+
 
 def read_source(source: Any, options: ArrayOptions) -> Given:  # noqa: ANN401 - see `create_volume`
     """Read a source other than an `info`, and check that it can be stored.
@@ -42,16 +50,18 @@ def read_source(source: Any, options: ArrayOptions) -> Given:  # noqa: ANN401 - 
     DataAccessError
         If it is a file that cannot be read.
     """
-    if is_url(source) or is_image(source):
-        given = _of_image(source, options)
-    elif isinstance(source, Scale):
-        given = Given(source.array, options)
+    if isinstance(source, (str, os.PathLike, URLPath, Location)):
+        given = _of_file(resolve(source), options)
+    elif is_image(source):
+        given = _of_image(read_image(source), options)
+    elif isinstance(source, (Scale, ScaleArray)):
+        given = Given(source.array if isinstance(source, Scale) else source, options, names_axes="a scale")
+    elif hasattr(source, "dims"):
+        given = Given(as_source(source), options, names_axes="an array of xarray")
     else:
         given = Given(_of_array(source, options.axes), options)
-    if options.axes is not None and (
-        given.placement is not None or hasattr(source, "dims") or isinstance(source, Scale)
-    ):
-        raise TypeError(f"axes: for arrays; {type(source).__name__} names its axes itself")
+    if options.axes is not None and given.names_axes:
+        raise TypeError(f"axes: for arrays; {given.names_axes} has axes of its own")
     check_voxels(given.array, source)
     return given
 
@@ -62,7 +72,7 @@ def _of_array(source: Any, axes: str | None) -> Any:  # noqa: ANN401
         has_fields = bool(getattr(getattr(source, "dtype", None), "names", None))
         return _in_order(array, axes, has_fields=has_fields)
     shape = tuple(array.shape)
-    if len(shape) == DIMENSIONS and shape[3] > _MOST_CHANNELS and not hasattr(source, "dims"):
+    if len(shape) == DIMENSIONS and shape[3] > _MOST_CHANNELS:
         message = (
             f"expected an array (x, y, z, channel), got shape {shape}, and {shape[3]} channels look like an axis of "
             'space: pass the order of its axes, such as axes="czyx", or axes="xyzc" if these are channels'
@@ -85,8 +95,16 @@ def _in_order(array: Any, axes: str, *, has_fields: bool) -> Any:  # noqa: ANN40
     return arranged(array, order) if is_movable else Arranged(array, order)
 
 
-def _of_image(source: Any, options: ArrayOptions) -> Given:  # noqa: ANN401 - an image, or its URL
-    image = read_image(source)
+def _of_file(location: Location, options: ArrayOptions) -> Given:
+    where = location.display()
+    with opened(location) as file:
+        array = map_array(file, where)
+        if array is not None:
+            return Given(_of_array(array, options.axes), options)
+        return _of_image(read_nifti(file, where), options)
+
+
+def _of_image(image: Image, options: ArrayOptions) -> Given:
     array, placement = fields_to_channels(image.voxels), image.placement
     if options.type is None and image.is_of_labels:
         options = dataclasses.replace(options, type="segmentation")
@@ -99,4 +117,4 @@ def _of_image(source: Any, options: ArrayOptions) -> Given:  # noqa: ANN401 - an
         placement = None  # as the header's voxels are of another size
     if placement is not None and options.voxel_offset is not None:
         placement = placement.shifted(checked_numbers("voxel_offset", options.voxel_offset))
-    return Given(array, options, placement)
+    return Given(array, options, placement, "an image")

@@ -1,46 +1,30 @@
 """Images of NIfTI and nibabel as sources: their voxels, scaled as the header says, and where these are in space."""
 
-import bz2
-import contextlib
 import dataclasses
 import functools
-import gzip
 import io
 import math
 import os
 import shutil
 import tempfile
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.errors import CorruptDataError, NotFoundError
-from precomputed_fs.format.compression import decode
+from precomputed_fs.errors import CorruptDataError
 from precomputed_fs.format.lengths import nanometres
-from precomputed_fs.store.failures import Failures, Tries
-from precomputed_fs.store.location import Location, resolve
-from precomputed_fs.store.objects import ObjectStore
-from precomputed_fs.store.requests import Body, Get
 from precomputed_fs.volume.lazy import Converted
 from precomputed_fs.volume.placement import SPACES, Placement
 
-_GZIP = b"\x1f\x8b"
-_DECOMPRESSORS: Mapping[bytes, Any] = {_GZIP: gzip.open, b"BZh": bz2.open}
-_MAGIC_BYTES = 3
 _COMPRESSED = (".gz", ".bz2", ".zst", ".mgz")  # what nibabel decompresses from the start for each part
-_MAX_FILE_BYTES = 1 << 36
 _MILLIMETRES = {"unknown": "mm", "mm": "mm", "meter": "m", "micron": "um"}
 """Units of headers; every program takes an unknown one for millimetres."""
 
 _HEADER_BYTES = 352
 _KINDS = ((344, b"n+1\0", "Nifti1Image"), (4, b"n+2\0", "Nifti2Image"))
 _PAIRS = ((344, b"ni1\0"), (4, b"ni2\0"))
-_ATTEMPTS, _TIMEOUT = 5, 30.0  # of requests
 _MAX_AXES = 4
 _SAME_LENGTH = 1e-4  # relative difference of the voxel sizes of affine and header, which has rounded ones
 
@@ -59,40 +43,27 @@ class Image:
     """Whether the header says that the values are labels."""
 
 
-def is_url(source: object) -> bool:
-    """Whether a source is the path or URL of a file."""
-    return isinstance(source, (str, os.PathLike)) or hasattr(source, "storage_options")
-
-
 def is_image(source: object) -> bool:
     """Whether a source is an image of nibabel; does not import nibabel."""
     return hasattr(source, "dataobj") and hasattr(source, "header")
 
 
-def read_image(source: Any) -> Image:  # noqa: ANN401 - an image of nibabel, or an AnyURL
-    """Read the header of an image.
+def read_image(image: Any) -> Image:  # noqa: ANN401 - of nibabel
+    """Read the header of an image of nibabel."""
+    return _described(image, _arranged(voxels_of(image.dataobj)))
 
-    Parameters
-    ----------
-    source : path, URL, or image of nibabel
-        A file that is compressed or remote is written, decompressed, to a temporary file that nobody else sees. So
-        memory does not hold its voxels.
+
+def read_nifti(file: IO[bytes], where: str) -> Image:
+    """Read the header of a NIfTI file; its voxels are mapped into memory, which outlives the file.
 
     Raises
     ------
     ImportError
         If nibabel is not installed; the extra "nifti" brings it.
-    NotFoundError, AccessDeniedError, DataAccessError
-        If the file cannot be read.
     CorruptDataError
         If it is not NIfTI, or is truncated.
     """
-    if not is_url(source):
-        return _described(source, _arranged(voxels_of(source.dataobj)))
-    location = resolve(source)
-    with _opened(location) as file:
-        image = _loaded(file, location.display())
-        return _described(image, _arranged(voxels_of(image.dataobj)))  # a memory map, which outlives the file
+    return read_image(_loaded(file, where))
 
 
 # ------------------------------------------------------------------------------------------------------------- voxels
@@ -211,68 +182,6 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-# --------------------------------------------------------------------------------------------------------------- files
-
-
-def _opened(location: Location) -> IO[bytes]:
-    """Open a file for reading, on this machine and decompressed: if it is not so, a temporary copy.
-
-    Raises
-    ------
-    NotFoundError, AccessDeniedError, DataAccessError, CorruptDataError
-        If that fails.
-    """
-    where = location.display()
-    if len(location.links) == 1 and location.links[0].protocol == "file" and location.fs is None:
-        file: IO[bytes] = _local(location)
-    else:
-        store = ObjectStore(location, attempts=_ATTEMPTS, timeout=_TIMEOUT)
-        try:
-            body = store.read("", limit=_MAX_FILE_BYTES)
-        finally:
-            store.close()
-        file = io.BytesIO(_decoded(body, where))
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(file)
-        start = file.read(_MAGIC_BYTES)
-        file.seek(0)
-        decompressor = next((opener for magic, opener in _DECOMPRESSORS.items() if start.startswith(magic)), None)
-        if decompressor is None and not isinstance(file, io.BytesIO):
-            stack.pop_all()
-            return file
-        spool = stack.enter_context(tempfile.TemporaryFile())
-        try:
-            shutil.copyfileobj(file if decompressor is None else decompressor(file), spool)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
-            raise CorruptDataError(f"{where}: cannot be decompressed: {exc}") from exc
-        file.close()
-        stack.pop_all()
-    spool.seek(0)
-    return spool
-
-
-def _local(location: Location) -> IO[bytes]:
-    fs, path = location.open(_TIMEOUT)
-    if fs.isdir(path):
-        message = f"{path} is a folder: expected a NIfTI file; copy_pyramid copies a pyramid"
-        raise NotFoundError(message)
-    try:
-        return Path(path).open("rb")
-    except OSError as exc:
-        error, _ = Failures(location, 1).judged(Get(""), exc, Tries())
-        raise error from exc
-
-
-def _decoded(body: Body, where: str) -> bytes:
-    """Undo what a server says that it did, except gzip: of .nii.gz many say that which is in the file itself."""
-    if body.data.startswith(_GZIP):
-        return body.data
-    try:
-        return decode(body.data, content_encoding=body.content_encoding, limit=_MAX_FILE_BYTES)
-    except CorruptDataError as exc:
-        raise CorruptDataError(f"{where}: {exc}") from exc
-
-
 def _loaded(file: IO[bytes], where: str) -> Any:  # noqa: ANN401 - an image of nibabel
     """Read the header of a NIfTI file, and check that its voxels are all there."""
     try:
@@ -286,7 +195,7 @@ def _loaded(file: IO[bytes], where: str) -> Any:  # noqa: ANN401 - an image of n
     kind = next((kind for at, magic, kind in _KINDS if start[at:].startswith(magic)), "")
     if not kind:
         pair = next((", but one of a pair" for at, magic in _PAIRS if start[at:].startswith(magic)), "")
-        advice = "pass nibabel.load(...) of other kinds of images"
+        advice = "pass nibabel.load(...) of other kinds of images, and arrays as arrays"
         raise CorruptDataError(f"{where} is not a NIfTI file{pair}: it begins with {start[:8]!r}; {advice}")
     try:
         image = getattr(nibabel, kind).from_stream(file)

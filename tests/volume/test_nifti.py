@@ -15,7 +15,8 @@ import pytest
 from upath import UPath
 
 from precomputed_fs import CorruptDataError, NotFoundError, Volume, copy_pyramid, create_volume
-from precomputed_fs.volume.nifti import read_image
+from precomputed_fs.volume.intake import read_source
+from precomputed_fs.volume.planning import ArrayOptions
 from tests.support import servers
 from tests.support.tools import open_cloud_volume, read_with_tensorstore
 from tests.volume.samples import small
@@ -120,7 +121,7 @@ def test_memory_does_not_hold_the_voxels_of_a_compressed_file(tmp_path: Path, of
     source = of(tmp_path / "zeros.nii.gz")
     tracemalloc.start()
     try:
-        voxels = read_image(source).voxels
+        voxels = read_source(source, ArrayOptions()).array
         part = voxels[slice(60, 92), slice(60, 92), slice(60, 92)]
         assert tracemalloc.get_traced_memory()[1] < 3 << 20
     finally:
@@ -331,7 +332,7 @@ def test_absent_files_and_folders_are_told(tmp_path: Path) -> None:
     for source in (tmp_path / "none.nii", str(tmp_path / "none.nii"), "memory://tests/volume/none.nii"):
         with pytest.raises(NotFoundError, match=r"cannot read .*none\.nii"):
             create(source)
-    with pytest.raises(NotFoundError, match="is a folder: expected a NIfTI file; copy_pyramid copies a pyramid"):
+    with pytest.raises(NotFoundError, match="is a folder: expected a file; copy_pyramid copies a pyramid"):
         create(tmp_path)
 
 
