@@ -14,7 +14,7 @@ from precomputed_fs.doctor.chunks import examine_chunk, examine_indexes, is_hidd
 from precomputed_fs.doctor.cors import ask_as_page
 from precomputed_fs.doctor.report import Report
 from precomputed_fs.doctor.seen import LARGEST_CHUNK, SeenPyramid, SeenScale
-from precomputed_fs.errors import DataAccessError, InvalidInfoError, URLError
+from precomputed_fs.errors import DataAccessError, InvalidInfoError, NotFoundError, URLError
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple
 from precomputed_fs.format.info import Info
 from precomputed_fs.format.info_text import parse_info
@@ -106,7 +106,8 @@ class _Examination:
                 self._follow_redirect()
         except DataAccessError as exc:
             seen.state = state_of(exc)
-            seen.said = (seen.state == "absent" and claims.unfinished(self.accessor.pyramid)) or str(exc)
+            said = claims.absence(self.accessor.pyramid, exc) if isinstance(exc, NotFoundError) else ""
+            seen.said = said or str(exc)
         except (InvalidInfoError, URLError) as exc:
             seen.state, seen.said = "wrong", str(exc)
             if self.url is None and isinstance(exc, URLError):

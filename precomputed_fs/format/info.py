@@ -52,6 +52,8 @@ _IMAGE = "image"
 _AXES = 3
 _BOOLEANS = {"true": True, "false": False}
 _SHOWN_SHARDING = 240  # characters of a message about a sharding
+_MISSING = ": missing"
+_MOST_MISSING = 12  # members that one message names
 
 
 # -------------------------------------------------------------------------------- reading members
@@ -79,13 +81,15 @@ def _read_all(parts: Iterable[tuple[str, Callable[[JSON], Any], JSON]]) -> list[
 
 @contextmanager
 def _problems_of(where: str, place: str = "") -> Iterator[None]:
-    """Raise the first problem of a value at a place in `info`, and the number of the others."""
+    """Raise what is missing of a value at a place in `info`, or else its first problem, and how many others it has."""
     try:
         yield
     except InvalidInfoError as exc:
-        first, *others = exc.args
-        more = f" (and {len(others)} more)" if others else ""
-        raise InvalidInfoError(f"{where}: {(place + first).lstrip('.: ')}{more}") from None
+        problems = [(place + problem).lstrip(".: ") for problem in exc.args]
+        missing = [problem.removesuffix(_MISSING) for problem in problems if problem.endswith(_MISSING)]
+        told = missing[:_MOST_MISSING] or problems[:1]
+        more = f" (and {len(problems) - len(told)} more)" if len(told) < len(problems) else ""
+        raise InvalidInfoError(f"{where}: {', '.join(told)}{_MISSING if missing else ''}{more}") from None
 
 
 def _read_list(given: JSON, read: Callable[[JSON], Any], most: int) -> tuple[Any, ...]:
@@ -190,7 +194,7 @@ def _read_member(name: str, given: Mapping[str, JSON], *, read: Callable[[JSON],
     if name in given:
         return read(given[name])
     if default is ...:
-        raise InvalidInfoError(": missing")
+        raise InvalidInfoError(_MISSING)
     return default
 
 

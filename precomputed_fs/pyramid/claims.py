@@ -27,6 +27,7 @@ from precomputed_fs.errors import (
 from precomputed_fs.format.compression import SUFFIXES, decode
 from precomputed_fs.format.info_text import HtmlError, check_not_html
 from precomputed_fs.pyramid.pyramid import Pyramid
+from precomputed_fs.pyramid.surroundings import surroundings
 from precomputed_fs.store.requests import Body
 
 PARTIAL = "info.partial"
@@ -175,17 +176,33 @@ def check_free(pyramid: Pyramid, there: Claimed, *, overwrite: bool, advice: str
 
 
 def fetch_info(pyramid: Pyramid) -> Mapping[str, Any]:
-    """Fetch `info`; if it is absent, the error says whether the pyramid is being made or was left unfinished."""
+    """Fetch `info`; if it is absent, the error says whether the pyramid is unfinished, or what is there instead."""
     try:
         return pyramid.fetch_info()
     except NotFoundError as exc:
-        if said := unfinished(pyramid):
-            raise NotFoundError(said) from exc
-        raise
+        if not (said := absence(pyramid, exc)):
+            raise
+        raise NotFoundError(said) from exc
 
 
-def unfinished(pyramid: Pyramid) -> str:
-    """Say that a pyramid without `info` is being made or was left unfinished; empty if neither is so."""
+def absence(pyramid: Pyramid, exc: NotFoundError) -> str:
+    """Say that a pyramid without `info` is unfinished, or what is there instead; empty if nothing more is known.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+    exc : NotFoundError
+        That of `info`.
+    """
+    if exc.is_of_bucket:
+        return ""
+    if said := _unfinished(pyramid):
+        return said
+    around = surroundings(pyramid)
+    return around and f"{pyramid.location.display('info')} does not exist; {around}"
+
+
+def _unfinished(pyramid: Pyramid) -> str:
     there = None
     with contextlib.suppress(DataAccessError, HtmlError):
         there = find(pyramid)

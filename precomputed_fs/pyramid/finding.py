@@ -425,9 +425,10 @@ class Finder:
                 names.seen = [*names.seen]
 
     def _not_found(self, name: str, names: int) -> NotFoundError:
-        meant = self._location.mistaken if name == "info" else ""
-        question = meant or "is the pyramid's URL right, and was all of it uploaded?"
-        return NotFoundError(f"{self._location.display(name)} does not exist (looked under {names} names); {question}")
+        question = (
+            name == "info" and self._location.mistaken
+        ) or "is the pyramid's URL right, and was all of it uploaded?"
+        return NotFoundError(f"{self._location.display(name)} does not exist; {question} (looked under {names} names)")
 
 
 def _variant_name(key: str, coords: ChunkCoords, variant: Variant) -> str:

@@ -41,7 +41,7 @@ from precomputed_fs.store.requests import (
     Wait,
 )
 from precomputed_fs.store.tasks import Jobs
-from precomputed_fs.store.url import join
+from precomputed_fs.store.url import join, listed_prefix
 
 _T = TypeVar("_T")
 
@@ -266,7 +266,7 @@ class Direct:
 
     def _list(self, request: List) -> list[str]:
         with self._turn:
-            return self._protocol.list_names(self.fs, join(self._root, request.prefix), request.limit)
+            return self._protocol.list_names(self.fs, listed_prefix(self._root, request.prefix), request.limit)
 
     def _changed_lately(self, request: ChangedLately) -> bool:
         with self._turn:

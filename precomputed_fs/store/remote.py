@@ -28,7 +28,7 @@ from precomputed_fs.store.protocols.base import Ask, Asynchronous, Filesystem, r
 from precomputed_fs.store.protocols.caches import SimpleCache
 from precomputed_fs.store.redaction import secrets_of
 from precomputed_fs.store.requests import Body, ChangedLately, Delete, Exchange, Exists, Get, HttpRequest, List, Put
-from precomputed_fs.store.url import join
+from precomputed_fs.store.url import join, listed_prefix
 
 _T = TypeVar("_T")
 
@@ -273,7 +273,9 @@ class Remote:
                 raise
 
     def _list(self, request: List) -> Steps[list[str]]:
-        names: list[str] = yield self._protocol.list_names(self.fs, join(self._root, request.prefix), request.limit)
+        names: list[str] = yield self._protocol.list_names(
+            self.fs, listed_prefix(self._root, request.prefix), request.limit
+        )
         return names
 
     def _changed_lately(self, request: ChangedLately) -> Steps[bool]:

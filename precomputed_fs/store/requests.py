@@ -84,7 +84,7 @@ class Delete:
 
 @dataclass(slots=True)
 class List:
-    """List the last parts of up to ``limit`` names that begin with a prefix, in one request."""
+    """List the last parts of up to ``limit`` names that begin with a prefix, in one request; without one, of all."""
 
     prefix: str
     limit: int

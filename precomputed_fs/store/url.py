@@ -110,6 +110,11 @@ def join(root: str, relative_path: str) -> str:
     return f"{base.rstrip('/')}/{relative_path}{mark}{query}"
 
 
+def listed_prefix(root: str, prefix: str) -> str:
+    """Join a pyramid's root and the beginning of names in it; nothing stands for all names."""
+    return join(root, prefix) if prefix else f"{root.rstrip('/')}/"
+
+
 def check_relative_path(path: str) -> str:
     """Check that a path stays inside the pyramid.
 

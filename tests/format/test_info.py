@@ -339,6 +339,7 @@ def test_a_redirect_is_a_string(redirect: Any) -> None:
 # ------------------------------------------------------------------------------------------------------------- messages
 
 MOST = "4611686018427387903"  # 2**62 - 1
+REQUIRED = ("size", "chunk_sizes", "key", "resolution", "encoding")  # of a scale
 DATA_TYPES = "uint8, int8, uint16, int16, uint32, int32, float32, uint64, int64, float64"
 
 
@@ -423,9 +424,13 @@ DATA_TYPES = "uint8, int8, uint16, int16, uint32, int32, float32, uint64, int64,
             "@type: expected 'neuroglancer_multiscale_volume', got 'neuroglancer_skeletons': this is no volume",
         ),
         ({"@type": 3}, "@type: expected 'neuroglancer_multiscale_volume', got 3: this is no volume"),
-        ({}, "data_type: missing (and 2 more)"),
-        (volume(num_channels=..., scales=...), "num_channels: missing (and 1 more)"),
-        (volume({}, {}, data_type="u1"), f"data_type: expected one of {DATA_TYPES}, got 'u1' (and 10 more)"),
+        ({}, "data_type, num_channels, scales: missing"),
+        (volume(num_channels=..., scales=...), "num_channels, scales: missing"),
+        (volume(data_type="u1", num_channels=0), f"data_type: expected one of {DATA_TYPES}, got 'u1' (and 1 more)"),
+        (
+            volume({}, data_type="u1"),
+            f"{', '.join(f'scales[0].{name}' for name in REQUIRED)}: missing (and 1 more)",
+        ),
         (volume(**{"\ud800": 1}), "expected a name that is Unicode, got '\\ud800'"),
         (of_scale(**{"\ud800": 1}), "scales[0]: expected a name that is Unicode, got '\\ud800'"),
     ],
@@ -482,8 +487,11 @@ HOSTILE: Mapping[str, tuple[Callable[[], Any], str]] = {
     "100 MB of str": (lambda: " " * 100_000_000, rf"expected at most {MAX_INFO_BYTES} bytes, got 100000000$"),
     "a million scales": (lambda: volume(*[scale()] * 1_000_000), rf"expected at most {MAX_INFO_BYTES} bytes"),
     "many scales": (lambda: volume(*[scale()] * (MAX_SCALES + 1)), r"scales: expected at most 1024, got 1025$"),
-    "many numbers": (lambda: b'{"scales": [' + b"1," * 500_000 + b"1]}", r"data_type: missing \(and 2 more\)$"),
-    "many empty scales": (lambda: volume(*[{}] * MAX_SCALES), r"scales\[0\]\.size: missing \(and 5119 more\)$"),
+    "many numbers": (
+        lambda: b'{"scales": [' + b"1," * 500_000 + b"1]}",
+        r"data_type, num_channels: missing \(and 1 more\)$",
+    ),
+    "many empty scales": (lambda: volume(*[{}] * MAX_SCALES), r"scales\[2\]\.chunk_sizes: missing \(and 5108 more\)$"),
     "many chunk sizes": (
         lambda: of_scale(chunk_sizes=[[1]] * 100_000),
         r"chunk_sizes: expected at most 64, got 100000$",
