@@ -117,7 +117,11 @@ class FsspecAccessor(Accessor):
     ) -> None:
         kept = bytes_in(cache, "cache")
         options = Options(flat, gzip, compresslevel, max_gap, max_range, max_info_bytes, max_file_bytes, kept)
-        if attempts < 1 or not timeout > 0:
+        try:
+            is_valid = attempts >= 1 and timeout > 0
+        except TypeError:
+            is_valid = False
+        if not is_valid:
             raise ValueError(f"expected attempts >= 1 and timeout > 0, got {attempts!r} and {timeout!r}")
         location = resolve(url, storage_options=storage_options, fs=fs, anon=anon)
         store = ObjectStore(location, attempts=attempts, timeout=timeout, denied_is_missing=denied_is_missing)

@@ -18,7 +18,7 @@ Messages never show a query string, a password or a storage option.
 """
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 __all__ = [
@@ -106,6 +106,7 @@ class URLError(Exception):
 # ---------------------------------------------------------------------------------------- messages
 
 _SHOWN = 80  # characters of a value
+_BEGINNING = 3  # characters of a name that may stand for it
 
 
 def shown(value: object) -> str:
@@ -114,8 +115,27 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
-def did_you_mean(given: object, known: Iterable[str]) -> str:
+def expected_one_of(what: str, known: Iterable[str], given: object, others: Mapping[str, str] = {}) -> str:
+    """Return a message about an argument that is none of the known names; `others` are those of other tools.
+
+    Examples
+    --------
+    >>> expected_one_of("type", ["image", "segmentation"], "seg")
+    "type: expected one of image, segmentation, got 'seg'; did you mean 'segmentation'?"
+    """
+    names = list(known)
+    return f"{what}: expected one of {', '.join(names)}, got {shown(given)}{did_you_mean(given, names, others)}"
+
+
+def did_you_mean(given: object, known: Iterable[str], others: Mapping[str, str] = {}) -> str:
     """Return the end of a message, which asks for the nearest of the known names; empty if none is near.
+
+    Parameters
+    ----------
+    given : object
+    known : iterable of str
+    others : mapping
+        What is known by other names.
 
     Examples
     --------
@@ -124,8 +144,10 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
     """
     import difflib  # noqa: PLC0415 - only failures need it
 
-    names = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(str(given).lower(), names, 1)
+    names = {**{name.lower(): name for name in known}, **others}
+    word = str(given).lower()
+    begun = [name for name in names if len(word) >= _BEGINNING and name.startswith(word)]
+    near = begun if len(begun) == 1 else difflib.get_close_matches(word, names, 1)
     return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 

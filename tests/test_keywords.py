@@ -70,7 +70,5 @@ def test_an_option_of_the_filesystem_is_told_its_place() -> None:
 
 
 def test_where_none_is_near_all_are_listed() -> None:
-    with pytest.raises(
-        TypeError, match="has no keyword 'xyz'; its keywords are url, missing, progress, orientation, storage_options"
-    ):
+    with pytest.raises(TypeError, match=r"has no keyword 'xyz'; its keywords are url, missing, .*, storage_options, "):
         open_volume("brain", xyz=1)  # type: ignore[call-arg]

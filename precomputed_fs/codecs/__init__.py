@@ -26,7 +26,7 @@ from precomputed_fs.codecs.jxl import JXL
 from precomputed_fs.codecs.png import PNG
 from precomputed_fs.codecs.raw import RAW
 from precomputed_fs.codecs.zfpc import ZFPC
-from precomputed_fs.errors import CorruptDataError, InvalidInfoError, did_you_mean
+from precomputed_fs.errors import CorruptDataError, InvalidInfoError, expected_one_of
 from precomputed_fs.format.grid import Triple
 from precomputed_fs.format.scale_layout import Chunk
 
@@ -317,8 +317,7 @@ def encoding_named(name: object) -> Encoding:
     """
     row = ENCODINGS.get(str(name).lower())
     if row is None:
-        expected = f"encoding: expected one of {', '.join(ENCODINGS)}, got {name!r}"
-        raise ValueError(expected + did_you_mean(name, ENCODINGS))
+        raise ValueError(expected_one_of("encoding", ENCODINGS, name))
     return row
 
 

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from typing import Any, Self, TypeVar
 
-from precomputed_fs.errors import InvalidInfoError, shown
+from precomputed_fs.errors import InvalidInfoError, did_you_mean, shown
 from precomputed_fs.format.grid import ChunkGrid, Triple, check_id_bits, id_bits
-from precomputed_fs.format.info_text import JSON, MAX_INFO_BYTES, dump_info, parse_info
+from precomputed_fs.format.info_text import JSON, MAX_INFO_BYTES, dump_info, parse_info, readable_json
 from precomputed_fs.format.sharding import Sharding
 
 MAX_SCALES = 1024
@@ -222,7 +222,7 @@ def _member(read: Callable[[JSON], object], default: object = ...) -> dict[str, 
     return {"read": read, "default": default}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _Object:
     """An object of `info`. It reads like the JSON too: ``scale["size"]`` is a list."""
 
@@ -247,8 +247,16 @@ class _Object:
     def _check(self) -> None:
         """Check what concerns several members."""
 
+    def __repr__(self) -> str:
+        return readable_json(self._members)
+
     def __getitem__(self, name: str) -> JSON:
+        if name not in self._members:
+            raise KeyError(f"there is no member {name!r}{did_you_mean(name, self._members)}")
         return copy.deepcopy(self._members[name])
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [*self._members]
 
     def __contains__(self, name: object) -> bool:
         return name in self._members
@@ -281,7 +289,7 @@ def _as_json(value: object, given: JSON) -> JSON:
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _ChunkedScale(_Object):
     """How a scale is cut into chunks, and how these are stored."""
 
@@ -311,7 +319,7 @@ class _ChunkedScale(_Object):
             raise InvalidInfoError(f".voxel_offset: expected {what}, got {list(self.voxel_offset)}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ScaleInfo(_ChunkedScale):
     """What `info` says of a scale."""
 
@@ -346,7 +354,7 @@ def _read_scales(given: JSON) -> tuple[ScaleInfo, ...]:
     return _read_list(given, ScaleInfo, MAX_SCALES)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Info(_Object):
     """What `info` says of a volume. Use `Info.parse` to make one."""
 

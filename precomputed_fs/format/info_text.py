@@ -18,6 +18,8 @@ takes half a second to parse, and 30 times its size in memory."""
 MAX_DEPTH = 64
 """Levels of nesting: a volume's own members take four, and Python's recursion limit is far off."""
 
+_SHOWN_LINES = 200  # of JSON
+
 _HTML = re.compile(
     r"\s*((<\?xml[^>]*>|<!--(?:(?!-->).)*-->)\s*)*<(!doctype\s+html|html|head|body|script)\b", re.IGNORECASE | re.DOTALL
 )
@@ -84,6 +86,28 @@ def dump_info(given: Mapping[str, Any], where: str = "info", most: int = MAX_INF
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidInfoError(f"{where}: expected what JSON can say: {exc}") from exc
     return "".join(parts)
+
+
+def readable_json(value: JSON) -> str:
+    """Show JSON to people: indented, but short lists in one line; of a long text the beginning.
+
+    Examples
+    --------
+    >>> print(readable_json({"size": [4, 4, 4], "key": "8_8_8"}))
+    {
+      "size": [4, 4, 4],
+      "key": "8_8_8"
+    }
+    """
+    lists = re.sub(r"\[\s+([^][{}]{,200}?)\s+\]", _in_one_line, json.dumps(value, indent=2))
+    lines = lists.splitlines()
+    more = [f"... ({len(lines) - _SHOWN_LINES} more lines)"] if len(lines) > _SHOWN_LINES else []
+    return "\n".join(lines[:_SHOWN_LINES] + more)
+
+
+def _in_one_line(found: re.Match[str]) -> str:
+    items = re.sub(r",\s+", ", ", found[1])
+    return f"[{items}]"
 
 
 def check_not_html(text: bytes | str, where: str) -> None:

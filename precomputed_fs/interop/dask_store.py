@@ -86,7 +86,7 @@ def _fitted(scale: Scale, array: Any, selection: Selection) -> Any:  # noqa: ANN
     shape = selection.shape
     if array.ndim == len(AXES) and shape[3] == 1:
         array = array[..., np.newaxis]
-    if array.shape != shape or any(item == 0 for item in selection.final):
+    if array.shape != shape or any(item == 0 for item in selection.final) or selection.reversed_axes:
         message = f"{scale.volume.url}: expected an array of shape {shape} for this box, got {array.shape}"
         if any(map(math.isnan, array.shape)):
             message += ": call compute_chunk_sizes() first"

@@ -206,6 +206,8 @@ def resolve(
     if isinstance(url, Location):
         return url
     given = storage_options or {}
+    if not isinstance(given, Mapping):  # it may be a secret
+        raise TypeError(f"storage_options: expected a mapping such as {{'anon': True}}, got {type(given).__name__}")
     if isinstance(url, urls.URLPath) and url.protocol not in ("", *urls.LOCAL_NAMES):
         given = merged(url.storage_options, given)
         url = str(url)

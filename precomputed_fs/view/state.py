@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from precomputed_fs.errors import DataAccessError
+from precomputed_fs.errors import DataAccessError, expected_one_of
 from precomputed_fs.format.grid import Box
 from precomputed_fs.view.colours import limits_for
 from precomputed_fs.view.orientation import AXES, IN_NEUROGLANCER
@@ -134,7 +134,7 @@ def _described(layer: Layer) -> dict[str, Any]:
 def check_layout(layout: str | None) -> None:
     """Check that a layout is one of `LAYOUTS`."""
     if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
+        raise ValueError(expected_one_of("layout", LAYOUTS, layout))
 
 
 def _shader(volume: Volume, data_type: str) -> str:

@@ -151,6 +151,7 @@ def create_volume(
     )
     accessor_options: dict[str, Any] = {"gzip": None, **options}
     parameters = take_parameters(encoding or "raw", accessor_options)
+    accessor = FsspecAccessor(url, **accessor_options)
     array = None
     if isinstance(source, (Info, Mapping)):
         _check_for_info(source, for_array)
@@ -161,7 +162,6 @@ def create_volume(
     info = normalized(info)
     transform = transform_of(info)
     method = checked_method(downsampling, info.type)
-    accessor = FsspecAccessor(url, **accessor_options)
     pyramid = accessor.pyramid
     if not pyramid.can_write:
         raise ReadOnlyError(f"{pyramid.url}: this cannot be written to; create it where the data is to be stored")

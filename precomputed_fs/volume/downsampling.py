@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from precomputed_fs.errors import expected_one_of
 from precomputed_fs.format.grid import Box, ChunkGrid, Triple
 from precomputed_fs.volume.indexing import Touched, select, triple
 from precomputed_fs.volume.labels import LabelDetector
@@ -164,6 +165,9 @@ METHODS: Mapping[str, Callable[[NDArray[Any], Triple], NDArray[Any]]] = {
 # -------------------------------------------------------------------------------------------------------- whole scales
 
 
+_OTHER_NAMES = {"majority": "mode", "mean": "average", "nearest": "stride", "subsample": "stride"}
+
+
 def checked_method(method: str | None, layer_type: str) -> str:
     """Check a method, or choose one: the mode for segmentations, else the average.
 
@@ -175,7 +179,7 @@ def checked_method(method: str | None, layer_type: str) -> str:
     if method is None:
         return "mode" if layer_type == "segmentation" else "average"
     if method not in METHODS:
-        raise ValueError(f"downsampling: expected one of {', '.join(METHODS)}, got {method!r}")
+        raise ValueError(expected_one_of("downsampling", METHODS, method, _OTHER_NAMES))
     return method
 
 

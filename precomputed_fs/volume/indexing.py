@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from precomputed_fs.errors import shown
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block
 from precomputed_fs.format.sharding import Sharding
 
@@ -33,7 +34,7 @@ def triple(values: Iterable[int]) -> Triple:
     return x, y, z
 
 
-def checked_numbers(name: str, values: Iterable[Any]) -> tuple[Any, Any, Any]:
+def checked_numbers(name: str, values: object) -> tuple[Any, Any, Any]:
     """Check that an argument is three numbers; NumPy's become Python's.
 
     Raises
@@ -41,7 +42,8 @@ def checked_numbers(name: str, values: Iterable[Any]) -> tuple[Any, Any, Any]:
     ValueError
         If it is not; the message names the argument.
     """
-    given = [value.item() if isinstance(value, np.generic) else value for value in values]
+    each = values if isinstance(values, Iterable) else [values]
+    given = [value.item() if isinstance(value, np.generic) else value for value in each]
     if len(given) != len(AXES) or not all(isinstance(value, (int, float)) for value in given):
         raise ValueError(f"{name}: expected 3 numbers, xyz, got {given}")
     x, y, z = given
@@ -87,10 +89,19 @@ class Selection:
         return x, y, z, len(range(self.channels.start, self.channels.stop, self.channels.step))
 
     @property
+    def reversed_axes(self) -> list[int]:
+        """The axes along which the index counts downwards."""
+        return [axis for axis, item in enumerate(self.final) if isinstance(item, slice) and item.step == -1]
+
+    @property
     def has_steps(self) -> bool:
         """Whether voxels or channels are skipped, or any axis is reversed."""
-        is_reversed = any(isinstance(item, slice) and item.step == -1 for item in self.final)
-        return is_reversed or self.channels.step != 1 or any(voxels.step != 1 for voxels in self.ranges)
+        return self.has_gaps or bool(self.reversed_axes)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether voxels or channels are skipped."""
+        return self.channels.step != 1 or any(voxels.step != 1 for voxels in self.ranges)
 
     @property
     def box(self) -> Box:
@@ -169,7 +180,11 @@ def _expanded(index: Index) -> list[Any]:
 def _selected(item: Any, axis: range, name: str, *, relative: bool) -> tuple[range, int | slice]:  # noqa: ANN401
     """Resolve the index of one axis to ascending voxels, and the index to apply to these afterwards."""
     if isinstance(item, slice):
-        voxels = axis[item] if relative else _absolute(item, axis)
+        try:
+            voxels = axis[item] if relative else _absolute(item, axis)
+        except TypeError:
+            got = index_text(item)
+            raise IndexError(f"{name}: expected integers, which count voxels, got {got}; {_LENGTHS}") from None
         if voxels.step < 0:
             return voxels[::-1], slice(None, None, -1)
         return voxels, slice(None)
@@ -178,12 +193,43 @@ def _selected(item: Any, axis: range, name: str, *, relative: bool) -> tuple[ran
             raise TypeError  # noqa: TRY301 - NumPy takes it for a mask
         at = operator.index(item)
     except TypeError:
-        raise IndexError(f"{name}: expected an integer or a slice, got {item!r}") from None
+        raise IndexError(f"{name}: expected an integer or a slice, got {_advised(item)}") from None
     if relative:
         if not -len(axis) <= at < len(axis):
             raise IndexError(f"{name}: {at} is outside of {len(axis)} elements")
         at = axis[at]
     return range(at, at + 1), 0
+
+
+_LENGTHS = "scale.box(low, high, unit='nm') takes lengths"
+
+
+def _advised(item: Any) -> str:  # noqa: ANN401 - anything
+    """Show what is not a basic index, and say what reads it."""
+    if item is None:
+        return "None: read first, and add axes then, as in scale[...][..., None]"
+    if isinstance(item, (list, np.ndarray)):
+        array = np.asarray(item)
+        if array.dtype.kind == "b":
+            return f"a mask of shape {array.shape}: read first, and apply it then, as in scale[...][mask]"
+        return f"{len(item)} of them at once: scale.sample(points) reads scattered voxels" if array.ndim else repr(item)
+    return f"{shown(item)}; {_LENGTHS}" if isinstance(item, float) else shown(item)
+
+
+def index_text(index: Index) -> str:
+    """Write an index as it stands between brackets, for messages.
+
+    Examples
+    --------
+    >>> index_text(np.s_[0:10, ..., ::2, 3])
+    '0:10, ..., ::2, 3'
+    """
+    if isinstance(index, tuple):
+        return ", ".join(map(index_text, index))
+    if not isinstance(index, slice):
+        return "..." if index is Ellipsis else shown(index)
+    start, stop, step = ("" if item is None else shown(item) for item in (index.start, index.stop, index.step))
+    return f"{start}:{stop}" + (f":{step}" if step else "")
 
 
 def _absolute(item: slice, axis: range) -> range:

@@ -5,12 +5,13 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
 from precomputed_fs.codecs import ENCODINGS, codec_for
-from precomputed_fs.errors import InvalidInfoError, shown
+from precomputed_fs.errors import InvalidInfoError, expected_one_of, shown
 from precomputed_fs.format.grid import Box, ChunkGrid, Triple
 from precomputed_fs.format.info import Info
 from precomputed_fs.format.lengths import VoxelSize, doubt_about, voxel_size
@@ -21,6 +22,7 @@ from precomputed_fs.volume.labels import TYPES, type_for
 from precomputed_fs.volume.progress import warn
 from precomputed_fs.volume.sources import expression_for
 
+_OTHER_TYPES = dict.fromkeys(("label", "labels", "mask"), "segmentation")
 _MULTISCALE = "neuroglancer_multiscale_volume"
 _CHUNK_SIZE = 64  # voxels, along each axis
 _MOST_CHUNK_BYTES = 8 << 20  # of the default chunk size
@@ -106,6 +108,10 @@ def plan(
     TypeError, ValueError, InvalidInfoError
         If options are missing or invalid.
     """
+    if options.scales is not None and not isinstance(options.scales, (int, np.integer)):
+        raise TypeError(f"scales: expected a number of scales, got {shown(options.scales)}")
+    if not isinstance(options.sharding, (bool, Mapping, NoneType)):
+        raise TypeError(f"sharding: expected True, False or a mapping, got {shown(options.sharding)}")
     if options.scales is not None and options.scales < 1:
         raise ValueError(f"scales: expected at least 1, got {options.scales}")
     resolution = checked_resolution(options.resolution)
@@ -209,7 +215,7 @@ def normalized(info: Info) -> Info:
         If the finest voxels are smaller than 1 nm, or larger than 1 m.
     """
     if info.type not in TYPES:
-        raise InvalidInfoError(f"info: type: expected {' or '.join(TYPES)}, got {shown(info.type)}")
+        raise InvalidInfoError(expected_one_of("info: type", TYPES, info.type, _OTHER_TYPES))
     if info.data_type not in ENCODINGS["raw"].data_types:  # others are read by cloud-volume at most
         raise InvalidInfoError(f"info: data_type: {_STORED_TYPES}, got {info.data_type}")
     if doubt := doubt_about(info.scales[info.finest_first[0]].resolution):

@@ -3,13 +3,13 @@
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from precomputed_fs.codecs import Codec, codec_for
-from precomputed_fs.errors import NotFoundError
+from precomputed_fs.errors import NotFoundError, expected_one_of
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
 from precomputed_fs.format.lengths import Length, readable
 from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
@@ -42,7 +42,7 @@ def checked_missing(missing: str) -> str:
         If it is neither "zeros" nor "raise".
     """
     if missing not in _MISSING:
-        raise ValueError(f"missing: expected one of {', '.join(_MISSING)}, got {missing!r}")
+        raise ValueError(expected_one_of("missing", _MISSING, missing))
     return missing
 
 
@@ -215,6 +215,14 @@ class Scale:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    if not TYPE_CHECKING:  # type checkers are to know the attributes above only
+
+        def __getattr__(self, name: str) -> NoReturn:
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if hasattr(np.ndarray, name) and not name.startswith("_"):
+                message += f": scale[...].{name} is that of its voxels"
+            raise AttributeError(message, name=name, obj=self)
 
     __iter__ = None  # iterating from 0 would use wrong coordinates; iterate over `array` instead
 
@@ -435,8 +443,8 @@ class Scale:
         """Resolve a box, and check that it can be written: see `write`."""
         selection = select(box, self.shape, self.bounds)
         selection.check_inside(self.bounds)
-        if selection.has_steps:
-            raise ValueError("steps are for reading: a box is written whole")
+        if selection.has_gaps:
+            raise ValueError("steps are for reading: a box is written whole; read it, change it, write it")
         self.check_writable()
         return selection
 

@@ -137,6 +137,8 @@ def parts_of(value: ArrayLike, selection: Selection, dtype: np.dtype[Any]) -> Pa
     if isinstance(source, np.ndarray) or len(source.shape) < len(AXES):
         return _parts_of_array(np.asarray(source), selection, dtype)
     shape, axes = selection.shape, len(source.shape)
+    if selection.reversed_axes:
+        raise ValueError("an array that is read part by part is not turned around: write it without negative steps")
     if tuple(source.shape) != shape[:axes] or math.prod(shape[axes:]) != 1 or 0 in selection.final:
         raise ValueError(f"expected an array of shape {shape}, got {tuple(source.shape)}")
 
@@ -165,6 +167,7 @@ def _parts_of_array(array: NDArray[Any], selection: Selection, dtype: np.dtype[A
     for reading in readings:
         with contextlib.suppress(ValueError):
             whole = np.expand_dims(np.broadcast_to(reading, kept), dropped)
+            whole = np.flip(whole, tuple(selection.reversed_axes))
             return lambda part: whole[part].astype(dtype, copy=False)
     raise ValueError(f"expected an array of shape {kept}, got {array.shape}")
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from precomputed_fs.accessor import FsspecAccessor
+from precomputed_fs.errors import did_you_mean
 from precomputed_fs.format.byte_sizes import bytes_in, readable_bytes
 from precomputed_fs.format.grid import Box
 from precomputed_fs.format.info import Info
@@ -18,7 +19,7 @@ from precomputed_fs.format.lengths import VoxelSize, is_same, readable, voxel_si
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
-from precomputed_fs.volume.indexing import Index, select
+from precomputed_fs.volume.indexing import Index, index_text, select
 from precomputed_fs.volume.orientation import NEUROGLANCER, checked_orientation
 from precomputed_fs.volume.positions import VOXEL, rescaled, to_nanometres
 from precomputed_fs.volume.sampling import as_points
@@ -26,7 +27,6 @@ from precomputed_fs.volume.scale import Scale, checked_missing
 from precomputed_fs.volume.text import one_line
 
 _ROUNDED = 1 + 1e-5  # resolutions in `info` may be rounded
-_SLICE_A_SCALE = "vol[0][x0:x1, y0:y1, z0:z1] are voxels of the finest one"
 
 
 class Volume:
@@ -109,11 +109,12 @@ class Volume:
         except IndexError:
             raise IndexError(f"no scale {which}; there are {len(self)}") from None
         except TypeError:
-            message = f"expected the number, key or voxel size of a scale, got {which!r}: {_SLICE_A_SCALE}"
+            message = f"a volume is a sequence of scales: vol[0][{index_text(which)}] are voxels of the finest one"
             raise TypeError(message) from None
 
     def __setitem__(self, index: object, value: object) -> NoReturn:
-        raise TypeError(f"a volume cannot be written to, but its scales can: {_SLICE_A_SCALE}")
+        written = f"vol[0][{index_text(index)}] = ... writes to the finest one"
+        raise TypeError(f"a volume cannot be written to, but its scales can: {written}")
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NoReturn:
         # otherwise NumPy would read all scales, as a sequence of arrays
@@ -163,7 +164,11 @@ class Volume:
         with contextlib.suppress(ValueError):  # not a voxel size either
             if (found := self._sized(voxel_size(which))) is not None:
                 return found
-        raise KeyError(f"no scale {which!r}; there are {self._listed()}")
+        near = did_you_mean(which, (scale.key for scale in self.scales))
+        raise KeyError(f"no scale {which!r}; there are {self._listed()}{near}")
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [scale.key for scale in self.scales]
 
     def _sized(self, resolution: tuple[float, float, float]) -> Scale | None:
         return next((scale for scale in self.scales if is_same(scale.resolution, resolution)), None)

@@ -313,7 +313,7 @@ def test_nibabel_takes_the_array() -> None:
 
 
 def test_boxes_are_written_whole_and_inside(scale: Scale) -> None:
-    for index in (np.s_[::2], np.s_[::-1], np.s_[..., ::-1]):
+    for index in (np.s_[::2], np.s_[::-2], np.s_[..., ::2]):
         with pytest.raises(ValueError, match="steps are for reading"):
             scale[index] = 0
     with pytest.raises(IndexError, match="is not inside"):

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import pickle
+import re
 import signal
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from precomputed_fs import (
     open_volume,
 )
 from precomputed_fs.format.grid import Box
+from precomputed_fs.volume.indexing import index_text
 from tests.support import servers
 from tests.volume.samples import SIZE, chunk_files, make, requests, voxels
 
@@ -135,9 +137,9 @@ def test_a_volume_is_not_an_array(tmp_path: Path, scales: int) -> None:
             with pytest.raises(TypeError, match=r"np\.asarray\(vol\[0\]\)"):
                 use(volume)
         for index in (np.s_[10:20, 10:20, 5], np.s_[:], ..., (0, 0, 0), Box((0, 0, 0), (1, 1, 1)), 1.5, None):
-            with pytest.raises(TypeError, match=r"vol\[0\]\[x0:x1, y0:y1, z0:z1\]"):
+            with pytest.raises(TypeError, match=re.escape(f"vol[0][{index_text(index)}]")):
                 volume[index]
-            with pytest.raises(TypeError, match=r"vol\[0\]\[x0:x1, y0:y1, z0:z1\]"):
+            with pytest.raises(TypeError, match=re.escape(f"vol[0][{index_text(index)}] = ")):
                 volume[index] = 1
         assert requests(server) == [("GET", "/info")]
 
