@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import importlib.util
 import io
 import json
@@ -20,23 +19,25 @@ import requests
 from PIL import Image
 
 from precomputed_fs import Volume, create_volume, open_volume
+from precomputed_fs.view.jupyter import proxied_path
 from tests.support import browser, servers
 from tests.view.client import BRAIN, TISSUES
 from tests.view.volumes import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from tests.support.browser import Chromium, Page
+    from tests.support.browser import Chromium, Page, View
 
 BACKGROUNDS = {"Light": (0xFF, 0xFF, 0xFF, 0xFF), "Dark": (0x11, 0x11, 0x11, 0xFF)}
 """Of what a cell prints, in each theme."""
 
 READABLE = 4.5  # contrast of text and what is behind it, as the W3C asks for
 MILLIMETRE = (1e6, 1e6, 1e6)
+PREFIX = "/user/me/"
 
 
 # ----------------------------------------------------------------------------------------------------------- JupyterLab
@@ -49,7 +50,6 @@ class JupyterLab:
     url: str
     folder: Path
     chromium: Chromium
-    port: int
 
     @contextmanager
     def notebook(self, cells: Sequence[tuple[str, str]]) -> Iterator[Notebook]:
@@ -172,11 +172,14 @@ def _contrast(*colours: list[float]) -> float:
     return (lighter + 0.05) / (darker + 0.05)
 
 
-@contextmanager
-def running(
-    chromium: Chromium, tmp_path_factory: pytest.TempPathFactory, *, base_url: str = "/", proxies: bool = False
-) -> Iterator[JupyterLab]:
-    """Run JupyterLab without anything of this machine's."""
+@pytest.fixture(scope="module")
+def jupyterlab(chromium: Chromium, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+    """Run JupyterLab without anything of this machine's, and as a JupyterHub does: below a prefix, with a proxy.
+
+    Its host name is one that the kernel does not know.
+    """
+    if importlib.util.find_spec("jupyterlab") is None:
+        pytest.skip("jupyterlab is not installed (pip install jupyterlab)")
     folder, own = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("jupyter")
     port = servers._free_port()
     places = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR")
@@ -192,26 +195,17 @@ def running(
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",
         "--LabApp.news_url=None",
-        f"--ServerApp.base_url={base_url}",
+        f"--ServerApp.base_url={PREFIX}",
         "--ServerApp.allow_remote_access=True",
-        f"--ServerApp.jpserver_extensions=jupyter_server_proxy={proxies}",
+        "--ServerApp.jpserver_extensions=jupyter_server_proxy=True",
     ]
     command = ["env", *names, f"IPYTHONDIR={own}", sys.executable, "-m", "jupyterlab", *settings]
-    url = f"http://{servers.LOOPBACK}:{port}{base_url.rstrip('/')}"
+    url = f"http://{servers.LOOPBACK}:{port}{PREFIX.rstrip('/')}"
     with servers.server_process(command, port, own), requests.Session() as session:
-        yield JupyterLab(url, folder, chromium, port)
+        yield JupyterLab(url.replace(servers.LOOPBACK, "hub.localhost"), folder, chromium)
         session.headers["Authorization"] = "token tests"
         for kernel in session.get(f"{url}/api/kernels", timeout=servers.DEADLINE).json():
             session.delete(f"{url}/api/kernels/{kernel['id']}", timeout=servers.DEADLINE).raise_for_status()
-
-
-@pytest.fixture(scope="module")
-def jupyterlab(chromium: Chromium, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
-    """Run JupyterLab as one runs it on one's own machine."""
-    if importlib.util.find_spec("jupyterlab") is None:
-        pytest.skip("jupyterlab is not installed (pip install jupyterlab)")
-    with running(chromium, tmp_path_factory) as lab:
-        yield lab
 
 
 # -------------------------------------------------------------------------------------------------------------- volumes
@@ -261,6 +255,23 @@ def assert_readable(notebook: Notebook) -> None:
     assert min(contrasts) > READABLE
 
 
+def assert_goes_through_jupyter(view: View, html: str, url: str) -> None:
+    """Check that a view is reached wherever JupyterLab is, by those alone who may use it."""
+    if importlib.util.find_spec("jupyter_server_proxy") is None:
+        pytest.skip("jupyter-server-proxy is not installed (pip install jupyter-server-proxy)")
+    frame, link = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert frame == link
+    assert re.fullmatch(rf"{PREFIX}proxy/\d+/[\w-]+/view/0", link)
+    state = view.page.evaluate("() => viewer.state.toJSON()")
+    assert all(layer["source"].startswith(f"precomputed://{url}/proxy/") for layer in state["layers"])
+    anonymous = requests.get(
+        url.removesuffix(PREFIX.rstrip("/")).replace("hub.localhost", servers.LOOPBACK) + link,
+        timeout=servers.DEADLINE,
+        allow_redirects=False,
+    )
+    assert "login" in anonymous.headers["Location"]
+
+
 STRIPPED = (
     "<div><style>td { color: red }</style><svg width='9'></svg><script>window.ran = true</script><b>kept</b></div>"
 )
@@ -269,9 +280,15 @@ STRIPPED = (
 def test_saved_by_a_stranger(jupyterlab: JupyterLab, brain: Volume, tissues: Volume) -> None:
     said = [brain._repr_html_(), tissues._repr_html_(), tissues[2]._repr_html_()]
     cells = [("", html) for html in said]
-    with jupyterlab.notebook([*cells, ("", STRIPPED)]) as notebook:
-        assert notebook.is_trusted == [False] * 4
+    view = brain.view(tissues)
+    view.server.close()
+    with jupyterlab.notebook([*cells, ("", STRIPPED), ("", view._repr_html_())]) as notebook:
+        assert notebook.is_trusted == [False] * 5
         assert notebook.html()[3].strip() == "<div><b>kept</b></div>"  # JupyterLab is at its most careful
+        line = notebook.html()[4]
+        assert "<iframe" not in line
+        assert f'<a href="{view.url}"' in line
+        assert f"Open {brain.url} and {tissues.url} in a new tab" in line
         for theme in BACKGROUNDS:
             notebook.dress(theme)
             for i, html in enumerate(said):
@@ -287,7 +304,7 @@ def test_live(jupyterlab: JupyterLab, brain: Volume, tissues: Volume) -> None:
         "vol.show(z=90, size=200)",
         "labels.show(x=100, size=150)",
         "vol.plot(z=90);",
-        "vol.view(height=300)",
+        "vol.view(labels, height=300)",
     ]
     with jupyterlab.notebook([(source, "") for source in cells]) as notebook:
         notebook.run(outputs=6)
@@ -306,38 +323,8 @@ def test_live(jupyterlab: JupyterLab, brain: Volume, tissues: Volume) -> None:
             assert_readable(notebook)
         neuroglancer = browser.loaded(notebook.page.inner("iframe[src*='/view/']"))
         assert neuroglancer.errors == []
+        assert_goes_through_jupyter(neuroglancer, notebook.html()[5], jupyterlab.url)
         np.testing.assert_array_equal(neuroglancer.volume(vol[2].key), vol[2][..., 0])
-
-
-def test_a_view_goes_through_a_proxy_of_jupyter(
-    chromium: Chromium, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
-    """As under JupyterHub: below a prefix, and reached by a host name that the kernel does not know."""
-    if importlib.util.find_spec("jupyter_server_proxy") is None:
-        pytest.skip("jupyter-server-proxy is not installed (pip install jupyter-server-proxy)")
-    image, labels = create_volume(tmp_path / "t1", BRAIN, resolution=MILLIMETRE), tmp_path / "tissues"
-    create_volume(labels, TISSUES.astype(np.uint64), resolution=MILLIMETRE)
-    cells = [
-        f"from precomputed_fs import open_volume\nvol = open_volume({str(tmp_path / 't1')!r})",
-        f"vol.view({str(labels)!r}, layout='xy', height=300)",
-    ]
-    with running(chromium, tmp_path_factory, base_url="/user/me/", proxies=True) as lab:
-        hub = dataclasses.replace(lab, url=lab.url.replace(servers.LOOPBACK, "hub.localhost"))
-        with hub.notebook([(source, "") for source in cells]) as notebook:
-            notebook.run(outputs=1)
-            (html,) = notebook.html()
-            addresses = re.findall(r'(?:src|href)="([^"]*)"', html)
-            assert len(addresses) == 2
-            (path,) = set(addresses)
-            assert re.fullmatch(r"/user/me/proxy/\d+/[\w-]+/view/0", path)
-            neuroglancer = browser.loaded(notebook.page.inner("iframe[src*='/view/']"))
-            assert neuroglancer.errors == []
-            np.testing.assert_array_equal(neuroglancer.volume(image[2].key), image[2][..., 0])
-            state = neuroglancer.page.evaluate("() => viewer.state.toJSON()")
-            origin = f"http://hub.localhost:{lab.port}/user/me/proxy/"
-            assert all(layer["source"].startswith(f"precomputed://{origin}") for layer in state["layers"])
-        anonymous = requests.get(f"http://{servers.LOOPBACK}:{lab.port}{path}", timeout=20, allow_redirects=False)
-        assert "login" in anonymous.headers["Location"]
 
 
 def test_a_hostile_volume(jupyterlab: JupyterLab) -> None:
@@ -386,3 +373,74 @@ def test_a_server_that_does_not_answer_does_not_hold_up_a_notebook(jupyterlab: J
             assert asked.is_set()
             assert 1.5 < float(re.sub("<[^>]*>", "", seconds)) < 6
             released.set()
+
+
+# --------------------------------------------------------------------------------------------- whether there is a proxy
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let this process look like a kernel that a Jupyter server has started."""
+    for name in ("JUPYTERHUB_SERVICE_PREFIX", "JPY_PARENT_PID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+
+    def started(url: str | None, *, hub: str = "", has_package: bool = False) -> None:
+        if url:
+            told = {"url": f"{url}/base/", "base_url": "/base/", "token": "not to be used"}
+            (tmp_path / "jpserver-123.json").write_text(json.dumps(told))
+            monkeypatch.setenv("JPY_PARENT_PID", "123")
+        if hub:
+            monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", hub)
+        monkeypatch.setitem(
+            sys.modules, "jupyter_server_proxy", importlib.import_module("json") if has_package else None
+        )
+
+    return started
+
+
+@pytest.mark.parametrize(
+    ("answers", "hub", "has_package", "expected"),
+    [
+        ((302, 404), "", False, "/base/proxy/9"),  # one has to log in
+        ((204, 404), "", False, "/base/proxy/9"),
+        ((404, 404), "", True, None),
+        ((404, 404), "/base/", True, "/base/proxy/9"),
+        ((302, 302), "", True, None),  # one has to log in for everything
+        ((302, 302), "/base/", True, "/base/proxy/9"),
+        ((302, 302), "/base/", False, None),
+    ],
+)
+def test_whether_jupyter_has_a_proxy_is_asked_of_it(
+    kernel: Callable[..., None], answers: tuple[int, int], hub: str, has_package: bool, expected: str | None
+) -> None:
+    asked: list[Any] = []
+
+    async def handler(request: Any) -> Any:
+        asked.append(request)
+        return await servers.respond(answers[request.path != "/base/proxy/9/favicon.ico"])(request)
+
+    with servers.fault_server(handler) as server:
+        kernel(server.url, hub=hub, has_package=has_package)
+        assert proxied_path(9) == expected
+    assert len(asked) == 2
+    assert not {"authorization", "cookie"} & {name.lower() for request in asked for name in request.headers}
+    assert not any("token" in request.path_qs for request in asked)
+
+
+def test_where_nobody_answers_a_hub_is_known_by_its_environment(kernel: Callable[..., None]) -> None:
+    kernel(None)
+    assert proxied_path(9) is None
+    kernel(servers.refused_url(), has_package=True)
+    assert proxied_path(9) is None
+    kernel(None, hub="/user/me/", has_package=False)
+    assert proxied_path(9) is None
+    kernel(servers.refused_url(), hub="/base/", has_package=True)
+    assert proxied_path(9) == "/base/proxy/9"
+
+
+@pytest.mark.parametrize("told", ["", "[]", "{}", '{"url": 7, "base_url": 8}', "not JSON"])
+def test_a_damaged_note_of_a_server_is_none(kernel: Callable[..., None], tmp_path: Path, told: str) -> None:
+    kernel(servers.refused_url())
+    (tmp_path / "jpserver-123.json").write_text(told)
+    assert proxied_path(9) is None

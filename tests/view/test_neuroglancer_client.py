@@ -173,4 +173,31 @@ def test_a_view_shows_all_of_a_volume(chromium: Chromium) -> None:
     black, white = ((pixels == colour).all(axis=-1) for colour in (0, 255))  # 1000 and 3000
     assert np.allclose([black[row].sum(), white[row].sum()], 25 * voxel, atol=3)
     assert np.isclose(white[:, column].sum(), 40 * voxel, atol=6)  # lines lie over it
-    assert 50 * voxel < len(pixels) < 250 * voxel
+    assert 40 * voxel < len(pixels) < 50 * voxel
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "layout"),
+    [((500, 700), (60, 40, 30), "4panel"), ((1100, 600), (90, 10, 30), "xy"), ((1100, 600), (10, 80, 20), "xy-3d")],
+)
+def test_the_data_fill_the_panels_of_any_window(
+    chromium: Chromium, size: tuple[int, int], shape: tuple[int, int, int], layout: str
+) -> None:
+    image = create_volume(
+        "memory://test_serve/filled", np.full(shape, 200, np.uint8), resolution=(8, 8, 16), overwrite=True
+    )
+    labels = create_volume(
+        "memory://test_serve/filled/labels", np.ones((4, 4, 4), np.uint32), resolution=7, overwrite=True
+    )
+    shown = image.view(labels, layout=layout)
+    with shown.server, browser.opened(chromium, shown.url, size=size) as view:
+        assert view.errors == []
+        state = view.page.evaluate("() => viewer.state.toJSON()")
+        panels = view.page.evaluate("""() => [...viewer.display.panels].filter(panel => panel.sliceView !== undefined)
+            .map(panel => [panel.renderViewport.width, panel.renderViewport.height])""")
+        assert [layer["type"] for layer in state["layers"]] == ["image", "segmentation"]
+        np.testing.assert_array_equal(view.volume(labels[0].key), labels[0][..., 0])
+    x, y, z = np.multiply(shape, (1, 1, 2)) / state.get("crossSectionScale", 1)  # pixels
+    extents = {"4panel": [(x, y), (x, z), (z, y)]}.get(layout, [(x, y)])
+    assert len(panels) == len(extents)
+    assert 0.85 < np.divide(extents, panels[0]).max() < 1  # all panels have the same size
