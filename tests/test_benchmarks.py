@@ -60,6 +60,7 @@ def test_ours_and_tensorstore_find_the_mode_of_labels(tmp_path: Path) -> None:
 
 
 @needs_nginx
+@pytest.mark.slow
 def test_all_read_over_tls(tmp_path: Path) -> None:
     data = DataSet("raw", "image", side=64)
     folder = Folder(tmp_path / "bench")
@@ -79,6 +80,7 @@ def test_all_read_over_tls(tmp_path: Path) -> None:
 
 
 @needs_nginx
+@pytest.mark.slow
 def test_each_first_read_is_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pids = []
 
@@ -144,6 +146,7 @@ def test_workloads_are_found_by_name(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @needs_nginx
+@pytest.mark.slow
 def test_workers_copy_and_compute_a_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "bench.json"
     small = ["--scale-out", "--side", "86", "--rounds", "2", "--output", str(output), "--keep", str(tmp_path)]

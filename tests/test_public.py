@@ -260,7 +260,17 @@ def test_the_accessor_is_an_accessor() -> None:
 # -------------------------------------------------------------------------------------------------------------- import
 
 DRIVERS = ("s3fs", "gcsfs", "adlfs", "paramiko", "aiohttp", "botocore", "google.auth", "azure.storage.blob", "requests")
-CODECS = ("imagecodecs", "brotli", "compressed_segmentation", "compresso", "crackle", "fpzip", "zfpc", "google_crc32c")
+CODECS = (
+    "imagecodecs",
+    "brotli",
+    "compressed_segmentation",
+    "numba",
+    "compresso",
+    "crackle",
+    "fpzip",
+    "zfpc",
+    "google_crc32c",
+)
 HEAVY = (*DRIVERS, *CODECS, "fsspec", "tqdm", "dask", "xarray")
 
 
@@ -308,8 +318,8 @@ def test_a_local_volume_loads_what_its_chunks_need(encoding: str, gzip: bool, ne
     precomputed_fs.create_volume(tmp_path, made, resolution=(1, 1, 1), encoding=encoding, gzip=gzip).accessor.close()
     loaded = modules_after(
         "import precomputed_fs",
-        f"read = precomputed_fs.open_volume({str(tmp_path)!r})[0][:, 1, 2]",
-        f"assert read.ravel().tolist() == {made[:, 1, 2].tolist()}",
+        f"read = precomputed_fs.open_volume({str(tmp_path)!r})[0][:, 1]",
+        f"assert read.ravel('F').tolist() == {made[:, 1].ravel('F').tolist()}",
     )
     assert loaded.isdisjoint(DRIVERS)
     assert loaded & {*CODECS} == needed

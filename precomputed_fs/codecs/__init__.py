@@ -154,8 +154,8 @@ class Codec(ChunkKind):
             if self.row.decode_part is None:
                 part = self.row.decode(self, data, size)[index]
             else:
-                part = self.row.decode_part(self, data, size, index)
-        if out is None:
+                part = self.row.decode_part(self, data, size, index, out)
+        if out is None or part is out:
             return part
         out[...] = part
         return out

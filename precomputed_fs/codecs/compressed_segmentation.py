@@ -1,5 +1,6 @@
 """compressed_segmentation: labels in blocks, each with a table of its labels."""
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from precomputed_fs.codecs.chunks import Array, ChunkIndex, ChunkKind, UnstorableError, library_reads
+from precomputed_fs.codecs.compiled import Compiled
 from precomputed_fs.codecs.encoding import (
     ANY,
     NEUROGLANCER,
@@ -16,41 +18,59 @@ from precomputed_fs.codecs.encoding import (
     Parameter,
     is_integer,
 )
-from precomputed_fs.codecs.label_blocks import label_blocks
+from precomputed_fs.codecs.label_blocks import Kernel, LabelBlocks, box_ranges, label_blocks
 from precomputed_fs.format.grid import Triple
 from precomputed_fs.format.scale_layout import Chunk
 
 _BLOCK_SIZE = "compressed_segmentation_block_size"
 _BLOCK_VOXELS = 1 << 16  # in a larger block, there may be more labels than the library can count
 _SLOWER = 10  # how many times as long as the library NumPy takes for a voxel
+_WHOLE: ChunkIndex = (slice(None), slice(None), slice(None), slice(None))
+
+
+def _load_kernel(data_type: str) -> Kernel:
+    from precomputed_fs.codecs import label_kernel
+
+    return label_kernel.load(data_type)
+
+
+KERNELS = {
+    data_type: Compiled(f"decoding {data_type} labels", functools.partial(_load_kernel, data_type))
+    for data_type in ("uint32", "uint64")
+}
+"""Decode boxes, once they are compiled."""
 
 
 def _decode(kind: ChunkKind, data: bytes, size: Triple) -> Array:
+    return _decode_part(kind, data, size, _WHOLE, None)
+
+
+def _decode_part(kind: ChunkKind, data: bytes, size: Triple, index: ChunkIndex, out: Array | None) -> Array:
+    """Decode by the compiled kernel once it is there; before, and points, by NumPy or the library."""
+    blocks = label_blocks(kind, data, size, kind.parameters[_BLOCK_SIZE])
+    if not isinstance(index[0], slice):
+        return blocks.pick(index)
+    kernel = KERNELS[kind.data_type]
+    if kernel.function is not None:
+        decoded = blocks.decode_box(kernel.function, index, out)
+        if decoded is not None:
+            return decoded  # otherwise a block is damaged: which one, the others tell
+    with kernel.stood_in_for():
+        if math.prod(map(len, box_ranges(index, size))) * _SLOWER > math.prod(size):
+            return _decode_by_library(kind, blocks, data)[index]
+        return blocks.pick(index)
+
+
+def _decode_by_library(kind: ChunkKind, blocks: LabelBlocks, data: bytes) -> Array:
     import compressed_segmentation
 
-    label_blocks(kind, data, size, kind.parameters[_BLOCK_SIZE]).check()  # the library follows offsets blindly
-    shape = (*size, kind.num_channels)
+    blocks.check()  # the library follows offsets blindly
+    shape = (*blocks.size, kind.num_channels)
     with library_reads():
         decoded: Array = compressed_segmentation.decompress(
             data, shape, kind.dtype, kind.parameters[_BLOCK_SIZE], order="F"
         )
     return decoded
-
-
-def _decode_part(kind: ChunkKind, data: bytes, size: Triple, index: ChunkIndex) -> Array:
-    """Decode few voxels one by one. Of many, that takes longer than the library takes for the whole chunk."""
-    if _number_of_voxels(index, size) * _SLOWER > math.prod(size):
-        return _decode(kind, data, size)[index]
-    return label_blocks(kind, data, size, kind.parameters[_BLOCK_SIZE]).pick(index)
-
-
-def _number_of_voxels(index: ChunkIndex, size: Triple) -> int:
-    *axes, _ = index
-    counts = [
-        len(range(*axis.indices(length))) if isinstance(axis, slice) else len(axis)
-        for axis, length in zip(axes, size, strict=True)
-    ]
-    return math.prod(counts) if isinstance(axes[0], slice) else counts[0]
 
 
 def _encode(kind: ChunkKind, array: Array) -> bytes:

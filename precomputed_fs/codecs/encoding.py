@@ -66,8 +66,10 @@ class Encoding:
     largest: Callable[[Chunk], int]
     """The most bytes that a chunk can have, without headers: the worst case of every writer."""
 
-    decode_part: Callable[[ChunkKind, bytes, Triple, ChunkIndex], Array] | None = None
-    """``(kind, data, size, index) -> array``, of an encoding in which parts of a chunk can be decoded."""
+    decode_part: Callable[[ChunkKind, bytes, Triple, ChunkIndex, Array | None], Array] | None = None
+    """``(kind, data, size, index, out) -> array``, of an encoding in which parts of a chunk can be decoded.
+
+    It returns `out`, or another array, which the caller copies to `out`."""
 
     parameters: tuple[Parameter, ...] = ()
 

@@ -6,7 +6,9 @@ All offsets are in words of 32 bits, those of a block from the beginning of its 
 table. So any block can be found and decoded by itself.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +20,28 @@ from precomputed_fs.format.grid import Triple
 _VOXELS_AT_ONCE = 1 << 20
 _WORD_BITS = 32
 _IS_READ = np.isin(np.arange(256), [0, 1, 2, 4, 8, 16])  # by bits of a voxel; the library misreads 32, which is allowed
+
+
+Kernel = Callable[..., bool]
+"""Decodes a box. It returns False, with anything in `out`, if a block that the box touches is damaged.
+
+Parameters
+----------
+words : ndarray of uint32
+    The chunk.
+starts : ndarray of uint32
+    Where its channels begin.
+grid : tuple of int
+    Number of blocks, xyz.
+block_size : tuple of int
+voxels : int
+    Of a block; no more than the words have bits, and one.
+xs, ys, zs : ndarray of int64
+    What `_cut` returns for each axis.
+steps : tuple of int
+out : ndarray
+    ``[x, y, z, channel]``, with any strides.
+"""
 
 
 class _Headers(NamedTuple):
@@ -82,6 +106,22 @@ class LabelBlocks:
             words = self.words[start:]
             labels[...] = self._picked(words, self._headers(words, blocks), block_of, at)
         return picked.T
+
+    def decode_box(self, kernel: Kernel, index: ChunkIndex, out: Array | None) -> Array | None:
+        """Decode a box by a kernel, into `out` if that is an array for it; return None if a block is damaged."""
+        starts = self.words[: len(self.channels)][index[3]]
+        if not starts.flags.c_contiguous:
+            starts = np.array(starts)
+            starts.flags.writeable = False  # as the kernel is compiled for
+        boxed = box_ranges(index, self.size)
+        shape = (*map(len, boxed), starts.size)
+        if out is None or out.shape != shape or out.dtype != self.dtype:
+            out = np.empty(shape, self.dtype, order="F")
+        block_voxels = min(math.prod(self.block_size), _WORD_BITS * self.words.size + 1)
+        cuts = [_cut(voxels, block) for voxels, block in zip(boxed, self.block_size, strict=True)]
+        steps = tuple(voxels.step for voxels in boxed)
+        is_sound = kernel(self.words, starts, self._grid, tuple(self.block_size), block_voxels, *cuts, steps, out)
+        return out if is_sound else None
 
     @property
     def _grid(self) -> Triple:
@@ -160,6 +200,35 @@ def label_blocks(kind: ChunkKind, data: bytes, size: Triple, block_size: Triple)
     if min(starts) < channels or max(starts) + 2 * blocks > words.size:
         raise DamagedError("a channel begins where it cannot")
     return LabelBlocks(words, starts, size, block_size, kind.dtype)
+
+
+def box_ranges(index: ChunkIndex, size: Triple) -> list[range]:
+    """Return the voxels of a box along x, y and z."""
+    return [
+        range(*axis.indices(length)) for axis, length in zip(index[:3], size, strict=True) if isinstance(axis, slice)
+    ]
+
+
+@functools.lru_cache(1 << 10)
+def _cut(voxels: range, block: int) -> Array:
+    """Cut voxels along one axis at the edges of blocks.
+
+    Returns
+    -------
+    ndarray of int64
+        A row for each block: its first voxel and one past the last, counted among the voxels; the block's place in the
+        grid; and where in the block the first voxel is.
+    """
+    rows = []
+    first = 0
+    while first < len(voxels):
+        cell, at = divmod(voxels[first], block)
+        after = min(len(voxels), first - (at - block) // voxels.step)
+        rows.append((first, after, cell, at))
+        first = after
+    cuts = np.array(rows, np.int64).reshape(-1, 4)
+    cuts.flags.writeable = False
+    return cuts
 
 
 def _mesh(axes: tuple[Array, ...]) -> tuple[Array, Array, Array]:

@@ -1,0 +1,14 @@
+"""The decoders of labels that NumPy and the library are; tests/codecs/test_label_kernel.py has the compiled one."""
+
+from __future__ import annotations
+
+import pytest
+
+from precomputed_fs.codecs.compressed_segmentation import KERNELS
+
+
+@pytest.fixture(autouse=True)
+def _without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode labels as before the kernels are compiled."""
+    for kernel in KERNELS.values():
+        monkeypatch.setattr(kernel, "_function", None)
