@@ -8,6 +8,7 @@ import argparse
 import io
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, TextIO
 import precomputed_fs
 from precomputed_fs.cli import cat, copy, doctor, info, ls, serve, slice  # noqa: A004 - a command of that name
 from precomputed_fs.cli.output import PROGRAM, say
+from precomputed_fs.cli.parser import SHELLS, Parser, PrintCompletion
 from precomputed_fs.errors import (
     AccessDeniedError,
     CorruptDataError,
@@ -99,7 +101,7 @@ def _exit_code(argv: Sequence[str] | None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        args = _parser().parse_args(argv)
+        args = _parser().parse(argv)
     except SystemExit as exc:  # argparse has printed help, the version, or what is wrong
         return int(exc.code or 0)
     return args.command(args) or 0
@@ -119,19 +121,31 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:  # noqa: 
     say(f"warning: {message}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=PROGRAM,
         description="Inspect and copy Neuroglancer precomputed pyramids, wherever fsspec reaches.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {precomputed_fs.__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        help="print a script that completes commands and options, and exit",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module in _COMMANDS.items():
         text: str = module.HELP
-        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        command.set_defaults(command=module.run)
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog="examples:\n" + textwrap.indent(module.EXAMPLES, "  "),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(command=module.run, parser=command)
         module.add_arguments(command)
     return parser
 

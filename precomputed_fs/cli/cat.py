@@ -7,6 +7,10 @@ from precomputed_fs import get_accessor_for_url
 from precomputed_fs.cli.options import add_url
 from precomputed_fs.format.grid import parse_chunk_name
 
+EXAMPLES = """\
+precomputed-fs cat s3://bucket/brain info
+precomputed-fs cat s3://bucket/brain 8_8_8/0-64_0-64_0-64 > chunk
+"""
 HELP = "write a file or a chunk to stdout, decompressed"
 
 

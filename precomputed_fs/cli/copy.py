@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from precomputed_fs import FsspecAccessor, add_argparse_options, copy_pyramid, open_volume
-from precomputed_fs.cli.options import Merge, accessor_options, add_reading_options, add_sides
+from precomputed_fs.cli.options import SCALE, Merge, accessor_options, add_reading_options, add_sides, find_scale
+from precomputed_fs.cli.parser import completing_files
 from precomputed_fs.codecs import ENCODINGS
 
+EXAMPLES = """\
+precomputed-fs copy s3://bucket/brain brain --scale 0 --no-gzip
+precomputed-fs copy brain gs://bucket/brain --encoding jpeg --parameter jpeg_quality=85 --sharding auto
+precomputed-fs copy s3://a/brain s3://b/brain --destination-storage-options endpoint_url=https://storage.example.org
+"""
 HELP = "copy a pyramid, as it is or stored differently; run again, it resumes an interrupted copy"
 
 _WRITING_OPTIONS = ("flat", "compresslevel")
@@ -17,12 +23,16 @@ _WRITING_OPTIONS = ("flat", "compresslevel")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("source", metavar="SOURCE", help="where the pyramid is: a path, or any fsspec URL")
-    parser.add_argument("destination", metavar="DESTINATION", help="where to copy it")
+    place = "where the pyramid is: a path, or any fsspec URL"
+    completing_files(parser.add_argument("source", metavar="SOURCE", help=place))
+    completing_files(parser.add_argument("destination", metavar="DESTINATION", help="where to copy it"))
     add_reading_options(parser)
     add_sides(parser)
     parser.add_argument(
-        "--scale", metavar="KEY", action="append", help="copy only this scale; may be repeated (default: all)"
+        "--scale",
+        metavar="SCALE",
+        action="append",
+        help=f"copy only this: {SCALE}; may be repeated (default: all)",
     )
     parser.add_argument("--encoding", help="encode chunks like this (default: unchanged)")
     parser.add_argument(
@@ -65,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
             FsspecAccessor(
                 args.destination, **{**accessor_options(args, "destination"), **writing, "denied_is_missing": False}
             ),
-            scales=args.scale,
+            scales=args.scale and [find_scale(volume, text).key for text in args.scale],
             encoding=args.encoding,
             chunk_size=args.chunk_size,
             sharding=args.sharding,

@@ -8,6 +8,10 @@ from precomputed_fs.cli.output import print_json, print_table
 from precomputed_fs.view import notebook
 from precomputed_fs.volume import Volume, one_line
 
+EXAMPLES = """\
+precomputed-fs info s3://bucket/brain
+precomputed-fs info brain --json
+"""
 HELP = "list the scales of a pyramid"
 
 

@@ -10,6 +10,11 @@ from precomputed_fs.cli.output import print_json, say
 from precomputed_fs.format.grid import chunk_name
 from precomputed_fs.volume import Scale, one_line
 
+EXAMPLES = """\
+precomputed-fs ls s3://bucket/brain
+precomputed-fs ls s3://bucket/brain 0 --limit 10
+precomputed-fs ls s3://bucket/brain '1 mm'
+"""
 HELP = "list the keys of a pyramid's scales, or the names of a scale's chunks"
 
 _LIMIT = 1000

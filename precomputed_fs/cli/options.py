@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from precomputed_fs.cli.parser import completing_files
 from precomputed_fs.errors import NotFoundError
 from precomputed_fs.volume import Scale, Volume, open_volume
 
 _SIDES = ("source", "destination")
 _URL = "where the pyramid is: a path, or any fsspec URL"
+
+SCALE = "its key, its voxel size such as 1mm, or its number: 0 is the finest"
+"""How a scale can be named."""
 
 _ACCESSOR_OPTIONS = (
     "anon",
@@ -28,11 +32,12 @@ def open_url(args: argparse.Namespace) -> Volume:
     return open_volume(args.url, **accessor_options(args))
 
 
-def find_scale(volume: Volume, key: str) -> Scale:
-    """Return the scale of a key, or raise a NotFoundError."""
+def find_scale(volume: Volume, text: str) -> Scale:
+    """Return a scale by its key, its voxel size or its number, or raise a NotFoundError."""
     try:
-        return volume[key.rstrip("/")]
-    except KeyError as exc:
+        is_number = text.isdecimal() and text not in [scale.key for scale in volume]
+        return volume[int(text) if is_number else text.rstrip("/")]
+    except (KeyError, IndexError) as exc:
         raise NotFoundError(f"{volume.url}: {exc.args[0]}") from exc
 
 
@@ -48,7 +53,7 @@ def accessor_options(args: argparse.Namespace, side: str = "") -> dict[str, Any]
 
 def add_url(parser: argparse.ArgumentParser) -> None:
     """Add the pyramid's URL, and the options for opening it."""
-    parser.add_argument("url", metavar="URL", help=_URL)
+    completing_files(parser.add_argument("url", metavar="URL", help=_URL))
     add_reading_options(parser)
 
 

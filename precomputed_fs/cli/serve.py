@@ -1,12 +1,16 @@
 """``precomputed-fs serve``: show a pyramid in Neuroglancer until interrupted."""
 
 import argparse
-import contextlib
 import threading
 
 from precomputed_fs.cli.options import accessor_options, add_url
 from precomputed_fs.cli.output import say
 
+EXAMPLES = """\
+precomputed-fs serve s3://bucket/brain
+precomputed-fs serve brain --port 8899
+ssh -L 8899:127.0.0.1:8899 machine  # where the browser is, to see what `machine` serves
+"""
 HELP = "show a pyramid in the Neuroglancer web client, until interrupted"
 
 
@@ -22,8 +26,11 @@ def run(args: argparse.Namespace) -> None:
     from precomputed_fs.view.server import serve  # noqa: PLC0415 - only this command needs a server
 
     with serve(args.url, port=args.port, follow_links=args.follow_links, **accessor_options(args)) as server:
+        try:
+            print(server.view().url, flush=True)
+            say("open this in a browser on this machine")
+        except ImportError as exc:  # the client is optional
+            say(f"no view: {exc}")
         print(server.url, flush=True)
-        with contextlib.suppress(ImportError):  # the client is optional
-            say(f"open this in a browser on this machine: {server.view().url}")
         say(f"the source of a Neuroglancer layer is {server.source}; Ctrl-C ends the server")
         threading.Event().wait()  # for Ctrl-C

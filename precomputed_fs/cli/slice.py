@@ -4,9 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from precomputed_fs.cli.options import add_url, find_scale, open_url
+from precomputed_fs.cli.options import SCALE, add_url, find_scale, open_url
 from precomputed_fs.view import pictures
 
+EXAMPLES = """\
+precomputed-fs slice s3://bucket/brain --out brain.png
+precomputed-fs slice s3://bucket/brain --z 50 --scale 0 --out brain.jpg
+"""
 HELP = "make a picture of a slice, or of the three middle slices"
 
 _STDOUT = "-"
@@ -29,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{axis}", type=int, metavar="VOXEL", help=text)
     parser.add_argument(
         "--scale",
-        metavar="KEY",
-        help="read this scale: its key, or its voxel size such as 1mm (default: the one that suits the size)",
+        metavar="SCALE",
+        help=f"read this scale: {SCALE} (default: the one that suits the size)",
     )
     parser.add_argument("--size", type=_size, default=512, help="pixels of the longer side, or full (default 512)")
     parser.add_argument("--channel", type=int, help="show only this channel")

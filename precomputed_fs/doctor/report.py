@@ -3,7 +3,7 @@
 import contextlib
 import html as markup
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from precomputed_fs.doctor.checks import READERS
@@ -62,7 +62,8 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.ok is not False:
-            return "ok" if self.ok else "unknown"
+            is_elsewhere = any(finding.rule.id == "protocol" for finding in self.findings)
+            return f"ok{' elsewhere' * is_elsewhere}" if self.ok else "unknown"
         good = [key for key, ok in self.scales.items() if ok]
         return f"only {_some(good)}" if good else "no"
 
@@ -122,6 +123,12 @@ class Report:
     def ok(self) -> bool:
         """Whether every reader can open the whole pyramid."""
         return all(verdict.ok for verdict in self.verdicts.values())
+
+    def only(self, readers: Iterable[str]) -> "Report":
+        """Return the verdicts on some readers, and the findings that concern them."""
+        verdicts = {reader: self.verdicts[reader] for reader in READERS if reader in {*readers}}
+        findings = tuple(finding for finding in self.findings if not verdicts.keys().isdisjoint(finding.rule.readers))
+        return replace(self, verdicts=verdicts, findings=findings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""

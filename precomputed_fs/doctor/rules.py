@@ -116,8 +116,8 @@ RULES: tuple[Rule, ...] = (
     # ------------------------------------------------------------------------------------------- where it is, and how
     *(
         _rule(
-            "protocol", "error", reader, "pyramid", checks.unopened(reader),
-            f"{reader} cannot open {{}}",
+            "protocol", "note", reader, "pyramid", checks.unopened(reader),
+            f"{reader} cannot open {{}}: the verdict is for the same files where it can",
             _SERVE if reader == NG else "copy it to a folder, bucket or web server, or serve() it",
             f"{_NG_SOURCE}kvstore/" if reader == NG else _ALL_MEASURED,
         )

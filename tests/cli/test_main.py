@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import termios
+import textwrap
 import threading
 import time
 import tomllib
@@ -587,6 +588,69 @@ def test_exit_codes_are_in_the_help() -> None:
         assert "--storage-options" in output(command, "--help")
 
 
+def test_each_command_has_examples_that_it_takes() -> None:
+    for name, module in __main__._COMMANDS.items():
+        examples = module.EXAMPLES.splitlines()
+        assert module.EXAMPLES in textwrap.dedent(output(name, "--help").partition("examples:\n")[2])
+        parsed = [shlex.split(line.partition(">")[0])[1:] for line in examples if line.startswith("precomputed-fs ")]
+        assert parsed
+        for arguments in parsed:
+            assert arguments[0] == name
+            __main__._parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (("ifno", "x"), "'info'"),
+        (("info", "x", "--jsn"), "'--json'"),
+        (("slice", "x", "--out", "y.png", "--scael", "0"), "'--scale'"),
+        (("doctor", "x", "--reader", "tensorstor"), "'tensorstore'"),
+    ],
+    ids=str,
+)
+def test_a_typing_error_names_the_nearest(arguments: tuple[str, ...], meant: str) -> None:
+    stderr = io.StringIO()
+    assert run_into(io.StringIO(), stderr, *arguments) == 2
+    assert stderr.getvalue().endswith(f"; did you mean {meant}?\n")
+
+
+def test_a_scale_may_be_named_by_its_number_or_size(pyramid: str) -> None:
+    first = output("ls", pyramid, open_volume(pyramid)[0].key)
+    assert output("ls", pyramid, "0") == first
+    assert output("ls", pyramid, open_volume(pyramid)[0].key.partition("_")[0] + "nm") == first
+    assert "no scale 7" in error(3, "ls", pyramid, "7")
+
+
+@pytest.mark.processes
+def test_bash_completes(tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    script.write_text(output("--print-completion", "bash"))
+    line = (
+        "COMP_WORDS=(precomputed-fs slice --sc); COMP_CWORD=2; _shtab_precomputed_fs 2>/dev/null; echo ${COMPREPLY[@]}"
+    )
+    done = subprocess.run(["bash", "-c", f". {script}; {line}"], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["--scale"]
+
+
+def test_completion_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert r"pip install 'precomputed-fs[completion]'" in error(1, "--print-completion", "zsh")
+
+
+def test_doctor_reports_on_the_readers_that_are_asked_about(pyramid: str) -> None:
+    url = "memory://tests/cli/doctor"
+    create_volume(url, VOXELS, resolution=8, voxel_offset=(1, 0, 0), overwrite=True)
+    printed = output("doctor", url, "--reader", "tensorstore")
+    assert "tensorstore           ok elsewhere" in printed
+    assert "note: tensorstore: tensorstore cannot open memory://" in printed
+    assert "cloud-volume" not in printed
+    assert "neuroglancer-scripts" not in printed
+    report = json.loads(output("doctor", url, "--reader", "tensorstore", "--json"))
+    assert [*report["readers"]] == ["tensorstore"]
+    assert [finding["id"] for finding in report["findings"]] == ["protocol"]
+
+
 def test_what_the_readme_says() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     commands = [line for line in readme.splitlines() if line.startswith("precomputed-fs ")]
@@ -612,11 +676,11 @@ def test_the_script_is_this_command() -> None:
 def test_serve_until_interrupted(pyramid: str) -> None:
     with servers.child([*COMMAND, "serve", pyramid], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().decode().strip()
+        view, url = (process.stdout.readline().decode().strip() for _ in range(2))
         np.testing.assert_array_equal(open_volume(url)[0][:, :, 103, 0], VOXELS[:, :, 3])
         assert process.stderr is not None
-        view, source = (process.stderr.readline().decode() for _ in range(2))
-        with urllib.request.urlopen(view.rpartition(" ")[2].strip()) as page:
+        source = [process.stderr.readline().decode() for _ in range(2)][1]
+        with urllib.request.urlopen(view) as page:
             assert b"<script" in page.read()
         process.send_signal(signal.SIGINT)
         printed, said = process.communicate(timeout=DEADLINE)
@@ -639,7 +703,7 @@ def test_serve_follows_links_out_of_the_pyramid_if_told(
 
     class Interrupted:
         def wait(self) -> None:
-            url = urllib.parse.urlsplit(cast("io.StringIO", sys.stdout).getvalue().strip())
+            url = urllib.parse.urlsplit(cast("io.StringIO", sys.stdout).getvalue().split()[-1])
             with contextlib.closing(http.client.HTTPConnection(url.netloc, timeout=DEADLINE)) as connection:
                 connection.request("GET", f"{url.path}/mesh")
                 statuses.append(connection.getresponse().status)

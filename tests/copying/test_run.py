@@ -89,7 +89,7 @@ def test_the_command_tells_both_sides_apart(make_pyramid: Callable[[str], Place]
         (2, ["--sharding", "@/nowhere"]),
         (2, ["--sharding", "[]"]),
         (2, ["--sharding", "{}"]),
-        (2, ["--scale", "1_1_1"]),
+        (3, ["--scale", "1_1_1"]),
         (1, ["--dask", "tcp://127.0.0.1:9", "--timeout", "0.5"]),
     ],
 )

@@ -363,7 +363,7 @@ def test_each_verdict_on_a_peer_is_tested() -> None:
     expected = {rule for flaw in (*FLAWS, *SERVED) for rule in flaw.rules}
     others = {
         "info-absent", "info-denied", "info-unreachable", "info-damaged", "info-wrong",  # of what nobody can open
-        "protocol", "private", "no-cors", "library", "scale-wrong", "chunks-failed",
+        "private", "no-cors", "library", "scale-wrong", "chunks-failed",
         "texture", "progressive-jpeg", "sharding-null", "hidden-null",
     }  # fmt: skip
     assert {rule.id for rule in RULES if rule.severity == "error"} - expected == others
