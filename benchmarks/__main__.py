@@ -14,6 +14,9 @@ The servers are nginx, on this machine and its processors; `30 ms` is what each 
 HTTPS (HTTP/1.1), HTTP/2 and S3 TLS have TLS, as every public bucket has, with a certificate that is made for the run;
 S3 is a read-only one, which does not look at signatures. The column HTTP tells which version was spoken.
 
+Numba, if it is installed, begins to compile the decoding of labels in the second read of a volume of labels, and the
+rounds until that is done are slower than the later ones.
+
 NumPy asks for huge pages, as it does for its users (tensorstore does not). In some virtual machines that costs a run in
 ten half a second: `NUMPY_MADVISE_HUGEPAGE=0 make bench` is without.
 """

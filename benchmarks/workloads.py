@@ -187,7 +187,7 @@ WHOLE_IN_FULL = {
 """The places that are read from, and the volumes that a full run reads whole there; ``--all`` reads all of them."""
 
 PARTS_IN_FULL = {
-    HTTPS: (RAW, RAW_SHARDS),
+    HTTPS: (RAW, SEGMENTATION, RAW_SHARDS),
     HTTPS_30: (RAW, SEGMENTATION, RAW_SHARDS),
     HTTP2_30: (RAW,),
     S3_TLS_SIGNED_30: (RAW,),
@@ -298,6 +298,7 @@ REQUIRED = (
     Required(0.95, [WHOLE], [HTTPS], [RAW], TENSORSTORE),
     Required(0.7, [WHOLE], [HTTPS], [TINY], TENSORSTORE),
     Required(0.9, [BOXES], [HTTPS], [RAW], TENSORSTORE),
+    Required(1.0, [WHOLE, *PLANES], [HTTPS], [SEGMENTATION], TENSORSTORE),
     Required(1.0, [WHOLE], [HTTPS_30], [RAW, GZIP, JPEG, RAW_SHARDS], TENSORSTORE),
     Required(1.0, PLANES, [HTTPS_30], [RAW], TENSORSTORE),
     Required(1.2, [FIRST], [HTTPS_30], [RAW], TENSORSTORE),
@@ -313,6 +314,7 @@ REQUIRED = (
     Required(1.0, [FETCH_CHUNK], [DISK], against=NEUROGLANCER_SCRIPTS),
     # of the best peer
     Required(0.8, [WHOLE], [DISK], [GZIP]),
+    Required(None, [MEMORY], [HTTPS, HTTP, S3_SIGNED, DISK], [SEGMENTATION], most=250),  # with Numba and LLVM
     Required(None, [MEMORY], [HTTPS, HTTP, S3_SIGNED, DISK], most=100),
 )
 """The first one that a row is of counts."""
