@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, TextIO
 
 import precomputed_fs
-from precomputed_fs.cli import cat, copy, doctor, info, ls, serve, slice  # noqa: A004 - a command of that name
+from precomputed_fs.cli import cat, copy, doctor, downsample, info, ls, serve, slice  # noqa: A004 - a command of that name
 from precomputed_fs.cli.output import PROGRAM, say
 from precomputed_fs.cli.parser import SHELLS, Parser, PrintCompletion
 from precomputed_fs.errors import (
@@ -36,6 +36,7 @@ _COMMANDS: Mapping[str, ModuleType] = {
     "slice": slice,
     "serve": serve,
     "copy": copy,
+    "downsample": downsample,
     "doctor": doctor,
 }
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as in shells

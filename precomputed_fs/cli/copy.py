@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from precomputed_fs import FsspecAccessor, add_argparse_options, copy_pyramid, open_volume
-from precomputed_fs.cli.options import SCALE, Merge, accessor_options, add_reading_options, add_sides, find_scale
+from precomputed_fs.cli.options import (
+    SCALE,
+    Merge,
+    accessor_options,
+    add_box,
+    add_reading_options,
+    add_sides,
+    find_scale,
+)
 from precomputed_fs.cli.parser import completing_files
 from precomputed_fs.codecs import ENCODINGS
 
 EXAMPLES = """\
 precomputed-fs copy s3://bucket/brain brain --scale 0 --no-gzip
+precomputed-fs copy s3://bucket/brain part --box 1000:2000,500:900,:
 precomputed-fs copy brain gs://bucket/brain --encoding jpeg --parameter jpeg_quality=85 --sharding auto
 precomputed-fs copy s3://a/brain s3://b/brain --destination-storage-options endpoint_url=https://storage.example.org
 """
@@ -34,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help=f"copy only this: {SCALE}; may be repeated (default: all)",
     )
+    add_box(parser, "copy only this region")
     parser.add_argument("--encoding", help="encode chunks like this (default: unchanged)")
     parser.add_argument(
         "--parameter",
@@ -76,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
                 args.destination, **{**accessor_options(args, "destination"), **writing, "denied_is_missing": False}
             ),
             scales=args.scale and [find_scale(volume, text).key for text in args.scale],
+            box=args.box,
             encoding=args.encoding,
             chunk_size=args.chunk_size,
             sharding=args.sharding,

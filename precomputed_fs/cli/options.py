@@ -10,6 +10,7 @@ from precomputed_fs.cli.parser import completing_files
 from precomputed_fs.errors import NotFoundError
 from precomputed_fs.volume import Scale, Volume, open_volume
 
+_AXES = 3
 _SIDES = ("source", "destination")
 _URL = "where the pyramid is: a path, or any fsspec URL"
 
@@ -83,6 +84,28 @@ def add_sides(parser: argparse.ArgumentParser) -> None:
         for option, settings in _PLACE_OPTIONS.items():
             told = f"as --{option}, for {side.upper()} only"
             group.add_argument(f"--{side}-{option}", **{**settings, "help": told})
+
+
+def add_box(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add an option for a part of the volume."""
+    parser.add_argument(
+        "--box",
+        type=_box,
+        metavar="X0:X1,Y0:Y1,Z0:Z1",
+        help=f"{text}, in absolute voxel coordinates of the finest scale; a bound that is left out is that of the "
+        'volume, as in ":,:,100:120"; write --box=-5:10,... if the first one is negative',
+    )
+
+
+def _box(text: str) -> tuple[slice, ...]:
+    parts = text.split(",")
+    try:
+        bounds = [[int(bound) if bound.strip() else None for bound in part.split(":")] for part in parts]
+    except ValueError:
+        bounds = []
+    if len(bounds) != _AXES or any(len(each) != 2 for each in bounds):  # noqa: PLR2004 - low and high
+        raise argparse.ArgumentTypeError("expected X0:X1,Y0:Y1,Z0:Z1, such as 0:100,:,20:30")
+    return tuple(slice(low, high) for low, high in bounds)
 
 
 class Merge(argparse.Action):

@@ -30,7 +30,7 @@ def make_chunk(copy: ScaleCopy, coords: ChunkCoords, stored: Stored | None) -> N
     """Make a chunk of the copy from the same chunk of the source."""
     if stored is None:
         return None
-    if copy.transcoding is not None:
+    if copy.transcoding is not None and not copy.moves(coords):
         data = stored.decoded()
         try:
             voxels = copy.transcoding.decoder.decode(data, size_of(coords))

@@ -3,13 +3,13 @@
 import math
 import os
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for, encoding_named
 from precomputed_fs.errors import InvalidInfoError
-from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple, chunk_name
+from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, chunk_name
 from precomputed_fs.format.info import Info, ScaleInfo
 from precomputed_fs.format.info_text import JSON
 from precomputed_fs.format.sharding import Sharding, propose_sharding
@@ -62,6 +62,9 @@ class ScaleCopy:
     transcoding: Transcoding | None
     """None if stored bytes are copied as they are."""
 
+    keeps_encoding: bool
+    """Whether chunks that both grids have are copied as they are, even if others are cut."""
+
     mime_type: str
     voxel_bytes: int
 
@@ -81,6 +84,18 @@ class ScaleCopy:
     def recutting(self) -> Transcoding | None:
         """How chunks are transcoded if the chunk size changes; otherwise None."""
         return None if self.source_grid == self.grid else self.transcoding
+
+    def moves(self, coords: ChunkCoords) -> bool:
+        """Whether a chunk is copied as it is stored: the source has the same one, and its encoding is kept."""
+        if self.transcoding is None or not self.keeps_encoding:
+            return self.transcoding is None
+        if self.source_grid.chunk_size != self.grid.chunk_size:
+            return False
+        try:
+            self.source_grid.cell(coords)
+        except ValueError:
+            return False
+        return True
 
     @property
     def threads(self) -> int:
@@ -105,17 +120,23 @@ def chunk_voxels(grid: ChunkGrid) -> int:
 
 
 def make_plan(
-    volume: Volume, scales: list[Scale], destination: Pyramid, target: Target
+    volume: Volume, parts: Sequence[tuple[Scale, Box]], destination: Pyramid, target: Target
 ) -> tuple[Info, list[ScaleCopy]]:
-    """Plan the copy's `info`, and how its chunks are made."""
-    members = {**volume.info.to_dict(), "scales": [_planned(scale, target) for scale in scales]}
+    """Plan the copy's `info`, and how its chunks are made.
+
+    Parameters
+    ----------
+    parts : sequence of (Scale, Box)
+        The scales, and which part of each is copied.
+    """
+    members = {**volume.info.to_dict(), "scales": [_planned(scale, box, target) for scale, box in parts]}
     try:
         info = Info.parse(members, f"the copy of {volume.url}")
         info.to_json()  # raise now rather than at the end
     except InvalidInfoError as exc:
         raise ValueError(str(exc)) from exc  # the request is wrong, and not an existing `info`
     scale_copies = []
-    for scale, made in zip(scales, info.scales, strict=True):
+    for (scale, _), made in zip(parts, info.scales, strict=True):
         source, source_key = volume.pyramid_for(scale.key)
         row = ENCODINGS.get(made.encoding)
         scale_copies += [
@@ -129,6 +150,7 @@ def make_plan(
                 grid=grid,
                 sharding=made.sharding,
                 transcoding=_transcoding(scale, target, is_recut=source_grid != grid),
+                keeps_encoding=not _is_transcoded(scale, target),
                 mime_type=row.mime_type if row else "application/octet-stream",
                 voxel_bytes=volume.dtype.itemsize * volume.info.num_channels,
                 is_raw=scale.encoding == "raw",
@@ -140,16 +162,18 @@ def make_plan(
     return info, scale_copies
 
 
-def _planned(scale: Scale, target: Target) -> dict[str, Any]:
-    """Plan a scale's member of `info`: as at the source, except for what the target changes."""
+def _planned(scale: Scale, box: Box, target: Target) -> dict[str, Any]:
+    """Plan a scale's member of `info`: as at the source, except for what the box and the target change."""
     planned = {**scale.info.to_dict(), "key": _inside(scale.key)}
+    if box != scale.bounds:
+        planned |= {"size": list(box.shape), "voxel_offset": list(box.start)}
     if _is_transcoded(scale, target):
         own = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}
         planned = {name: value for name, value in planned.items() if name not in own}
         planned |= {"encoding": str(target.encoding).lower(), **_encoder(scale, target).info_parameters()}
     if target.chunk_size is not None:
         planned["chunk_sizes"] = [list(target.chunk_size)]
-    sharding = _sharding(scale, planned, target)
+    sharding = _sharding(scale, box, planned, target)
     if sharding is None:
         planned.pop("sharding", None)
     else:
@@ -192,18 +216,18 @@ def _transcoding(scale: Scale, target: Target, *, is_recut: bool) -> Transcoding
     return Transcoding(scale.codec, _encoder(scale, target)) if is_recut or _is_transcoded(scale, target) else None
 
 
-def _sharding(scale: Scale, planned: Mapping[str, Any], target: Target) -> JSON:
+def _sharding(scale: Scale, box: Box, planned: Mapping[str, Any], target: Target) -> JSON:
     """Return the member ``sharding`` of a scale of the copy; None if it is not sharded."""
     given = planned.get("sharding") if target.sharding is None else target.sharding
     row = ENCODINGS.get(planned["encoding"])
     is_compressed = row is not None and row.is_compressed
     data_encoding = "raw" if is_compressed or target.gzip is False else "gzip"
-    is_recut = planned["chunk_sizes"][0] != scale.info["chunk_sizes"][0]
+    is_recut = planned["chunk_sizes"][0] != scale.info["chunk_sizes"][0] or box != scale.bounds
     if given is None or given is False:
         return None
     if given is True or (target.sharding is None and is_recut):
         x, y, z = planned["chunk_sizes"][0]
-        grid = ChunkGrid(scale.info.size, (x, y, z), scale.voxel_offset)
+        grid = ChunkGrid(box.shape, (x, y, z), box.start)
         chunk_bytes = math.prod(grid.chunk_size) * scale.shape[3] * scale.dtype.itemsize
         return propose_sharding(grid.shape, chunk_bytes=chunk_bytes, data_encoding=data_encoding).to_info()
     if not isinstance(given, Mapping):

@@ -34,7 +34,7 @@ def cut_chunk(copy: ScaleCopy, transcoding: Transcoding, coords: ChunkCoords, bl
 
 def read_block(copy: ScaleCopy, transcoding: Transcoding, coords: Iterable[ChunkCoords]) -> Block:
     """Read the voxels of some neighbouring chunks of the copy."""
-    boxes = [Box.of(each) for each in coords]
+    boxes = [Box.of(each) for each in coords]  # not all chunks that are between them may be wanted
     box = Box(_extreme(min, [each.start for each in boxes]), _extreme(max, [each.stop for each in boxes]))
     grid, decoder = copy.source_grid, transcoding.decoder
     cells = _cells(grid, box)
@@ -50,7 +50,8 @@ def read_block(copy: ScaleCopy, transcoding: Transcoding, coords: Iterable[Chunk
         decoder.decode_part(data, whole.shape, index, out=voxels[_relative(overlap, box.start)])
         present[_relative(_cells(grid, whole), cells.start)] = True
 
-    wanted = (grid.chunk(cell) for cell in Part(cells).cells())
+    touched = dict.fromkeys(cell for each in boxes for cell in Part(_cells(grid, each)).cells())
+    wanted = map(grid.chunk, touched)
     for _ in copy.source.fetch_chunks(copy.source_key, wanted, decode=paste, in_flight=copy.in_flight):
         pass
     return Block(box, voxels, cells, present)

@@ -13,9 +13,11 @@ from precomputed_fs.codecs import take_parameters
 from precomputed_fs.copying.place import Destination, check_apart, check_writable
 from precomputed_fs.copying.plan import Target, make_plan
 from precomputed_fs.copying.tasks import Count, copy_here, copy_on_cluster
+from precomputed_fs.format.byte_sizes import readable_bytes
+from precomputed_fs.format.grid import Box
 from precomputed_fs.keywords import CopyOptions, spelled_out
 from precomputed_fs.store.url import AnyURL
-from precomputed_fs.volume import Progress, Scale, Volume, checked_size, open_volume, volume_of
+from precomputed_fs.volume import Index, Progress, Scale, Volume, checked_size, open_volume, volume_of
 
 _LEFT_OUT = ("mesh", "skeletons", "segment_properties")
 
@@ -26,6 +28,7 @@ def copy_pyramid(
     destination: AnyURL | FsspecAccessor,
     *,
     scales: Sequence[int | str] | None = None,
+    box: Index = None,
     encoding: str | None = None,
     chunk_size: int | Sequence[int] | None = None,
     sharding: bool | Mapping[str, Any] | None = None,
@@ -51,6 +54,10 @@ def copy_pyramid(
         A place without a pyramid.
     scales : sequence of int or str, optional
         Indices or keys of the scales to copy; by default all.
+    box : Box, or an index as in ``source[0][...]``, optional
+        Copy only this region, in absolute coordinates, in voxels of the finest scale; of coarser scales the voxels that
+        it touches. Voxels keep their coordinates: ``voxel_offset`` of the copy is the corner of the box. Chunks that
+        the box cuts, or all of them if it does not begin at the corner of one, are decoded and encoded again.
     encoding : str, optional
         See `precomputed_fs.codecs`; by default each scale's own. Its parameters are further keywords, such as
         ``jpeg_quality=90``.
@@ -91,6 +98,8 @@ def copy_pyramid(
     ------
     AlreadyExistsError
         If the destination has a pyramid, or part of another copy, or chunks, and ``overwrite=False``.
+    IndexError
+        If the box goes beyond the volume.
     ValueError
         If the places are the same, or one is inside the other; or if the request is impossible, such as an encoding
         that cannot store the voxels. Nothing is written then.
@@ -134,7 +143,7 @@ def copy_pyramid(
     check_writable(accessor.pyramid, target)
     if client is not None and not accessor.can_read:
         raise ValueError(f"{accessor.url}: an archive is written by one process: client=None")
-    info, scale_copies = make_plan(volume, _chosen(volume, scales), accessor.pyramid, target)
+    info, scale_copies = make_plan(volume, _chosen(volume, scales, box), accessor.pyramid, target)
     for copy in scale_copies:
         check_apart(volume, copy)
     left_out = [name for name in _LEFT_OUT if name in info]
@@ -171,17 +180,21 @@ def _opened(source: AnyURL | FsspecAccessor | Volume, denied_is_missing: bool | 
     return source if isinstance(source, Volume) else volume_of(source)
 
 
-def _chosen(volume: Volume, scales: Sequence[int | str] | None) -> list[Scale]:
-    """Return the scales to copy, in the order of the volume."""
+def _chosen(volume: Volume, scales: Sequence[int | str] | None, box: Index) -> list[tuple[Scale, Box]]:
+    """Return the scales to copy, in the order of the volume, and the part of each."""
+    boxes = volume.boxes_of(box)
+    if not all(boxes[0].shape):
+        raise ValueError(f"{volume.url}: box: expected at least one voxel, got {boxes[0]}")
+    parts = list(zip(volume, boxes, strict=True))
     if scales is None:
-        return list(volume)
+        return parts
     if isinstance(scales, str) or not scales:
         raise ValueError(f"scales: expected some indices or keys, got {scales!r}")
     try:
         chosen = [volume[which] for which in scales]
     except (KeyError, IndexError) as exc:
         raise ValueError(f"{volume.url}: scales: {exc.args[0]}") from exc
-    return [scale for scale in volume if scale in chosen]
+    return [part for part in parts if part[0] in chosen]
 
 
 class _CopyProgress(Progress):
@@ -196,19 +209,4 @@ class _CopyProgress(Progress):
         """Add to the progress."""
         self._size += count.size
         rate = self._size / max(time.monotonic() - self._began, 1e-3)
-        self.relative_update(count.chunks, f"{_readable(rate)}/s")
-
-
-def _readable(size: float) -> str:
-    """Show a number of bytes.
-
-    Examples
-    --------
-    >>> _readable(3.2e6)
-    '3.2 MB'
-    """
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:  # noqa: PLR2004 - as units are
-            return f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
+        self.relative_update(count.chunks, f"{readable_bytes(rate)}/s")

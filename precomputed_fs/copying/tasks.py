@@ -237,13 +237,18 @@ def _moves(copy: ScaleCopy, todos: Iterable[_ToDo], on_progress: OnProgress) -> 
 def _cuts(
     copy: ScaleCopy, transcoding: Transcoding, todos: Iterable[_ToDo], on_progress: OnProgress
 ) -> Generator[_Task, None, None]:
-    """Yield a task for each chunk of another grid; the next block is read while chunks are written."""
+    """Yield a task for each chunk of another grid; the next block is read while chunks are written.
+
+    Chunks that both grids have are moved, if their encoding is kept.
+    """
     for todo in todos:
-        on_progress(todo.done)
-        if not todo.wanted:
+        moved = [coords for coords in todo.wanted if copy.moves(coords)]
+        cut = [coords for coords in todo.wanted if not copy.moves(coords)] if moved else todo.wanted
+        yield from _moves(copy, [todo._replace(wanted=moved)], on_progress)
+        if not cut:
             continue
-        block = read_block(copy, transcoding, todo.wanted)
-        for coords in todo.wanted:
+        block = read_block(copy, transcoding, cut)
+        for coords in cut:
             make = functools.partial(cut_chunk, copy, transcoding, coords, block)
             yield functools.partial(_copy_chunk, copy, todo, coords, make)
 
@@ -252,7 +257,7 @@ def _check(copy: ScaleCopy, wanted: Iterable[ChunkCoords], expected: Mapping[Chu
     """Read chunks of the copy back, and check that they are the expected ones, and no others."""
 
     def fingerprint(coords: ChunkCoords, data: bytes | None) -> bytes | None:
-        if data is None or copy.transcoding is None:
+        if data is None or copy.transcoding is None or copy.moves(coords):
             return None if data is None else digest(data)
         encoder = copy.transcoding.encoder
         voxels = encoder.decode(data, size_of(coords))

@@ -1,7 +1,7 @@
 """A pyramid as NumPy arrays: volumes of scales that are read and written by slicing, in absolute voxel coordinates."""
 
 from precomputed_fs.volume.create import create_volume, what_is_there
-from precomputed_fs.volume.indexing import Selection, checked_size
+from precomputed_fs.volume.indexing import Index, Selection, checked_size
 from precomputed_fs.volume.open import check_not_redirected, open_volume, volume_of
 from precomputed_fs.volume.progress import Progress
 from precomputed_fs.volume.scale import Scale
@@ -10,6 +10,7 @@ from precomputed_fs.volume.text import one_line
 from precomputed_fs.volume.volume import Volume
 
 __all__ = [
+    "Index",
     "Progress",
     "Scale",
     "ScaleArray",

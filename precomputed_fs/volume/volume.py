@@ -198,7 +198,7 @@ class Volume:
         fine = [scale for scale in self.scales if all(map(operator.le, scale.resolution, most))]
         return fine[-1] if fine else self.scales[0]
 
-    def scale_within(self, size: int | str, box: Index = ...) -> Scale:
+    def scale_within(self, size: int | str, box: Index = None) -> Scale:
         """Return the finest scale in which a box takes at most so many bytes of memory.
 
         Parameters
@@ -225,19 +225,21 @@ class Volume:
         shown = f"takes {readable_bytes(needed)} in the coarsest scale, {one_line(self.scales[-1].key)}"
         raise ValueError(f"{self.url}: this {shown}, and {readable_bytes(most)} are allowed: choose a smaller box")
 
-    def boxes_of(self, box: Index) -> list[Box]:
+    def boxes_of(self, box: Index = None) -> list[Box]:
         """Return a box in the voxels of each scale: all voxels that it touches.
 
         Parameters
         ----------
         box : Box, or an index as in ``vol[0][...]``
-            In absolute coordinates, in voxels of the finest scale.
+            In absolute coordinates, in voxels of the finest scale; None for all of each scale.
 
         Raises
         ------
         IndexError
             If it goes beyond the volume.
         """
+        if box is None:
+            return [scale.bounds for scale in self.scales]
         finest = self.scales[0]
         selection = select(box, finest.shape, finest.bounds)
         selection.check_inside(finest.bounds)
@@ -340,7 +342,7 @@ class Volume:
         self,
         method: str | None = None,
         *,
-        box: Index = ...,
+        box: Index = None,
         skip_empty: bool = False,
         progress: bool | None = None,
     ) -> None:

@@ -141,6 +141,29 @@ def test_scales_are_listed_shown_and_copied_from_the_finest(coarsest_first: Path
     assert [scale["key"] for scale in json.loads((tmp_path / "b/info").read_text())["scales"]] == [keys[0], keys[2]]
 
 
+def test_a_region_is_copied_and_downsampled(tmp_path: Path) -> None:
+    volume = create_volume(tmp_path / "a", VOXELS, resolution=(8, 8, 8), voxel_offset=OFFSET, chunk_size=16, scales=2)
+    output("copy", tmp_path / "a", tmp_path / "b", "--box=-3:20,:,105:")
+    copied = open_volume(tmp_path / "b")
+    assert np.array_equal(copied[0][...], VOXELS[2:25, :, 5:, np.newaxis])
+    assert (copied[0].voxel_offset, copied[1].voxel_offset) == ((-3, 7, 105), (-2, 3, 52))
+    before = volume[1][...]
+    volume[0][0:16, 9:25, 102:116] = 0
+    output("downsample", tmp_path / "a", "--box", "0:16,9:17,102:116")
+    after = open_volume(tmp_path / "a")[1]
+    assert not after[0:8, 5:8, 51:58].any()
+    assert np.array_equal(after[0:8, 9:], before[3:11, 6:])
+    output("downsample", tmp_path / "a", "--method", "stride")
+    assert not after[0:8, 5:12, 51:58].any()
+
+
+@pytest.mark.parametrize("box", ["1:2", "1:2,3:4", "a:b,:,:", "1,2,3", "1:2:3,:,:"])
+def test_a_region_that_is_none_is_refused(tmp_path: Path, box: str) -> None:
+    done = run("downsample", tmp_path, "--box", box)
+    assert done.returncode == 2
+    assert b"expected X0:X1,Y0:Y1,Z0:Z1" in done.stderr
+
+
 def test_info_as_json(pyramid: str) -> None:
     printed = json.loads(output("info", pyramid, "--json"))
     volume = open_volume(pyramid)
@@ -584,7 +607,7 @@ def test_exit_codes_are_in_the_help() -> None:
     printed = output("--help")
     for code in {*__main__._EXIT_CODES.values(), 130, 141}:
         assert f"\n  {code} " in printed
-    for command in ("info", "ls", "cat", "slice", "copy", "serve"):
+    for command in ("info", "ls", "cat", "slice", "copy", "downsample", "serve"):
         assert "--storage-options" in output(command, "--help")
 
 
@@ -656,7 +679,7 @@ def test_what_the_readme_says() -> None:
     commands = [line for line in readme.splitlines() if line.startswith("precomputed-fs ")]
     parsed = [__main__._parser().parse_args(shlex.split(line)[1:]) for line in commands]
     commands_shown = {args.command.__module__.rpartition(".")[2] for args in parsed}
-    assert commands_shown == {"info", "ls", "cat", "slice", "copy", "doctor", "serve"}
+    assert commands_shown == {"info", "ls", "cat", "slice", "copy", "downsample", "doctor", "serve"}
     for code in {*__main__._EXIT_CODES.values(), "130, 141"}:
         assert f"\n| {code} | " in readme
 
