@@ -7,6 +7,7 @@ this begins only once the other function has taken about as long, and in the bac
 import contextlib
 import importlib.util
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class Compiled(Generic[_Function]):
 
     def load(self) -> None:
         """Compile now; if that fails, the other function is used on."""
-        if importlib.util.find_spec("numba") is None:
+        if importlib.util.find_spec("numba") is None or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
             return
         try:
             self._function = self._load()

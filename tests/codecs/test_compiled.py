@@ -69,6 +69,13 @@ def test_numba_that_is_not_installed_is_not_missed(
     assert not caplog.messages
 
 
+def test_numba_may_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    function = Compiled("adding", lambda: pytest.fail("it was loaded"))
+    function.load()
+    assert function.function is None
+
+
 def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """As while the interpreter ends."""
 
