@@ -8,10 +8,9 @@ So the structure of the data is checked, or the data are rewritten such that not
 outside, before a library sees them. Where neither is possible, the library runs in a process of its own.
 """
 
-import contextlib
 import copy
 import math
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,8 +120,10 @@ class Codec(ChunkKind):
         ImportError
             If the encoding's library is not installed; the message says how to install it.
         """
-        with self._naming_damage(data, size), self._named_library():
+        try:
             return self.row.decode(self, data, size)
+        except (DamagedError, ImportError) as exc:
+            raise self._explained(exc, data, size) from exc
 
     def decode_part(self, data: bytes, size: Triple, index: ChunkIndex, out: Array | None = None) -> Array:
         """Decode some voxels of a chunk. In compressed_segmentation, only the blocks that hold them are decoded.
@@ -150,11 +151,14 @@ class Codec(ChunkKind):
         ImportError
             See `decode`.
         """
-        with self._naming_damage(data, size), self._named_library():
-            if self.row.decode_part is None:
-                part = self.row.decode(self, data, size)[index]
+        row = self.row
+        try:
+            if row.decode_part is None:
+                part = row.decode(self, data, size)[index]
             else:
-                part = self.row.decode_part(self, data, size, index, out)
+                part = row.decode_part(self, data, size, index, out)
+        except (DamagedError, ImportError) as exc:
+            raise self._explained(exc, data, size) from exc
         if out is None or part is out:
             return part
         out[...] = part
@@ -185,32 +189,26 @@ class Codec(ChunkKind):
             message = f"{self.place}: expected an array of {self.data_type}, got {array.dtype}"
             raise ValueError(message)
         try:
-            with self._named_library():
-                return self.row.encode(self, array.astype(self.dtype, copy=False))
+            return self.row.encode(self, array.astype(self.dtype, copy=False))
         except UnstorableError as exc:
-            message = f"{self.place}: {exc}"
-            raise ValueError(message) from exc
-
-    @contextlib.contextmanager
-    def _naming_damage(self, data: bytes, size: Triple) -> Iterator[None]:
-        """Say what was expected of damaged data."""
-        try:
-            yield
-        except DamagedError as exc:
-            x, y, z = size
-            expected = f"a {self.encoding} chunk of {x} x {y} x {z} voxels, {_kind(self.data_type, self.num_channels)}"
-            raise CorruptDataError(f"expected {expected}, got {len(data)} bytes: {exc}") from exc
-
-    @contextlib.contextmanager
-    def _named_library(self) -> Iterator[None]:
-        """Say how to install the encoding's library if it is missing."""
-        try:
-            yield
+            raise ValueError(f"{self.place}: {exc}") from exc
         except ImportError as exc:
-            row = self.row
-            package = f"precomputed-fs[{row.extra}]" if row.extra else "precomputed-fs"
-            message = f"{self.place}.encoding: {row.name} needs {row.library}: pip install '{package}'"
-            raise ImportError(message, name=row.library) from exc
+            raise self._without_library() from exc
+
+    def _explained(self, exc: DamagedError | ImportError, data: bytes, size: Triple) -> Exception:
+        """Return the error of `decode`."""
+        if isinstance(exc, ImportError):
+            return self._without_library()
+        x, y, z = size
+        expected = f"a {self.encoding} chunk of {x} x {y} x {z} voxels, {_kind(self.data_type, self.num_channels)}"
+        return CorruptDataError(f"expected {expected}, got {len(data)} bytes: {exc}")
+
+    def _without_library(self) -> ImportError:
+        """Return an error that says how to install the encoding's library."""
+        row = self.row
+        package = f"precomputed-fs[{row.extra}]" if row.extra else "precomputed-fs"
+        message = f"{self.place}.encoding: {row.name} needs {row.library}: pip install '{package}'"
+        return ImportError(message, name=row.library)
 
     def check(self) -> None:
         """Check that the scale can be written.

@@ -18,11 +18,11 @@ from precomputed_fs.format.grid import Triple
 
 
 def _decode(kind: ChunkKind, data: bytes, size: Triple) -> Array:
-    shape = (*size, kind.num_channels)
-    length = math.prod(shape) * kind.dtype.itemsize
+    shape, dtype = (*size, kind.num_channels), kind.dtype
+    length = math.prod(shape) * dtype.itemsize
     if len(data) != length:
         raise DamagedError(f"it has {length} bytes")
-    return np.frombuffer(data, kind.dtype).reshape(shape, order="F")
+    return np.frombuffer(data, dtype).reshape(shape, order="F")
 
 
 def _encode(_: ChunkKind, array: Array) -> bytes:

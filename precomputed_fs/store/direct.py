@@ -105,7 +105,7 @@ class Direct:
     ) -> Iterator[list[Any]]:
         """Run jobs; yields their results as they come, some at a time: see `Driver`."""
         upcoming = Jobs(jobs)
-        is_ended = threading.Event()
+        is_ended = False
         is_cancelled = loop.stopped()
         pid = os.getpid()
         per_hop = min(per_hop, max(1, limit // pool.CORES))
@@ -113,7 +113,7 @@ class Direct:
         ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
         def is_stopped() -> bool:
-            return is_ended.is_set() or is_cancelled()
+            return is_ended or is_cancelled()
 
         try:
             while True:
@@ -134,7 +134,7 @@ class Direct:
                     yield results
             upcoming.end()
         finally:
-            is_ended.set()
+            is_ended = True
             if os.getpid() == pid:  # a forked child has none of the threads
                 pool.wait(calls)
 

@@ -17,7 +17,7 @@ AXES = "xyz"
 DIMENSIONS = 4
 """x, y, z and channel."""
 
-_CACHED_SPANS = 1 << 16  # chunks along an axis whose place in an array is cached
+_CACHED_OVERLAPS = 1 << 14  # of chunks along an axis with voxels; each is that of many chunks
 
 Index = Any
 """NumPy's basic indexing: integers, slices, an Ellipsis; or a `Box`."""
@@ -312,18 +312,17 @@ def _runs(cells: Collection[int], length: int) -> Iterator[range]:
 
 def overlaps_with(ranges: Ranges) -> Callable[[ChunkCoords], tuple[Slices, Slices]]:
     """Return a function of a chunk's coordinates: where its voxels are in an array of `ranges`, and in the chunk."""
-    along_x, along_y, along_z = [
-        functools.lru_cache(_CACHED_SPANS)(functools.partial(_overlap, voxels)) for voxels in ranges
-    ]
+    xs, ys, zs = ranges
 
     def overlaps(coords: ChunkCoords) -> tuple[Slices, Slices]:
         x0, x1, y0, y1, z0, z1 = coords
-        (x, u), (y, v), (z, w) = along_x(x0, x1), along_y(y0, y1), along_z(z0, z1)
+        (x, u), (y, v), (z, w) = _overlap(xs, x0, x1), _overlap(ys, y0, y1), _overlap(zs, z0, z1)
         return (x, y, z), (u, v, w)
 
     return overlaps
 
 
+@functools.lru_cache(_CACHED_OVERLAPS)
 def _overlap(voxels: range, low: int, high: int) -> tuple[slice, slice]:
     first, after = _within(voxels, low, high)
     return slice(first, after), slice(voxels[first] - low, voxels[after - 1] - low + 1, voxels.step)
