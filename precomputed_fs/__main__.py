@@ -1,4 +1,4 @@
-"""The command line, ``precomputed-fs``: inspect a pyramid, show it, and copy it.
+"""The command line, ``precomputed-fs``: make a pyramid, inspect it, show it, and copy it.
 
 Results go to stdout; everything else goes to stderr: one line for an error, and a progress bar for what takes long, if
 stderr is a terminal.
@@ -16,7 +16,17 @@ from types import ModuleType
 from typing import Any, TextIO
 
 import precomputed_fs
-from precomputed_fs.cli import cat, copy, doctor, downsample, info, ls, serve, slice  # noqa: A004 - a command of that name
+from precomputed_fs.cli import (
+    cat,
+    copy,
+    create,
+    doctor,
+    downsample,
+    info,
+    ls,
+    serve,
+    slice,  # noqa: A004 - a command of that name
+)
 from precomputed_fs.cli.output import PROGRAM, say
 from precomputed_fs.cli.parser import SHELLS, Parser, PrintCompletion
 from precomputed_fs.errors import (
@@ -35,6 +45,7 @@ _COMMANDS: Mapping[str, ModuleType] = {
     "cat": cat,
     "slice": slice,
     "serve": serve,
+    "create": create,
     "copy": copy,
     "downsample": downsample,
     "doctor": doctor,
@@ -95,9 +106,14 @@ def _exit_code(argv: Sequence[str] | None) -> int:
         except BrokenPipeError:
             return _BROKEN_PIPE
         except tuple(_EXIT_CODES) as exc:
-            say(f"error: {exc}")
+            say(f"error: {_in_options(str(exc))}")
             return next(code for kind, code in _EXIT_CODES.items() if isinstance(exc, kind))
     return code
+
+
+def _in_options(message: str) -> str:
+    """Name keywords of functions as the options that they are here."""
+    return message.replace("overwrite=True", "--overwrite")
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -125,7 +141,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:  # noqa: 
 def _parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
-        description="Inspect and copy Neuroglancer precomputed pyramids, wherever fsspec reaches.",
+        description="Make, inspect and copy Neuroglancer precomputed pyramids, wherever fsspec reaches.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -35,13 +35,15 @@ if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
     from numpy.typing import ArrayLike
 
+    from precomputed_fs.store.location import Location
+
 _REPLACE = "overwrite=True replaces it"
 
 
 @spelled_out({**OPTION_DEFAULTS, "gzip": None})
 def create_volume(
     url: AnyURL,
-    source: "AnyURL | Mapping[str, Any] | Info | ArrayLike | SpatialImage",
+    source: "AnyURL | Location | Mapping[str, Any] | Info | ArrayLike | SpatialImage",
     *,
     resolution: VoxelSize | None = None,
     voxel_offset: Sequence[int] | None = None,
