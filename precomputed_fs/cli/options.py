@@ -86,13 +86,13 @@ def add_sides(parser: argparse.ArgumentParser) -> None:
             group.add_argument(f"--{side}-{option}", **{**settings, "help": told})
 
 
-def add_box(parser: argparse.ArgumentParser, text: str) -> None:
+def add_box(parser: argparse.ArgumentParser, text: str, of: str = "the finest scale") -> None:
     """Add an option for a part of the volume."""
     parser.add_argument(
         "--box",
         type=_box,
         metavar="X0:X1,Y0:Y1,Z0:Z1",
-        help=f"{text}, in absolute voxel coordinates of the finest scale; a bound that is left out is that of the "
+        help=f"{text}, in absolute voxel coordinates of {of}; a bound that is left out is that of the "
         'volume, as in ":,:,100:120"; write --box=-5:10,... if the first one is negative',
     )
 

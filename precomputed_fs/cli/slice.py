@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from precomputed_fs.cli.options import SCALE, add_url, find_scale, open_url
+from precomputed_fs.cli.options import SCALE, add_box, add_url, find_scale, open_url
 from precomputed_fs.view import pictures
 from precomputed_fs.view.text import readable_bytes
 from precomputed_fs.volume import Volume, one_line
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for axis in "xyz":
         text = "where to slice: an absolute coordinate, in voxels of the scale of --scale, or else of the first scale"
         parser.add_argument(f"--{axis}", type=int, metavar="VOXEL", help=text)
+    add_box(parser, "of a NIfTI file: write only this region", of="the scale")
     parser.add_argument(
         "--scale",
         metavar="SCALE",
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> None:
     if args.out.lower().endswith(_NIFTI):
         _write_nifti(volume, args)
         return
+    if args.box is not None:
+        raise ValueError("--box is for NIfTI files: a picture is of a slice, --x, --y or --z")
     source = volume if args.scale is None else find_scale(volume, args.scale)
     point = (args.x, args.y, args.z)
     limits = tuple(args.limits) if args.limits else None
@@ -74,11 +77,16 @@ def _write_nifti(volume: Volume, args: argparse.Namespace) -> None:
     if args.size is not None or args.limits is not None:
         raise ValueError("--size and --limits are for pictures: --scale chooses the voxels of a NIfTI file")
     scale = volume[0] if args.scale is None else find_scale(volume, args.scale)
-    axes = [slice(None) if at is None else slice(at, at + 1) for at in (args.x, args.y, args.z)]
+    point, whole = (args.x, args.y, args.z), (slice(None),) * 3
+    if args.box is not None and point != (None, None, None):
+        raise ValueError("--box already says where: leave --x, --y and --z out")
+    axes = args.box or tuple(slice(None) if at is None else slice(at, at + 1) for at in point)
     channels = slice(None) if args.channel is None else args.channel
-    if args.scale is None and axes == [slice(None)] * 3 and scale.nbytes > _MOST_BYTES:
+    if args.scale is None and axes == whole and scale.nbytes > _MOST_BYTES:
         smaller = ", ".join(f"{one_line(other.key)} ({readable_bytes(other.nbytes)})" for other in volume)
-        raise ValueError(f"{volume.url}: choose how much to write with --scale, of {smaller}; or --x, --y, --z")
+        raise ValueError(
+            f"{volume.url}: choose how much to write with --scale, of {smaller}; or with --box, --x, --y, --z"
+        )
     image = scale.to_nifti((*axes, channels))
     image.to_filename(args.out)
 

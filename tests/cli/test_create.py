@@ -113,6 +113,17 @@ def test_a_slice_is_an_image_one_voxel_thick(image: Path, tmp_path: Path) -> Non
     assert np.allclose(loaded(out).affine @ [0, 0, 0, 1], AFFINE @ [0, 0, 5, 1])
 
 
+def test_a_region_is_an_image(image: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    create_volume(tmp_path / "a", image)
+    assert run("slice", tmp_path / "a", "--out", tmp_path / "a.nii", "--box", "3:10,:,5:7") == 0
+    assert np.array_equal(np.asanyarray(loaded(tmp_path / "a.nii").dataobj), VOXELS[3:10, :, 5:7])
+    assert np.allclose(loaded(tmp_path / "a.nii").affine @ [0, 0, 0, 1], AFFINE @ [3, 0, 5, 1])
+    assert run("slice", tmp_path / "a", "--out", tmp_path / "a.png", "--box", "3:10,:,5:7") == 2
+    assert "--box is for NIfTI files" in capfd.readouterr().err
+    assert run("slice", tmp_path / "a", "--out", tmp_path / "a.nii", "--box", "3:10,:,5:7", "--z", 6) == 2
+    assert "--box already says where" in capfd.readouterr().err
+
+
 def test_another_scale_is_chosen_by_its_voxel_size(image: Path, tmp_path: Path) -> None:
     volume = create_volume(tmp_path / "a", image, chunk_size=16)
     assert run("slice", tmp_path / "a", "--out", tmp_path / "a.nii", "--scale", "1 x 1 x 2 mm") == 0
@@ -125,7 +136,10 @@ def test_what_is_large_is_written_only_if_it_is_chosen(tmp_path: Path, capfd: py
     scales = [{**scale, "key": "8", "size": [2000] * 3}, {**scale, "key": "16", "size": [20] * 3}]
     create_volume(tmp_path / "a", {"data_type": "uint8", "num_channels": 1, "scales": scales})
     assert run("slice", tmp_path / "a", "--out", tmp_path / "a.nii") == 2
-    assert "choose how much to write with --scale, of 8 (7.451 GiB), 16 (7.812 KiB); or --x" in capfd.readouterr().err
+    assert (
+        "choose how much to write with --scale, of 8 (7.451 GiB), 16 (7.812 KiB); or with --box"
+        in capfd.readouterr().err
+    )
     open_volume(tmp_path / "a")["16"][...] = 3
     assert run("slice", tmp_path / "a", "--out", tmp_path / "a.nii", "--scale", "16") == 0
     assert loaded(tmp_path / "a.nii").shape == (20, 20, 20)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from neuroglancer_scripts.scripts import generate_scales_info, volume_to_precomputed
 
-from precomputed_fs import CorruptDataError, InvalidInfoError, create_volume, open_volume
+from precomputed_fs import CorruptDataError, InvalidInfoError, copy_pyramid, create_volume, open_volume
 from tests.support import brain, servers
 
 MM = 1_000_000
@@ -69,6 +69,15 @@ def test_a_lower_scale_lies_on_the_finer_one() -> None:
     start = np.floor_divide(OFFSET, steps) * steps - OFFSET
     assert np.allclose(corner[:3], start - 0.5)
     assert np.allclose(coarse.affine[:3, :3], fine.affine[:3, :3] * steps)
+
+
+def test_a_region_that_was_copied_stays_in_its_place() -> None:
+    volume = create()
+    copied = copy_pyramid(volume, "memory://tests/interop/region", box=np.s_[5:30, :, 12:], overwrite=True)
+    for scale, whole in zip(copied, volume, strict=True):
+        image, expected = scale.to_nifti(), whole.to_nifti(scale.bounds)
+        assert np.allclose(image.affine, expected.affine)
+        assert np.array_equal(np.asanyarray(image.dataobj), np.asanyarray(expected.dataobj))
 
 
 def test_both_transforms_of_the_header_are_set_unless_there_are_shears() -> None:
