@@ -7,6 +7,7 @@ import base64
 import copy
 import io
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -26,9 +27,12 @@ from tests.demo import nothing_between
 NOTEBOOK = Path(__file__).with_name("tour.ipynb")
 PICTURES = {
     "slices": NOTEBOOK.with_name("tour_brain.png"),
-    "paint": NOTEBOOK.with_name("tour_tissues.png"),
+    "overlay": NOTEBOOK.with_name("tour_tissues.png"),
 }
 """What README.md shows, by the cell that draws it."""
+
+_FOLDER = re.compile(rf"{re.escape(tempfile.gettempdir())}/tmp\w+/")
+"""The temporary folder of one run."""
 
 PATIENCE = 300  # seconds for a cell
 
@@ -77,10 +81,13 @@ def code_cells(notebook: Any) -> dict[str, Any]:
 
 
 def for_keeps(notebook: Any) -> Any:
-    """Leave out outputs that mean nothing later: those with the address of a server that is gone."""
+    """Leave out what means nothing later: outputs with the address of a server that is gone, and a folder's name."""
     lasting = copy.deepcopy(notebook)
     for cell in code_cells(lasting).values():
         cell.outputs = [output for output in cell.outputs if "127.0.0.1" not in str(output)]
+        for data in (output.data for output in cell.outputs if "data" in output):
+            for kind in data.keys() & {"text/html", "text/plain"}:
+                data[kind] = _FOLDER.sub("/lab/", data[kind])
     return lasting
 
 
