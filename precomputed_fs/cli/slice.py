@@ -4,15 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from precomputed_fs.cli.options import SCALE, add_box, add_url, find_scale, open_url
+from precomputed_fs.cli.options import SCALE, accessor_options, add_box, add_url, find_scale, open_url
 from precomputed_fs.view import pictures
+from precomputed_fs.view.overlays import ALPHA
 from precomputed_fs.view.text import readable_bytes
-from precomputed_fs.volume import Volume, one_line
+from precomputed_fs.volume import Volume, one_line, open_volume
 
 EXAMPLES = """\
 precomputed-fs slice s3://bucket/brain --out brain.png
 precomputed-fs slice s3://bucket/brain --z 50 --scale 0 --out brain.jpg
 precomputed-fs slice s3://bucket/brain --scale 1mm --out brain.nii.gz
+precomputed-fs slice s3://bucket/brain --orientation anatomical --overlay s3://bucket/labels --out brain.png
 """
 HELP = "make a picture of a slice, or of the three middle slices; or a NIfTI file of a slice or of a whole scale"
 
@@ -50,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limits", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values that are shown as black and white"
     )
+    parser.add_argument(
+        "--orientation",
+        metavar="HOW",
+        help="neuroglancer (default); anatomical for an upright body; or where x, y and z point, such as LPS",
+    )
+    parser.add_argument("--overlay", metavar="URL", help="a pyramid to lay over it, such as labels, opened likewise")
+    parser.add_argument("--alpha", type=float, default=ALPHA, help=f"how opaque that is, from 0 to 1 (default {ALPHA})")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -65,7 +74,17 @@ def run(args: argparse.Namespace) -> None:
     limits = tuple(args.limits) if args.limits else None
     size = {None: _PICTURE_PIXELS, _FULL: None}.get(args.size, args.size)
     make_file = _FORMATS[Path(args.out).suffix.lower()]
-    data = make_file(pictures.picture(source, point, size=size, channel=args.channel, limits=limits))
+    pixels = pictures.picture(
+        source,
+        point,
+        size=size,
+        channel=args.channel,
+        limits=limits,
+        orientation=args.orientation,
+        overlay=None if args.overlay is None else open_volume(args.overlay, **accessor_options(args)),
+        alpha=args.alpha,
+    )
+    data = make_file(pixels)
     if args.out == _STDOUT:
         sys.stdout.buffer.write(data)
     else:

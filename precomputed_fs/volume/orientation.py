@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from precomputed_fs.format.info import Info
+from precomputed_fs.volume.placement import MEMBER
 
 NEUROGLANCER = "neuroglancer"
 """As in Neuroglancer's panels: y and z grow downwards."""
@@ -14,8 +15,6 @@ ANATOMICAL = "anatomical"
 
 SIDES = ("RL", "AP", "SI")
 """Opposite directions: right and left, anterior and posterior, superior and inferior."""
-
-_MEMBER = "nifti"  # of `info`, which keeps the affine of the image that a pyramid was made of
 
 
 def checked_orientation(orientation: str | None) -> str | None:
@@ -50,7 +49,7 @@ def directions_of(info: Info, orientation: str) -> str | None:
     if orientation == NEUROGLANCER:
         return None
     if orientation == ANATOMICAL:
-        return _directions_by(info.get(_MEMBER)) or "".join(side[0] for side in SIDES)
+        return _directions_by(info.get(MEMBER)) or "".join(side[0] for side in SIDES)
     return orientation
 
 

@@ -62,7 +62,7 @@ def _can_show() -> bool:
 
 def _in_notebook() -> bool:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    return "IPKernelApp" in getattr(shell, "config", ())  # as tqdm.autonotebook has it: Colab's shell is another class
 
 
 def _tqdm() -> Any:  # noqa: ANN401 - tqdm ships no types

@@ -295,6 +295,16 @@ def test_what_is_transparent_is_white_in_a_jpeg(pyramid: str, tmp_path: Path) ->
             assert np.median(np.abs(opaque - there)) <= 3
 
 
+def test_slice_lays_labels_over_an_upright_picture(pyramid: str, tmp_path: Path) -> None:
+    labels = create_volume(tmp_path / "labels", np.ones((9, 9, 9), np.uint32), resolution=16, voxel_offset=(0, 4, 52))
+    out = tmp_path / "x.png"
+    over = ("--overlay", labels.url, "--alpha", 0.5)
+    assert output("slice", pyramid, "--out", out, "--orientation", "anatomical", *over) == ""
+    shown = open_volume(pyramid).show(orientation="anatomical", overlay=labels, alpha=0.5)
+    np.testing.assert_array_equal(pixels(out.read_bytes()), np.asarray(shown))
+    assert "orientation: expected" in error(2, "slice", pyramid, "--out", out, "--orientation", "upright")
+
+
 def test_slice_to_stdout(pyramid: str) -> None:
     done = run("slice", pyramid, "--out", "-", "--z", 104, "--size", "full")
     assert (done.returncode, done.stderr) == (0, b"")
