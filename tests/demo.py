@@ -10,13 +10,14 @@ the slices cross.
 """
 
 import argparse
+import itertools
 import math
 import os
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,6 @@ import numpy as np
 from neuroglancer_scripts.scripts import volume_to_precomputed_pyramid
 from nilearn.datasets import load_mni152_template
 from nilearn.image import new_img_like
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import precomputed_fs
@@ -48,10 +48,7 @@ PICTURE = Path("demo.png")
 BIG_ENOUGH = 256  # voxels on the longest side: the coarsest such scale makes a good picture
 MOST_PIXELS = 1 << 26  # what a slice may have
 
-WIDTH, MARGIN, TITLE = 900, 12, 24  # pixels: the three slices, between them, below them
-RGB = 3  # as many channels are shown in colour
-
-Paint = Callable[[NDArray[Any]], NDArray[np.uint8]]  # (row, column, channel) -> pixels
+WIDTH, GAP, MARGIN, TITLE = 900, 8, 12, 24  # pixels: the three slices, between them, around them, below them
 
 
 class CannotShowError(Exception):
@@ -103,7 +100,7 @@ def brain_through_s3() -> "Slices":
         print(f"written in {written - started:.1f} s, read in {read - written:.1f} s")
         print(request_summary(s3))
 
-        slices = Slices(vol[0], ANATOMICAL_VIEWS)
+        slices = slices_of(vol[0], "anatomical")
 
     if not np.array_equal(voxels[vol[0].key][..., 0], np.asanyarray(brain.dataobj)):
         raise CannotShowError(f"{url}: what was read is not what was written")
@@ -182,7 +179,7 @@ def show_pyramid(url: str) -> "Slices":
     vol = open_volume(url)
     scale = good_scale(vol)
     print(f"{vol}; showing {scale}")
-    return Slices(scale, STORED_VIEWS)
+    return slices_of(scale, "neuroglancer")
 
 
 def good_scale(vol: Volume) -> Scale:
@@ -195,118 +192,47 @@ def good_scale(vol: Volume) -> Scale:
 
 
 @dataclass(frozen=True)
-class View:
-    """How to look at a volume: which axis runs to the right (or left), which one down (or up)."""
-
-    title: str
-    right: int
-    vertical: int
-    upwards: bool = False
-    leftwards: bool = False
-
-    @property
-    def through(self) -> int:
-        """The axis that one looks along."""
-        return 3 - self.right - self.vertical
-
-
-# Of a volume with axes R A S: superior or anterior is up, the left hemisphere is on the left.
-ANATOMICAL_VIEWS = (
-    View("axial", 0, 1, upwards=True),
-    View("coronal", 0, 2, upwards=True),
-    View("sagittal", 1, 2, upwards=True),
-)
-# As Neuroglancer shows a volume of which it knows nothing else.
-STORED_VIEWS = (View("xy", 0, 1), View("xz", 0, 2), View("yz", 2, 1, leftwards=True))
-
-
 class Slices:
-    """The three middle slices of a scale, each (row, column, channel), from the top left."""
+    """The three middle slices of a scale, side by side at one physical scale, on black."""
 
-    def __init__(self, scale: Scale, views: Sequence[View]) -> None:
-        self.scale = scale
-        self.views = views
-        self.middle = tuple(
-            offset + size // 2 for offset, size in zip(scale.voxel_offset, scale.shape[:3], strict=True)
-        )
-        self.planes = [self._plane(view) for view in views]
+    picture: Image.Image
+    lefts: Sequence[float]
+    """The middle of each slice along the picture, in pixels."""
 
-    def _plane(self, view: View) -> NDArray[Any]:
-        index: list[Any] = [slice(None)] * 3
-        index[view.through] = self.middle[view.through]
-        sizes = [size for axis, size in enumerate(self.scale.shape[:3]) if axis != view.through]
+    titles: Sequence[str]
+
+
+def slices_of(scale: Scale, orientation: str) -> Slices:
+    """Read and draw slices that have WIDTH together."""
+    x, y, z = (size * step for size, step in zip(scale.shape[:3], scale.resolution, strict=True))
+    for sizes in itertools.combinations(scale.shape[:3], 2):
         if math.prod(sizes) > MOST_PIXELS:
             raise CannotShowError(
-                f"scale {self.scale.key}: one slice has {math.prod(sizes):,} voxels; "
-                f"this demo reads at most {MOST_PIXELS:,}"
+                f"scale {scale.key}: one slice has {math.prod(sizes):,} voxels; this demo reads at most {MOST_PIXELS:,}"
             )
-        plane: NDArray[Any] = self.scale[tuple(index)]
-        rows = plane if view.vertical < view.right else plane.swapaxes(0, 1)
-        return rows[:: -1 if view.upwards else 1, :: -1 if view.leftwards else 1]
+    widths = (x, x, y if orientation == "anatomical" else z)
+    size = max(1, round(max(x, y, z) * WIDTH / sum(widths)))
+    at = [offset + count // 2 for offset, count in zip(scale.voxel_offset, scale.shape[:3], strict=True)]
+    shown = scale.show(x=at[0], y=at[1], z=at[2], size=size, orientation=orientation)
+    picture = Image.new("RGBA", shown.size, "black")
+    picture.alpha_composite(shown.convert("RGBA"))
+    pixels = [max(1, round(width * size / max(x, y, z))) for width in widths]
+    lefts = [sum(pixels[:i]) + GAP * i + pixels[i] / 2 for i in range(len(pixels))]
+    titles = [f"{axis} = {at['xyz'.index(axis)]}" for axis in "zyx"]
+    if orientation == "anatomical":
+        titles = [f"{name}, {title}" for name, title in zip(("axial", "coronal", "sagittal"), titles, strict=True)]
+    return Slices(picture.convert(shown.mode.removesuffix("A")), lefts, titles)
 
 
 def draw(slices: Slices) -> Image.Image:
-    """Put the slices side by side, all at one physical scale, each with its title."""
-    is_segmentation = slices.scale.volume.info.type == "segmentation"
-    paint = segment_colours if is_segmentation else grey_levels(slices.planes)
-    panels = [
-        Image.fromarray(paint(plane)).resize(
-            pixel_size(slices, view),
-            Image.Resampling.NEAREST if is_segmentation else Image.Resampling.LANCZOS,
-        )
-        for view, plane in zip(slices.views, slices.planes, strict=True)
-    ]
-    width = sum(panel.width + MARGIN for panel in panels) + MARGIN
-    tallest = max(panel.height for panel in panels)
-    height = tallest + 2 * MARGIN + TITLE
-    picture = Image.new(panels[0].mode, (width, height))
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(TITLE * 2 // 3)
-    left = MARGIN
-    for view, panel in zip(slices.views, panels, strict=True):
-        picture.paste(panel, (left, MARGIN + (tallest - panel.height) // 2))
-        title = f"{view.title}, {'xyz'[view.through]} = {slices.middle[view.through]}"
-        middle_bottom = (left + panel.width / 2, height - MARGIN / 2)
-        pen.text(middle_bottom, title, fill="white", font=font, anchor="mb")
-        left += panel.width + MARGIN
-    return picture
-
-
-def pixel_size(slices: Slices, view: View) -> tuple[int, int]:
-    """Return the width and height of a panel, such that all panels together have WIDTH."""
-    scale = slices.scale
-    extent = [size * step for size, step in zip(scale.shape[:3], scale.resolution, strict=True)]
-    nm_per_pixel = sum(extent[view.right] for view in slices.views) / WIDTH
-    return (
-        max(1, round(extent[view.right] / nm_per_pixel)),
-        max(1, round(extent[view.vertical] / nm_per_pixel)),
-    )
-
-
-def grey_levels(planes: Sequence[NDArray[Any]]) -> Paint:
-    """Return a painter whose black and white suit all planes alike."""
-    values = np.concatenate([plane.ravel() for plane in planes]).astype(np.float64)
-    finite = values[np.isfinite(values)]
-    black, white = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 1.0)
-    span = (white - black) or 1.0
-
-    def paint(plane: NDArray[Any]) -> NDArray[np.uint8]:
-        levels = np.clip(
-            (np.nan_to_num(plane, nan=black, posinf=white, neginf=black) - black) / span * 255, 0, 255
-        ).astype(np.uint8)
-        pixels: NDArray[np.uint8] = levels if plane.shape[2] == RGB else levels[:, :, 0]
-        return pixels
-
-    return paint
-
-
-def segment_colours(plane: NDArray[Any]) -> NDArray[np.uint8]:
-    """Paint each segment in a colour of its own, and 0 black."""
-    ids = plane[..., 0].astype(np.uint64)
-    mixed = ids * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: neighbours fall far apart
-    colours: NDArray[np.uint8] = np.stack([(mixed >> np.uint64(s)).astype(np.uint8) for s in (56, 48, 40)], axis=-1)
-    colours[...] |= 0x40  # bright
-    colours[ids == 0] = 0
-    return colours
+    """Draw the slices, each with its title."""
+    width, height = slices.picture.size
+    whole = Image.new(slices.picture.mode, (width + 2 * MARGIN, height + 2 * MARGIN + TITLE))
+    whole.paste(slices.picture, (MARGIN, MARGIN))
+    pen, font = ImageDraw.Draw(whole), ImageFont.load_default(TITLE * 2 // 3)
+    for left, title in zip(slices.lefts, slices.titles, strict=True):
+        pen.text((MARGIN + left, whole.height - MARGIN / 2), title, fill="white", font=font, anchor="mb")
+    return whole
 
 
 if __name__ == "__main__":

@@ -96,16 +96,16 @@ STORED = (View(0, 1), View(0, 2), View(2, 1, left=True))  # as Neuroglancer's pa
 
 
 def panels(pixels: Array, volume: Array, views: Sequence[View], resolution: Sequence[float]) -> list[Array]:
-    """Cut a picture into its three panels, which are 900 pixels wide together and of one scale."""
+    """Cut a picture into its three panels, which are about 900 pixels wide together and of one scale."""
     extent = [size * step for size, step in zip(volume.shape, resolution, strict=False)]
-    pixel = sum(extent[view.right] for view in views) / 900
+    longest = max(extent)
+    pixel = longest / round(longest * 900 / sum(extent[view.right] for view in views))
     sizes = [(round(extent[view.right] / pixel), round(extent[view.vertical] / pixel)) for view in views]
-    tallest, left, found = max(height for _, height in sizes), 12, []
+    left, found = 12, []
     for width, height in sizes:
-        top = 12 + (tallest - height) // 2
-        found.append(pixels[top : top + height, left : left + width])
-        left += width + 12
-    assert pixels.shape[:2] == (tallest + 2 * 12 + 24, left)
+        found.append(pixels[12 : 12 + height, left : left + width])
+        left += width + 8
+    assert pixels.shape[:2] == (max(height for _, height in sizes) + 2 * 12 + 24, left + 4)
     return found
 
 
@@ -362,7 +362,8 @@ def test_numbers_that_are_none_are_black(tmp_path: Path) -> None:
     voxels[voxels == 0] = np.nan
     run = run_demo(tmp_path, with_tensorstore(tmp_path, voxels))
     assert run.code == 0, run.err
-    assert_shows(run, np.nan_to_num(voxels), resolution=(8, 8, 16))
+    darkest = float(np.nanpercentile(voxels, 0.5))  # is shown as black, too
+    assert_shows(run, np.nan_to_num(voxels, nan=darkest), resolution=(8, 8, 16))
 
 
 @pytest.mark.parametrize("value", [7.0, np.nan, np.inf])

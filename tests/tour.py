@@ -71,7 +71,6 @@ def run(probes: Mapping[str, str] | None = None) -> Any:
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = number
-            output.get("data", {}).pop("image/jpeg", None)  # of what is there as PNG
     return notebook
 
 
