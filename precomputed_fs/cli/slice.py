@@ -19,6 +19,7 @@ precomputed-fs slice s3://bucket/brain --orientation anatomical --overlay s3://b
 HELP = "make a picture of a slice, or of the three middle slices; or a NIfTI file of a slice or of a whole scale"
 
 _STDOUT = "-"
+_OF_PICTURES = ("size", "limits", "orientation", "overlay")  # options
 _FORMATS = {"": pictures.to_png, ".png": pictures.to_png, ".jpg": pictures.to_jpeg, ".jpeg": pictures.to_jpeg}
 _NIFTI = (".nii", ".nii.gz")
 _FULL = "full"
@@ -93,8 +94,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _write_nifti(volume: Volume, args: argparse.Namespace) -> None:
     """Write the voxels of a scale as they are: a slice, where several coordinates meet, or all of them."""
-    if args.size is not None or args.limits is not None:
-        raise ValueError("--size and --limits are for pictures: --scale chooses the voxels of a NIfTI file")
+    given = [name for name in _OF_PICTURES if getattr(args, name) is not None]
+    if given:
+        raise ValueError(f"--{given[0]} is for pictures: --scale chooses the voxels of a NIfTI file")
     scale = volume[0] if args.scale is None else find_scale(volume, args.scale)
     point, whole = (args.x, args.y, args.z), (slice(None),) * 3
     if args.box is not None and point != (None, None, None):

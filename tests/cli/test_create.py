@@ -151,4 +151,4 @@ def test_options_for_pictures_are_not_for_images(
 ) -> None:
     create_volume(tmp_path / "a", image)
     assert run("slice", tmp_path / "a", "--out", tmp_path / "a.nii", *options) == 2
-    assert "--size and --limits are for pictures" in capfd.readouterr().err
+    assert "--size is for pictures" in capfd.readouterr().err
