@@ -145,10 +145,10 @@ def test_what_is_large_is_written_only_if_it_is_chosen(tmp_path: Path, capfd: py
     assert loaded(tmp_path / "a.nii").shape == (20, 20, 20)
 
 
-@pytest.mark.parametrize("options", [["--size", "100"], ["--limits", "0", "1"]])
+@pytest.mark.parametrize("options", [["--size", "100"], ["--limits", "0", "1"], ["--orientation", "LPS"]])
 def test_options_for_pictures_are_not_for_images(
     image: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     create_volume(tmp_path / "a", image)
     assert run("slice", tmp_path / "a", "--out", tmp_path / "a.nii", *options) == 2
-    assert "--size is for pictures" in capfd.readouterr().err
+    assert f"{options[0]} is for pictures" in capfd.readouterr().err
