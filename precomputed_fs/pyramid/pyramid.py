@@ -452,8 +452,10 @@ def _finished(decode: Decode[Any] | None, result: tuple[ChunkCoords, Stored | No
         return coords, data
     if found is None:
         return coords, decode(coords, None)
-    with found.naming():
+    try:
         return coords, decode(coords, data)
+    except CorruptDataError as exc:
+        raise found.named(exc) from exc
 
 
 def bytes_of(buf: Buffer) -> bytes:

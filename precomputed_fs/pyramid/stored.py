@@ -119,7 +119,7 @@ class Stored(NamedTuple):
         except TooLargeError as exc:
             raise CorruptDataError(f"{self.shown}: {exc}; {self.limit.reason}") from exc
         except CorruptDataError as exc:
-            raise CorruptDataError(f"{self.shown}: {exc}") from exc
+            raise self.named(exc) from exc
 
     def _decoded_from_shard(self) -> bytes:
         """Undo a shard's encoding; a wrong length means that the index points to other bytes."""
@@ -141,7 +141,11 @@ class Stored(NamedTuple):
         try:
             yield
         except CorruptDataError as exc:
-            raise CorruptDataError(f"{self.shown}: {exc}") from exc
+            raise self.named(exc) from exc
+
+    def named(self, exc: CorruptDataError) -> CorruptDataError:
+        """Return an error that names the object, too."""
+        return CorruptDataError(f"{self.shown}: {exc}")
 
     def as_chunk(self, layout: ScaleLayout, coords: ChunkCoords, limit: Limit) -> "Stored":
         """Return this as a chunk of a shard: with its name, limit and length."""

@@ -3,6 +3,7 @@
 A URL is read as links: the parts of a chain, such as a path in an archive and the URL of the archive.
 """
 
+import functools
 import inspect
 import os
 import re
@@ -85,6 +86,7 @@ def read_links(url: AnyURL, given: Mapping[str, Any]) -> list[Link]:
 
 
 _UNQUOTED = re.compile(r"[\w./-]*", re.ASCII)
+_CACHED_PATHS = 1 << 10  # such as the keys of scales, which each read checks
 
 
 def join(root: str, relative_path: str) -> str:
@@ -133,7 +135,11 @@ def check_relative_path(path: str) -> str:
         ...
     ValueError: 'mesh/%2e%2e/%2e%2e/etc' is not a path inside the pyramid
     """
-    path = os.fspath(path)
+    return _path_inside(os.fspath(path))
+
+
+@functools.lru_cache(_CACHED_PATHS)
+def _path_inside(path: str) -> str:
     decoded = re.split(r"[/\\]", urllib.parse.unquote(path))
     segments = path.split("/")
     if ".." in decoded or "" in segments or "\0" in "".join(decoded) or "\0" in path:
