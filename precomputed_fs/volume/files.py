@@ -1,4 +1,4 @@
-"""How a file becomes one on this machine that can be mapped into memory: wherever it is, decompressed."""
+"""Files as sources: brought to this machine and decompressed, so that they can be mapped into memory."""
 
 import bz2
 import contextlib
@@ -30,12 +30,14 @@ _ATTEMPTS, _TIMEOUT = 5, 30.0  # of requests
 
 
 def opened(location: Location) -> IO[bytes]:
-    """Open a file for reading, on this machine and decompressed: if it is not so, a temporary copy, which has no name.
+    """Open a file for reading. What is remote or compressed is copied into a temporary file without a name.
 
     Raises
     ------
-    NotFoundError, AccessDeniedError, DataAccessError, CorruptDataError
-        If that fails.
+    NotFoundError, AccessDeniedError, DataAccessError
+        If the file cannot be read.
+    CorruptDataError
+        If it cannot be decompressed.
     """
     where = location.display()
     if len(location.links) == 1 and location.links[0].protocol == "file" and location.fs is None:
@@ -58,7 +60,9 @@ def opened(location: Location) -> IO[bytes]:
         spool = stack.enter_context(tempfile.TemporaryFile())
         try:
             shutil.copyfileobj(file if decompressor is None else decompressor(file), spool)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
+        except (OSError, EOFError, zlib.error) as exc:
+            if getattr(exc, "errno", None) is not None:  # such as a full disk
+                raise
             raise CorruptDataError(f"{where}: cannot be decompressed: {exc}") from exc
         file.close()
         stack.pop_all()
@@ -79,7 +83,7 @@ def _local(location: Location) -> IO[bytes]:
 
 
 def _decoded(body: Body, where: str) -> bytes:
-    """Undo what a server says that it did, except gzip: of .nii.gz many say that which is in the file itself."""
+    """Undo the Content-Encoding, except gzip: many servers say it of .nii.gz files as they are."""
     if body.data.startswith(_GZIP):
         return body.data
     try:
@@ -89,7 +93,7 @@ def _decoded(body: Body, where: str) -> bytes:
 
 
 def map_array(file: IO[bytes], where: str) -> NDArray[Any] | None:
-    """Map the array of a .npy file into memory, which outlives the file; None if it is a file of another kind.
+    """Map the array of a .npy file into memory; the map outlives the file. None if it is a file of another kind.
 
     Raises
     ------

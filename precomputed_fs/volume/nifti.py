@@ -54,7 +54,7 @@ def read_image(image: Any) -> Image:  # noqa: ANN401 - of nibabel
 
 
 def read_nifti(file: IO[bytes], where: str) -> Image:
-    """Read the header of a NIfTI file; its voxels are mapped into memory, which outlives the file.
+    """Read the header of a NIfTI file, and map its voxels into memory; the map outlives the file.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def read_nifti(file: IO[bytes], where: str) -> Image:
 def voxels_of(data: Any) -> Any:  # noqa: ANN401 - the ``dataobj`` of an image of nibabel
     """Return the voxels of an image, scaled as the header says, as an array or a lazy one.
 
-    nibabel scales to float64, which the format does not have: these become float32, and so do stored ones.
+    nibabel scales to float64, which the format does not have. These become float32, and so do wide floats in the file.
     """
     if hasattr(data, "get_unscaled") and hasattr(data, "slope"):
         raw, convert = _unscaled(data), functools.partial(_scaled, slope=data.slope, inter=data.inter)
@@ -87,11 +87,12 @@ def _scaled(part: NDArray[Any], *, slope: float, inter: float) -> NDArray[Any]:
         from nibabel.volumeutils import apply_read_scaling  # noqa: PLC0415 - optional
 
         part = apply_read_scaling(part, np.float64(slope), np.float64(inter))  # as nibabel itself does
-    return part.astype(np.float32) if part.dtype == np.float64 else part
+    is_wide = part.dtype.kind == "f" and part.dtype.itemsize > np.dtype(np.float32).itemsize
+    return part.astype(np.float32) if is_wide else part
 
 
 def _unscaled(data: Any) -> NDArray[Any]:  # noqa: ANN401 - an ArrayProxy of nibabel
-    """Map the voxels of a file into memory; those of a compressed file are first decompressed to a temporary one."""
+    """Map the voxels of a file into memory. A compressed file is first decompressed into a temporary one."""
     file = data.file_like
     if not isinstance(file, (str, os.PathLike)) or not os.fspath(file).lower().endswith(_COMPRESSED):
         return np.asanyarray(data.get_unscaled())
@@ -106,12 +107,12 @@ def _unscaled(data: Any) -> NDArray[Any]:  # noqa: ANN401 - an ArrayProxy of nib
 
 
 def _arranged(voxels: Any) -> Any:  # noqa: ANN401 - an array, or a lazy one
-    """Bring an image of other than three axes to (x, y, z), or to (x, y, z, channel): only one may follow z.
+    """Bring voxels to (x, y, z) or (x, y, z, channel): add axes of length 1, or leave them out.
 
     Raises
     ------
     ValueError
-        If there are several.
+        If more than one axis after z is longer than 1.
     """
     shape = tuple(voxels.shape)
     channels = [size for size in shape[3:] if size != 1]
@@ -140,7 +141,7 @@ def _described(image: Any, voxels: Any) -> Image:  # noqa: ANN401 - an image of 
         name, time_unit = header.get_xyzt_units()
         unit = _MILLIMETRES.get(name, "mm")
         zooms = header.get_zooms()
-        if image.shape[3:4] > (1,) and zooms[3] > 0:
+        if len(image.shape) >= _MAX_AXES and image.shape[3] > 1 and zooms[3] > 0:
             time_step = (_shortest(zooms[3]), time_unit)
         space = _space_of(header)
         is_of_labels = header.get_intent()[0] == "label"
@@ -178,7 +179,7 @@ def _placement(image: Any, unit: str) -> Placement | None:  # noqa: ANN401
 
 
 def _shortest(value: float) -> float:
-    """Return the shortest number that is the same to a header, which has 32 bits for it: 0.7, not 0.69999998807."""
+    """Return the shortest number that rounds to the same 32 bits, which headers have: 0.7 rather than 0.69999998807."""
     return float(str(np.float32(value)))
 
 
@@ -204,5 +205,5 @@ def _loaded(file: IO[bytes], where: str) -> Any:  # noqa: ANN401 - an image of n
     except (ImageFileError, HeaderDataError, ValueError) as exc:
         raise CorruptDataError(f"{where}: the NIfTI header is damaged: {exc}") from exc
     if there < needed:
-        raise CorruptDataError(f"{where} is truncated: its header tells {needed} bytes, and there are {there}")
+        raise CorruptDataError(f"{where} is truncated: its header says {needed} bytes, and it has {there}")
     return image

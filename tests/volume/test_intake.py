@@ -1,7 +1,5 @@
 """Sources: the axes of arrays."""
 
-import gzip
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -9,7 +7,6 @@ import numpy as np
 import pytest
 import xarray
 
-from precomputed_fs import CorruptDataError
 from tests.volume.samples import SMALL, Counting, make, small, store
 
 ARRAY = small((*SMALL, 3), "uint8")
@@ -83,23 +80,3 @@ def test_named_channels_may_be_many() -> None:
 def test_a_segmentation_of_floats_is_refused_with_a_hint() -> None:
     with pytest.raises(TypeError, match=r'a segmentation has integers, got float32: pass array\.astype\("uint32"\)'):
         store(small(dtype="float32"), type="segmentation")
-
-
-@pytest.mark.parametrize("of", [np.asfortranarray, np.ascontiguousarray])
-@pytest.mark.parametrize("suffix", [".npy", ".npy.gz"])
-def test_a_file_of_numpy_s_is_an_array(tmp_path: Path, of: Any, suffix: str) -> None:
-    with (gzip.open if suffix.endswith(".gz") else open)(tmp_path / f"array{suffix}", "wb") as file:
-        np.save(file, of(ARRAY.T))
-    assert np.array_equal(store(tmp_path / f"array{suffix}", axes="czyx")[0][...], ARRAY)
-    with pytest.raises(TypeError, match="resolution: expected the size of a voxel"):
-        store(tmp_path / f"array{suffix}", axes="czyx", resolution=None)
-
-
-def test_a_damaged_file_of_numpy_s_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "objects.npy", np.array([None, 1]), allow_pickle=True)
-    np.save(tmp_path / "array.npy", ARRAY)
-    (tmp_path / "truncated.npy").write_bytes((tmp_path / "array.npy").read_bytes()[:-1])
-    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00")
-    for name in ("objects", "truncated", "header"):
-        with pytest.raises(CorruptDataError, match=rf"{name}\.npy cannot be mapped into memory"):
-            store(tmp_path / f"{name}.npy")
