@@ -42,6 +42,13 @@ class ChunkTool(Tool, Protocol):
         """Return the bytes of a chunk, with no compression around them."""
 
 
+class SamplingTool(Tool, Protocol):
+    """A tool that also reads single voxels, many at once."""
+
+    def sample(self, opened: Opened, points: Array) -> Array:
+        """Return the voxels at some points, of which each is a row."""
+
+
 class DownsamplingTool(Tool, Protocol):
     """A tool that also computes lower scales."""
 
@@ -92,6 +99,11 @@ class PrecomputedFs:
         with self._library.create_volume(location.url, data.info, gzip=data.gzip, progress=False, **options) as volume:
             volume[0][...] = voxels
 
+    def sample(self, opened: Opened, points: Array) -> Array:
+        volume, *_ = opened
+        voxels: Array = volume[0].sample(points)
+        return voxels
+
     def mode(self, labels: Array) -> Array:
         downsample = import_module("precomputed_fs.volume.downsampling").downsample
         halved: Array = downsample(labels[..., np.newaxis], (2, 2, 2), "mode")
@@ -140,6 +152,10 @@ class TensorStore:
 
     def read(self, opened: Opened, box: Box) -> Array:
         voxels: Array = opened[box].read(order=self._order).result()
+        return voxels
+
+    def sample(self, opened: Opened, points: Array) -> Array:
+        voxels: Array = opened.vindex[tuple(points.T)].read().result()
         return voxels
 
     def write(self, location: Location, data: DataSet, voxels: Array) -> None:
@@ -381,6 +397,8 @@ LIMITS = (
         "memory and processor time of several are not measured",
         "2 processes",
     ),
+    Limit(CLOUD_VOLUME, lambda job: job.action == "sample", "reads points one by one"),
+    Limit(NEUROGLANCER_SCRIPTS, lambda job: job.action == "sample", "reads whole chunks"),
     Limit(CLOUD_VOLUME, lambda job: job.action == "mode", "leaves lower scales to other packages"),
     Limit(CLOUD_VOLUME, lambda job: job.at_once is not None, "its number of threads cannot be given"),
     Limit(NEUROGLANCER_SCRIPTS, lambda job: job.location.kind == "s3", "knows no S3"),

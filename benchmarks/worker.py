@@ -21,7 +21,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.jobs import Box, Coords, Job, Outcome
-from benchmarks.systems import SYSTEMS, Array, ChunkTool, DownsamplingTool, Opened, PrecomputedFs, Tool
+from benchmarks.systems import SYSTEMS, Array, ChunkTool, DownsamplingTool, Opened, PrecomputedFs, SamplingTool, Tool
 
 
 def main() -> None:
@@ -56,6 +56,15 @@ def read_warm(tool: Tool, job: Job) -> Outcome:
 def read_opened(tool: Tool, opened: Opened, job: Job) -> Outcome:
     results, outcome = timed(lambda: [tool.read(opened, box) for box in job.boxes])
     return checked(job, results, outcome)
+
+
+def sample(tool: Tool, job: Job) -> Outcome:
+    """Read the voxels of all boxes, which have one each, at once."""
+    opened = tool.open(job.location, job.data, job.at_once)
+    points = np.array([[part.start for part in box] for box in job.boxes])
+    (found,), outcome = timed(lambda: [cast("SamplingTool", tool).sample(opened, points)])
+    expected = np.load(job.expected, mmap_mode="r")[tuple(points.T)]
+    return outcome if alike(found.reshape(-1), expected, job.tolerance) else Outcome(error="voxels are not as expected")
 
 
 def read_cold(tool: Tool, job: Job) -> Outcome:
@@ -135,6 +144,7 @@ ACTIONS: dict[str, Callable[[Tool, Job], Outcome]] = {
     "read for cpu": read,
     "read warm": read_warm,
     "read cold": read_cold,
+    "sample": sample,
     "open": open_often,
     "fetch": fetch,
     "fetch many": fetch_many,

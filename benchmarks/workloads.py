@@ -123,6 +123,17 @@ def random_boxes(data: DataSet, place: Place) -> list[Box]:
     return [(slice(x, x + 64), slice(y, y + 64), slice(z, z + 64)) for x, y, z in starts]
 
 
+def points(number: int) -> Boxes:
+    """Return so many boxes of one voxel anywhere."""
+
+    def some(data: DataSet, _: Place) -> list[Box]:
+        chance = random.Random(0)
+        starts = [[chance.randrange(data.side) for _ in range(3)] for _ in range(number)]
+        return [(slice(x, x + 1), slice(y, y + 1), slice(z, z + 1)) for x, y, z in starts]
+
+    return some
+
+
 def chunks(number: int) -> Boxes:
     """Return so many boxes that are one chunk each, scattered; fewer where each takes long."""
 
@@ -147,6 +158,7 @@ def corner(number: int) -> Boxes:
 WHOLE = What("whole", "read", whole)
 PLANES = tuple(What(f"plane {axis}", "read", plane(index)) for index, axis in enumerate("xyz"))
 BOXES = What("random boxes", "read", random_boxes)
+POINTS = What("1,000 points", "sample", points(1000))
 CHUNK_COLD = What("chunk, cold", "read cold", chunks(20), "ms")
 CHUNK_WARM = What("chunk, warm", "read warm", chunks(50), "ms")
 FETCH_CHUNK = What("fetch_chunk", "fetch", chunks(50), "ms")
@@ -200,12 +212,20 @@ PARTS_IN_FULL = {
 }
 """Those of which it reads planes, boxes and single chunks."""
 
+POINTS_IN_FULL = {
+    HTTPS: (RAW, SEGMENTATION),
+    HTTPS_30: (RAW, SEGMENTATION, RAW_SHARDS),
+    DISK: (RAW, SEGMENTATION),
+}
+"""Those from which it reads scattered points."""
+
 QUICK = {
     (HTTPS, RAW, WHOLE),
     (HTTPS, TINY, WHOLE),
     (HTTPS_30, RAW, WHOLE),
     (HTTPS_30, RAW, CPU),
     (HTTPS_30, RAW, PLANES[2]),
+    (HTTPS_30, RAW, POINTS),
     (HTTPS_30, RAW, FIRST),
     (HTTPS_30, GZIP, WHOLE),
     (S3_TLS_SIGNED_30, RAW, WHOLE),
@@ -220,6 +240,7 @@ QUICK = {
 def reading() -> Iterator[Workload]:
     for place, data in product(WHOLE_IN_FULL, data_sets.ALL):
         yield row(place, data, WHOLE, in_full=data in WHOLE_IN_FULL[place])
+        yield row(place, data, POINTS, in_full=data in POINTS_IN_FULL.get(place, ()))
         for what in (*PLANES, BOXES, CHUNK_COLD, CHUNK_WARM):
             yield row(place, data, what, in_full=data in PARTS_IN_FULL.get(place, ()))
         if place.kind != "s3" and not data.sharding:
@@ -301,6 +322,7 @@ REQUIRED = (
     Required(1.0, [WHOLE, *PLANES], [HTTPS], [SEGMENTATION], TENSORSTORE),
     Required(1.0, [WHOLE], [HTTPS_30], [RAW, GZIP, JPEG, RAW_SHARDS], TENSORSTORE),
     Required(1.0, PLANES, [HTTPS_30], [RAW], TENSORSTORE),
+    Required(1.0, [POINTS], [HTTPS, HTTPS_30, DISK], against=TENSORSTORE),
     Required(1.2, [FIRST], [HTTPS_30], [RAW], TENSORSTORE),
     Required(0.9, [CPU], [HTTPS_30], [RAW], TENSORSTORE),
     Required(1.0, [WHOLE], [HTTP2_30], [RAW], TENSORSTORE),
