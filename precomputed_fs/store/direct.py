@@ -110,7 +110,7 @@ class Direct:
         pid = os.getpid()
         per_hop = min(per_hop, max(1, limit // pool.CORES))
         calls: list[pool.Call[tuple[list[Any], list[FollowUps]]]] = []
-        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        ended: pool.Ended = queue.SimpleQueue()
 
         def is_stopped() -> bool:
             return is_ended or is_cancelled()
@@ -120,7 +120,7 @@ class Direct:
                 while (len(calls) + 1) * per_hop <= limit and (some := _some(upcoming, per_hop)):
                     run = functools.partial(self._run_some, some, finish, per_hop, is_stopped)
                     is_alone = len(some) < per_hop and not calls
-                    calls.append(pool.called(run) if is_alone else pool.call(run, self._threads, ended))
+                    calls.append(pool.called(run, ended) if is_alone else pool.call(run, self._threads, ended))
                 if not calls:
                     break
                 if os.getpid() != pid:

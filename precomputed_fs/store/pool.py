@@ -15,7 +15,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from precomputed_fs.errors import DataAccessError
 
@@ -30,10 +30,14 @@ _NAP = 0.05  # seconds, after which it is looked whether to go on
 _here = threading.local()
 
 
+Ended: TypeAlias = queue.SimpleQueue["Call[Any]"]
+"""The calls of one batch that have ended, for `first_done`."""
+
+
 class Call(Generic[_T]):
     """A function that is called once, by whichever thread, and what came of it."""
 
-    def __init__(self, function: Callable[[], _T], ended: "queue.SimpleQueue[None] | None" = None) -> None:
+    def __init__(self, function: Callable[[], _T], ended: Ended | None = None) -> None:
         self.is_done = False
         self._ended = ended
         self._function = function
@@ -54,7 +58,7 @@ class Call(Generic[_T]):
             self.is_done = True
             self._bell.release()
             if self._ended is not None:
-                self._ended.put(None)
+                self._ended.put(self)
 
     def cancel(self) -> None:
         """Do not begin any more."""
@@ -115,7 +119,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def call(function: Callable[[], _T], size: int = CORES, ended: "queue.SimpleQueue[None] | None" = None) -> Call[_T]:
+def call(function: Callable[[], _T], size: int = CORES, ended: Ended | None = None) -> Call[_T]:
     """Have some thread of so many call a function; in one of these, it is called at once.
 
     Parameters
@@ -128,12 +132,12 @@ def call(function: Callable[[], _T], size: int = CORES, ended: "queue.SimpleQueu
         with contextlib.suppress(RuntimeError):  # the interpreter is about to end
             _pool(size).submit(one)
             return one
-    return called(function)
+    return called(function, ended)
 
 
-def called(function: Callable[[], _T]) -> Call[_T]:
+def called(function: Callable[[], _T], ended: Ended | None = None) -> Call[_T]:
     """Call a function now, in this thread."""
-    one = Call(function)
+    one = Call(function, ended)
     one.run()
     return one
 
@@ -154,14 +158,12 @@ def future(
     return outcome
 
 
-def first_done(calls: Sequence[Call[Any]], ended: "queue.SimpleQueue[None]") -> int:
+def first_done(calls: Sequence[Call[Any]], ended: Ended) -> int:
     """Wait until one of these calls has ended, and return its place."""
-    while True:
-        for place, one in enumerate(calls):
-            if one.is_done or sys.is_finalizing():
-                return place
+    while not sys.is_finalizing():
         with contextlib.suppress(queue.Empty):
-            ended.get(timeout=_NAP)
+            return calls.index(ended.get(timeout=_NAP))
+    return 0
 
 
 def wait(calls: Iterable[Call[Any]]) -> None:

@@ -245,6 +245,13 @@ def _absolute(item: slice, axis: range) -> range:
 # -------------------------------------------------------------------------------------------------------------- chunks
 
 
+def shard_block(grid: ChunkGrid, sharding: Sharding | None) -> Triple:
+    """Return the size in chunks of the blocks that are a shard each; the whole grid if there are no such blocks."""
+    if sharding is None or sharding.hash != "identity":
+        return grid.shape
+    return morton_block(grid.shape, sharding.preshift_bits + sharding.minishard_bits)
+
+
 class Touched:
     """The chunks that hold some voxels.
 
@@ -274,9 +281,7 @@ class Touched:
         So a shard can be written before the next one is begun. In an unsharded scale, and where a hash scatters
         chunks over shards, all are one group.
         """
-        block = self._grid.shape
-        if sharding is not None and sharding.hash == "identity":
-            block = morton_block(block, sharding.preshift_bits + sharding.minishard_bits)
+        block = shard_block(self._grid, sharding)
         along_x, along_y, along_z = zip(self._cells, block, strict=True)
         groups = ((x, y, z) for z in _runs(*along_z) for y in _runs(*along_y) for x in _runs(*along_x))
         for xs, ys, zs in groups:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, size_of
-from precomputed_fs.volume.indexing import AXES, triple
+from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple, size_of
+from precomputed_fs.volume.indexing import AXES, shard_block, triple
 from precomputed_fs.volume.positions import NOWHERE, voxels_at
 from precomputed_fs.volume.sources import cast_scalar
 
@@ -72,7 +72,8 @@ def sample(
     """
     missing = self.volume.missing if missing is None else missing
     given = as_points(points)
-    chunks = PointsByChunk(voxels_at(given.reshape(-1, len(AXES)), unit, self.resolution), self.grid)
+    block = shard_block(self.grid, self.info.sharding)
+    chunks = PointsByChunk(voxels_at(given.reshape(-1, len(AXES)), unit, self.resolution), self.grid, block)
     result = np.zeros((given.size // len(AXES), self.shape[3]), self.dtype)
     if outside := chunks.describe_outside(given):
         if fill is None:
@@ -120,9 +121,11 @@ class PointsByChunk:
     voxels : ndarray
         (n, 3) absolute coordinates, xyz.
     grid : ChunkGrid
+    block : tuple of int
+        Chunks of a block, xyz: those of one block come together.
     """
 
-    def __init__(self, voxels: NDArray[np.int64], grid: ChunkGrid) -> None:
+    def __init__(self, voxels: NDArray[np.int64], grid: ChunkGrid, block: Triple) -> None:
         self._voxels = voxels
         self._grid = grid
         bounds = grid.bounds
@@ -131,7 +134,7 @@ class PointsByChunk:
 
         inside = np.flatnonzero(self.is_inside)
         cells = (voxels[inside] - bounds.start) // grid.chunk_size
-        order = np.lexsort(cells.T)
+        order = np.lexsort((*cells.T, *(cells // block).T))
         cells = cells[order]
         is_first = np.ones(len(cells), bool)
         is_first[1:] = np.any(cells[1:] != cells[:-1], axis=1)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from precomputed_fs.volume.volume import Volume
 
 _BYTES_IN_FLIGHT = 64 << 20  # decoded
+_LEAST_COMPRESSION = 4  # what is counted on
 _MIN_IN_FLIGHT = 2
 _SHARD_BUFFER_BYTES = 256 << 20  # decoded bytes of a large write, after which complete shards are flushed
 _MISSING = ("zeros", "raise")
@@ -344,7 +345,7 @@ class Scale:
         total = len(chunks)
         with Progress(f"reading {self.key}", total, self._shows(progress)) as bar:
             pyramid, key = self._place
-            found = pyramid.fetch_chunks(key, iter(chunks), decode=use, in_flight=self.in_flight, callback=bar)
+            found = pyramid.fetch_chunks(key, iter(chunks), decode=use, in_flight=self._fetched_at_once, callback=bar)
             present = sum(was_there for _, was_there in found)
         if total and not present and warns:
             message = (
@@ -467,7 +468,7 @@ class Scale:
     def use_info(self) -> None:
         """Follow the volume's `info`, which was replaced."""
         self.info = self.volume.info.scales[self._index]
-        for name in ("grid", "codec", "in_flight", "_chunk_bytes"):
+        for name in ("grid", "codec", "in_flight", "_fetched_at_once", "_chunk_bytes"):
             vars(self).pop(name, None)
 
     # -------------------------------------------------------------------------------------------------------- internal
@@ -480,6 +481,13 @@ class Scale:
     def in_flight(self) -> int:
         """Number of chunks in flight, such that their decoded bytes are bounded, too."""
         return max(_MIN_IN_FLIGHT, min(IN_FLIGHT, _BYTES_IN_FLIGHT // self._chunk_bytes))
+
+    @functools.cached_property
+    def _fetched_at_once(self) -> int:
+        """Number of chunks in flight that are read: encoded, since only as many as there are threads are decoded."""
+        if self.encoding == "raw":
+            return self.in_flight
+        return max(_MIN_IN_FLIGHT, min(IN_FLIGHT, _BYTES_IN_FLIGHT // self._chunk_bytes * _LEAST_COMPRESSION))
 
     def _shows(self, progress: bool | None) -> bool | None:
         return self.volume.progress if progress is None else progress
