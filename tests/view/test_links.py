@@ -22,6 +22,8 @@ from tests.view.serving import linked, raw_info, state_of
         ("s3://bucket/lab", {"storage_options": {"anon": True, "key": None, "token": ""}}, "s3://bucket/lab"),
         ("gs://bucket/lab", {"storage_options": {"token": "anon", "project": "mine"}}, "gs://bucket/lab"),
         ("s3+https://example.org/bucket/lab", {}, "s3+https://example.org/bucket/lab"),
+        ("s3://bucket/lab", {"storage_options": {"requester_pays": False, "profile": None}}, "s3://bucket/lab"),
+        ("https://example.org/lab", {"storage_options": {"headers": {}, "block_size": 9}}, "https://example.org/lab"),
         (
             "s3://bucket/lab",
             {"storage_options": {"client_kwargs": {"endpoint_url": "http://example.org:9000/"}}},
@@ -73,6 +75,16 @@ def test_a_link_leads_where_one_likes() -> None:
         ("https://example.org/brain", {"storage_options": {"headers": {"Authorization": "a"}}}),
         ("https://example.org/brain", {"storage_options": {"client_kwargs": {"auth": ("a", "b")}}}),
         ("https://u:p@example.org/brain", {}),
+        ("https://u@example.org/brain", {}),
+        ("https://example.org/brain?", {"storage_options": {"client_kwargs": {"cookies": {"a": "b"}}}}),
+        ("https://example.org/brain", {"storage_options": {"get_client": object()}}),
+        ("https://example.org/brain", {"storage_options": {"https": {"headers": {"X-Api-Key": "k"}}}}),
+        ("s3://bucket/brain", {"storage_options": {"client_kwargs": {"aws_access_key_id": "k"}}}),
+        ("s3://bucket/brain", {"storage_options": {"requester_pays": True}}),
+        ("s3://k:s@bucket/brain", {}),
+        ("gs://bucket/brain", {"storage_options": {"requester_pays": "project"}}),
+        ("gs://bucket/brain", {"storage_options": {"token": {"a": 1}}}),
+        ("gs://bucket/brain", {"storage_options": {"session_kwargs": {"headers": {"Authorization": "x"}}}}),
     ],
 )
 def test_no_link_to_what_others_cannot_read(url: str, options: dict[str, Any]) -> None:
