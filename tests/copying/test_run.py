@@ -47,7 +47,7 @@ def test_the_command(tmp_path: Path, run: Run) -> None:
     wish = ["--no-gzip", "--scale", KEY, "--chunk-size", 32, 32, 20, "--verify"]
     assert run(tmp_path / "a", tmp_path / "b", *wish) == (0, "", "")
     np.testing.assert_array_equal(read(tmp_path / "b"), volume[0][...])
-    message = f"{tmp_path}/b: there is a pyramid already; overwrite=True deletes that first"
+    message = f"{tmp_path}/b: there is a pyramid already; --overwrite deletes that first"
     assert run(tmp_path / "a", tmp_path / "b") == (1, "", f"precomputed-fs: error: {message}\n")
     assert run(tmp_path / "a", tmp_path / "b", "--overwrite", "--sharding", "auto") == (0, "", "")
     np.testing.assert_array_equal(read(tmp_path / "b", 1), volume[1][...])
