@@ -186,10 +186,10 @@ def test_the_conversion_in_a_message_keeps_named_axes() -> None:
 
 @pytest.mark.parametrize("kind", ["seg", "", "images", 5])
 def test_a_type_is_image_or_segmentation(tmp_path: Path, kind: Any) -> None:
-    with pytest.raises(ValueError, match=r"type: expected (image or segmentation|a string), got"):
+    with pytest.raises(ValueError, match=r"type: expected (one of image, segmentation|a string), got"):
         store(LABELS, tmp_path / "none", type=kind)
     info = {**store(LABELS, type="SEGMENTATION").info.to_dict(), "type": kind}
-    with pytest.raises(ValueError, match=r"type: expected (image or segmentation|a string), got"):
+    with pytest.raises(ValueError, match=r"type: expected (one of image, segmentation|a string), got"):
         create_volume(tmp_path / "none", info)
     assert not (tmp_path / "none").exists()
     if isinstance(kind, str):
