@@ -221,10 +221,9 @@ def test_files_and_deletions_are_seen() -> None:
     accessor.store_file(name, bytes(len(before)), overwrite=True)
     assert accessor.fetch_chunk(key, FIRST) == bytes(len(before))
     volume.pyramid.delete_file(name)
-    with pytest.raises(NotFoundError, match="does not exist"):
-        accessor.fetch_chunk(key, FIRST)
-    with pytest.raises(NotFoundError, match=r"does not exist \(looked under"):
-        accessor.fetch_chunk(key, FIRST)
+    for _ in range(2):  # asked for, and remembered
+        with pytest.raises(NotFoundError, match=r"does not exist.* \(looked under \d+ names\)"):
+            accessor.fetch_chunk(key, FIRST)
     accessor.store_chunk(before, key, FIRST)
     assert accessor.fetch_chunk(key, FIRST) == before
     copies.delete_data(volume.pyramid, key)

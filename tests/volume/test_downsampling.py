@@ -167,3 +167,24 @@ def test_scales_that_are_not_halves_are_refused(tmp_path: Path) -> None:
     volume = create_volume(tmp_path / "b", info)
     with pytest.raises(ValueError, match=r"16_16_40 .* is not scale 8_8_40 .* halved"):
         volume.downsample()
+
+
+def test_only_what_a_box_touches_is_computed(tmp_path: Path) -> None:
+    volume = make(tmp_path, scales=3, gzip=False)
+    expected = [scale[...] for scale in volume]
+    for scale in volume:
+        scale[...] = 0
+    volume[0][...] = expected[0]
+    volume.downsample(box=np.s_[0:3, 9, 110:])
+    for scale, index in ((volume[1], np.s_[3:5, 1:2, 10:]), (volume[2], np.s_[2:3, 1:2, 10:])):
+        found = scale[...]
+        assert found[index].all()
+        found[index] = 0
+        assert not found.any()
+    assert np.array_equal(volume[1].array[3:5, 1:2, 10:], expected[1][3:5, 1:2, 10:])
+    volume.downsample(box=np.s_[5:5])
+    volume.downsample()
+    for scale, whole in zip(volume, expected, strict=True):
+        assert np.array_equal(scale[...], whole)
+    with pytest.raises(IndexError, match="is not inside"):
+        volume.downsample(box=np.s_[-100:])
