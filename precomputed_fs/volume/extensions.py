@@ -463,19 +463,16 @@ def to_nifti(
     ------
     ImportError
         If nibabel is not installed; the extra "nifti" brings it.
-    IndexError
-        If the box goes beyond the volume.
-    ValueError
-        If the box is empty, or has steps.
+    IndexError, ValueError
+        If the box goes beyond the volume, is empty or has steps.
     DataAccessError
         If a chunk cannot be read.
 
     Notes
     -----
-    The affine gives each voxel's centre in millimetres, as NIfTI wants it; a voxel of a lower scale has its centre
-    between those that it was computed from. It comes from the image that `create_volume` was given, as `info` keeps
-    it, or from ``transform.json``, as neuroglancer-scripts writes it. If there is neither, x runs right, y anterior and
-    z superior, from coordinate 0: the voxel at ``i`` has its centre at ``(i + 0.5) * resolution``.
+    The affine gives each voxel's centre in millimetres. `info` keeps that of the image which `create_volume` was given;
+    otherwise ``transform.json`` of neuroglancer-scripts is used. Without either, x runs right, y anterior, z superior,
+    and the voxel at ``i`` has its centre at ``(i + 0.5) * resolution``.
 
     Examples
     --------
