@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
-from precomputed_fs.errors import NotFoundError, ReadOnlyError
+from precomputed_fs.errors import NotFoundError
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.view.answers import (
@@ -181,8 +181,6 @@ class Server:
     def __init__(
         self, volume: Volume, *, port: int = 0, follow_links: bool = False, closes_volume: bool = False
     ) -> None:
-        if not volume.pyramid.can_read:
-            raise ReadOnlyError(f"{volume.url}: this archive is open for writing")
         if not 0 <= port < _MOST_PORTS:
             raise ValueError(f"port: expected 0 to {_MOST_PORTS - 1}, got {port}")
         self.volume = volume

@@ -19,7 +19,7 @@ import numpy as np
 
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.codecs.encoding import NEUROGLANCER
-from precomputed_fs.errors import CorruptDataError, NotFoundError
+from precomputed_fs.errors import CorruptDataError, NotFoundError, ReadOnlyError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, chunk_name, parse_chunk_name
 from precomputed_fs.format.info import Info
 from precomputed_fs.pyramid.pyramid import Pyramid
@@ -119,6 +119,8 @@ class ShownPyramid:
     """A pyramid as the client sees it: a rewritten `info`, and the objects that it names."""
 
     def __init__(self, volume: Volume, *, follow_links: bool) -> None:
+        if not volume.pyramid.can_read:
+            raise ReadOnlyError(f"{volume.url}: this archive is open for writing")
         self._pyramid = volume.pyramid
         self._scales: dict[str, _ShownScale] = {}
         shown = [_ShownScale.of(scale) for scale in volume]

@@ -1,11 +1,13 @@
 """Which way pictures of a volume are turned, and where its axes point in a body."""
 
+import contextlib
 import itertools
 
 import numpy as np
 
+from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.info import Info
-from precomputed_fs.volume.placement import MEMBER
+from precomputed_fs.volume.placement import MEMBER, Matrix, Placement
 
 NEUROGLANCER = "neuroglancer"
 """As in Neuroglancer's panels: y and z grow downwards."""
@@ -48,25 +50,18 @@ def directions_of(info: Info, orientation: str) -> str | None:
     """
     if orientation == NEUROGLANCER:
         return None
-    if orientation == ANATOMICAL:
-        return _directions_by(info.get(MEMBER)) or "".join(side[0] for side in SIDES)
-    return orientation
+    if orientation != ANATOMICAL:
+        return orientation
+    with contextlib.suppress(InvalidInfoError):  # somebody else may mean something else by the member
+        return _directions_by(Placement.parse(info.get(MEMBER), "info").affine)
+    return "".join(side[0] for side in SIDES)
 
 
-def _directions_by(placement: object) -> str | None:
-    """Return where an image's affine lets the axes point: of all ways to name them, the one with the smallest angles.
-
-    None if there is no such affine.
-    """
+def _directions_by(affine: Matrix) -> str:
+    """Return where an affine lets the axes point: of all ways to name them, the one with the smallest angles."""
     count = len(SIDES)
-    try:
-        steps = np.array(placement["affine"], np.float64)[:count, :count]  # type: ignore[index]
-    except (IndexError, KeyError, TypeError, ValueError):
-        return None
-    lengths = np.linalg.norm(steps, axis=0)
-    if steps.shape != (count, count) or not (np.isfinite(lengths) & (lengths > 0)).all():
-        return None
-    steps /= lengths
+    steps = affine[:count, :count]
+    steps = steps / np.maximum(np.linalg.norm(steps, axis=0), np.finfo(float).tiny)
     sides = max(itertools.permutations(range(count)), key=lambda order: np.abs(steps[order, range(count)]).sum())
     return "".join(SIDES[side][int(steps[side, axis] < 0)] for axis, side in enumerate(sides))
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from precomputed_fs import (
     Volume,
 )
+from precomputed_fs.format.info import Info
 from precomputed_fs.view import colours as view_colours
 from precomputed_fs.view import pictures
 from tests.support import servers
@@ -55,7 +56,9 @@ def test_a_segmentation_of_few_bits_is_one() -> None:
 
 
 def test_what_calls_itself_a_segmentation_of_floats_is_shown_as_an_image() -> None:
-    assert make(voxels(SIZE, "float32"), type="segmentation", scales=1)[0].show(z=0).mode == "L"
+    made = make(voxels(SIZE, "float32"), scales=1)
+    volume = Volume(made.accessor, Info.parse({**made.info.to_dict(), "type": "segmentation"}))
+    assert volume.show(z=0).mode == "L"
 
 
 def test_three_channels_are_red_green_and_blue() -> None:

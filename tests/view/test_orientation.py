@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from precomputed_fs import create_volume, open_volume
+from precomputed_fs import Volume, create_volume, open_volume
+from precomputed_fs.format.info import Info
+from precomputed_fs.volume.placement import Placement
 from tests.view.volumes import OFFSET, SIZE, make, pixels, seen, voxels
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def test_however_a_body_lies_in_a_volume_it_is_shown_upright(directions: str) ->
     assert "".join(nibabel.aff2axcodes(affine)) == directions
     volume = create_volume(
         f"memory://test_display/affine_{directions}",
-        {**scale.volume.info.to_dict(), "nifti": {"affine": affine.tolist()}},
+        {**scale.volume.info.to_dict(), "nifti": Placement(affine, (8, 8, 8)).to_info()},
         overwrite=True,
     )  # fmt: skip
     volume[0][...] = array
@@ -99,11 +101,12 @@ def _turned(angle: float) -> NDArray[Any]:
     return both
 
 
-@pytest.mark.parametrize("placement", [None, [], {}, {"affine": 7}, {"affine": np.zeros((4, 4)).tolist()}])
+@pytest.mark.parametrize(
+    "placement", [None, [], {"affine": 7}, Placement(np.diag((0, 0, 0, 1.0)), (8, 8, 8)).to_info()]
+)
 def test_without_an_affine_axes_are_taken_for_those_of_nifti(placement: Any) -> None:
-    info = make(RAS, scales=1).info.to_dict()
-    volume = create_volume("memory://test_display/none", {**info, "nifti": placement}, overwrite=True)
-    volume[0][...] = RAS
+    made = make(RAS, scales=1)
+    volume = Volume(made.accessor, Info.parse({**made.info.to_dict(), "nifti": placement}))
     shown = pixels(volume.show(z=10, size=None, orientation="anatomical"))
     np.testing.assert_array_equal(shown, upright(RAS)["S"])
 

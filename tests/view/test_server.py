@@ -35,6 +35,7 @@ from precomputed_fs import (
 )
 from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.store.protocols.local import Local
+from precomputed_fs.view import server as server_module
 from tests.support import servers
 from tests.view.serving import BODY, KEY, NAME, ask, put, raw_info, threads, token_of
 
@@ -81,6 +82,21 @@ def test_another_host_name_is_refused(server: Server, host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}", "LocalHost:{port}"])
 def test_this_machine_is_the_host(server: Server, host: str) -> None:
     assert ask(f"{server.url}/info", host=host.format(port=server.port)).status == 200
+
+
+def test_what_comes_through_jupyters_proxy_may_have_any_host_name(
+    run: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "proxied_path", lambda port: f"/user/me/proxy/{port}")
+    server = run(put(tmp_path, raw_info(), {}))
+    hub = {"host": "hub.example.org", "X_ProxyContextPath": f"/user/me/proxy/{server.port}"}
+    assert ask(f"{server.url}/info", **hub).status == 403  # no view has found a proxy yet
+    view = server.view()
+    assert view.address == f"/user/me/proxy/{server.port}{urlsplit(view.url).path}"
+    assert ask(f"{server.url}/info", **hub).status == 200
+    assert ask(f"{server.url}/info", host="hub.example.org").status == 403
+    assert ask(f"{server.url}/info", host="hub.example.org", X_ProxyContextPath="/user/me/proxy/1").status == 403
+    assert ask(f"{server.url}/info", path=f"/{'x' * 22}/data/info", **hub).status == 404
 
 
 def test_two_host_names_are_refused(server: Server) -> None:
