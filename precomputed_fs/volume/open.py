@@ -40,7 +40,8 @@ def open_volume(
         How pictures lie, in `Volume.show`, `Volume.plot` and a notebook's description: as in Neuroglancer's panels, or
         upright; see `Volume.show`. It may be changed later, as an attribute.
     **accessor_options
-        Options of `FsspecAccessor`. `gzip` is None by default, as for `create_volume`.
+        Options of `FsspecAccessor`, such as ``cache="1 GiB"`` to keep fetched chunks in memory. `gzip` is None by
+        default, as for `create_volume`.
 
     Raises
     ------
