@@ -147,7 +147,10 @@ MISTAKES = [
     ),
     # pictures and the rest
     Mistake("vol.show(z=1000)", IndexError, "z: 1000 is not inside of 0:32"),
-    Mistake("vol.show(t=1)", TypeError, "t"),
+    Mistake("vol.show(z=1.5)", TypeError, r"z: expected an integer, got 1\.5"),
+    Mistake("vol.show(overlays=vol)", TypeError, "did you mean 'overlay'"),
+    Mistake("s.read(np.s_[0:10], fil=0)", TypeError, "did you mean 'fill'"),
+    Mistake("s.sample([(0, 0, 0)], units='nm')", TypeError, "did you mean 'unit'"),
     Mistake("vol.view(layout='2panel')", ValueError, "layout: expected one of 4panel.*did you mean '4panel'"),
     Mistake("vol.neuroglancer_url()", ValueError, r"use view\(\)"),
     Mistake("copy_pyramid('lab/brain', 'lab/brain')", ValueError, "the same place"),

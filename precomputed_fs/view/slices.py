@@ -1,13 +1,12 @@
 """Which slices of a volume a picture shows, and how their voxels are read."""
 
 import math
-import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from precomputed_fs.view.orientation import AXES, Array, Orientation, orientations, telling
-from precomputed_fs.volume import Scale, Selection, Volume
+from precomputed_fs.volume import Scale, Selection, Volume, checked_integer
 
 Point = tuple[int | None, int | None, int | None]
 """Where to slice along x, y and z; None for no slice."""
@@ -135,7 +134,7 @@ def scale_for_pixels(volume: Volume, axes: Iterable[int], pixel: float) -> Scale
 
 def _positions(frame: Scale, point: Point, turned: Sequence[Orientation]) -> dict[int, int]:
     """Return where to slice, by axis: as given, or in the middle."""
-    given = {axis: operator.index(at) for axis, at in enumerate(point) if at is not None}
+    given = {axis: checked_integer(AXES[axis], at) for axis, at in enumerate(point) if at is not None}
     for axis, at in given.items():
         low, high = frame.bounds.start[axis], frame.bounds.stop[axis]
         if not low <= at < high:
@@ -156,7 +155,7 @@ def shown_channels(scale: Scale, channel: int | None) -> slice:
     count = scale.shape[3]
     if channel is None:
         return slice(0, RGB if count == RGB and not is_segmentation(scale) else 1, 1)
-    if not 0 <= operator.index(channel) < count:
+    if not 0 <= checked_integer("channel", channel) < count:
         raise IndexError(f"channel: {channel} is not inside of 0:{count}")
     return slice(channel, channel + 1, 1)
 
@@ -165,7 +164,7 @@ def _pixel(scale: Scale, axes: Iterable[int], size: int | None) -> float:
     """Return the length of a pixel in nanometres, if the longest axis has `size` pixels."""
     if size is None:
         return min(scale.resolution[axis] for axis in axes)
-    if operator.index(size) < 1:
+    if checked_integer("size", size) < 1:
         raise ValueError(f"size: expected at least 1 pixel, got {size}")
     return max(scale.shape[axis] * scale.resolution[axis] for axis in axes) / size
 

@@ -1,7 +1,7 @@
 """A pyramid as NumPy arrays: volumes of scales that are read and written by slicing, in absolute voxel coordinates."""
 
 from precomputed_fs.volume.create import create_volume, what_is_there
-from precomputed_fs.volume.indexing import Index, Selection, checked_size
+from precomputed_fs.volume.indexing import Index, Selection, checked_integer, checked_size
 from precomputed_fs.volume.open import check_not_redirected, open_volume, volume_of
 from precomputed_fs.volume.progress import Progress
 from precomputed_fs.volume.scale import Scale
@@ -17,6 +17,7 @@ __all__ = [
     "Selection",
     "Volume",
     "check_not_redirected",
+    "checked_integer",
     "checked_size",
     "create_volume",
     "one_line",

@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from precomputed_fs.keywords import spelled_out
 from precomputed_fs.store.location import Location
 from precomputed_fs.volume.indexing import Index
 
@@ -51,6 +52,7 @@ def html(self: Any) -> str:  # noqa: ANN401 - a Volume or a Scale
     return described
 
 
+@spelled_out()
 def show(
     self: Any,  # noqa: ANN401 - a Volume or a Scale
     *,
@@ -129,6 +131,7 @@ def show(
     return picture
 
 
+@spelled_out()
 def plot(
     self: Any,  # noqa: ANN401 - a Volume or a Scale
     *,
@@ -180,6 +183,7 @@ def plot(
 # --------------------------------------------------------------------------------------------------------- Neuroglancer
 
 
+@spelled_out()
 def view(
     self: Any,  # noqa: ANN401 - a Volume
     *others: Any,  # noqa: ANN401 - what is not a volume yet is opened
@@ -226,6 +230,7 @@ def view(
     return _call("view", self, *others, names=names, layout=layout, height=height)
 
 
+@spelled_out()
 def neuroglancer_url(
     self: Any,  # noqa: ANN401 - a Volume
     base: str = "https://neuroglancer-demo.appspot.com",
@@ -255,6 +260,7 @@ def neuroglancer_url(
 # ----------------------------------------------------------------------------------------------------- dask and xarray
 
 
+@spelled_out()
 def to_dask(self: Any, chunks: Any = None) -> Any:  # noqa: ANN401 - a Scale; dask ships no types
     """Make a dask array (x, y, z, channel) of the scale, whose indices count from 0. Nothing is read yet.
 
@@ -297,6 +303,7 @@ def to_dask(self: Any, chunks: Any = None) -> Any:  # noqa: ANN401 - a Scale; da
     return _call("to_dask", self, chunks)
 
 
+@spelled_out()
 def to_xarray(self: Any, chunks: Any = None) -> "xarray.DataArray":  # noqa: ANN401 - a Scale
     """Make a DataArray of the scale, lazy through dask: dimensions x, y, z and channel.
 
@@ -332,6 +339,7 @@ def to_xarray(self: Any, chunks: Any = None) -> "xarray.DataArray":  # noqa: ANN
     return lazy
 
 
+@spelled_out()
 def store(
     self: Any,  # noqa: ANN401 - a Scale
     array: Any,  # noqa: ANN401 - dask ships no types
@@ -391,7 +399,7 @@ def store(
 # ---------------------------------------------------------------------------------------------------------- new bounds
 
 
-def resize(self: Any, size: Sequence[int], *, progress: bool | None = None) -> None:  # noqa: ANN401 - a Scale
+def resize(self: Any, size: int | Sequence[int], *, progress: bool | None = None) -> None:  # noqa: ANN401 - a Scale
     """Change the number of voxels, of this scale and of all coarser ones. The offset stays.
 
     What is new is zeros until it is written; what is cut off is deleted. Only the last chunks of an axis are stored
@@ -437,6 +445,7 @@ def resize(self: Any, size: Sequence[int], *, progress: bool | None = None) -> N
 # --------------------------------------------------------------------------------------------------------------- NIfTI
 
 
+@spelled_out()
 def to_nifti(
     self: Any,  # noqa: ANN401 - a Scale
     box: Index | None = None,

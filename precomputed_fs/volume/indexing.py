@@ -50,6 +50,20 @@ def checked_numbers(name: str, values: object) -> tuple[Any, Any, Any]:
     return x, y, z
 
 
+def checked_integer(name: str, given: Any) -> int:  # noqa: ANN401 - anything
+    """Check that an argument is an integer, and return it.
+
+    Raises
+    ------
+    TypeError
+        If it is not; the message names the argument.
+    """
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {shown(given)}") from None
+
+
 def checked_size(name: str, given: int | Iterable[int]) -> Triple:
     """Check that an argument is a size in voxels, and return it for each axis; one integer stands for all axes.
 

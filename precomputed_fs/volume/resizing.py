@@ -22,12 +22,13 @@ from precomputed_fs.volume.progress import Progress
 from precomputed_fs.volume.scale import Scale
 
 
-def resize(scale: Scale, size: Sequence[int], *, progress: bool | None = None) -> None:
+def resize(scale: Scale, size: int | Sequence[int], *, progress: bool | None = None) -> None:
     """Change the bounds of all scales of a volume: see `Scale.resize`."""
     volume, pyramid = scale.volume, scale.volume.pyramid
     if scale is not volume.scales[0]:
         raise ValueError(f"{volume.url}: resize the finest scale, vol[0]: the others, such as {scale.key}, follow")
-    changes = _planned(volume.scales, checked_size("size", size))
+    wanted = checked_size("size", size)
+    changes = _planned(volume.scales, wanted)
     if all(change.old == change.new for change in changes):
         return
     sizes = {change.scale.key: list(change.new.size) for change in changes}
@@ -37,7 +38,7 @@ def resize(scale: Scale, size: Sequence[int], *, progress: bool | None = None) -
     volume.flush()
     _check_current(scale)
     shows = volume.progress if progress is None else progress
-    with Progress(f"resizing to {' x '.join(map(str, size))}", sum(change.steps for change in changes), shows) as bar:
+    with Progress(f"resizing to {' x '.join(map(str, wanted))}", sum(change.steps for change in changes), shows) as bar:
         for change in changes:
             for _ in change.prepare():
                 bar.relative_update(1)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple, size_of
+from precomputed_fs.keywords import spelled_out
 from precomputed_fs.volume.indexing import AXES, shard_block, triple
 from precomputed_fs.volume.positions import NOWHERE, voxels_at
 from precomputed_fs.volume.sources import cast_scalar
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from precomputed_fs.volume.scale import Scale
 
 
+@spelled_out()
 def sample(
     self: "Scale",
     points: ArrayLike,

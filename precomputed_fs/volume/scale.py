@@ -12,6 +12,7 @@ from precomputed_fs.codecs import Codec, codec_for
 from precomputed_fs.errors import NotFoundError, expected_one_of
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
 from precomputed_fs.format.lengths import Length, readable
+from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
 from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.volume import extensions
@@ -248,6 +249,7 @@ class Scale:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return self.array.__array__(dtype, copy)
 
+    @spelled_out()
     def read(
         self,
         box: Index,
@@ -359,6 +361,7 @@ class Scale:
     def __setitem__(self, index: Index, value: ArrayLike) -> None:
         self.write(index, value)
 
+    @spelled_out()
     def write(
         self,
         box: Index,

@@ -16,6 +16,7 @@ from precomputed_fs.format.byte_sizes import bytes_in, readable_bytes
 from precomputed_fs.format.grid import Box
 from precomputed_fs.format.info import Info
 from precomputed_fs.format.lengths import VoxelSize, is_same, readable, voxel_size
+from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
@@ -249,6 +250,7 @@ class Volume:
             boxes.append(rescaled(selection.box, ratio) & scale.bounds)
         return boxes
 
+    @spelled_out()
     def sample(
         self,
         points: ArrayLike,
@@ -338,6 +340,7 @@ class Volume:
         for scale in self.scales:
             scale.use_info()
 
+    @spelled_out()
     def downsample(
         self,
         method: str | None = None,

@@ -217,3 +217,9 @@ def test_a_bucket_is_resized() -> None:
         expected = np.zeros((*AFTER, 2), np.uint16)
         expected[:45, :29, :20] = voxels()[:, :29]
         assert np.array_equal(open_volume("s3://bucket/resized", storage_options=options)[0][...], expected)
+
+
+def test_one_number_stands_for_all_axes(tmp_path: Path) -> None:
+    volume = create_volume(tmp_path / "cube", np.ones((8, 8, 8), np.uint8), resolution=8, scales=1)
+    volume[0].resize(12)
+    assert open_volume(tmp_path / "cube")[0].shape == (12, 12, 12, 1)
