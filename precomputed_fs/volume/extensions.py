@@ -408,7 +408,7 @@ def resize(self: Any, size: int | Sequence[int], *, progress: bool | None = None
 
     Parameters
     ----------
-    size : sequence of 3 int
+    size : int, or sequence of 3 int
         Voxels, xyz.
     progress : bool, optional
         See `open_volume`.
