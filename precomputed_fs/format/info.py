@@ -81,15 +81,17 @@ def _read_all(parts: Iterable[tuple[str, Callable[[JSON], Any], JSON]]) -> list[
 
 @contextmanager
 def _problems_of(where: str, place: str = "") -> Iterator[None]:
-    """Raise what is missing of a value at a place in `info`, or else its first problem, and how many others it has."""
+    """Raise the first problem of a value at a place in `info`, and all that is missing; count the others."""
     try:
         yield
     except InvalidInfoError as exc:
         problems = [(place + problem).lstrip(".: ") for problem in exc.args]
-        missing = [problem.removesuffix(_MISSING) for problem in problems if problem.endswith(_MISSING)]
-        told = missing[:_MOST_MISSING] or problems[:1]
-        more = f" (and {len(problems) - len(told)} more)" if len(told) < len(problems) else ""
-        raise InvalidInfoError(f"{where}: {', '.join(told)}{_MISSING if missing else ''}{more}") from None
+        missing = [problem.removesuffix(_MISSING) for problem in problems if problem.endswith(_MISSING)][:_MOST_MISSING]
+        others = [problem for problem in problems[:1] if not problem.endswith(_MISSING)]
+        told = [*others, f"{', '.join(missing)}{_MISSING}"] if missing else others
+        left = len(problems) - len(missing) - len(others)
+        more = f" (and {left} more)" if left else ""
+        raise InvalidInfoError(f"{where}: {'; '.join(told)}{more}") from None
 
 
 def _read_list(given: JSON, read: Callable[[JSON], Any], most: int) -> tuple[Any, ...]:
