@@ -18,6 +18,7 @@ from precomputed_fs.format.grid import Box
 from precomputed_fs.keywords import CopyOptions, spelled_out
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume import Index, Progress, Scale, Volume, checked_size, open_volume, volume_of
+from precomputed_fs.volume.indexing import select
 
 _LEFT_OUT = ("mesh", "skeletons", "segment_properties")
 
@@ -102,7 +103,7 @@ def copy_pyramid(
         If the box goes beyond the volume.
     ValueError
         If the places are the same, or one is inside the other; or if the request is impossible, such as an encoding
-        that cannot store the voxels. Nothing is written then.
+        that cannot store the voxels, or a box with steps. Nothing is written then.
     NotFoundError, AccessDeniedError, DataAccessError
         If the source cannot be read, or the destination not be written.
     CorruptDataError
@@ -185,6 +186,8 @@ def _chosen(volume: Volume, scales: Sequence[int | str] | None, box: Index) -> l
     boxes = volume.boxes_of(box)
     if not all(boxes[0].shape):
         raise ValueError(f"{volume.url}: box: expected at least one voxel, got {boxes[0]}")
+    if box is not None and select(box, volume[0].shape, boxes[0]).shape[3] < volume.info.num_channels:
+        raise ValueError(f"{volume.url}: box: expected all channels; to store some, read them and use create_volume")
     parts = list(zip(volume, boxes, strict=True))
     if scales is None:
         return parts

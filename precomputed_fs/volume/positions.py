@@ -1,7 +1,7 @@
 """Which voxels are at positions given in voxels or as lengths. Voxel ``i`` covers ``[i, i + 1) * resolution``."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,10 +108,10 @@ def _steps(unit: str, resolution: Sequence[float]) -> Sequence[float]:
     return (1, 1, 1) if unit == VOXEL else resolution
 
 
-def _corner(name: str, given: Sequence[Length], unit: str, resolution: Sequence[float]) -> list[float]:
+def _corner(name: str, given: Sequence[Length] | Length, unit: str, resolution: Sequence[float]) -> list[float]:
     """Return a corner in nanometres, or in voxels if that is the unit."""
     nm = checked_unit(unit)
-    items = [given] if isinstance(given, str) else list(given)
+    items = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     if len(items) != len(AXES):
         raise ValueError(f"{name}: expected 3 positions, xyz, got {given!r}")
     corner = []
@@ -120,12 +120,13 @@ def _corner(name: str, given: Sequence[Length], unit: str, resolution: Sequence[
             length = nanometres(item)
         except ValueError as exc:
             raise ValueError(f"{name}: {exc}") from None
-        if not math.isfinite(length):
-            raise ValueError(f"{name}: expected finite positions, got {given!r}")
         if isinstance(item, str):
-            corner.append(length if nm is not None else length / step)
+            at = length if nm is not None else length / step
         else:
-            corner.append(length if nm in (None, 1) else length * nm)
+            at = length if nm in (None, 1) else length * nm
+        if not abs(at if nm is None else at / step) < _LARGEST:
+            raise ValueError(f"{name}: expected finite positions, of voxels below 2**62, got {given!r}")
+        corner.append(at)
     return corner
 
 

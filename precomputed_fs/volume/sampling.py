@@ -72,7 +72,7 @@ def sample(
     array([[23],
            [99]], dtype=uint8)
     """
-    missing = self.volume.missing if missing is None else missing
+    missing = self.missing_or_default(missing)
     given = as_points(points)
     block = shard_block(self.grid, self.info.sharding)
     chunks = PointsByChunk(voxels_at(given.reshape(-1, len(AXES)), unit, self.resolution), self.grid, block)

@@ -305,7 +305,7 @@ class Scale:
         warns: bool = True,
     ) -> Any:  # noqa: ANN401 - an array, or one voxel
         """Read the voxels of a resolved index: see `read`."""
-        missing = self.volume.missing if missing is None else checked_missing(missing)
+        missing = self.missing_or_default(missing)
         result = np.empty(selection.shape, self.dtype, order="F")
         if fill is not None and selection.excess(self.bounds):
             result[...] = cast_scalar(fill, self.dtype)
@@ -323,9 +323,13 @@ class Scale:
         self.fetch_each(Touched(self.grid, selection.ranges), paste, "this box touches", progress=progress, warns=warns)
         return result[selection.final]
 
-    def check_may_miss(self, coords: ChunkCoords, missing: str | None) -> None:
-        """Raise a NotFoundError for an absent chunk if `missing`, or else the volume, says so."""
-        if (self.volume.missing if missing is None else checked_missing(missing)) == "raise":
+    def missing_or_default(self, missing: str | None) -> str:
+        """Check an option `missing`, and return it, or the volume's own in place of None."""
+        return self.volume.missing if missing is None else checked_missing(missing)
+
+    def check_may_miss(self, coords: ChunkCoords, missing: str) -> None:
+        """Raise a NotFoundError for an absent chunk if `missing` says so."""
+        if missing == "raise":
             raise NotFoundError(f"{self.volume.url}: scale {self.key} has no chunk {coords}")
 
     def fetch_each(

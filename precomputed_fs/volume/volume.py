@@ -238,12 +238,16 @@ class Volume:
         ------
         IndexError
             If it goes beyond the volume.
+        ValueError
+            If it has steps.
         """
         if box is None:
             return [scale.bounds for scale in self.scales]
         finest = self.scales[0]
         selection = select(box, finest.shape, finest.bounds)
         selection.check_inside(finest.bounds)
+        if selection.has_gaps:
+            raise ValueError(f"{self.url}: box: expected a region without steps, got {index_text(box)}")
         boxes = []
         for scale in self.scales:
             ratio = list(map(operator.truediv, scale.resolution, finest.resolution))

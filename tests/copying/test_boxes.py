@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from precomputed_fs import AlreadyExistsError, Volume, copy_pyramid, open_volume
+from precomputed_fs import AlreadyExistsError, Volume, copy_pyramid, create_volume, open_volume
 from precomputed_fs.codecs import Codec
 from precomputed_fs.format.grid import Box, ChunkCoords
 from tests.copying.samples import OFFSET, STORED, WISHES, make, read, voxels_of
@@ -100,3 +100,16 @@ def test_another_region_is_another_copy(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="box: expected at least one voxel"):
         copy_pyramid(volume, tmp_path / "c", box=np.s_[5:5])
     assert not (tmp_path / "c").exists()
+
+
+def test_a_region_is_whole() -> None:
+    voxels = np.ones((8, 8, 8, 2), np.uint8)
+    volume = create_volume("memory://tests/copying/whole", voxels, resolution=8, type="image")
+    for box, message in (
+        (np.s_[0:8:2], "box: expected a region without steps, got 0:8:2"),
+        (np.s_[..., 0], "box: expected all channels"),
+        (np.s_[3:3], "box: expected at least one voxel"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            copy_pyramid(volume, "memory://tests/copying/whole-copy", box=box)
+    assert copy_pyramid(volume, "memory://tests/copying/whole-copy", box=np.s_[5:2:-1, 4])[0].shape == (3, 1, 8, 2)

@@ -111,6 +111,8 @@ def test_absent_chunks_are_zeros_or_an_error(tmp_path: Path) -> None:
         scale.sample([(-5, 7, 100)], missing="raise")
     with pytest.raises(ValueError, match="missing: expected one of"):
         scale.sample([(-5, 7, 100)], missing="ignore")
+    with pytest.raises(ValueError, match="missing: expected one of"):  # also where nothing is missing
+        scale.sample([(39, 39, 119)], missing="ignore")
     with pytest.warns(UserWarning, match="none of the 1 chunks that these points touch"):
         assert not scale.sample([(-5, 7, 100)]).any()
 
