@@ -83,6 +83,8 @@ def _of_array(source: Any, axes: str | None) -> Any:  # noqa: ANN401
 
 def _in_order(array: Any, axes: str, *, has_fields: bool) -> Any:  # noqa: ANN401
     """Bring an array whose axes are named to (x, y, z) or (x, y, z, channel)."""
+    if not isinstance(axes, str):
+        raise TypeError(f"axes: expected a text, such as 'zyx', got {axes!r}")
     names = axes.lower() + _CHANNEL * (has_fields and _CHANNEL not in axes.lower())
     if len(set(names)) < len(names) or not set(names) <= {*AXES, _CHANNEL} or not set(names) & set(AXES):
         raise ValueError(f"axes: expected some of x, y, z and c (channel), each once, such as 'zyx', got {axes!r}")

@@ -1,5 +1,6 @@
 """Images of NIfTI and nibabel as sources: their voxels, scaled as the header says, and where these are in space."""
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -83,7 +84,7 @@ def voxels_of(data: Any) -> Any:  # noqa: ANN401 - the ``dataobj`` of an image o
 
 
 def _scaled(part: NDArray[Any], *, slope: float, inter: float) -> NDArray[Any]:
-    if (slope, inter) != (1, 0):
+    if (slope, inter) != (1, 0) and part.dtype.names is None:  # NIfTI does not scale colours
         from nibabel.volumeutils import apply_read_scaling  # noqa: PLC0415 - optional
 
         part = apply_read_scaling(part, np.float64(slope), np.float64(inter))  # as nibabel itself does
@@ -138,7 +139,9 @@ def _described(image: Any, voxels: Any) -> Image:  # noqa: ANN401 - an image of 
     unit = "mm"
     is_of_labels = False
     if hasattr(header, "get_xyzt_units"):  # NIfTI
-        name, time_unit = header.get_xyzt_units()
+        name = time_unit = "unknown"
+        with contextlib.suppress(KeyError):  # a code that NIfTI does not have
+            name, time_unit = header.get_xyzt_units()
         unit = _MILLIMETRES.get(name, "mm")
         zooms = header.get_zooms()
         if len(image.shape) >= _MAX_AXES and image.shape[3] > 1 and zooms[3] > 0:
@@ -201,6 +204,8 @@ def _loaded(file: IO[bytes], where: str) -> Any:  # noqa: ANN401 - an image of n
     try:
         image = getattr(nibabel, kind).from_stream(file)
         data = image.dataobj
+        if not data.shape or min(data.shape) < 1:
+            raise ValueError(f"expected axes of at least 1 voxel, got shape {data.shape}")  # noqa: TRY301 - as nibabel's
         there, needed = file.seek(0, io.SEEK_END), data.offset + math.prod(data.shape) * data.dtype.itemsize
     except (ImageFileError, HeaderDataError, ValueError) as exc:
         raise CorruptDataError(f"{where}: the NIfTI header is damaged: {exc}") from exc

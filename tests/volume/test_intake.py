@@ -52,6 +52,12 @@ def test_a_letter_is_needed_for_each_axis() -> None:
         store(ARRAY, axes="zyx")
 
 
+@pytest.mark.parametrize("axes", [("z", "y", "x"), b"zyx", 3])
+def test_axes_are_a_text(axes: Any) -> None:
+    with pytest.raises(TypeError, match=r"axes: expected a text, such as 'zyx', got"):
+        store(small(), axes=axes)
+
+
 def test_axes_that_a_source_names_itself_are_not_named_again() -> None:
     scale: Any = make("memory://tests/volume/axes")[0]
     for source, name in ((xarray.DataArray(small(), dims=["x", "y", "z"]), "an array of xarray"), (scale, "a scale")):

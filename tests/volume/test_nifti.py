@@ -97,6 +97,16 @@ def test_memory_does_not_hold_the_voxels_of_a_compressed_file(tmp_path: Path, of
     assert (part == 1).all()
 
 
+def test_colours_are_not_scaled(tmp_path: Path) -> None:
+    colours = np.ones((3, 2, 2), [(name, "u1") for name in "RGB"])
+    data = bytearray(saved(tmp_path, colours, suffix=".nii").read_bytes())
+    data[112:116] = np.float32(2).tobytes()  # the slope
+    (tmp_path / "brain.nii").write_bytes(data)
+    voxels = create(tmp_path / "brain.nii")[0][...]
+    assert voxels.shape == (3, 2, 2, 3)
+    assert (voxels == 1).all()
+
+
 # --------------------------------------------------------------------------------------------------------------- axes
 
 
@@ -147,6 +157,10 @@ def test_the_header_s_unit_counts(unit: str, code: int, nm: int) -> None:
     volume = create(made(small(), np.diag([0.5, 0.5, 0.25, 1]), xyzt_units=code))
     assert volume[0].resolution == (nm / 2, nm / 2, nm / 4), unit
     assert volume.info["nifti"]["affine"][2][2] == 0.25 * nm / MM
+
+
+def test_an_unknown_code_of_a_unit_is_taken_for_millimetres() -> None:
+    assert create(made(small(), np.eye(4), xyzt_units=7))[0].resolution == (MM, MM, MM)
 
 
 def test_a_given_resolution_overrides_the_header_s_with_its_affine() -> None:
@@ -281,6 +295,7 @@ DAMAGED: dict[str, tuple[Any, str]] = {
     "a pair": (lambda data: data.replace(b"n+1", b"ni1", 1), "is not a NIfTI file, but one of a pair"),
     "truncated": (lambda data: data[:-1], r"is truncated: its header says 7492 bytes, and it has 7491"),
     "truncated gzip": (lambda data: gzip.compress(data)[:-20], "cannot be decompressed"),
+    "a negative axis": (lambda data: data[:42] + b"\xf9\xff" + data[44:], r"damaged: expected axes .* got shape \(-7,"),
     "another type": (lambda data: data[:70] + b"\xff\x7f" + data[72:], "the NIfTI header is damaged"),
 }
 
