@@ -1,6 +1,6 @@
 """Chunks that were fetched, kept in memory as they are stored: the least recently used go first.
 
-What this process writes through the same pyramid is dropped, before and after. What others write is not seen.
+What this process writes through the same pyramid is dropped as soon as it is stored. What others write is not seen.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from precomputed_fs.format.grid import ChunkCoords
 from precomputed_fs.pyramid.stored import Stored
 
-_OVERHEAD = 512  # bytes of memory that an entry takes beside the chunk
+_OVERHEAD = 900  # bytes of memory that an entry takes beside the chunk, as measured; an absent one takes half of it
 
 
 class Place(NamedTuple):
