@@ -95,7 +95,7 @@ def without_slashes(text: str) -> str:
 
 
 def without_colon(text: str) -> str:
-    """Explain a URL without its colon, which would be taken for a local path.
+    """Explain a URL without its colon, which would be taken for a local path; it shows no secrets.
 
     Examples
     --------
@@ -105,4 +105,5 @@ def without_colon(text: str) -> str:
     scheme, mark, rest = text.partition("//")
     if not mark or scheme.lower() not in PROTOCOLS or not PROTOCOLS[scheme.lower()].is_remote:
         return ""
-    return f"a colon is missing: {scheme}://{rest}; for a local folder of this name write ./{text}"
+    meant = without_secrets(f"{scheme}://{rest}")
+    return f"a colon is missing: {meant}; for a local folder of this name write ./{meant.replace(':', '', 1)}"

@@ -188,7 +188,7 @@ def convert_file_url_to_pathname(url: str) -> str:
     try:
         return urllib.parse.unquote(parts.path, errors="strict")
     except UnicodeDecodeError as exc:
-        raise URLError(f"{text}: the percent-encoded bytes cannot be decoded as UTF-8") from exc
+        raise _refused(text, "the percent-encoded bytes cannot be decoded as UTF-8") from exc
 
 
 def _strip_precomputed(url: str) -> str:
@@ -200,7 +200,7 @@ def _strip_precomputed(url: str) -> str:
     if adapter:
         unknown = f"is not known; only a closing {_PRECOMPUTED_ADAPTER!r} is"
         if adapter[1] == "zip":
-            unknown = f"is written zip://{adapter[2]}::{without_secrets(text[: adapter.start()])}"
+            unknown = f"is written zip://{adapter[2].partition('?')[0]}::{without_secrets(text[: adapter.start()])}"
         elif _scheme_of(text) is None:
             unknown += "; for a local file of this name pass a pathlib.Path"
         raise _refused(text, f"the adapter {adapter[1]!r} {foreign.SCHEMES.get(adapter[1], unknown)}")
@@ -328,7 +328,7 @@ def _link(text: str, options: Options, *, chained: bool) -> Link:
 
 def _local_link(text: str, options: Options) -> Link:
     if why := foreign.without_colon(text):
-        raise _refused(text, why)
+        raise URLError(why)
     url = re.sub("^local:", "file:", text)
     at_home = re.match("(?i:file)://(?=~)", url)  # fsspec's way to write the home directory
     path = convert_file_url_to_pathname(f"file:///{url[at_home.end() :]}" if at_home else url)
@@ -357,6 +357,9 @@ def _quoted_base(text: str) -> str:
         parts = urllib.parse.urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError as exc:
+        if re.match("[^/]+://[^/@]*/.*@", text):  # part of a password would be taken for the port
+            address = re.sub("(?<=://).*@", "", text)
+            raise _refused(address, "in the user and password, write / as %2F, ? as %3F and # as %23") from None
         raise _refused(text, str(exc)) from exc
     if not host:
         raise _refused(text, "the URL names no host")
