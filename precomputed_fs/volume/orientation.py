@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from precomputed_fs.errors import InvalidInfoError
+from precomputed_fs.errors import InvalidInfoError, did_you_mean, shown
 from precomputed_fs.format.info import Info
 from precomputed_fs.volume.placement import MEMBER, Matrix, Placement
 
@@ -29,9 +29,11 @@ def checked_orientation(orientation: str | None) -> str | None:
     """
     if orientation in (None, NEUROGLANCER, ANATOMICAL) or _are_directions(orientation):
         return orientation
+    directions = str(orientation).upper()
+    known = [NEUROGLANCER, ANATOMICAL, *([directions] if _are_directions(directions) else ())]
     message = (
         f"orientation: expected {NEUROGLANCER!r}, {ANATOMICAL!r}, or where x, y and z point, such as 'RAS' or 'LPS', "
-        f"got {orientation!r}"
+        f"got {shown(orientation)}{did_you_mean(orientation, known)}"
     )
     raise ValueError(message)
 

@@ -132,3 +132,9 @@ def test_an_unknown_orientation_is_refused(orientation: Any) -> None:
     with pytest.raises(ValueError, match="orientation: "):
         volume.orientation = orientation
     assert volume.orientation == "neuroglancer"
+
+
+@pytest.mark.parametrize(("given", "meant"), [("ras", "RAS"), ("Anatomical", "anatomical"), ("anatomic", "anatomical")])
+def test_the_nearest_orientation_is_named(given: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"; did you mean '{meant}'"):
+        make(voxels(), scales=1).show(orientation=given)
