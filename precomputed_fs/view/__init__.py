@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from precomputed_fs.keywords import spelled_out
+
 if TYPE_CHECKING:
     from precomputed_fs.accessor import FsspecAccessor
     from precomputed_fs.store.url import AnyURL
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from precomputed_fs.volume import Volume
 
 
+@spelled_out()
 def view(
     *sources: "AnyURL | Volume | FsspecAccessor",
     names: Sequence[str] | None = None,

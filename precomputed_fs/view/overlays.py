@@ -1,6 +1,7 @@
 """What lies over a slice: the colours of another volume at the same place, aligned in nanometres."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -62,8 +63,8 @@ class Overlay:
         if not isinstance(source, (Volume, Scale)):
             how = "open_volume(url), or create_volume('memory://...', array, resolution=...)"
             raise TypeError(f"overlay: expected a volume or a scale, got {type(source).__name__}: make one with {how}")
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha: expected 0 (invisible) to 1 (opaque), got {alpha}")
+        if not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1:
+            raise ValueError(f"alpha: expected 0 (invisible) to 1 (opaque), got {alpha!r}")
         _check_overlap(*(one if isinstance(one, Scale) else one[0] for one in (source, base)))
         return cls(source, alpha)
 

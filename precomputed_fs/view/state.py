@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import math
+import numbers
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ class Fit:
 def view_state(layers: Sequence[Layer], layout: str | None, height: int) -> tuple[dict[str, Any], Fit]:
     """Return the state of a view of all volumes, centred on their middle, for a window of a height; and how it fits."""
     check_layout(layout)
+    if not isinstance(height, numbers.Integral) or height < 1:
+        raise ValueError(f"height: expected a number of pixels, at least 1, got {height!r}")
     scale = layers[0].volume[0]
     starts, stops = zip(*(bounds_of(layer.volume[0]) for layer in layers), strict=True)
     low, high = (np.divide(ends, scale.resolution) for ends in (np.min(starts, 0), np.max(stops, 0)))

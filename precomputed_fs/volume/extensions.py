@@ -220,7 +220,7 @@ def view(
     ImportError
         If ``neuroglancer`` is not installed; the message says how to install it.
     ValueError
-        If there is no such layout, or not one name for each layer.
+        If there is no such layout, not one name for each layer, or no pixel of `height`.
 
     Notes
     -----

@@ -111,9 +111,9 @@ def test_what_is_not_an_overlay_is_refused_before_anything_is_read() -> None:
     for use in (base.show, base[0].plot):
         with pytest.raises(TypeError, match="overlay: expected a volume or a scale, got ndarray: make one with"):
             use(z=3, overlay=LABELS)  # type: ignore[arg-type]
-        for alpha in (-0.1, 1.1, np.nan):
+        for alpha in (-0.1, 1.1, np.nan, "0.4", None):
             with pytest.raises(ValueError, match=r"alpha: expected 0 .* to 1"):
-                use(z=3, overlay=over, alpha=alpha)
+                use(z=3, overlay=over, alpha=alpha)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"over lies at 8e\+08 to .* nm along x, .* at 0 to 320 nm: are"):
             use(z=3, overlay=made_over(voxel_offset=(10**8, 0, 0)))
 

@@ -261,6 +261,18 @@ def test_an_unknown_layout_is_refused(run: Callable[..., Server], tmp_path: Path
     assert threads() == before
 
 
+def test_the_nearest_keyword_of_view_is_named() -> None:
+    with pytest.raises(TypeError, match=r"view\(\) has no keyword 'layot'; did you mean 'layout'"):
+        precomputed_fs.view("memory://lab", layot="xy")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("height", [0, -5, 1.5, "600", None])
+def test_a_height_without_pixels_is_refused(run: Callable[..., Server], tmp_path: Path, height: Any) -> None:
+    server = run(put(tmp_path, raw_info(), {}))
+    with pytest.raises(ValueError, match="height: expected a number of pixels, at least 1, got "):
+        server.view(height=height)
+
+
 def test_layouts_are_those_of_neuroglancer() -> None:
     known = importlib.import_module("neuroglancer.viewer_state").data_panel_layout_types
     assert len(LAYOUTS) == len(known)
