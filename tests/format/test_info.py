@@ -429,8 +429,12 @@ DATA_TYPES = "uint8, int8, uint16, int16, uint32, int32, float32, uint64, int64,
         (volume(data_type="u1", num_channels=0), f"data_type: expected one of {DATA_TYPES}, got 'u1' (and 1 more)"),
         (
             volume({}, data_type="u1"),
-            f"data_type: expected one of {DATA_TYPES}, got 'u1'; {', '.join(f'scales[0].{n}' for n in REQUIRED)}"
-            + ": missing",
+            "; ".join(
+                (
+                    f"data_type: expected one of {DATA_TYPES}, got 'u1'",
+                    f"{', '.join(f'scales[0].{name}' for name in REQUIRED)}: missing",
+                )
+            ),
         ),
         (volume(**{"\ud800": 1}), "expected a name that is Unicode, got '\\ud800'"),
         (of_scale(**{"\ud800": 1}), "scales[0]: expected a name that is Unicode, got '\\ud800'"),
