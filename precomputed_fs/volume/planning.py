@@ -58,6 +58,8 @@ def check_voxels(array: Any, source: object) -> None:  # noqa: ANN401 - an array
         raise ValueError(message)
     if any(map(math.isnan, shape)):
         raise ValueError(f"expected an array of known shape, got {shape}: call array.compute_chunk_sizes() first")
+    if 0 in shape:
+        raise ValueError(f"expected an array that has voxels, got shape {shape}")
     if dtype != np.bool_ and dtype.name not in ENCODINGS["raw"].data_types:
         message = f"{_STORED_TYPES}, got {dtype}"
         if dtype.kind in _CONVERSIONS:
