@@ -11,6 +11,9 @@ from precomputed_fs.view.orientation import Array
 from precomputed_fs.view.slices import RGB, Slice, is_segmentation
 from precomputed_fs.volume import Scale, Volume
 
+GREY = 2
+"""Axes of a picture of grey levels."""
+
 _PERCENTILES = 0.5, 99.5  # shown as black and white
 _DIM = 128  # uint8 is stretched if all is darker
 _ALL_LEVELS = 0.0, 255.0
@@ -84,6 +87,15 @@ def with_alpha(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     colours = pixels if pixels.shape[2:] == (RGB,) else np.repeat(pixels.reshape((*pixels.shape[:2], 1)), RGB, axis=2)
     opaque: NDArray[np.uint8] = np.dstack([colours, np.full(pixels.shape[:2], 255, np.uint8)])
     return opaque
+
+
+def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture without transparency."""
+    if pixels.ndim == GREY or pixels.shape[2] == RGB:
+        return pixels
+    colours, alpha = pixels[..., :-1], pixels[..., -1:] / 255
+    opaque: NDArray[np.uint8] = np.rint(colours * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return opaque[..., 0] if opaque.shape[2] == 1 else opaque
 
 
 def segment_colours(ids: Array) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from precomputed_fs.view.pictures import on_white
+from precomputed_fs.view.colours import on_white
 
 _JPEG = "JPEG"
 _PATHS = (str, bytes, os.PathLike)

@@ -8,7 +8,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.view.colours import checked_limits, painted, with_alpha
+from precomputed_fs.view.colours import GREY, checked_limits, on_white, painted, with_alpha
 from precomputed_fs.view.overlays import ALPHA, Overlay, laid_over
 from precomputed_fs.view.slices import GAP, RGB, Point, Slice, extent, is_segmentation, planned, read_slices
 from precomputed_fs.volume import Scale, Volume
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 _JPEG_LARGEST, _JPEG_QUALITY = 65535, 90
-_GREY = 2  # axes of a picture of grey levels
 
 
 def show(source: Volume | Scale, point: Point, **options: Any) -> "Image":  # noqa: ANN401 - of `picture`
@@ -75,15 +74,6 @@ def to_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), level=_JPEG_QUALITY, subsampling="444"))
 
 
-def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a picture without transparency."""
-    if pixels.ndim == _GREY or pixels.shape[2] == RGB:
-        return pixels
-    colours, alpha = pixels[..., :-1], pixels[..., -1:] / 255
-    opaque: NDArray[np.uint8] = np.rint(colours * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    return opaque[..., 0] if opaque.shape[2] == 1 else opaque
-
-
 def make_panels(
     slices: Sequence[Slice], shapes: Iterable[tuple[int, int]], limits: tuple[float, float] | None
 ) -> list[NDArray[np.uint8]]:
@@ -97,7 +87,7 @@ def make_panels(
 
 def _side_by_side(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Put pictures side by side into one; the gaps are transparent."""
-    are_grey = all(panel.ndim == _GREY for panel in panels)
+    are_grey = all(panel.ndim == GREY for panel in panels)
     opaque = [with_alpha(panel)[..., RGB - 1 if are_grey else 0 :] for panel in panels]
     whole = np.zeros((*extent(panel.shape[:2] for panel in panels), opaque[0].shape[2]), np.uint8)
     left = 0
