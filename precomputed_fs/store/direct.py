@@ -48,6 +48,8 @@ _T = TypeVar("_T")
 _FOLDER_TRIES = 3
 _NAP = 0.05  # seconds, after which it is looked whether to go on
 _REMOTE_THREADS = 32
+_SHORT_HOP, _LONG_HOP = 0.002, 0.01  # seconds
+_LARGEST_HOP = 16  # times the least
 _LOCAL_THREADS = max(4, 2 * pool.CORES)  # some may wait for the disk
 
 
@@ -108,8 +110,9 @@ class Direct:
         is_ended = False
         is_cancelled = loop.stopped()
         pid = os.getpid()
-        per_hop = min(per_hop, max(1, limit // pool.CORES))
-        calls: list[pool.Call[tuple[list[Any], list[FollowUps]]]] = []
+        hop = Hop(min(per_hop, max(1, limit // pool.CORES)), limit)
+        calls: list[pool.Call[tuple[list[Any], list[FollowUps], int, float]]] = []
+        under_way = 0
         ended: pool.Ended = queue.SimpleQueue()
 
         def is_stopped() -> bool:
@@ -117,9 +120,10 @@ class Direct:
 
         try:
             while True:
-                while (len(calls) + 1) * per_hop <= limit and (some := _some(upcoming, per_hop)):
-                    run = functools.partial(self._run_some, some, finish, per_hop, is_stopped)
-                    is_alone = len(some) < per_hop and not calls
+                while hop.may_begin(len(calls), under_way) and (some := _some(upcoming, hop.size)):
+                    run = functools.partial(self._run_some, some, finish, hop.least, is_stopped)
+                    is_alone = len(some) < hop.size and not calls
+                    under_way += len(some)
                     calls.append(pool.called(run, ended) if is_alone else pool.call(run, self._threads, ended))
                 if not calls:
                     break
@@ -127,7 +131,9 @@ class Direct:
                     raise DataAccessError(
                         f"{self._failures.location.display()}: a batch goes on in the process that began it"
                     )
-                results, follow = calls.pop(pool.first_done(calls, ended)).result()
+                results, follow, count, seconds = calls.pop(pool.first_done(calls, ended)).result()
+                under_way -= count
+                hop.adapt(count, seconds)
                 for more in follow:
                     upcoming.add(more)
                 if results:
@@ -140,9 +146,10 @@ class Direct:
 
     def _run_some(
         self, jobs: list[Job[Any]], finish: Callable[[Any], Any] | None, per_hop: int, is_stopped: Callable[[], bool]
-    ) -> tuple[list[Any], list[FollowUps]]:
+    ) -> tuple[list[Any], list[FollowUps], int, float]:
         results: list[Any] = []
         follow: list[FollowUps] = []
+        began = time.perf_counter()
         for job in jobs:
             result = self._run(job, is_stopped)
             if isinstance(result, FollowUps):
@@ -153,7 +160,7 @@ class Direct:
                 results += map(finish, result[:per_hop])  # what is made of very many would be in memory at once
                 rest = range(per_hop, len(result), per_hop)
                 follow.append(FollowUps([_known(result[first : first + per_hop]) for first in rest]))
-        return results, follow
+        return results, follow, len(jobs), time.perf_counter() - began
 
     def _run(self, job: Job[_T], is_stopped: Callable[[], bool]) -> _T:
         answer: Any = None
@@ -347,6 +354,30 @@ class Direct:
             with contextlib.suppress(OSError):
                 self.fs.rm_file(path)
             raise
+
+
+class Hop:
+    """How many jobs a thread is given at once, and how many threads are at work.
+
+    Handing over costs about as much as reading a small file from memory. So where jobs are quick, threads get more of
+    them at once, and no more threads are at work than there are cores: they would wait for the interpreter's lock.
+    """
+
+    def __init__(self, least: int, limit: int) -> None:
+        self.least = self.size = least
+        self._most = max(least, min(_LARGEST_HOP * least, limit // (2 * pool.CORES)))
+        self._limit = limit
+
+    def may_begin(self, hops: int, jobs: int) -> bool:
+        """Whether another hop may begin while so many, with so many jobs, are under way."""
+        return jobs + self.size <= self._limit and (self.size == self.least or hops < pool.CORES)
+
+    def adapt(self, count: int, seconds: float) -> None:
+        """Choose the size of the next hops by how long one took."""
+        if seconds > _LONG_HOP:
+            self.size = max(self.least, self.size // 2)
+        elif seconds < _SHORT_HOP and count == self.size:
+            self.size = min(2 * self.size, self._most)
 
 
 _VERBS = {

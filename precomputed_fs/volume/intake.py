@@ -116,7 +116,7 @@ def _of_image(image: Image, options: ArrayOptions) -> Given:
     if options.resolution is None:
         if placement is None:
             why = "the image's header has no affine, or one that is not finite or cannot be inverted"
-            raise ValueError(f"resolution: {why}: pass the size of a voxel, such as '1 mm'")
+            raise TypeError(f"resolution: {why}: pass the size of a voxel, such as '1 mm'")
         options = dataclasses.replace(options, resolution=placement.resolution)
     elif placement is not None and not is_same(checked_resolution(options.resolution), placement.resolution):
         placement = None  # as the header's voxels are of another size

@@ -3,7 +3,6 @@
 from typing import Any
 
 import dask.array as da
-import nibabel
 import numpy as np
 import pytest
 import xarray
@@ -88,16 +87,6 @@ def test_named_channels_may_be_many() -> None:
 def test_a_segmentation_of_floats_is_refused_with_a_hint() -> None:
     with pytest.raises(TypeError, match=r'a segmentation has integers, got float32: pass array\.astype\("uint32"\)'):
         store(small(dtype="float32"), type="segmentation")
-
-
-@pytest.mark.parametrize("step", [np.nan, 0])
-def test_an_affine_that_places_nothing_is_named_where_a_resolution_is_needed(step: float) -> None:
-    image = nibabel.Nifti1Image(np.ones((2, 3, 4), np.uint8), None)
-    image.header.set_sform(np.diag([step, 1, 1, 1]), code="scanner")
-    image = nibabel.Nifti1Image.from_bytes(image.to_bytes())
-    with pytest.raises(ValueError, match=r"resolution: the image's header has no affine, .*: pass .*'1 mm'"):
-        create_volume("memory://tests/volume/no-place", image)
-    assert create_volume("memory://tests/volume/no-place", image, resolution="1 mm").info.get("nifti") is None
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4), (2, 3, 4, 0)])

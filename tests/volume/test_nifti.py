@@ -170,10 +170,11 @@ def test_a_given_resolution_overrides_the_header_s_with_its_affine() -> None:
     assert "nifti" in create(made(small()), resolution=("0.7 mm", "0.7 mm", "2 mm")).info
 
 
-def test_without_an_affine_a_resolution_is_needed() -> None:
+@pytest.mark.parametrize("step", [0, np.nan])
+def test_without_an_affine_a_resolution_is_needed(step: float) -> None:
     nothing = made(small())
-    nothing.affine[:3, 2] = 0
-    with pytest.raises(TypeError, match="resolution: expected the size of a voxel"):
+    nothing.affine[:3, 2] = step
+    with pytest.raises(TypeError, match=r"resolution: the image's header has no affine, .*: pass .*'1 mm'"):
         create(nothing)
     assert create(nothing, resolution=8)[0].resolution == (8, 8, 8)
 
