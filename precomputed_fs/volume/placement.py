@@ -156,7 +156,7 @@ def transform_of(info: Info) -> bytes | None:
 
 
 def _moved(matrix: Matrix, steps: Sequence[float], start: Sequence[float]) -> Matrix:
-    """Return the matrix for coordinates of which one is `steps` of the old ones, and 0 was `start`."""
+    """Return the matrix for new coordinates, whose unit is `steps` old ones and whose 0 was at `start`."""
     inner = np.diag([*steps, 1.0])
     inner[:3, 3] = start
     return np.asarray(matrix @ inner, np.float64)

@@ -20,8 +20,8 @@ _ROWS = 1 << 16  # positions converted at once
 _NEARLY_WHOLE = 1e-6  # relative; resolutions in `info` may be rounded
 
 
-def checked_unit(unit: str) -> float | None:
-    """Check a unit of positions; returns its nanometres, or None for voxels.
+def _nanometres_of(unit: str) -> float | None:
+    """Return the nanometres of a unit of positions, or None for voxels.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def voxels_at(points: NDArray[Any], unit: str, resolution: Sequence[float]) -> N
     points : ndarray
         (n, 3) numbers, xyz.
     unit : str
-        See `checked_unit`.
+        "voxel", or one of `UNITS`.
     resolution : sequence of float
         Nanometres of a voxel, xyz.
 
@@ -52,7 +52,7 @@ def voxels_at(points: NDArray[Any], unit: str, resolution: Sequence[float]) -> N
     ndarray
         (n, 3); `NOWHERE` for what is not a number, or is too large.
     """
-    nm = checked_unit(unit)
+    nm = _nanometres_of(unit)
     voxels = np.empty(points.shape, np.int64)
     for first in range(0, len(points), _ROWS):
         rows = slice(first, first + _ROWS)
@@ -110,7 +110,7 @@ def _steps(unit: str, resolution: Sequence[float]) -> Sequence[float]:
 
 def _corner(name: str, given: Sequence[Length] | Length, unit: str, resolution: Sequence[float]) -> list[float]:
     """Return a corner in nanometres, or in voxels if that is the unit."""
-    nm = checked_unit(unit)
+    nm = _nanometres_of(unit)
     items = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     if len(items) != len(AXES):
         raise ValueError(f"{name}: expected 3 positions, xyz, got {given!r}")

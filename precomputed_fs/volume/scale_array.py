@@ -1,6 +1,5 @@
 """A scale as an array whose indices count from 0, for what takes arrays."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,12 +51,12 @@ class ScaleArray:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return math.prod(self.shape)
+        return self._scale.size
 
     @property
     def nbytes(self) -> int:
         """Bytes that all elements take in memory."""
-        return self.size * self.dtype.itemsize
+        return self._scale.nbytes
 
     def __repr__(self) -> str:
         return f"<ScaleArray of {self._scale!r}>"

@@ -183,7 +183,7 @@ class Volume:
         Parameters
         ----------
         resolution : float, str, or a sequence of 3
-            See `at_resolution`. An axis of which no scale has voxels as short as this does not count beyond that.
+            See `at_resolution`. Along an axis where all scales are coarser than this, the finest is near enough.
 
         Examples
         --------
