@@ -1,0 +1,1 @@
+"""What stands beside the voxels of a volume: segment properties, meshes, skeletons, annotations."""
