@@ -24,7 +24,7 @@ from precomputed_fs.doctor.checks import (
 )
 from precomputed_fs.doctor.seen import LARGEST_CHUNK
 from precomputed_fs.errors import shown
-from precomputed_fs.format.info import lowercase
+from precomputed_fs.format.info_members import lowercase
 
 
 @dataclass(frozen=True, slots=True)

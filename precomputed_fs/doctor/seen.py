@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, chunk_name
-from precomputed_fs.format.info import ScaleInfo, lowercase
+from precomputed_fs.format.info import ScaleInfo
+from precomputed_fs.format.info_members import lowercase
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.protocols import protocol_of

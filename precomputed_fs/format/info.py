@@ -9,211 +9,41 @@ import dataclasses
 import functools
 import json
 import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from precomputed_fs.errors import InvalidInfoError, did_you_mean, shown
 from precomputed_fs.format.grid import ChunkGrid, Triple, check_id_bits, id_bits
+from precomputed_fs.format.info_members import (
+    MAX_COORDINATE,
+    check_name,
+    expected,
+    lowercase,
+    problems_of,
+    read_all,
+    read_channels,
+    read_chunk_sizes,
+    read_data_type,
+    read_hidden,
+    read_key,
+    read_list,
+    read_lowercase,
+    read_member,
+    read_offset,
+    read_resolution,
+    read_sharding,
+    read_size,
+    read_type,
+)
 from precomputed_fs.format.info_text import JSON, MAX_INFO_BYTES, dump_info, parse_info, readable_json
 from precomputed_fs.format.sharding import Sharding
 
 MAX_SCALES = 1024
 """Scales of a volume: halving the largest sizes along one axis at a time makes 187."""
 
-MAX_CHUNK_SIZES = 64
-"""Chunk sizes of a scale, each of which is a full copy of its data; volumes with several usually have three."""
-
-MAX_CHANNELS = (1 << 31) - 1
-"""Channels of a voxel; tensorstore counts them in a signed 32-bit integer."""
-
-MAX_COORDINATE = (1 << 62) - 1
-"""The largest size, offset and upper bound in voxels; tensorstore takes larger ones for infinity."""
-
-DATA_TYPE_BYTES = {
-    "uint8": 1,
-    "int8": 1,
-    "uint16": 2,
-    "int16": 2,
-    "uint32": 4,
-    "int32": 4,
-    "float32": 4,
-    "uint64": 8,
-    "int64": 8,
-    "float64": 8,
-}
-"""Bytes of a value, for each data type that a volume may have."""
-
-_T = TypeVar("_T")
 _VOLUME_TYPE = "neuroglancer_multiscale_volume"
 _IMAGE = "image"
-_AXES = 3
-_BOOLEANS = {"true": True, "false": False}
-_SHOWN_SHARDING = 240  # characters of a message about a sharding
-_MISSING = ": missing"
-_MOST_MISSING = 12  # members that one message names
-
-
-# -------------------------------------------------------------------------------- reading members
-# A reader takes a JSON value and returns it checked. It raises an InvalidInfoError with an argument for each problem,
-# which begins with the place within the value: ".size: expected ...", or ": expected ..." for the value itself.
-
-
-def _expected(what: str, given: JSON) -> InvalidInfoError:
-    return InvalidInfoError(f": expected {what}, got {shown(given)}")
-
-
-def _read_all(parts: Iterable[tuple[str, Callable[[JSON], Any], JSON]]) -> list[Any]:
-    """Read several parts of a value, each given with its place and its reader, and collect all problems."""
-    values = []
-    problems: list[str] = []
-    for place, read, given in parts:
-        try:
-            values.append(read(given))
-        except InvalidInfoError as exc:
-            problems += (place + problem for problem in exc.args)
-    if problems:
-        raise InvalidInfoError(*problems)
-    return values
-
-
-@contextmanager
-def _problems_of(where: str, place: str = "") -> Iterator[None]:
-    """Raise the first problem of a value at a place in `info`, and all that is missing; count the others."""
-    try:
-        yield
-    except InvalidInfoError as exc:
-        problems = [(place + problem).lstrip(".: ") for problem in exc.args]
-        missing = [problem.removesuffix(_MISSING) for problem in problems if problem.endswith(_MISSING)][:_MOST_MISSING]
-        others = [problem for problem in problems[:1] if not problem.endswith(_MISSING)]
-        told = [*others, f"{', '.join(missing)}{_MISSING}"] if missing else others
-        left = len(problems) - len(missing) - len(others)
-        more = f" (and {left} more)" if left else ""
-        raise InvalidInfoError(f"{where}: {'; '.join(told)}{more}") from None
-
-
-def _read_list(given: JSON, read: Callable[[JSON], Any], most: int) -> tuple[Any, ...]:
-    if not isinstance(given, list | tuple):
-        raise _expected("a list", given)
-    if not given:
-        raise _expected("at least 1", given)
-    if len(given) > most:
-        raise InvalidInfoError(f": expected at most {most}, got {len(given)}")
-    return tuple(_read_all((f"[{i}]", read, item) for i, item in enumerate(given)))
-
-
-def _read_triple(given: JSON, least: int) -> Triple:
-    given = _whole(given)
-    if not isinstance(given, list | tuple) or len(given) != _AXES or not all(type(value) is int for value in given):
-        raise _expected("3 integers", given)
-    if min(given) < least:
-        raise _expected(f"integers of at least {least}", given)
-    if max(given) > MAX_COORDINATE:
-        raise _expected(f"integers of at most {MAX_COORDINATE}", given)
-    x, y, z = given
-    return x, y, z
-
-
-def _read_size(given: JSON) -> Triple:
-    return _read_triple(given, 1)
-
-
-def _read_offset(given: JSON) -> Triple:
-    return (0, 0, 0) if given is None else _read_triple(given, -MAX_COORDINATE)
-
-
-def _read_chunk_sizes(given: JSON) -> tuple[Triple, ...]:
-    return _read_list(_whole(given), _read_size, MAX_CHUNK_SIZES)
-
-
-def _read_resolution(given: JSON) -> tuple[float, float, float]:
-    if (
-        not isinstance(given, list | tuple)
-        or len(given) != _AXES
-        # compared, as `math.isfinite` fails for integers beyond floats
-        or not all(type(value) in (int, float) and 0 < value <= sys.float_info.max for value in given)
-    ):
-        raise _expected("3 positive numbers", given)
-    x, y, z = given
-    return x, y, z
-
-
-def _read_sharding(given: JSON) -> Sharding | None:
-    if given is None:
-        return None
-    try:
-        return Sharding.from_info(given, "")
-    except InvalidInfoError as exc:
-        text = str(exc)
-        short = text if len(text) <= _SHOWN_SHARDING else text[: _SHOWN_SHARDING - 3] + "..."
-        raise InvalidInfoError(short) from exc
-    except RecursionError as exc:
-        raise _expected("less depth", given) from exc
-
-
-def _read_lowercase(given: JSON) -> str:
-    if not isinstance(given, str):
-        raise _expected("a string", given)
-    return given.lower()
-
-
-def _read_type(given: JSON) -> str:
-    return _IMAGE if given is None else _read_lowercase(given)
-
-
-def _read_data_type(given: JSON) -> str:
-    data_type = lowercase(given)
-    if data_type not in DATA_TYPE_BYTES:
-        raise _expected(f"one of {', '.join(DATA_TYPE_BYTES)}", given)
-    return data_type
-
-
-def _read_channels(given: JSON) -> int:
-    channels = _whole(given)
-    if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
-        raise _expected(f"an integer from 1 to {MAX_CHANNELS}", given)
-    return channels
-
-
-def _read_key(given: JSON) -> str:
-    if not isinstance(given, str) or not given:
-        raise _expected("a non-empty string", given)
-    if given.startswith("/") or "://" in given or "\0" in given:
-        raise _expected("a relative path", given)
-    return given
-
-
-def _check_name(name: str) -> None:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise _expected("a name that is Unicode", name) from None
-
-
-def _read_member(name: str, given: Mapping[str, JSON], *, read: Callable[[JSON], _T], default: _T) -> _T:
-    if name in given:
-        return read(given[name])
-    if default is ...:
-        raise InvalidInfoError(_MISSING)
-    return default
-
-
-def _read_hidden(given: JSON) -> bool:
-    """Read whether a scale is hidden; from strings too, as Neuroglancer does."""
-    if isinstance(given, str) and given in _BOOLEANS:
-        return _BOOLEANS[given]
-    if given is not None and not isinstance(given, bool):
-        raise _expected("true or false", given)
-    return given or False
-
-
-def _whole(value: JSON) -> JSON:
-    """Turn whole floats into integers: JSON has one kind of number, in which 64.0 is 64."""
-    if isinstance(value, list) and len(value) <= MAX_CHUNK_SIZES:
-        return [_whole(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # -------------------------------------------------------------------------------------- the models
@@ -233,12 +63,12 @@ class _Object:
 
     def __post_init__(self, given: JSON) -> None:
         if not isinstance(given, dict):
-            raise _expected("an object", given)
+            raise expected("an object", given)
         for name in given:
-            _check_name(name)
+            check_name(name)
         declared = _declared(type(self))
-        values = _read_all(
-            (f".{name}", functools.partial(_read_member, name, **member), given) for name, member in declared.items()
+        values = read_all(
+            (f".{name}", functools.partial(read_member, name, **member), given) for name, member in declared.items()
         )
         for name, value in zip(declared, values, strict=True):
             object.__setattr__(self, name, value)
@@ -295,16 +125,16 @@ def _as_json(value: object, given: JSON) -> JSON:
 class _ChunkedScale(_Object):
     """How a scale is cut into chunks, and how these are stored."""
 
-    sharding: Sharding | None = field(init=False, metadata=_member(_read_sharding, None))
+    sharding: Sharding | None = field(init=False, metadata=_member(read_sharding, None))
     """How the scale is sharded; None if it is not."""
 
-    size: Triple = field(init=False, metadata=_member(_read_size))
+    size: Triple = field(init=False, metadata=_member(read_size))
     """Voxels along x, y and z."""
 
-    voxel_offset: Triple = field(init=False, metadata=_member(_read_offset, (0, 0, 0)))
+    voxel_offset: Triple = field(init=False, metadata=_member(read_offset, (0, 0, 0)))
     """Coordinates of the first voxel."""
 
-    chunk_sizes: tuple[Triple, ...] = field(init=False, metadata=_member(_read_chunk_sizes))
+    chunk_sizes: tuple[Triple, ...] = field(init=False, metadata=_member(read_chunk_sizes))
     """Voxels of a chunk along x, y and z; each is that of a full copy of the data."""
 
     @property
@@ -325,16 +155,16 @@ class _ChunkedScale(_Object):
 class ScaleInfo(_ChunkedScale):
     """What `info` says of a scale."""
 
-    key: str = field(init=False, metadata=_member(_read_key))
+    key: str = field(init=False, metadata=_member(read_key))
     """Path of the scale from the directory of `info`; ``..`` may lead out of that."""
 
-    resolution: tuple[float, float, float] = field(init=False, metadata=_member(_read_resolution))
+    resolution: tuple[float, float, float] = field(init=False, metadata=_member(read_resolution))
     """Nanometres of a voxel along x, y and z; integers where `info` has integers."""
 
-    encoding: str = field(init=False, metadata=_member(_read_lowercase))
+    encoding: str = field(init=False, metadata=_member(read_lowercase))
     """How chunks are encoded, in lower case; not necessarily an encoding that this package knows."""
 
-    hidden: bool = field(init=False, metadata=_member(_read_hidden, default=False))
+    hidden: bool = field(init=False, metadata=_member(read_hidden, default=False))
     """Whether viewers leave the scale out."""
 
     @property
@@ -353,20 +183,20 @@ class ScaleInfo(_ChunkedScale):
 
 
 def _read_scales(given: JSON) -> tuple[ScaleInfo, ...]:
-    return _read_list(given, ScaleInfo, MAX_SCALES)
+    return read_list(given, ScaleInfo, MAX_SCALES)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Info(_Object):
     """What `info` says of a volume. Use `Info.parse` to make one."""
 
-    type: str = field(init=False, metadata=_member(_read_type, _IMAGE))
+    type: str = field(init=False, metadata=_member(read_type, _IMAGE))
     """Usually "image" or "segmentation", in lower case."""
 
-    data_type: str = field(init=False, metadata=_member(_read_data_type))
+    data_type: str = field(init=False, metadata=_member(read_data_type))
     """Data type of the voxels as NumPy names it."""
 
-    num_channels: int = field(init=False, metadata=_member(_read_channels))
+    num_channels: int = field(init=False, metadata=_member(read_channels))
     """Values of a voxel."""
 
     scales: tuple[ScaleInfo, ...] = field(init=False, metadata=_member(_read_scales))
@@ -419,7 +249,7 @@ class Info(_Object):
                 got = f"{shown(kind)}: this is no volume"
                 raise InvalidInfoError(f"{where}: @type: expected {_VOLUME_TYPE!r}, got {got}")
             parsed["@type"] = _VOLUME_TYPE
-        with _problems_of(where):
+        with problems_of(where):
             return cls(parsed)
 
     def to_json(self) -> bytes:
@@ -489,7 +319,7 @@ def sharded_grid(scale: Mapping[str, Any], place: str, where: str = "info") -> t
     InvalidInfoError
         If a member that this needs is missing or invalid.
     """
-    with _problems_of(where, place):
+    with problems_of(where, place):
         chunked = _ChunkedScale({name: scale[name] for name in _declared(_ChunkedScale) if name in scale})
     # more ids than chunks, unless the grid is of powers of two: neuroglancer-scripts lists those between as absent
     ids = 1 << id_bits(chunked.grid.shape)
@@ -499,8 +329,3 @@ def sharded_grid(scale: Mapping[str, Any], place: str, where: str = "info") -> t
 def without_dots(key: str) -> str:
     """Remove the segments of a scale's key that mean nothing."""
     return "/".join(part for part in key.removesuffix("/").split("/") if part != ".")
-
-
-def lowercase(given: JSON) -> str:
-    """Return the value of an enumeration in lower case, and "" for other values than strings."""
-    return given.lower() if isinstance(given, str) else ""

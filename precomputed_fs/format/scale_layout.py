@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from precomputed_fs.format.grid import ChunkGrid, Triple
-from precomputed_fs.format.info import DATA_TYPE_BYTES, lowercase, sharded_grid, without_dots
+from precomputed_fs.format.info import sharded_grid, without_dots
+from precomputed_fs.format.info_members import DATA_TYPE_BYTES, lowercase
 from precomputed_fs.format.info_text import JSON
 from precomputed_fs.format.sharding import Sharding
 

@@ -27,7 +27,8 @@ from neuroglancer_scripts.volume_reader import nibabel_image_to_info
 
 from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.grid import ChunkGrid
-from precomputed_fs.format.info import MAX_CHANNELS, MAX_CHUNK_SIZES, MAX_COORDINATE, MAX_SCALES, Info, redirect_of
+from precomputed_fs.format.info import MAX_SCALES, Info, redirect_of
+from precomputed_fs.format.info_members import MAX_CHANNELS, MAX_CHUNK_SIZES, MAX_COORDINATE
 from precomputed_fs.format.info_text import MAX_INFO_BYTES
 from precomputed_fs.format.sharding import Sharding
 
