@@ -4,24 +4,17 @@ Readers are lenient where the meaning is clear: enumerations are read in any cas
 ``"sharding": null`` means unsharded. Anything else is an `InvalidInfoError` that names the place.
 """
 
-import copy
 import dataclasses
-import functools
-import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import InitVar, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
-from precomputed_fs.errors import InvalidInfoError, did_you_mean, shown
+from precomputed_fs.errors import InvalidInfoError, shown
 from precomputed_fs.format.grid import ChunkGrid, Triple, check_id_bits, id_bits
 from precomputed_fs.format.info_members import (
     MAX_COORDINATE,
-    check_name,
-    expected,
-    lowercase,
     problems_of,
-    read_all,
     read_channels,
     read_chunk_sizes,
     read_data_type,
@@ -29,14 +22,14 @@ from precomputed_fs.format.info_members import (
     read_key,
     read_list,
     read_lowercase,
-    read_member,
     read_offset,
     read_resolution,
     read_sharding,
     read_size,
     read_type,
 )
-from precomputed_fs.format.info_text import JSON, MAX_INFO_BYTES, dump_info, parse_info, readable_json
+from precomputed_fs.format.info_objects import InfoObject, check_type, declared_members, member, parse_typed
+from precomputed_fs.format.info_text import JSON, MAX_INFO_BYTES
 from precomputed_fs.format.sharding import Sharding
 
 MAX_SCALES = 1024
@@ -46,95 +39,20 @@ _VOLUME_TYPE = "neuroglancer_multiscale_volume"
 _IMAGE = "image"
 
 
-# -------------------------------------------------------------------------------------- the models
-
-
-def _member(read: Callable[[JSON], object], default: object = ...) -> dict[str, Any]:
-    """Declare a member: its reader, and its default unless it is required."""
-    return {"read": read, "default": default}
-
-
 @dataclass(frozen=True, slots=True, repr=False)
-class _Object:
-    """An object of `info`. It reads like the JSON too: ``scale["size"]`` is a list."""
-
-    given: InitVar[JSON]
-    _members: dict[str, JSON] = field(init=False, repr=False, hash=False)
-
-    def __post_init__(self, given: JSON) -> None:
-        if not isinstance(given, dict):
-            raise expected("an object", given)
-        for name in given:
-            check_name(name)
-        declared = _declared(type(self))
-        values = read_all(
-            (f".{name}", functools.partial(read_member, name, **member), given) for name, member in declared.items()
-        )
-        for name, value in zip(declared, values, strict=True):
-            object.__setattr__(self, name, value)
-        known = {name: _as_json(getattr(self, name), given[name]) for name in declared if name in given}
-        object.__setattr__(self, "_members", given | known)
-        self._check()
-
-    def _check(self) -> None:
-        """Check what concerns several members."""
-
-    def __repr__(self) -> str:
-        return readable_json(self._members)
-
-    def __getitem__(self, name: str) -> JSON:
-        if name not in self._members:
-            raise KeyError(f"there is no member {name!r}{did_you_mean(name, self._members)}")
-        return copy.deepcopy(self._members[name])
-
-    def _ipython_key_completions_(self) -> list[str]:
-        return [*self._members]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._members
-
-    def get(self, name: str, default: JSON = None) -> JSON:
-        """Return a member as JSON has it, or a default if it is absent."""
-        return copy.deepcopy(self._members.get(name, default))
-
-    def to_dict(self) -> dict[str, JSON]:
-        """Return all members as JSON has them, known and unknown; absent ones stay absent.
-
-        Equal to the parsed JSON, except for the case of enumerations (lower) and for values that some readers
-        do not understand: ``"voxel_offset": null`` becomes ``[0, 0, 0]``, ``"hidden": "true"`` becomes true.
-        """
-        return copy.deepcopy(self._members)
-
-
-def _declared(cls: type[_Object]) -> dict[str, Mapping[str, Any]]:
-    return {each.name: each.metadata for each in dataclasses.fields(cls) if each.metadata}
-
-
-def _as_json(value: object, given: JSON) -> JSON:
-    """Write a checked value as JSON; `given` is what it was read from."""
-    if isinstance(value, tuple):
-        return [_as_json(item, None) for item in value]
-    if isinstance(value, _Object):
-        return value.to_dict()
-    if isinstance(value, Sharding):  # without defaults that were absent, with unknown members
-        return given | {name: known for name, known in value.to_info().items() if name in given}
-    return value
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _ChunkedScale(_Object):
+class _ChunkedScale(InfoObject):
     """How a scale is cut into chunks, and how these are stored."""
 
-    sharding: Sharding | None = field(init=False, metadata=_member(read_sharding, None))
+    sharding: Sharding | None = field(init=False, metadata=member(read_sharding, None))
     """How the scale is sharded; None if it is not."""
 
-    size: Triple = field(init=False, metadata=_member(read_size))
+    size: Triple = field(init=False, metadata=member(read_size))
     """Voxels along x, y and z."""
 
-    voxel_offset: Triple = field(init=False, metadata=_member(read_offset, (0, 0, 0)))
+    voxel_offset: Triple = field(init=False, metadata=member(read_offset, (0, 0, 0)))
     """Coordinates of the first voxel."""
 
-    chunk_sizes: tuple[Triple, ...] = field(init=False, metadata=_member(read_chunk_sizes))
+    chunk_sizes: tuple[Triple, ...] = field(init=False, metadata=member(read_chunk_sizes))
     """Voxels of a chunk along x, y and z; each is that of a full copy of the data."""
 
     @property
@@ -155,22 +73,22 @@ class _ChunkedScale(_Object):
 class ScaleInfo(_ChunkedScale):
     """What `info` says of a scale."""
 
-    key: str = field(init=False, metadata=_member(read_key))
+    key: str = field(init=False, metadata=member(read_key))
     """Path of the scale from the directory of `info`; ``..`` may lead out of that."""
 
-    resolution: tuple[float, float, float] = field(init=False, metadata=_member(read_resolution))
+    resolution: tuple[float, float, float] = field(init=False, metadata=member(read_resolution))
     """Nanometres of a voxel along x, y and z; integers where `info` has integers."""
 
-    encoding: str = field(init=False, metadata=_member(read_lowercase))
+    encoding: str = field(init=False, metadata=member(read_lowercase))
     """How chunks are encoded, in lower case; not necessarily an encoding that this package knows."""
 
-    hidden: bool = field(init=False, metadata=_member(read_hidden, default=False))
+    hidden: bool = field(init=False, metadata=member(read_hidden, default=False))
     """Whether viewers leave the scale out."""
 
     @property
     def parameters(self) -> Mapping[str, JSON]:
         """The other members: those of the encoding, such as ``jpeg_quality``, and unknown ones."""
-        known = _declared(ScaleInfo)
+        known = declared_members(ScaleInfo)
         return {name: self[name] for name in self._members if name not in known}
 
     def _check(self) -> None:
@@ -187,19 +105,19 @@ def _read_scales(given: JSON) -> tuple[ScaleInfo, ...]:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Info(_Object):
+class Info(InfoObject):
     """What `info` says of a volume. Use `Info.parse` to make one."""
 
-    type: str = field(init=False, metadata=_member(read_type, _IMAGE))
+    type: str = field(init=False, metadata=member(read_type, _IMAGE))
     """Usually "image" or "segmentation", in lower case."""
 
-    data_type: str = field(init=False, metadata=_member(read_data_type))
+    data_type: str = field(init=False, metadata=member(read_data_type))
     """Data type of the voxels as NumPy names it."""
 
-    num_channels: int = field(init=False, metadata=_member(read_channels))
+    num_channels: int = field(init=False, metadata=member(read_channels))
     """Values of a voxel."""
 
-    scales: tuple[ScaleInfo, ...] = field(init=False, metadata=_member(_read_scales))
+    scales: tuple[ScaleInfo, ...] = field(init=False, metadata=member(_read_scales))
     """The scales, in the order of `info`; see `finest_first`."""
 
     @property
@@ -238,33 +156,11 @@ class Info(_Object):
             ...
         precomputed_fs.errors.InvalidInfoError: info: scales: expected at least 1, got []
         """
-        if isinstance(given, Mapping):
-            given = dump_info(given, where, most)
-        elif not isinstance(given, bytes | bytearray | str):
-            raise InvalidInfoError(f"{where}: expected JSON or a mapping, got {type(given).__name__}")
-        parsed = parse_info(given, where, most, strict=True)
-        kind = parsed.get("@type")
-        if kind is not None:
-            if lowercase(kind) != _VOLUME_TYPE:
-                got = f"{shown(kind)}: this is no volume"
-                raise InvalidInfoError(f"{where}: @type: expected {_VOLUME_TYPE!r}, got {got}")
-            parsed["@type"] = _VOLUME_TYPE
+        parsed = parse_typed(given, where, most)
+        if parsed.get("@type") is not None:
+            check_type(parsed, _VOLUME_TYPE, where, "this is no volume")
         with problems_of(where):
             return cls(parsed)
-
-    def to_json(self) -> bytes:
-        """Write an `info`: ASCII, with sorted members.
-
-        Raises
-        ------
-        InvalidInfoError
-            If an unknown member is NaN or infinite, which Python reads and JSON does not have.
-        """
-        try:
-            text = json.dumps(self._members, indent=2, sort_keys=True, allow_nan=False)
-        except ValueError as exc:
-            raise InvalidInfoError(f"info: expected what JSON can say: {exc}") from exc
-        return text.encode() + b"\n"
 
     def _check(self) -> None:
         """Check that scales with one key are stored alike: an accessor identifies scales by their keys."""
@@ -320,7 +216,7 @@ def sharded_grid(scale: Mapping[str, Any], place: str, where: str = "info") -> t
         If a member that this needs is missing or invalid.
     """
     with problems_of(where, place):
-        chunked = _ChunkedScale({name: scale[name] for name in _declared(_ChunkedScale) if name in scale})
+        chunked = _ChunkedScale({name: scale[name] for name in declared_members(_ChunkedScale) if name in scale})
     # more ids than chunks, unless the grid is of powers of two: neuroglancer-scripts lists those between as absent
     ids = 1 << id_bits(chunked.grid.shape)
     return chunked.sharding and dataclasses.replace(chunked.sharding, scale_chunks=ids), chunked.grid

@@ -37,6 +37,9 @@ DATA_TYPE_BYTES = {
 }
 """Bytes of a value, for each data type that a volume may have."""
 
+IDENTITY = (1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
+"""The `transform` of meshes and skeletons whose coordinates are stored in nanometres."""
+
 _T = TypeVar("_T")
 _IMAGE = "image"
 _AXES = 3
@@ -168,6 +171,17 @@ def read_key(given: JSON) -> str:
     if given.startswith("/") or "://" in given or "\0" in given:
         raise expected("a relative path", given)
     return given
+
+
+def read_transform(given: JSON) -> tuple[float, ...]:
+    """Read a `transform` of meshes or skeletons: the 3 x 4 matrix from stored coordinates to nanometres, row by row."""
+    if (
+        not isinstance(given, list | tuple)
+        or len(given) != len(IDENTITY)
+        or not all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in given)
+    ):
+        raise expected(f"{len(IDENTITY)} finite numbers", given)
+    return tuple(given)
 
 
 def check_name(name: str) -> None:
