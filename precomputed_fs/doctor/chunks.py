@@ -75,7 +75,7 @@ def examine_indexes(seen: SeenScale, pyramid: Pyramid, key: str, sharding: Shard
     if coords is None:
         return
     shard, minishard = sharding.locate(seen.grid.chunk_id(coords))
-    page, name = page_of(minishard, sharding), f"{key}/{sharding.shard_name(shard)}.shard"
+    page, name = page_of(minishard, sharding), f"{sharding.shard_name(key, shard)}.shard"
     try:
         index = pyramid.fetch_range(name, page.start, page.end)
         place = minishard_index_range(index, minishard, sharding)

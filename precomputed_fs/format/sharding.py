@@ -114,15 +114,21 @@ class Sharding:
         shard = hashed >> self.minishard_bits & ((1 << self.shard_bits) - 1)
         return shard, minishard
 
-    def shard_name(self, shard: int) -> str:
-        """Return the name of a shard below the scale's key, without its extension.
+    def shard_name(self, folder: str, shard: int) -> str:
+        """Return the name of a shard, without its extension.
+
+        Parameters
+        ----------
+        folder : str
+            A scale's key, or another folder of the pyramid; empty for its root.
 
         Examples
         --------
-        >>> Sharding(0, "identity", 2, 9).shard_name(255)
-        '0ff'
+        >>> Sharding(0, "identity", 2, 9).shard_name("8_8_40", 255)
+        '8_8_40/0ff'
         """
-        return f"{shard:0{max(1, -(-self.shard_bits // 4))}x}"
+        name = f"{shard:0{max(1, -(-self.shard_bits // 4))}x}"
+        return f"{folder}/{name}" if folder else name
 
 
 def propose_sharding(

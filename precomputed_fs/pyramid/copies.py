@@ -81,7 +81,7 @@ def has_shard(pyramid: Pyramid, key: str, shard: int) -> bool:
     """Tell whether a shard exists."""
     key = pyramid.finder.checked(key)
     sharding = pyramid.layout(key).sharding
-    return sharding is not None and pyramid.store.exists(f"{key}/{sharding.shard_name(shard)}.shard")
+    return sharding is not None and pyramid.store.exists(f"{sharding.shard_name(key, shard)}.shard")
 
 
 def missing_chunks(pyramid: Pyramid, key: str, wanted: Iterable[ChunkCoords]) -> list[ChunkCoords]:

@@ -2,16 +2,14 @@
 
 import contextlib
 import functools
-import itertools
 import posixpath
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
 from precomputed_fs.errors import AccessDeniedError, CorruptDataError, DataAccessError, NotFoundError, ReadOnlyError
 from precomputed_fs.format.compression import GZIP_SUFFIX, TooLargeError, split_suffix, stored_limit
 from precomputed_fs.format.grid import (
     ChunkCoords,
-    ChunkGrid,
     chunk_coords,
     chunk_name,
     layout_of,
@@ -20,10 +18,10 @@ from precomputed_fs.format.grid import (
 from precomputed_fs.format.info_text import parse_info
 from precomputed_fs.format.names import COMMON, VARIANTS, Variant, suffixes_of
 from precomputed_fs.format.scale_layout import ScaleLayout, scale_layout
-from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid.chunk_cache import Kept, Place
 from precomputed_fs.pyramid.known import InfoState, Known, ScaleNames
 from precomputed_fs.pyramid.options import Options
+from precomputed_fs.pyramid.shard_finding import ShardFinder
 from precomputed_fs.pyramid.shard_writer import ShardWriter
 from precomputed_fs.pyramid.shards import ShardReader
 from precomputed_fs.pyramid.stored import Limit, Stored, chunk_limit, file_limit, raw_length
@@ -58,8 +56,7 @@ class Finder:
         self._store = store
         self._options = options
         self._known = known
-        self._shards = shards
-        self._writer = writer
+        self.in_shards = ShardFinder(store, options, shards, writer)
         self._kept = shards.kept
         self._location = store.location
         self._can_write = self._location.writable
@@ -137,7 +134,8 @@ class Finder:
             return (yield from self._kept_or_unsharded(key, layout, coords))
         found: Stored | None = None
         if layout.grid is not None:
-            found = yield from self._in_shard(key, layout, layout.sharding, layout.grid, coords)
+            described = functools.partial(self._as_chunk, layout, coords)
+            found = yield from self.in_shards.one(key, layout.sharding, layout.grid.chunk_id(coords), described)
         if found is None:
             raise NotFoundError(f"{self._location.display(key)} is sharded, and no shard has chunk {coords}")
         return found
@@ -159,114 +157,20 @@ class Finder:
         if sharding is None or grid is None:
             return (self._unsharded_or_none(key, layout, coords) for coords in checked)
 
-        def fetch(wanted: Iterable[ChunkCoords]) -> Iterator[Job[Any]]:
-            return self._from_shards(key, layout, sharding, grid, wanted, window=window, range_size=range_size)
+        numbered = ((grid.chunk_id(coords), coords) for coords in checked)
+        described = functools.partial(self._as_chunk, layout)
+        return self.in_shards.many(key, sharding, numbered, described, window=window, range_size=range_size)
 
-        if not self._kept.limit:
-            return fetch(checked)
-        return self._kept_or(fetch, key, sharding, grid, iter(lambda: list(itertools.islice(checked, window)), []))
-
-    def _kept_or(
-        self,
-        fetch: Callable[[Iterable[ChunkCoords]], Iterator[Job[Any]]],
-        key: str,
-        sharding: Sharding,
-        grid: ChunkGrid,
-        groups: Iterable[list[ChunkCoords]],
-    ) -> Iterator[Job[Any]]:
-        """Look for chunks of shards in the cache, and fetch the others."""
-
-        def unless_waiting(found: Mapping[ChunkCoords, Kept]) -> Job[list[tuple[ChunkCoords, Stored | None]]]:
-            chunks = []
-            for coords, kept in found.items():
-                waiting = yield from self._waiting(key, sharding, grid, coords, kept.stored)
-                chunks.append((coords, waiting or kept.stored))
-            return chunks
-
-        for group in groups:
-            numbered = [(coords, grid.chunk_id(coords)) for coords in group]
-            looked = [(coords, self._kept.get(self._place(key, sharding, one), one)) for coords, one in numbered]
-            if found := {coords: kept for coords, kept in looked if kept is not None}:
-                yield unless_waiting(found)
-            yield from fetch([coords for coords, kept in looked if kept is None])
-
-    def _from_shards(
-        self,
-        key: str,
-        layout: ScaleLayout,
-        sharding: Sharding,
-        grid: ChunkGrid,
-        wanted: Iterable[ChunkCoords],
-        *,
-        window: int,
-        range_size: int,
-    ) -> Iterator[Job[Any]]:
-        began, since = self._writer.flushes, self._kept.changes
-
-        def finish(coords: ChunkCoords, stored: Stored | None) -> Job[tuple[ChunkCoords, Stored | None]]:
-            flushes, chunk_id = began, grid.chunk_id(coords)
-            while True:
-                waiting = yield from self._waiting(key, sharding, grid, coords, stored)
-                if self._writer.flushes == flushes:
-                    break
-                flushes = self._writer.flushes  # chunks that waited during the fetch may have been written since
-                stored = yield from self._shards.fetch(key, sharding, chunk_id)
-            chunk = waiting or stored
-            found = None if chunk is None else self._as_chunk(layout, coords, chunk)
-            if waiting is None:
-                self._kept.put(self._place(key, sharding, chunk_id), chunk_id, found, since)
-            return coords, found
-
-        numbered = ((grid.chunk_id(coords), coords) for coords in wanted)
-        gap = min(self._options.max_gap, range_size)
-        return self._shards.fetch_many(key, sharding, numbered, finish, window=window, gap=gap, size=range_size)
+    def _as_chunk(self, layout: ScaleLayout, coords: ChunkCoords, stored: Stored) -> Stored:
+        return stored.as_chunk(layout, coords, chunk_limit(layout, size_of(coords), self._options))
 
     def forget(self, key: str, coords: ChunkCoords) -> None:
         """Drop a chunk that is an object of its own from the cache, since it was written, or may have been."""
         self._kept.forget(self._place(key), coords)
 
-    def _place(self, key: str, sharding: Sharding | None = None, chunk_id: int = 0) -> Place:
-        """Return where the cache has a chunk."""
-        if not self._kept.limit:
-            return _NO_PLACE
-        shown = self._location.display(key)
-        return Place(shown) if sharding is None else Place(shown, sharding.locate(chunk_id)[0])
-
-    def _in_shard(
-        self, key: str, layout: ScaleLayout, sharding: Sharding, grid: ChunkGrid, coords: ChunkCoords
-    ) -> Job[Stored | None]:
-        found = yield from self._waiting(key, sharding, grid, coords)
-        if found is not None:
-            return self._as_chunk(layout, coords, found)
-        chunk_id = grid.chunk_id(coords)
-        place = self._place(key, sharding, chunk_id)
-        kept = self._kept.get(place, chunk_id)
-        if kept is None:
-            since = self._kept.changes
-            found = yield from self._shards.fetch(key, sharding, chunk_id)
-            kept = Kept(None if found is None else self._as_chunk(layout, coords, found))
-            self._kept.put(place, chunk_id, kept.stored, since)
-        return kept.stored
-
-    def _waiting(
-        self, key: str, sharding: Sharding, grid: ChunkGrid, coords: ChunkCoords, *there: Stored | None
-    ) -> Job[Stored | None]:
-        """Return a chunk that is not flushed yet; `there` is the one in its shard, if that was fetched."""
-        chunk_id = grid.chunk_id(coords)
-
-        def stored() -> Job[bytes | None]:
-            chunk = there[0] if there else (yield from self._shards.fetch(key, sharding, chunk_id))
-            return None if chunk is None else chunk.data
-
-        data = yield from self._writer.find(key, sharding, chunk_id, stored)
-        if data is None:
-            return None
-        name = f"{key} (not flushed)"
-        encoding = sharding.data_encoding
-        return Stored(self._location, name, Body([data]), sniff=False, span=(0, len(data)), shard_encoding=encoding)
-
-    def _as_chunk(self, layout: ScaleLayout, coords: ChunkCoords, stored: Stored) -> Stored:
-        return stored.as_chunk(layout, coords, chunk_limit(layout, size_of(coords), self._options))
+    def _place(self, key: str) -> Place:
+        """Return where the cache has the chunks of a scale that are objects of their own."""
+        return Place(self._location.display(key)) if self._kept.limit else _NO_PLACE
 
     def _unsharded_or_none(
         self, key: str, layout: ScaleLayout, coords: ChunkCoords

@@ -215,7 +215,7 @@ class ShardIndexes:
         page = self.cache.get(page_key)
         if not isinstance(page, Page) or page.read_at < now:
             self.cache.forget(key, shard)
-            page = yield from self._load_page(f"{key}/{sharding.shard_name(shard)}", sharding, place)
+            page = yield from self._load_page(sharding.shard_name(key, shard), sharding, place)
             if page is None:
                 return None
             self.cache.put(page_key, page)
@@ -306,7 +306,7 @@ class ShardIndexes:
         place = page_of(minishard, sharding)
 
         def load() -> Job[Page | None]:
-            return self._load_page(f"{key}/{sharding.shard_name(shard)}", sharding, place)
+            return self._load_page(sharding.shard_name(key, shard), sharding, place)
 
         return self._remembered(IndexKey(key, shard, "page", place.start), load)
 
@@ -393,7 +393,7 @@ class ShardIndexes:
 
     def replaced(self, key: str, sharding: Sharding, shard: int) -> ShardReplacedError:
         """Make the error for a shard that is replaced again and again."""
-        shown = self._store.location.display(f"{key}/{sharding.shard_name(shard)}.shard")
+        shown = self._store.location.display(f"{sharding.shard_name(key, shard)}.shard")
         return ShardReplacedError(f"{shown} was replaced {TRIES} times while it was read; is it being written?")
 
 

@@ -223,8 +223,8 @@ class ShardWriter:
     def _shown(self, shard: Shard) -> str:
         key, number = shard
         waiting = self._buffer.waiting_for(shard)
-        name = str(number) if waiting is None else waiting.sharding.shard_name(number)
-        return self._store.location.display(f"{key}/{name}.shard")
+        name = f"{key}/{number}" if waiting is None else waiting.sharding.shard_name(key, number)
+        return self._store.location.display(f"{name}.shard")
 
     def _flush_in_turn(self, key: str, shard: int) -> Job[None]:
         """Write one shard, once no other flush of it runs: that one may have begun too early for our chunks."""
@@ -247,7 +247,7 @@ class ShardWriter:
         self._buffer.remove((key, shard), waiting.chunks)
         if was_legacy:
             for suffix in (".index", ".data"):
-                yield Delete(f"{key}/{waiting.sharding.shard_name(shard)}{suffix}")
+                yield Delete(f"{waiting.sharding.shard_name(key, shard)}{suffix}")
         if refused:
             raise self._exists(key, refused[0])
 
@@ -259,7 +259,7 @@ class ShardWriter:
         Returns the chunks that were not written, because another writer has stored them, and whether
         an older pair of files is left to delete.
         """
-        name = f"{key}/{sharding.shard_name(shard)}.shard"
+        name = f"{sharding.shard_name(key, shard)}.shard"
         shown = self._store.location.display(name)
         failure: Exception | None = None
         with (yield from self._store.name_lock(name).begin()):

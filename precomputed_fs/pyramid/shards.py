@@ -119,12 +119,16 @@ class ShardReader:
                 or found.is_settled
                 or (yield from self._indexes.holds(key, sharding, found, [chunk_id], began))
             ):
-                return self._stored(sharding, located.name, body, 0, len(body))
+                return self._stored(sharding, located.name, body, located.start)
         raise self._indexes.replaced(key, sharding, shard)
 
-    def _stored(self, sharding: Sharding, name: str, body: Body, start: int, end: int) -> Stored:
-        encoding = sharding.data_encoding
-        return Stored(self._store.location, name, body, sniff=False, span=(start, end), shard_encoding=encoding)
+    def _stored(
+        self, sharding: Sharding, name: str, body: Body, at: int, span: tuple[int, int] | None = None
+    ) -> Stored:
+        """Describe a chunk: a part of a body that begins at a byte of the shard."""
+        span = span or (0, len(body))
+        encoding, start = sharding.data_encoding, at + span[0]
+        return Stored(self._store.location, name, body, sniff=False, span=span, position=start, shard_encoding=encoding)
 
     def has_shard(self, key: str, sharding: Sharding, chunk_id: int) -> Job[bool]:
         """Tell whether the shard of a chunk exists; without a request if its index is cached."""
@@ -364,8 +368,8 @@ class ShardReader:
         chunks: dict[int, Stored | None] = {}
         if body is not None and body.version == file.version and (yield from self._all_hold(group, found, ids)):
             for chunk in read.chunks:
-                start, end = chunk.start - read.start, chunk.end - read.start
-                chunks[chunk.chunk_id] = self._stored(group.sharding, file.name, body, start, end)
+                span = chunk.start - read.start, chunk.end - read.start
+                chunks[chunk.chunk_id] = self._stored(group.sharding, file.name, body, read.start, span)
         else:
             for one in ids:
                 chunks[one] = yield from self.fetch(group.key, group.sharding, one)

@@ -58,6 +58,9 @@ class Stored(NamedTuple):
     span: tuple[int, int] | None = None
     """For a chunk in a shard: its place in the body."""
 
+    position: int = 0
+    """For a chunk in a shard: where it begins in the shard's file."""
+
     shard_encoding: str = ""
     """For a chunk in a shard: the shard's ``data_encoding``."""
 

@@ -168,7 +168,7 @@ def test_a_chunk_is_located_by_the_bits_of_its_hashed_id(
     ],
 )
 def test_a_shard_is_named_by_lowercase_digits_enough_for_its_bits(shard_bits: int, shard: int, name: str) -> None:
-    assert Sharding(0, "identity", 0, shard_bits).shard_name(shard) == name
+    assert Sharding(0, "identity", 0, shard_bits).shard_name("key", shard) == f"key/{name}"
 
 
 # ----------------------------------------------------------------------------------------------------- the shard index
