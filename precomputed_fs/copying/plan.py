@@ -13,7 +13,8 @@ from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, chun
 from precomputed_fs.format.info import Info, ScaleInfo
 from precomputed_fs.format.info_text import JSON
 from precomputed_fs.format.sharding import Sharding, propose_sharding
-from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
+from precomputed_fs.pyramid.batches import IN_FLIGHT
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store import pool
 from precomputed_fs.volume import Scale, Volume
 

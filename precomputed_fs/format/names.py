@@ -35,6 +35,11 @@ COMMON = 4
 """How many of an object's names writers use: the first ones."""
 
 
+def joined(folder: str, name: str) -> str:
+    """Return the path of something in a folder; the folder is empty for the root."""
+    return f"{folder}/{name}" if folder else name
+
+
 def suffixes_of(name: str) -> tuple[str, ...]:
     """Return the suffixes that may follow a file's name: only the empty one, if it already has one."""
     return ("",) if split_suffix(name)[1] else SUFFIXES

@@ -8,7 +8,8 @@ from precomputed_fs.errors import AccessDeniedError, DataAccessError
 from precomputed_fs.format.compression import GZIP_SUFFIX, gzip_compress, is_gzip
 from precomputed_fs.format.grid import ChunkCoords, chunk_coords
 from precomputed_fs.format.names import Variant, is_data_folder
-from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
+from precomputed_fs.pyramid.batches import IN_FLIGHT
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.shard_writer import ShardWriter
 from precomputed_fs.pyramid.stored import Stored
 from precomputed_fs.store.requests import Delete, Job, Put

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
 from precomputed_fs.errors import AccessDeniedError, CorruptDataError, DataAccessError, NotFoundError, ReadOnlyError
-from precomputed_fs.format.compression import GZIP_SUFFIX, TooLargeError, split_suffix, stored_limit
+from precomputed_fs.format.compression import GZIP_SUFFIX, SUFFIXES, TooLargeError, split_suffix, stored_limit
 from precomputed_fs.format.grid import (
     ChunkCoords,
     chunk_coords,
@@ -16,7 +16,7 @@ from precomputed_fs.format.grid import (
     size_of,
 )
 from precomputed_fs.format.info_text import parse_info
-from precomputed_fs.format.names import COMMON, VARIANTS, Variant, suffixes_of
+from precomputed_fs.format.names import COMMON, VARIANTS, Variant, joined, suffixes_of
 from precomputed_fs.format.scale_layout import ScaleLayout, scale_layout
 from precomputed_fs.pyramid.chunk_cache import Kept, Place
 from precomputed_fs.pyramid.known import InfoState, Known, ScaleNames
@@ -79,15 +79,33 @@ class Finder:
 
     # ---------------------------------------------------------------------------------- files
 
-    def file(self, name: str) -> Job[Stored]:
+    def file(self, name: str, *, versioned: bool = False) -> Job[Stored]:
         """Find a file."""
         suffixes = suffixes_of(name)
         limit = file_limit(name, self._options)
-        found = yield from self._first(suffixes, name.__add__, limit)
+        found = yield from self._first(suffixes, name.__add__, limit, versioned=versioned)
         if found is None:
             raise self._not_found(name, len(suffixes))
         suffix, body = found
         return Stored(self._location, name + suffix, body, suffix, limit, sniff=not split_suffix(name)[1])
+
+    def one_of_many(self, folder: str, name: str) -> Job[Stored]:
+        """Find a file of a folder with many alike: first under the suffixes that others had."""
+        path, names = joined(folder, name), self._known.names_in(folder)
+        suffixes = dict.fromkeys((*(variant.suffix for variant in names.seen), *suffixes_of(path)))
+        limit = file_limit("", self._options)
+        denials: list[AccessDeniedError] = []
+        found = yield from self._first(suffixes, path.__add__, limit, denials)
+        if found is None:
+            failure = denials[0] if denials else self._not_found(path, len(suffixes))
+            denials.clear()
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback holds this frame, which would keep everything in it alive
+        suffix, body = found
+        names.note(Variant(True, suffix))
+        return Stored(self._location, path + suffix, body, suffix, limit)
 
     def info(self) -> Job[InfoState]:
         """Read `info`, once; the state says if it does not exist or may not be read."""
@@ -313,6 +331,18 @@ class Finder:
         with contextlib.suppress(AccessDeniedError, NotFoundError):  # credentials without list permission may write
             yield from self._sample(key, names)
         return dict.fromkeys((*names.known(), *self.own_variants()))
+
+    def suffixes_to_clear(self, folder: str) -> Job[Collection[str]]:
+        """Choose the suffixes with which a file to be written, one of many in a folder, may have a twin."""
+        if self._store.protocol.cheap_misses:
+            return SUFFIXES
+        names = self._known.names_in(folder)
+        if not names.sampled:
+            names.sampled = True
+            with contextlib.suppress(AccessDeniedError, NotFoundError):
+                for entry in (yield List(joined(folder, ""), _SAMPLED_NAMES)):
+                    names.note(Variant(True, split_suffix(entry)[1]))
+        return dict.fromkeys(variant.suffix for variant in (*names.seen, *self.own_variants()))
 
     def _sample(self, key: str, names: ScaleNames) -> Job[None]:
         """List some entries of a scale, once, to find out how its chunks are named."""

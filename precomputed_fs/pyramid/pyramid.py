@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 import posixpath
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError
@@ -14,6 +14,7 @@ from precomputed_fs.format.info_text import parse_info
 from precomputed_fs.format.names import suffixes_of
 from precomputed_fs.format.scale_layout import ScaleLayout
 from precomputed_fs.pyramid import late_writes
+from precomputed_fs.pyramid.batches import IN_FLIGHT, Callback, checked_in_flight, counted, report
 from precomputed_fs.pyramid.chunk_cache import ChunkCache
 from precomputed_fs.pyramid.finding import Finder
 from precomputed_fs.pyramid.known import Known
@@ -40,12 +41,6 @@ Decode = Callable[[ChunkCoords, bytes | None], _T]
 
 Encode = Callable[[ChunkCoords, Any], bytes | Update]
 """Makes a chunk's bytes, or a change to it, from an item that was passed to a batch."""
-
-Callback = Any
-"""An `fsspec.callbacks.Callback`, such as its ``TqdmCallback``, or None; fsspec ships no types."""
-
-IN_FLIGHT = 128
-"""The default number of chunks of a batch in flight."""
 
 OCTET_STREAM = "application/octet-stream"
 """The media type of bytes of unknown content."""
@@ -164,9 +159,22 @@ class Pyramid:
         ValueError
             If the key leaves the bucket, host or archive.
         """
-        if ".." not in key.split("/"):
-            return self, key.removesuffix("/")
-        inside = posixpath.normpath(key)
+        pyramid, inside = self.reaching(key)
+        if pyramid is not self:
+            pyramid.known.current.layouts[inside] = self.layout(key)
+        return pyramid, inside
+
+    def reaching(self, path: str) -> tuple["Pyramid", str]:
+        """Return the pyramid, and the path in it, with which to reach a folder whose path may contain ``..``.
+
+        Raises
+        ------
+        ValueError
+            If the path leaves the bucket, host or archive.
+        """
+        if ".." not in path.split("/"):
+            return self, path.removesuffix("/")
+        inside = posixpath.normpath(path)
         levels = inside.split("/").count("..")
         inside = check_relative_path(inside.removeprefix("../" * levels))
         store = ObjectStore(
@@ -175,9 +183,7 @@ class Pyramid:
             timeout=self.store.timeout,
             denied_is_missing=self.store.denied_is_missing,
         )
-        other = Pyramid(store, self.options, shards=ShardReader(store, self.shards.kept))
-        other.known.current.layouts[inside] = self.layout(key)
-        return other, inside
+        return Pyramid(store, self.options, shards=ShardReader(store, self.shards.kept)), inside
 
     # ------------------------------------------------------------------------------------ info
 
@@ -263,6 +269,22 @@ class Pyramid:
                     info = parse_info(decode(put.data[:], suffix=split_suffix(put.name)[1]))
             self.known.expect(info)
 
+    def update_file(self, relative_path: str, change: Callable[[bytes], bytes], mime_type: str) -> None:
+        """Change a file: read it, and replace just the version that was read; no change of another writer is lost.
+
+        Parameters
+        ----------
+        change : callable
+            Makes the new content from the old one; called again if another writer was faster.
+        """
+        name = self.storer.checked(relative_path)
+        try:
+            self.store.run(self.storer.file_update(self.finder.checked(name), change, mime_type))
+        finally:
+            self.shards.kept.clear()
+            if name == "info":
+                self.known.expect(None)
+
     def delete_file(self, relative_path: str) -> None:
         """Delete a file, under every name that it may have; it need not exist."""
         name = self.storer.checked(relative_path)
@@ -304,7 +326,7 @@ class Pyramid:
         """Fetch many chunks at once."""
         for results in self.store.run_many(*self._fetching(key, coords, decode, in_flight, callback)):
             for result in results:
-                _report(callback)
+                report(callback)
                 yield result
 
     async def fetch_chunks_async(
@@ -321,7 +343,7 @@ class Pyramid:
         async with contextlib.aclosing(self.store.run_many_async(*batch)) as found:
             async for results in found:
                 for result in results:
-                    _report(callback)
+                    report(callback)
                     yield result
 
     def find_chunks(
@@ -352,8 +374,8 @@ class Pyramid:
         """Return the arguments of `ObjectStore.run_many` for fetching chunks."""
         key = self.finder.checked(key)
         layout = self.layout(key)
-        in_flight = _checked_in_flight(in_flight)
-        coords = _counted(coords, callback)
+        in_flight = checked_in_flight(in_flight)
+        coords = counted(coords, callback)
         batch = self.finder.chunks(key, layout, coords, window=in_flight, range_size=self.options.max_range)
         return batch, in_flight, functools.partial(_finished, decode), _per_hop(layout)
 
@@ -369,9 +391,9 @@ class Pyramid:
         callback: Callback = None,
     ) -> None:
         """Store many chunks at once."""
-        batch = self._storing(key, _counted(chunks, callback), encode, mime_type, overwrite=overwrite)
-        for stored in self.store.run_many(batch, _checked_in_flight(in_flight)):
-            _report(callback, len(stored))
+        batch = self._storing(key, counted(chunks, callback), encode, mime_type, overwrite=overwrite)
+        for stored in self.store.run_many(batch, checked_in_flight(in_flight)):
+            report(callback, len(stored))
 
     async def store_chunks_async(
         self,
@@ -385,9 +407,9 @@ class Pyramid:
         callback: Callback = None,
     ) -> None:
         """Store many chunks at once, awaited."""
-        batch = self._storing(key, _counted(chunks, callback), encode, mime_type, overwrite=overwrite)
-        async for stored in self.store.run_many_async(batch, _checked_in_flight(in_flight)):
-            _report(callback, len(stored))
+        batch = self._storing(key, counted(chunks, callback), encode, mime_type, overwrite=overwrite)
+        async for stored in self.store.run_many_async(batch, checked_in_flight(in_flight)):
+            report(callback, len(stored))
 
     def _storing(
         self,
@@ -477,24 +499,6 @@ def _checked_mime_type(mime_type: str) -> str:
     if not mime_type.isprintable() or not mime_type.isascii():
         raise ValueError(f"mime_type: expected a media type, got {mime_type!r}")
     return mime_type
-
-
-def _checked_in_flight(in_flight: int) -> int:
-    if in_flight < 1:
-        raise ValueError(f"in_flight: expected at least 1, got {in_flight!r}")
-    return in_flight
-
-
-def _counted(items: Iterable[_T], callback: Callback) -> Iterable[_T]:
-    """Tell a callback how many items there are, if they have a length."""
-    if callback is not None and isinstance(items, Sized):
-        callback.set_size(len(items))
-    return items
-
-
-def _report(callback: Callback, count: int = 1) -> None:
-    if callback is not None:
-        callback.relative_update(count)
 
 
 def _per_hop(layout: ScaleLayout) -> int:

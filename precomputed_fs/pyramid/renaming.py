@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from precomputed_fs.errors import NotFoundError
 from precomputed_fs.format.grid import ChunkCoords
-from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
+from precomputed_fs.pyramid.batches import IN_FLIGHT
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.stored import Stored
 from precomputed_fs.store.requests import Compute, Delete, Job
 

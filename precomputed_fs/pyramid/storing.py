@@ -22,7 +22,7 @@ from precomputed_fs.format.compression import (
     split_suffix,
 )
 from precomputed_fs.format.grid import ChunkCoords
-from precomputed_fs.format.names import COMMON, VARIANTS, Variant, suffixes_of
+from precomputed_fs.format.names import COMMON, VARIANTS, Variant, joined, suffixes_of
 from precomputed_fs.format.scale_layout import ScaleLayout
 from precomputed_fs.pyramid.finding import Finder
 from precomputed_fs.pyramid.known import Known
@@ -125,6 +125,37 @@ class Storer:
         others = (yield from self.other_names(stem, put.name)) if listed is None else sorted({*listed} - {put.name})
         yield from self._put(stem, put, others, overwrite=overwrite)
 
+    def one_of_many(self, folder: str, name: str, put: Put, *, overwrite: bool) -> Job[None]:
+        """Store a file of a folder with many alike: its twins are looked for under the suffixes that others have.
+
+        Parameters
+        ----------
+        put : Put
+            See `packed`.
+        """
+        stem = joined(folder, name)
+        suffixes = (yield from self._finder.suffixes_to_clear(folder)) if suffixes_of(stem) != ("",) else ()
+        others = [stem + suffix for suffix in suffixes if stem + suffix != put.name]
+        yield from self._put(stem, put, others, overwrite=overwrite)
+        self._known.names_in(folder).note(Variant(True, put.name.removeprefix(stem)))
+
+    def file_update(self, stem: str, change: Callable[[bytes], bytes], mime_type: str) -> Job[None]:
+        """Change a file: replace only the version that was read, and read again if another writer was faster.
+
+        Parameters
+        ----------
+        change : callable
+            Makes the new content from the old one.
+        """
+
+        def attempt() -> Job[None]:
+            found = yield from self._finder.file(stem, versioned=True)
+            data: bytes = yield Compute(lambda: change(found.decoded()))
+            put: Put = yield Compute(functools.partial(self._packed_like, found, stem, data, mime_type))
+            yield from self._replace(found, put)
+
+        yield from self._until_replaced(stem, attempt)
+
     def other_names(self, stem: str, name: str = "") -> Job[list[str]]:
         """List the names that a file may have, except the one to write."""
         names = {stem + suffix for suffix in suffixes_of(stem)} - {name}
@@ -205,22 +236,34 @@ class Storer:
     def _update(self, key: str, layout: ScaleLayout, coords: ChunkCoords, update: Update, mime_type: str) -> Job[None]:
         """Change part of a chunk: replace only the version that was read, and keep its name."""
         self._finder.checked(key)
-        stem = VARIANTS[0].name(key, coords)
+
+        def attempt() -> Job[None]:
+            found: Stored | None = None
+            with contextlib.suppress(NotFoundError):
+                found = yield from self._finder.unsharded(key, layout, coords, versioned=True)
+            data: bytes | None = yield Compute(functools.partial(_updated, coords, found, update))
+            if data is None:
+                return
+            if found is None:
+                yield from self._put_first(key, coords, data, mime_type)
+                return
+            flat = found.name == Variant(True, found.suffix).name(key, coords)
+            stem = Variant(flat, "").name(key, coords)
+            put: Put = yield Compute(functools.partial(self._packed_like, found, stem, data, mime_type))
+            if put.name != found.name:
+                self._note(key, put, flat=flat)  # even if another writer creates it first
+            yield from self._replace(found, put)
+
+        yield from self._until_replaced(VARIANTS[0].name(key, coords), attempt)
+
+    def _until_replaced(self, stem: str, attempt: Callable[[], Job[None]]) -> Job[None]:
+        """Change an object, and try again if another writer has changed it meanwhile."""
         failure: Exception | None = None
         with (yield from self._store.name_lock(stem).begin()):
             for pause in jobs.conflicts():
                 yield pause
-                found: Stored | None = None
-                with contextlib.suppress(NotFoundError):
-                    found = yield from self._finder.unsharded(key, layout, coords, versioned=True)
-                data: bytes | None = yield Compute(functools.partial(_updated, coords, found, update))
-                if data is None:
-                    return
                 try:
-                    if found is None:
-                        yield from self._put_first(key, coords, data, mime_type)
-                    else:
-                        yield from self._replace(key, coords, found, data, mime_type)
+                    yield from attempt()
                 except (AlreadyExistsError, ReplacedError) as exc:
                     failure = exc
                 else:
@@ -228,17 +271,13 @@ class Storer:
         shown = self._store.location.display(stem)
         raise DataAccessError(f"{shown}: another writer changed it again and again; try again") from failure
 
-    def _replace(self, key: str, coords: ChunkCoords, found: Stored, data: bytes, mime_type: str) -> Job[None]:
-        """Replace the chunk from which the new one was made."""
+    def _replace(self, found: Stored, put: Put) -> Job[None]:
+        """Replace the version of an object from which the new one was made."""
         if not self._store.protocol.can_replace:
             raise self.in_the_way(found.name, overwrite=True)
-        flat = found.name == Variant(True, found.suffix).name(key, coords)
-        stem = Variant(flat, "").name(key, coords)
-        put: Put = yield Compute(functools.partial(self._packed_like, found, stem, data, mime_type))
         if put.name == found.name:
             yield from jobs.write(dataclasses.replace(put, replacing=found.body.version))
             return
-        self._note(key, put, flat=flat)  # even if another writer creates it first
         yield from jobs.write(dataclasses.replace(put, create=True))
         try:
             yield from jobs.delete(found.name, found.body.version)

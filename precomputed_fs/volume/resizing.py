@@ -18,13 +18,14 @@ from precomputed_fs.format.info import Info
 from precomputed_fs.pyramid import renaming
 from precomputed_fs.volume.downsampling import factors_between, halved
 from precomputed_fs.volume.indexing import checked_size, triple
+from precomputed_fs.volume.info_update import update_info
 from precomputed_fs.volume.progress import Progress
 from precomputed_fs.volume.scale import Scale
 
 
 def resize(scale: Scale, size: int | Sequence[int], *, progress: bool | None = None) -> None:
     """Change the bounds of all scales of a volume: see `Scale.resize`."""
-    volume, pyramid = scale.volume, scale.volume.pyramid
+    volume = scale.volume
     if scale is not volume.scales[0]:
         raise ValueError(f"{volume.url}: resize the finest scale, vol[0]: the others, such as {scale.key}, follow")
     wanted = checked_size("size", size)
@@ -32,9 +33,8 @@ def resize(scale: Scale, size: int | Sequence[int], *, progress: bool | None = N
     if all(change.old == change.new for change in changes):
         return
     sizes = {change.scale.key: list(change.new.size) for change in changes}
-    before = volume.info.to_dict()
     scales = [{**member.to_dict(), "size": sizes[member.key]} for member in volume.info.scales]
-    info = Info.parse({**before, "scales": scales}, f"{volume.url}: the new info")
+    Info.parse({**volume.info.to_dict(), "scales": scales}, f"{volume.url}: the new info")
     volume.flush()
     _check_current(scale)
     shows = volume.progress if progress is None else progress
@@ -42,8 +42,7 @@ def resize(scale: Scale, size: int | Sequence[int], *, progress: bool | None = N
         for change in changes:
             for _ in change.prepare():
                 bar.relative_update(1)
-        pyramid.store_info(info.to_json(), overwrite=True, listed=None)
-        volume.use_info(info)
+        update_info(volume, {"scales": scales})
         for change in changes:
             for _ in change.clean_up():
                 bar.relative_update(1)

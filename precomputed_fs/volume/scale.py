@@ -13,7 +13,8 @@ from precomputed_fs.errors import NotFoundError, expected_one_of
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
 from precomputed_fs.format.lengths import Length, readable
 from precomputed_fs.keywords import spelled_out
-from precomputed_fs.pyramid.pyramid import IN_FLIGHT, Pyramid
+from precomputed_fs.pyramid.batches import IN_FLIGHT
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.volume import extensions
 from precomputed_fs.volume.indexing import DIMENSIONS, Index, Selection, Touched, overlaps_with, select

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from precomputed_fs.format.grid import ChunkCoords
+    from precomputed_fs.pyramid.stored import Stored
     from precomputed_fs.store.requests import Job
 
 MIME = "application/octet-stream"
@@ -546,3 +547,30 @@ def test_in_an_archive_nothing_is_changed() -> None:
     with pytest.raises(DataAccessError, match="cannot replace"):
         objects.run(Client("archive").changing(b"x"))
     assert objects.contents == {FLAT: b"a"}
+
+
+# ----------------------------------------------------------------------------------------------------- changing a file
+
+
+@pytest.mark.parametrize("name", ["info", "info.gz"])
+@each_kind
+def test_no_change_of_a_file_is_lost_wherever_another_is_made_between(kind: str, name: str) -> None:
+    def changing(client: Client, letter: bytes) -> Job[None]:
+        return client.accessor.pyramid.storer.file_update("info", lambda old: old + letter, "application/json")
+
+    made: list[bytes] = []
+    for point in range(1, 12):
+        objects = Objects({name: PACK[name.removeprefix("info")](b"a")})
+        made = [b"x"]
+
+        def change_too(objects: Objects = objects, made: list[bytes] = made) -> None:
+            objects.run(changing(Client(kind), b"y"))
+            made.append(b"y")
+
+        objects.before[point] = change_too
+        client = Client(kind)
+        objects.run(changing(client, b"x"))
+        found: Stored = Reader(objects).run(client.accessor.pyramid.finder.file("info"))
+        assert sorted(found.decoded()) == sorted(b"a" + b"".join(made)), point
+        assert len(objects.kept) == 1
+    assert len(made) == 1, "there are points after the last request, too"

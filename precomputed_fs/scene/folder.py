@@ -1,0 +1,121 @@
+"""A folder with an `info` of its own: beside the scales of a volume, which names it, or standing alone."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar, Unpack
+
+from precomputed_fs.accessor import FsspecAccessor
+from precomputed_fs.errors import InvalidInfoError, NotFoundError, URLError
+from precomputed_fs.format.info_text import parse_info
+from precomputed_fs.format.names import joined
+from precomputed_fs.format.sharding import Sharding
+from precomputed_fs.keywords import AccessorOptions
+from precomputed_fs.pyramid.pyramid import Pyramid
+from precomputed_fs.pyramid.values import Values
+from precomputed_fs.store.url import AnyURL
+
+_Key = TypeVar("_Key")
+
+_JSON_TYPE = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of meshes, skeletons, segment properties or annotations.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        What reaches it.
+    path : str
+        Where it is in the pyramid; empty for the root.
+    """
+
+    pyramid: Pyramid
+    path: str = ""
+
+    @classmethod
+    def open(cls, url: AnyURL, **accessor_options: Unpack[AccessorOptions]) -> Self:
+        """Return a folder that stands alone; nothing is requested.
+
+        Raises
+        ------
+        URLError
+            If the URL has an unknown scheme.
+        """
+        options: AccessorOptions = {"gzip": None, **accessor_options}
+        return cls(FsspecAccessor(url, **options).pyramid)
+
+    @classmethod
+    def beside(cls, pyramid: Pyramid, path: object, member: str) -> Self:
+        """Return the folder that a member of an `info` names, relative to it.
+
+        Parameters
+        ----------
+        member : str
+            For messages.
+
+        Raises
+        ------
+        URLError
+            If it is an absolute URL: no credentials are taken there.
+        InvalidInfoError
+            If it is no path, or leaves the bucket, host or archive.
+        """
+        where = f"{pyramid.location.display('info')}: {member}"
+        if not isinstance(path, str) or not path:
+            raise InvalidInfoError(f"{where}: expected the path of a folder, got {path!r:.80}")
+        if "://" in path:
+            raise URLError(f"{where} is an absolute URL, {path.partition('?')[0]!r}: open that")
+        try:
+            return cls(*pyramid.reaching(path.removesuffix("/")))
+        except ValueError as exc:
+            raise InvalidInfoError(f"{where}: {exc}") from exc
+
+    def shown(self, name: str = "") -> str:
+        """Return the URL of the folder, or of a file in it, for messages."""
+        return self.pyramid.location.display(joined(self.path, name) if name else self.path)
+
+    def info(self) -> dict[str, Any]:
+        """Fetch the folder's `info`: a JSON object, of which nothing else is checked.
+
+        Raises
+        ------
+        NotFoundError, AccessDeniedError, DataAccessError
+            If it cannot be read.
+        InvalidInfoError
+            If it is not a JSON object.
+        """
+        text = self.pyramid.fetch_file(joined(self.path, "info"))
+        return parse_info(text, self.shown("info"), self.pyramid.options.max_file_bytes)
+
+    def info_if_any(self) -> dict[str, Any] | None:
+        """Fetch the folder's `info`; None if there is none."""
+        try:
+            return self.info()
+        except NotFoundError:
+            return None
+
+    def store_info(self, info: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        """Store the folder's `info`.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If ``overwrite=False`` and there is one.
+        """
+        text = json.dumps(info, allow_nan=False).encode()
+        self.pyramid.store_file(joined(self.path, "info"), text, _JSON_TYPE, overwrite=overwrite)
+
+    def values(
+        self,
+        sharding: Sharding | None = None,
+        *,
+        name_of: Callable[[_Key], str] = str,
+        id_of: Callable[[_Key], int] = int,  # type: ignore[assignment] # of keys that are numbers
+        subfolder: str = "",
+    ) -> Values[_Key]:
+        """Return what the folder, or one in it, holds by key: see `Values`."""
+        path = joined(self.path, subfolder) if subfolder else self.path
+        return Values(self.pyramid, path, sharding, name_of=name_of, id_of=id_of)

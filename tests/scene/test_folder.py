@@ -1,0 +1,52 @@
+"""Folders beside the scales: found where `info` names them, or opened alone."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from precomputed_fs import FsspecAccessor, InvalidInfoError, NotFoundError, URLError
+from precomputed_fs.scene.folder import Folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("named", "there"), [("mesh", "v/mesh"), ("mesh/", "v/mesh"), ("a/b", "v/a/b"), ("../mesh", "mesh")]
+)
+def test_a_folder_is_found_relative_to_the_pyramid(tmp_path: Path, named: str, there: str) -> None:
+    pyramid = FsspecAccessor(tmp_path / "v").pyramid
+    Folder.beside(pyramid, named, "mesh").store_info({"@type": "x"})
+    assert (tmp_path / there / "info").read_text() == '{"@type": "x"}'
+    alone = Folder.open(tmp_path / there)
+    assert alone.info() == Folder.beside(pyramid, named, "mesh").info() == {"@type": "x"}
+    assert alone.shown("info") == str(tmp_path / there / "info")
+
+
+@pytest.mark.parametrize("given", ["", None, 3, ["mesh"], "../../x"])
+def test_a_member_that_names_no_folder_is_refused(given: Any) -> None:
+    pyramid = FsspecAccessor("s3://bucket/pyramid", anon=True).pyramid
+    with pytest.raises(InvalidInfoError, match="s3://bucket/pyramid/info: mesh"):
+        Folder.beside(pyramid, given, "mesh")
+
+
+def test_an_absolute_url_is_not_followed() -> None:
+    pyramid = FsspecAccessor("s3://bucket/pyramid", anon=True).pyramid
+    with pytest.raises(URLError, match="'gs://other/mesh': open that"):
+        Folder.beside(pyramid, "gs://other/mesh?token=1", "mesh")
+
+
+def test_an_absent_info_is_told_with_its_url(tmp_path: Path) -> None:
+    folder = Folder.open(tmp_path)
+    assert folder.info_if_any() is None
+    with pytest.raises(NotFoundError, match=re.escape(str(tmp_path / "info"))):
+        folder.info()
+
+
+def test_an_info_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "info").write_text("[1]")
+    with pytest.raises(InvalidInfoError, match="expected a JSON object, got list"):
+        Folder.open(tmp_path).info()
