@@ -18,6 +18,7 @@ from precomputed_fs.format.info_members import (
     read_channels,
     read_chunk_sizes,
     read_data_type,
+    read_folder,
     read_hidden,
     read_key,
     read_list,
@@ -119,6 +120,15 @@ class Info(InfoObject):
 
     scales: tuple[ScaleInfo, ...] = field(init=False, metadata=member(_read_scales))
     """The scales, in the order of `info`; see `finest_first`."""
+
+    segment_properties: str | None = field(init=False, metadata=_member(read_folder, None))
+    """Path of the folder of segment properties, as `info` has it: see `precomputed_fs.format.scene_folders`."""
+
+    mesh: str | None = field(init=False, metadata=_member(read_folder, None))
+    """Path of the folder of meshes."""
+
+    skeletons: str | None = field(init=False, metadata=_member(read_folder, None))
+    """Path of the folder of skeletons."""
 
     @property
     def finest_first(self) -> list[int]:

@@ -184,6 +184,13 @@ def read_transform(given: JSON) -> tuple[float, ...]:
     return tuple(given)
 
 
+def read_folder(given: JSON) -> str | None:
+    """Read the path of a folder, which may be anything that a URL leads to; null is none."""
+    if given is not None and (not isinstance(given, str) or "\0" in given):
+        raise expected("the path of a folder", given)
+    return given
+
+
 def check_name(name: str) -> None:
     try:
         name.encode()

@@ -36,12 +36,15 @@ from precomputed_fs.store.requests import (
     Get,
     Job,
     List,
+    Page,
     Pause,
     Put,
     Wait,
+    Walk,
 )
 from precomputed_fs.store.tasks import Jobs
 from precomputed_fs.store.url import join, listed_prefix
+from precomputed_fs.store.walking import Walker
 
 _T = TypeVar("_T")
 
@@ -275,6 +278,11 @@ class Direct:
         with self._turn:
             return self._protocol.list_names(self.fs, listed_prefix(self._root, request.prefix), request.limit)
 
+    def _walk(self, request: Walk) -> Page:
+        walker = request.more or Walker(self._protocol, request.folder)
+        with self._turn:
+            return walker.page(self.fs, join(self._root, request.folder))
+
     def _changed_lately(self, request: ChangedLately) -> bool:
         with self._turn:
             return self._protocol.changed_lately(self.fs, join(self._root, request.folder))
@@ -386,6 +394,7 @@ _VERBS = {
     Put: "_put",
     Delete: "_delete",
     List: "_list",
+    Walk: "_walk",
     ChangedLately: "_changed_lately",
 }
 

@@ -26,7 +26,7 @@ from precomputed_fs.store import explanations
 from precomputed_fs.store.advice import advice
 from precomputed_fs.store.explanations import NO_EXPLANATION, Explanation
 from precomputed_fs.store.location import Location
-from precomputed_fs.store.requests import ChangedLately, Delete, Exists, Get, List, Put
+from precomputed_fs.store.requests import ChangedLately, Delete, Exists, Get, List, Put, Walk
 from precomputed_fs.store.storage_options import unknown_option
 
 _log = logging.getLogger("precomputed_fs")
@@ -318,7 +318,15 @@ def _rule_for(verb: str, exc: Exception, code: str) -> _Rule:
     return next(matching, _UNKNOWN)
 
 
-_VERBS = {Get: "read", Exists: "probe", Put: "write", Delete: "delete", List: "list", ChangedLately: "list"}
+_VERBS = {
+    Get: "read",
+    Exists: "probe",
+    Put: "write",
+    Delete: "delete",
+    List: "list",
+    Walk: "list",
+    ChangedLately: "list",
+}
 
 
 def _asked(request: Any) -> tuple[str, str]:  # noqa: ANN401

@@ -19,7 +19,7 @@ from precomputed_fs.store.protocols.base import Asynchronous, Filesystem, Synchr
 from precomputed_fs.store.protocols.caches import SimpleCache
 from precomputed_fs.store.protocols.s3 import S3
 from precomputed_fs.store.remote import Cached, Remote
-from precomputed_fs.store.requests import Body, Delete, Get, Job, List, Put
+from precomputed_fs.store.requests import Body, Delete, Get, Job, List, Page, Put, Walk
 
 _T = TypeVar("_T")
 
@@ -182,6 +182,11 @@ class ObjectStore:
         """List the last parts of up to `limit` names that begin with a prefix, in one request."""
         names: list[str] = self.run(_one(List(prefix, limit)))
         return names
+
+    def list_page(self, folder: str, more: Any = None) -> Page | None:  # noqa: ANN401 - see `Walk`
+        """List some objects in a folder, at any depth, with their sizes; None if the protocol has no listings."""
+        page: Page | None = self.run(_one(Walk(folder, more)))
+        return page
 
     # --------------------------------------------------------------------- the filesystem
 

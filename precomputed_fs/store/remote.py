@@ -27,8 +27,21 @@ from precomputed_fs.store.failures import (
 from precomputed_fs.store.protocols.base import Ask, Asynchronous, Filesystem, read_file
 from precomputed_fs.store.protocols.caches import SimpleCache
 from precomputed_fs.store.redaction import secrets_of
-from precomputed_fs.store.requests import Body, ChangedLately, Delete, Exchange, Exists, Get, HttpRequest, List, Put
+from precomputed_fs.store.requests import (
+    Body,
+    ChangedLately,
+    Delete,
+    Exchange,
+    Exists,
+    Get,
+    HttpRequest,
+    List,
+    Page,
+    Put,
+    Walk,
+)
 from precomputed_fs.store.url import join, listed_prefix
+from precomputed_fs.store.walking import within
 
 _T = TypeVar("_T")
 
@@ -69,6 +82,7 @@ class Remote:
             Put: self._put,
             Delete: self._delete,
             List: self._list,
+            Walk: self._walk,
             ChangedLately: self._changed_lately,
         }
 
@@ -277,6 +291,12 @@ class Remote:
             self.fs, listed_prefix(self._root, request.prefix), request.limit
         )
         return names
+
+    def _walk(self, request: Walk) -> Steps[Page | None]:
+        page = yield self._protocol.walk(self.fs, f"{join(self._root, request.folder)}/", request.more)
+        if page is None:
+            return None
+        return Page([within(request.folder, listed) for listed in page.objects], page.more)
 
     def _changed_lately(self, request: ChangedLately) -> Steps[bool]:
         yield from ()

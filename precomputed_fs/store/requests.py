@@ -11,6 +11,7 @@ a job yields              and is sent
 `Exists`                  bool: False is the store's own word for it
 `Put`, `Delete`           None, when it is done
 `List`                    the last parts of the names, a list of str
+`Walk`                    a `Page` of objects; None if the store cannot list
 `ChangedLately`           bool
 `Compute`                 what the function returns
 `Pause`                   None, when the time is over
@@ -91,6 +92,33 @@ class List:
 
 
 @dataclass(slots=True)
+class Walk:
+    """List some of the objects in a folder and the folders below it, each with its size: one `Page`."""
+
+    folder: str
+    more: Any = None
+    """`Page.more` of the page before; None for the first page."""
+
+
+class Listed(NamedTuple):
+    """An object as a listing has it."""
+
+    name: str
+    """From the root of the pyramid."""
+
+    size: int | None
+    """Bytes as stored, where the listing tells."""
+
+
+class Page(NamedTuple):
+    """Some of the objects in a folder, in the order of the store."""
+
+    objects: Sequence[Listed]
+    more: Any
+    """What `Walk.more` of the next page is to be; None at the end."""
+
+
+@dataclass(slots=True)
 class ChangedLately:
     """Tell whether names in a folder may have changed in the last second."""
 
@@ -120,7 +148,18 @@ class Wait:
 
 
 Request: TypeAlias = Union[
-    Get, Exists, Put, Delete, List, ChangedLately, Compute, Pause, Wait, "Exchange", Sequence["Request | Job[Any]"]
+    Get,
+    Exists,
+    Put,
+    Delete,
+    List,
+    Walk,
+    ChangedLately,
+    Compute,
+    Pause,
+    Wait,
+    "Exchange",
+    Sequence["Request | Job[Any]"],
 ]
 
 Job: TypeAlias = Generator[Request, Any, _T]

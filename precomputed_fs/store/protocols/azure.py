@@ -2,10 +2,11 @@
 
 import os
 from types import MappingProxyType
+from typing import Any
 
 from precomputed_fs.store.protocols.base import Ask, Filesystem, Options, last_parts
-from precomputed_fs.store.protocols.clouds import Cloud, metadata_service_answers
-from precomputed_fs.store.requests import HttpRequest
+from precomputed_fs.store.protocols.clouds import Cloud, metadata_service_answers, page_below
+from precomputed_fs.store.requests import HttpRequest, Page
 
 _SETTINGS = ("ACCOUNT_KEY", "ANON", "CLIENT_ID", "CONNECTION_STRING", "SAS_TOKEN")
 """Ends of the ``AZURE_STORAGE_...`` variables that give adlfs credentials, or say (ANON) that there are none."""
@@ -68,3 +69,12 @@ class Azure(Cloud):
             async for page in pages:
                 return last_parts([item.name async for item in page])
         return []
+
+    async def walk(self, fs: Filesystem, prefix: str, more: Any) -> Page:  # noqa: ANN401
+        container, key, _ = fs.split_path(prefix)
+        async with fs.service_client.get_container_client(container) as client:
+            pages = client.list_blobs(name_starts_with=key, include=["metadata"]).by_page(continuation_token=more)
+            async for page in pages:
+                blobs = [blob async for blob in page if (blob.metadata or {}).get("hdi_isfolder") != "true"]
+                return page_below(key, ((blob.name, blob.size) for blob in blobs), pages.continuation_token)
+        return Page((), None)

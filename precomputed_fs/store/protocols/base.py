@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from precomputed_fs.format.compression import too_large
-from precomputed_fs.store.requests import HttpRequest
+from precomputed_fs.store.requests import HttpRequest, Page
 
 Options = dict[str, Any]
 """Storage options, as fsspec has them."""
@@ -147,6 +147,14 @@ class State(NamedTuple):
     """Modification time, in seconds since 1970."""
 
 
+class Entry(NamedTuple):
+    """A file or a folder, as the folder that it is in lists it."""
+
+    name: str
+    is_folder: bool
+    size: int | None
+
+
 class Synchronous(Protocol):
     """A protocol that is used through fsspec's synchronous API, in the calling thread."""
 
@@ -195,6 +203,11 @@ class Synchronous(Protocol):
     def names_in(self, fs: Filesystem, folder: str, limit: int) -> Iterable[str]:
         """Yield the names in a folder; at most `limit` of them if more would take more requests."""
         return last_parts(fs.ls(folder, detail=False))
+
+    def entries(self, fs: Filesystem, folder: str) -> Iterable["Entry"]:
+        """List a folder, or raise a FileNotFoundError; lazily, if it may be large and other calls may come between."""
+        found = (info for info in fs.ls(folder, detail=True) if info["name"].strip("/") != folder.strip("/"))
+        return [Entry(last_parts([info["name"]])[0], info["type"] == "directory", info.get("size")) for info in found]
 
     def real_path(self, fs: Filesystem, path: str) -> str:
         """Return a path without symbolic links."""
@@ -251,6 +264,13 @@ class Asynchronous(Protocol):
         Empty if the protocol has no such request.
         """
         return []
+
+    async def walk(self, fs: Filesystem, prefix: str, more: Any) -> Page | None:  # noqa: ANN401 - each store has its own
+        """List some objects whose names begin with a prefix, at any depth, in one request: see `Walk`.
+
+        Their names are returned without the prefix. None if the protocol has no such request.
+        """
+        return None
 
     def write_keywords(self, content_type: str, content_encoding: str) -> Options:
         """Return the keywords that tell ``pipe_file`` the content type and encoding."""

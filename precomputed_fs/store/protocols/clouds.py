@@ -2,8 +2,11 @@
 
 import functools
 import os
+from collections.abc import Iterable
+from typing import Any
 
 from precomputed_fs.store.protocols.base import Asynchronous
+from precomputed_fs.store.requests import Listed, Page
 
 METADATA_TIMEOUT = 0.25
 """In seconds; a cloud's own metadata service answers in a few milliseconds."""
@@ -14,6 +17,12 @@ class Cloud(Asynchronous):
 
     has_bucket = True
     keeps_encoding = True
+
+
+def page_below(prefix: str, objects: Iterable[tuple[str, int]], more: Any) -> Page:  # noqa: ANN401
+    """Return a page of objects by their names after the prefix, without those that stand for a folder."""
+    listed = (Listed(name.removeprefix(prefix), size) for name, size in objects if not name.endswith("/"))
+    return Page([*listed], more or None)
 
 
 @functools.cache

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from precomputed_fs.store.protocols.base import Ask, Filesystem, Options, last_parts
-from precomputed_fs.store.protocols.clouds import Cloud, metadata_service_answers
-from precomputed_fs.store.requests import HttpRequest
+from precomputed_fs.store.protocols.clouds import Cloud, metadata_service_answers, page_below
+from precomputed_fs.store.requests import HttpRequest, Page
 
 
 class Gcs(Cloud):
@@ -73,6 +73,13 @@ class Gcs(Cloud):
             "GET", "b/{}/o", bucket, prefix=key, delimiter="/", maxResults=limit, json_out=True
         )
         return last_parts([*(item["name"] for item in page.get("items", ())), *page.get("prefixes", ())])
+
+    async def walk(self, fs: Filesystem, prefix: str, more: Any) -> Page:  # noqa: ANN401
+        bucket, key, _ = fs.split_path(prefix)
+        token = {"pageToken": more} if more else {}
+        page = await fs._call("GET", "b/{}/o", bucket, prefix=key, **token, json_out=True)
+        objects = ((item["name"], int(item["size"])) for item in page.get("items", ()))
+        return page_below(key, objects, page.get("nextPageToken"))
 
 
 class _MatchingGeneration:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from precomputed_fs.store.protocols import files
-from precomputed_fs.store.protocols.base import Filesystem, State, read_file
+from precomputed_fs.store.protocols.base import Entry, Filesystem, State, read_file
 from precomputed_fs.store.protocols.files import Files, check_file
 
 try:
@@ -40,6 +40,9 @@ class Local(Files):
     def names_in(self, fs: Filesystem, folder: str, limit: int) -> Iterable[str]:
         with os.scandir(folder or "/") as entries:
             yield from (entry.name for entry in entries)
+
+    def entries(self, fs: Filesystem, folder: str) -> Iterable[Entry]:
+        return _entries(os.scandir(folder or "/"))
 
     def real_path(self, fs: Filesystem, path: str) -> str:
         return os.path.realpath(path)
@@ -93,6 +96,14 @@ class Local(Files):
                     fcntl.flock(file, fcntl.LOCK_UN)  # closing does not unlock if a forked child inherited the file
                 os.close(file)
         yield
+
+
+def _entries(found: "os._ScandirIterator[str]") -> Iterator[Entry]:
+    """Yield files and folders, and links to them."""
+    with found as entries:
+        for entry in entries:
+            if entry.is_dir() or entry.is_file():
+                yield Entry(entry.name, entry.is_dir(), entry.stat().st_size)
 
 
 def _wait_for_lock(file: int) -> bool:

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from precomputed_fs.store.protocols.base import Ask, Filesystem, Options, last_parts
-from precomputed_fs.store.protocols.clouds import METADATA_TIMEOUT, Cloud
-from precomputed_fs.store.requests import HttpRequest, Signer
+from precomputed_fs.store.protocols.clouds import METADATA_TIMEOUT, Cloud, page_below
+from precomputed_fs.store.requests import HttpRequest, Page, Signer
 
 _ANY_KEY = "any-key"
 _SIGNED_AS_IT_IS = re.compile("[A-Za-z0-9._~-]+")
@@ -119,6 +119,13 @@ class S3(Cloud):
         )
         names = [entry["Key"] for entry in page.get("Contents", ())]
         return last_parts([*names, *(entry["Prefix"] for entry in page.get("CommonPrefixes", ()))])
+
+    async def walk(self, fs: Filesystem, prefix: str, more: Any) -> Page:  # noqa: ANN401
+        bucket, key, _ = fs.split_path(prefix)
+        token = {"ContinuationToken": more} if more else {}
+        page = await fs._call_s3("list_objects_v2", Bucket=bucket, Prefix=key, **token, **fs.req_kw)
+        objects = ((entry["Key"], entry["Size"]) for entry in page.get("Contents", ()))
+        return page_below(key, objects, page.get("NextContinuationToken"))
 
 
 class _Bucket(NamedTuple):

@@ -4,6 +4,7 @@
 """
 
 import itertools
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from precomputed_fs.store.protocols import files
-from precomputed_fs.store.protocols.base import LOCK_SUFFIX, Filesystem, read_file
+from precomputed_fs.store.protocols.base import LOCK_SUFFIX, Entry, Filesystem, read_file
 from precomputed_fs.store.protocols.files import Files, check_file
 
 _Client = Any  # a paramiko.SFTPClient
@@ -45,6 +46,10 @@ class Sftp(Files):
     def names_in(self, fs: Filesystem, folder: str, limit: int) -> Iterable[str]:
         return (entry.filename for entry in itertools.islice(fs.ftp.listdir_iter(folder), limit))
 
+    def entries(self, fs: Filesystem, folder: str) -> Iterable[Entry]:
+        """List a folder at once: paramiko's iterator breaks if anything else is asked meanwhile."""
+        return [entry for found in fs.ftp.listdir_attr(folder) if (entry := _entry(fs.ftp, folder, found)) is not None]
+
     def real_path(self, fs: Filesystem, path: str) -> str:
         return str(fs.ftp.normalize(path))
 
@@ -75,6 +80,16 @@ class Sftp(Files):
             if _mtime(fs.ftp, lock) == mine:
                 with suppress(OSError):
                     fs.ftp.remove(lock)
+
+
+def _entry(ftp: _Client, folder: str, found: Any) -> Entry | None:  # noqa: ANN401 - paramiko's SFTPAttributes
+    """Return a file or folder, or where a link leads to one; None for anything else."""
+    state = found
+    if stat.S_ISLNK(found.st_mode):
+        with suppress(FileNotFoundError):
+            state = ftp.stat(f"{folder}/{found.filename}")
+    is_folder = stat.S_ISDIR(state.st_mode)
+    return Entry(found.filename, is_folder, state.st_size) if is_folder or stat.S_ISREG(state.st_mode) else None
 
 
 def _mtime(ftp: _Client, path: str) -> int | None:
