@@ -121,13 +121,13 @@ class Info(InfoObject):
     scales: tuple[ScaleInfo, ...] = field(init=False, metadata=member(_read_scales))
     """The scales, in the order of `info`; see `finest_first`."""
 
-    segment_properties: str | None = field(init=False, metadata=_member(read_folder, None))
+    segment_properties: str | None = field(init=False, metadata=member(read_folder, None))
     """Path of the folder of segment properties, as `info` has it: see `precomputed_fs.format.scene_folders`."""
 
-    mesh: str | None = field(init=False, metadata=_member(read_folder, None))
+    mesh: str | None = field(init=False, metadata=member(read_folder, None))
     """Path of the folder of meshes."""
 
-    skeletons: str | None = field(init=False, metadata=_member(read_folder, None))
+    skeletons: str | None = field(init=False, metadata=member(read_folder, None))
     """Path of the folder of skeletons."""
 
     @property
