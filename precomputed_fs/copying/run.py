@@ -12,7 +12,8 @@ from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
 from precomputed_fs.codecs import take_parameters
 from precomputed_fs.copying.place import Destination, check_apart, check_writable
 from precomputed_fs.copying.plan import Target, make_plan
-from precomputed_fs.copying.tasks import Count, copy_here, copy_on_cluster
+from precomputed_fs.copying.tasks import copy_here, copy_on_cluster
+from precomputed_fs.copying.workers import Count
 from precomputed_fs.format.byte_sizes import readable_bytes
 from precomputed_fs.format.grid import Box
 from precomputed_fs.keywords import CopyOptions, spelled_out
@@ -212,4 +213,4 @@ class _CopyProgress(Progress):
         """Add to the progress."""
         self._size += count.size
         rate = self._size / max(time.monotonic() - self._began, 1e-3)
-        self.relative_update(count.chunks, f"{readable_bytes(rate)}/s")
+        self.relative_update(count.done, f"{readable_bytes(rate)}/s")

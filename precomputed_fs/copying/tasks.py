@@ -1,47 +1,30 @@
 """How a plan is executed, or resumed: by threads of this process, or by tasks on a dask cluster."""
 
 import collections
-import concurrent.futures
 import contextlib
 import functools
 import itertools
 import os
-import queue
-import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from precomputed_fs.copying.chunks import NewChunk, digest, make_chunk, mismatch, voxel_digest
 from precomputed_fs.copying.parts import Part, block_shape, parts_of
 from precomputed_fs.copying.plan import BYTES_IN_FLIGHT, LEAST_IN_FLIGHT, ScaleCopy, Transcoding
 from precomputed_fs.copying.recut import cut_chunk, read_block
+from precomputed_fs.copying.workers import Count, OnProgress, Submit, Task, run_tasks, threads
 from precomputed_fs.format.grid import ChunkCoords, size_of
 from precomputed_fs.pyramid import copies
-from precomputed_fs.store.loop import stoppable
+
+if TYPE_CHECKING:
+    import concurrent.futures
 
 _LOOKS_AHEAD = 16  # parts whose existing chunks are looked up ahead
 _TASKS_PER_THREAD = 2  # submitted to a cluster
 
 
-class Count(NamedTuple):
-    """Progress: chunks that are done."""
-
-    chunks: int
-    size: int
-    """Bytes that were stored for them."""
-
-
 _Sink = Callable[[ChunkCoords, NewChunk], int]
 """Stores a chunk of the copy; returns its stored size in bytes."""
-
-OnProgress = Callable[[Count], object]
-"""Is called with the progress, in the thread that copies."""
-
-_Task: TypeAlias = Callable[[], Count]
-"""Makes and stores a chunk of the copy, in a thread."""
-
-_Submit: TypeAlias = Callable[[Callable[[], Any]], "concurrent.futures.Future[Any]"]
-"""Submits a function to a thread."""
 
 
 class _ToDo(NamedTuple):
@@ -94,7 +77,7 @@ def _copy_part(copy: ScaleCopy, part: Part) -> Count:
                 raise ValueError(f"{location.display()}: memory:// belongs to one process, and this is another one")
     counts = [Count(0, 0)]
     _copy_parts(copy, [part], counts.append)
-    return Count(sum(count.chunks for count in counts), sum(count.size for count in counts))
+    return Count(sum(count.done for count in counts), sum(count.size for count in counts))
 
 
 def _copy_parts(copy: ScaleCopy, parts: Iterable[Part], on_progress: OnProgress) -> None:
@@ -138,26 +121,14 @@ def _copy_chunks(copy: ScaleCopy, parts: Iterable[Part], sink: _Sink | None, on_
     if recutting is not None:
         block = block_shape(copy)
         parts = itertools.chain.from_iterable(part.blocks(block) for part in parts)
-    with _threads(copy.threads) as submit:
+    with threads(copy.threads) as submit:
         todos = _with_existing(submit, functools.partial(_to_do, copy, sink=sink), parts)
         tasks = _moves(copy, todos, on_progress) if recutting is None else _cuts(copy, recutting, todos, on_progress)
         with contextlib.closing(tasks):
-            _run_tasks(submit, tasks, copy.threads, on_progress)
+            run_tasks(submit, tasks, copy.threads, on_progress)
 
 
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[_Submit]:
-    """Run threads that may block on stores, which threads of the pool must not; stop them at the end."""
-    executor = concurrent.futures.ThreadPoolExecutor(count, "precomputed_fs copy")
-    is_ended = threading.Event()
-    try:
-        yield lambda function: executor.submit(stoppable, is_ended, function)
-    finally:
-        is_ended.set()
-        executor.shutdown(cancel_futures=True)
-
-
-def _with_existing(submit: _Submit, look: Callable[[Part], _ToDo], parts: Iterable[Part]) -> Iterator[_ToDo]:
+def _with_existing(submit: Submit, look: Callable[[Part], _ToDo], parts: Iterable[Part]) -> Iterator[_ToDo]:
     """Look up the existing chunks of parts in threads, some parts ahead."""
     looks: collections.deque[concurrent.futures.Future[_ToDo]] = collections.deque()
     for part in parts:
@@ -166,20 +137,6 @@ def _with_existing(submit: _Submit, look: Callable[[Part], _ToDo], parts: Iterab
             yield looks.popleft().result()
     while looks:
         yield looks.popleft().result()
-
-
-def _run_tasks(submit: _Submit, tasks: Iterable[_Task], most: int, on_progress: OnProgress) -> None:
-    """Run tasks in threads, with a bounded number at once; the first failure ends it."""
-    done: queue.SimpleQueue[concurrent.futures.Future[Count]] = queue.SimpleQueue()
-    under_way = 0
-    for task in tasks:
-        submit(task).add_done_callback(done.put)
-        under_way += 1
-        while under_way == most or not done.empty():
-            on_progress(done.get().result())
-            under_way -= 1
-    for _ in range(under_way):
-        on_progress(done.get().result())
 
 
 def _to_do(copy: ScaleCopy, part: Part, sink: _Sink | None) -> _ToDo:
@@ -216,7 +173,7 @@ def _copy_chunk(copy: ScaleCopy, todo: _ToDo, coords: ChunkCoords, make: Callabl
     return Count(1, 0)
 
 
-def _moves(copy: ScaleCopy, todos: Iterable[_ToDo], on_progress: OnProgress) -> Generator[_Task, None, None]:
+def _moves(copy: ScaleCopy, todos: Iterable[_ToDo], on_progress: OnProgress) -> Generator[Task, None, None]:
     """Yield a task for each chunk of an unchanged grid, in the order in which the source's chunks arrive."""
     todo_of: dict[ChunkCoords, _ToDo] = {}
 
@@ -236,7 +193,7 @@ def _moves(copy: ScaleCopy, todos: Iterable[_ToDo], on_progress: OnProgress) -> 
 
 def _cuts(
     copy: ScaleCopy, transcoding: Transcoding, todos: Iterable[_ToDo], on_progress: OnProgress
-) -> Generator[_Task, None, None]:
+) -> Generator[Task, None, None]:
     """Yield a task for each chunk of another grid; the next block is read while chunks are written.
 
     Chunks that both grids have are moved, if their encoding is kept.
