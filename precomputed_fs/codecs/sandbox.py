@@ -10,23 +10,41 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import IO
 
 _LENGTH_BYTES = 8
 _FAILED = (1 << 64) - 1  # in the place of a length
 _SERVE = """
 import importlib, json, os, sys
+def limit(room):
+    try:
+        import resource
+        with open("/proc/self/statm") as pages:
+            used = int(pages.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    except (ImportError, OSError, ValueError):
+        pass  # a system that cannot limit memory
+def packed(result):
+    if not fields:
+        return result.tobytes(order="F")
+    import numpy
+    arrays = [numpy.asarray(getattr(result, name, ()), dtype).tobytes() for name, dtype in fields.items()]
+    return b"".join(len(array).to_bytes(8, "little") + array for array in arrays)
 given, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)  # whatever the library prints must not mix with the answers
 sys.path[:] = json.loads(sys.argv[1])
-module, function, keywords = json.loads(sys.argv[2])
+module, function, keywords, fields = json.loads(sys.argv[2])
 call = getattr(importlib.import_module(module), function)
 answers.write(b"is ready")
 answers.flush()
-while len(head := given.read(8)) == 8:
-    data = given.read(int.from_bytes(head, "little"))
+while len(head := given.read(16)) == 16:
+    data = given.read(int.from_bytes(head[:8], "little"))
+    room = int.from_bytes(head[8:], "little")
     try:
-        body = call(data, **keywords).tobytes(order="F")
+        if room:
+            limit(room)
+        body = packed(call(data, **keywords))
         length = len(body)
     except Exception as exc:
         body, length = f"{type(exc).__name__}: {exc}".encode(), (1 << 64) - 1
@@ -54,17 +72,30 @@ class Sandbox:
     ----------
     module, function : str
         The module to import, and the name of its function.
+    fields : dict, optional
+        Of a function that returns an object with arrays: their names, and the dtypes to return them in.
     keywords : dict
         Further arguments of the function, as JSON can express them.
     """
 
-    def __init__(self, module: str, function: str, **keywords: object) -> None:
-        self._target = json.dumps([module, function, keywords])
+    def __init__(
+        self, module: str, function: str, *, fields: Mapping[str, str] | None = None, **keywords: object
+    ) -> None:
+        self._target = json.dumps([module, function, keywords, dict(fields or {})])
         self._idle: dict[int, list[subprocess.Popen[bytes]]] = {}  # by process: a fork must not use its parent's
         atexit.register(self.close)
 
-    def call(self, data: bytes) -> bytearray:
+    def call(self, data: bytes, *, memory: int = 0) -> bytearray:
         """Call the function; return the elements of its array in Fortran order.
+
+        Of an object with arrays, return for each field the number of its bytes as 8 bytes, and its elements in C order.
+
+        Parameters
+        ----------
+        data : bytes
+        memory : int
+            The most bytes of memory that the child may take for it, where the system can limit that (Linux); 0 for
+            any number.
 
         Raises
         ------
@@ -76,14 +107,15 @@ class Sandbox:
         child = self._idle_one()
         if child is not None:
             with contextlib.suppress(CrashError):  # the fault may be the old process's; a new one decides
-                return self._call(child, data)
-        return self._call(self._start(), data)
+                return self._call(child, data, memory)
+        return self._call(self._start(), data, memory)
 
-    def _call(self, child: "subprocess.Popen[bytes]", data: bytes) -> bytearray:
+    def _call(self, child: "subprocess.Popen[bytes]", data: bytes, memory: int) -> bytearray:
         try:
             assert child.stdin is not None  # noqa: S101 - for the type checker
             assert child.stdout is not None  # noqa: S101
-            child.stdin.write(len(data).to_bytes(_LENGTH_BYTES, "little"))
+            for number in (len(data), memory):
+                child.stdin.write(number.to_bytes(_LENGTH_BYTES, "little"))
             child.stdin.write(data)
             child.stdin.flush()
             length = int.from_bytes(_read(child.stdout, _LENGTH_BYTES), "little")
