@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAGIC = b"DRACO"
 """How each Draco file begins."""
 
-_SANDBOX = Sandbox("DracoPy", "decode", fields={"points": "<f4", "faces": "<u4"})
+_SANDBOX = Sandbox("DracoPy", "decode", fields={"points": "<f4", "faces": "<u4"}, refuses=True)
 _MEMORY = 256 << 20  # bytes that decoding may take, whatever the data
 _MEMORY_PER_BYTE = 1 << 16  # of the data: a triangle takes 260, and in a flat grid compresses to a hundredth of a byte
 _MOST_MEMORY = 4 << 30

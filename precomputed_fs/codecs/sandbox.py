@@ -74,14 +74,23 @@ class Sandbox:
         The module to import, and the name of its function.
     fields : dict, optional
         Of a function that returns an object with arrays: their names, and the dtypes to return them in.
+    refuses : bool
+        Whether an exception of the library can be trusted to be about the data; else a new child tries again.
     keywords : dict
         Further arguments of the function, as JSON can express them.
     """
 
     def __init__(
-        self, module: str, function: str, *, fields: Mapping[str, str] | None = None, **keywords: object
+        self,
+        module: str,
+        function: str,
+        *,
+        fields: Mapping[str, str] | None = None,
+        refuses: bool = False,
+        **keywords: object,
     ) -> None:
         self._target = json.dumps([module, function, keywords, dict(fields or {})])
+        self._refuses = refuses
         self._idle: dict[int, list[subprocess.Popen[bytes]]] = {}  # by process: a fork must not use its parent's
         atexit.register(self.close)
 
@@ -106,8 +115,11 @@ class Sandbox:
         """
         child = self._idle_one()
         if child is not None:
-            with contextlib.suppress(CrashError):  # the fault may be the old process's; a new one decides
+            try:
                 return self._call(child, data, memory)
+            except CrashError:  # the fault may be the old process's; a new one decides
+                if self._refuses and child.poll() is None:
+                    raise
         return self._call(self._start(), data, memory)
 
     def _call(self, child: "subprocess.Popen[bytes]", data: bytes, memory: int) -> bytearray:

@@ -1,20 +1,23 @@
 """Meshes of several levels of detail, ``neuroglancer_multilod_draco``: `info`, manifests and vertices.
 
-The surface of a segment is cut into the cells of an octree: a cell of one level covers 2 x 2 x 2 cells of the next finer
-one. The part of the surface in a cell is a fragment, encoded by Draco, with vertices as integers relative to the cell.
-A segment's manifest says which cells have fragments and how long these are; the fragments of all levels stand one
+The surface of a segment is cut into the cells of an octree: a cell of one level covers 2 x 2 x 2 cells of the next
+finer one. The part of the surface in a cell is a fragment, encoded by Draco, with vertices as integers relative to the
+cell. A segment's manifest says which cells have fragments and how long these are; the fragments of all levels stand one
 after the other, the finest level first. Facts are from Neuroglancer's specification of meshes and from its client.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from precomputed_fs.errors import CorruptDataError, InvalidInfoError, shown
+from precomputed_fs.errors import CorruptDataError
+from precomputed_fs.format.info_members import IDENTITY, expected, problems_of, read_sharding, read_transform, whole
+from precomputed_fs.format.info_objects import InfoObject, check_type, member, parse_typed
+from precomputed_fs.format.info_text import JSON, MAX_INFO_BYTES
 from precomputed_fs.format.mesh_geometry import Vertices
 from precomputed_fs.format.sharding import Sharding
 
@@ -26,7 +29,6 @@ QUANTIZATIONS = (10, 16)
 MOST_LEVELS = 32
 """The root of an octree whose finest cells have uint32 coordinates is no coarser."""
 
-_IDENTITY = (1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
 _AXES = 3
 _HEAD = 28  # bytes: the shape and the origin of the grid, the number of levels
 _LEVEL_BYTES = 20  # in the head, for each level: its scale, the offset of its vertices, the number of its fragments
@@ -38,55 +40,50 @@ Sizes = npt.NDArray[np.uint32]
 Coordinates = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class MultilodInfo:
+def _read_bits(given: JSON) -> int:
+    bits = whole(given)
+    if type(bits) is not int or bits not in QUANTIZATIONS:
+        raise expected("10 or 16", given)
+    return bits
+
+
+def _read_multiplier(given: JSON) -> float:
+    if type(given) not in (int, float) or not 0 < given <= sys.float_info.max:
+        raise expected("a positive number", given)
+    return float(given)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class MultilodInfo(InfoObject):
     """The `info` of a folder of such meshes."""
 
-    bits: int = 16
-    """Of a coordinate of a vertex: ``vertex_quantization_bits``."""
+    vertex_quantization_bits: int = field(init=False, metadata=member(_read_bits))
+    """Bits of each coordinate of a vertex."""
 
-    transform: tuple[float, ...] = _IDENTITY
-    """From what is stored to nanometres: an affine map as the 3 x 4 numbers of its rows."""
+    transform: tuple[float, ...] = field(init=False, metadata=member(read_transform, IDENTITY))
+    """From what is stored to nanometres: an affine map as the 3 x 4 numbers of its rows.
 
-    scale_multiplier: float = 1.0
+    As in Neuroglancer's client, an absent one is the identity."""
+
+    lod_scale_multiplier: float = field(init=False, metadata=member(_read_multiplier, 1.0))
     """What the scales of levels in manifests are multiplied by."""
 
-    sharding: Sharding | None = None
+    sharding: Sharding | None = field(init=False, metadata=member(read_sharding, None))
+    """How manifests and fragments are sharded; None if they are files of their own."""
 
     @classmethod
-    def from_info(cls, info: Mapping[str, Any], where: str = "info") -> Self:
-        """Read the members of `info`.
-
-        As Neuroglancer does, an absent transform is taken for the identity.
+    def parse(cls, given: bytes | str | Mapping[str, Any], where: str = "info", most: int = MAX_INFO_BYTES) -> Self:
+        """Read an `info`.
 
         Raises
         ------
         InvalidInfoError
-            If a member is invalid; the message begins with its place.
+            If a member is missing or invalid; the message names its place.
         """
-        bits, transform = info.get("vertex_quantization_bits"), info.get("transform", _IDENTITY)
-        scale = info.get("lod_scale_multiplier", 1)
-        if bits not in QUANTIZATIONS or isinstance(bits, bool):
-            raise InvalidInfoError(f"{where}: vertex_quantization_bits: expected 10 or 16, got {shown(bits)}")
-        if not isinstance(transform, Sequence) or len(transform) != 4 * _AXES or not all(map(_is_finite, transform)):
-            raise InvalidInfoError(f"{where}: transform: expected 12 numbers, got {shown(transform)}")
-        if not _is_finite(scale) or scale <= 0:
-            raise InvalidInfoError(f"{where}: lod_scale_multiplier: expected a positive number, got {shown(scale)}")
-        given = info.get("sharding")
-        sharding = None if given is None else Sharding.from_info(given, f"{where}: sharding")
-        return cls(int(bits), tuple(map(float, transform)), float(scale), sharding)
-
-    def to_info(self) -> dict[str, Any]:
-        """Return the members of `info`."""
-        info: dict[str, Any] = {
-            "@type": MULTILOD_TYPE,
-            "vertex_quantization_bits": self.bits,
-            "transform": [int(number) if number.is_integer() else number for number in map(float, self.transform)],
-            "lod_scale_multiplier": self.scale_multiplier,
-        }
-        if self.sharding is not None:
-            info["sharding"] = self.sharding.to_info()
-        return info
+        parsed = parse_typed(given, where, most)
+        check_type(parsed, MULTILOD_TYPE, where, "these are no meshes of several levels of detail")
+        with problems_of(where):
+            return cls(parsed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,14 +189,14 @@ class Manifest:
             If a vertex is outside of its cell, or farther away than float32 can tell.
         """
         level = self.levels[lod]
-        largest = (1 << info.bits) - 1
+        largest = (1 << info.vertex_quantization_bits) - 1
         if not ((points >= 0) & (points <= largest)).all():  # also where it is not a number
             raise CorruptDataError(f"a vertex has a coordinate that is not from 0 to {largest}")
         cell = np.array(self.cell) * 2.0**lod
         stored = np.add(self.origin, level.offset) + cell * (level.positions[fragment] + points / float(largest))
         matrix = np.reshape(info.transform, (_AXES, _AXES + 1))
         with np.errstate(over="ignore", invalid="ignore"):
-            vertices = (stored @ matrix[:, :_AXES].T + matrix[:, _AXES]).astype(np.float32)
+            vertices: Vertices = (stored @ matrix[:, :_AXES].T + matrix[:, _AXES]).astype(np.float32)
         if not np.isfinite(vertices).all():
             raise CorruptDataError("a vertex is farther away than float32 can tell")
         return vertices
@@ -222,12 +219,6 @@ def _interleaved(positions: Positions) -> npt.NDArray[np.uint64]:
     keys = np.zeros(len(positions), np.uint64)
     for bit in range(int(positions.max(initial=0)).bit_length()):
         for axis in range(_AXES):
-            keys |= ((positions[:, axis].astype(np.uint64) >> np.uint64(bit)) & np.uint64(1)) << np.uint64(3 * bit + axis)
+            is_set = (positions[:, axis] >> np.uint32(bit)) & np.uint32(1)
+            keys |= is_set.astype(np.uint64) << np.uint64(_AXES * bit + axis)
     return keys
-
-
-def _is_finite(value: object) -> bool:
-    try:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer that is beyond all floats
-        return False

@@ -88,10 +88,11 @@ class Mesh:
             return NotImplemented
         return np.array_equal(self.vertices, other.vertices) and np.array_equal(self.faces, other.faces)
 
-    __hash__ = None  # type: ignore[assignment] - arrays can change
+    __hash__ = None  # type: ignore[assignment]  # arrays can change
 
     def __repr__(self) -> str:
-        counts = f"{_number(len(self.vertices), 'vertices', 'vertex')}, {_number(len(self.faces), 'triangles', 'triangle')}"
+        vertices, faces = len(self.vertices), len(self.faces)
+        counts = f"{_number(vertices, 'vertices', 'vertex')}, {_number(faces, 'triangles', 'triangle')}"
         if not len(self.vertices):
             return f"Mesh({counts})"
         lows, highs = self.bounds.tolist()
