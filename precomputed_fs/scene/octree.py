@@ -1,8 +1,8 @@
 """How meshes of several levels of detail are cut into the cells of an octree, as their fragments have to be.
 
-No triangle of a fragment may cross the border of its cell; and, but for the finest level, none may cross the planes that
-cut the cell into 2 x 2 x 2, because Neuroglancer draws such a part of a fragment where no finer one is at hand. Work is
-done in units of the cells to cut into, where borders are integers: a vertex on a border is there exactly.
+No triangle of a fragment may cross the border of its cell; and, but for the finest level, none may cross the planes
+that cut the cell into 2 x 2 x 2, because Neuroglancer draws such a part of a fragment where no finer one is at hand.
+Work is done in units of the cells to cut into, where borders are integers: a vertex on a border is there exactly.
 """
 
 from collections.abc import Sequence

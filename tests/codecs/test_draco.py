@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     return points, np.concatenate([lower, upper])
 
 
-def triangles(points: np.ndarray, faces: np.ndarray) -> list:
+def triangles(points: np.ndarray, faces: np.ndarray) -> list[Any]:
     """Return triangles as their coordinates, whatever the order of vertices and triangles."""
     corners = [sorted(map(tuple, points[face].tolist())) for face in faces]
     return sorted(corners)
@@ -36,7 +37,7 @@ def test_vertices_come_back_exactly(bits: int) -> None:
     points, faces = grid(12)
     points[-1] = (1 << bits) - 1
     decoded, decoded_faces = decode_draco(encode_draco(points, faces, bits))
-    assert (decoded.dtype, decoded_faces.dtype) == (np.float32, np.uint32)
+    assert (decoded.dtype.str, decoded_faces.dtype.str) == ("<f4", "<u4")
     assert triangles(decoded, decoded_faces) == triangles(points, faces)
 
 
@@ -75,7 +76,7 @@ def test_a_few_bytes_that_promise_many_triangles_are_refused_at_once() -> None:
     data = encode_draco(*grid(9), 16)
     count = _varint(10**8)
     began = time.perf_counter()
-    with pytest.raises(CorruptDataError, match="MemoryError|bad_alloc"):
+    with pytest.raises(CorruptDataError, match="MemoryError"):
         decode_draco(data[:12] + count + count + b"\0" + count + data[16:])
     assert time.perf_counter() - began < 5
     decode_draco(data)  # the child goes on

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 import struct
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from precomputed_fs import CorruptDataError, InvalidInfoError
 from precomputed_fs.format.multilod_mesh import Level, Manifest, MultilodInfo, z_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 INFO = {
     "@type": "neuroglancer_multilod_draco",
@@ -92,7 +96,7 @@ def test_a_vertex_beyond_float32_is_refused() -> None:
         (lambda data: struct.pack("<f", np.inf) + data[4:], "not finite"),
     ],
 )
-def test_a_damaged_manifest_is_refused(damage, message: str) -> None:
+def test_a_damaged_manifest_is_refused(damage: Callable[[bytes], bytes], message: str) -> None:
     with pytest.raises(CorruptDataError, match=message):
         Manifest.from_bytes(damage(MANIFEST.to_bytes()))
 
@@ -126,7 +130,7 @@ def test_mutated_manifests_are_read_or_refused() -> None:
         ({"@type": "neuroglancer_legacy_mesh"}, "these are no meshes of several levels"),
     ],
 )
-def test_an_invalid_info_names_the_member(change, message: str) -> None:
+def test_an_invalid_info_names_the_member(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInfoError, match=message):
         MultilodInfo.parse(INFO | change)
 
