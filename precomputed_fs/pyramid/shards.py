@@ -81,7 +81,8 @@ class ShardReader:
         self.kept = kept
         """The chunks of the pyramid that were fetched, from shards or not, and are kept in memory."""
 
-        self._indexes = ShardIndexes(store)
+        self.indexes = ShardIndexes(store)
+        """Reads the indexes of shards, and ranges of the shards."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardReader, (self._store, self.kept)
@@ -99,28 +100,28 @@ class ShardReader:
         began = time.monotonic()
         shard, minishard = sharding.locate(chunk_id)
         for _ in range(TRIES):
-            found = yield from self._indexes.minishard(key, sharding, shard, minishard)
-            located = self._indexes.located(found, sharding, chunk_id)
+            found = yield from self.indexes.minishard(key, sharding, shard, minishard)
+            located = self.indexes.located(found, sharding, chunk_id)
             body: Body | None = None
             try:
                 if located is not None:
-                    body = yield from self._indexes.read(located.name, located.start, located.end, f"chunk {chunk_id}")
+                    body = yield from self.indexes.read(located.name, located.start, located.end, f"chunk {chunk_id}")
             except CorruptDataError:  # or a smaller shard has replaced this one
-                if (yield from self._indexes.holds(key, sharding, found, [chunk_id], began)):
+                if (yield from self.indexes.holds(key, sharding, found, [chunk_id], began)):
                     raise
                 continue
             if located is None or body is None:
-                if (yield from self._indexes.holds(key, sharding, found, [chunk_id], began)):
+                if (yield from self.indexes.holds(key, sharding, found, [chunk_id], began)):
                     return None
             elif body.version != located.version:
-                self._indexes.cache.forget(key, shard)
+                self.indexes.cache.forget(key, shard)
             elif (
                 found is None
                 or found.is_settled
-                or (yield from self._indexes.holds(key, sharding, found, [chunk_id], began))
+                or (yield from self.indexes.holds(key, sharding, found, [chunk_id], began))
             ):
                 return self._stored(sharding, located.name, body, located.start)
-        raise self._indexes.replaced(key, sharding, shard)
+        raise self.indexes.replaced(key, sharding, shard)
 
     def _stored(
         self, sharding: Sharding, name: str, body: Body, at: int, span: tuple[int, int] | None = None
@@ -132,17 +133,17 @@ class ShardReader:
 
     def has_shard(self, key: str, sharding: Sharding, chunk_id: int) -> Job[bool]:
         """Tell whether the shard of a chunk exists; without a request if its index is cached."""
-        page = yield from self._indexes.page(key, sharding, *sharding.locate(chunk_id))
+        page = yield from self.indexes.page(key, sharding, *sharding.locate(chunk_id))
         return page is not None
 
     def locate(self, key: str, sharding: Sharding, chunk_id: int) -> Job[Located | None]:
         """Find a chunk through the indexes; without a request if they are cached."""
-        found = yield from self._indexes.minishard(key, sharding, *sharding.locate(chunk_id))
-        return self._indexes.located(found, sharding, chunk_id)
+        found = yield from self.indexes.minishard(key, sharding, *sharding.locate(chunk_id))
+        return self.indexes.located(found, sharding, chunk_id)
 
     def forget(self, key: str, shard: int) -> None:
         """Drop the cached indexes and chunks of a shard."""
-        self._indexes.cache.forget(key, shard)
+        self.indexes.cache.forget(key, shard)
         self.kept.forget(Place(self._store.location.display(key), shard))
 
     def forget_chunk(self, key: str, shard: int, chunk_id: int) -> None:
@@ -158,13 +159,13 @@ class ShardReader:
         for minishard in range(1 << sharding.minishard_bits):
             if minishard % PAGE_ENTRIES == 0:
                 before = page
-                page = yield from self._indexes.page(key, sharding, shard, minishard)
+                page = yield from self.indexes.page(key, sharding, shard, minishard)
                 if page is None:
                     return None
                 if before is not None and before.version != page.version:
                     raise ShardReplacedError
             if page is not None:
-                with self._indexes.naming(page.index_name, "shard index"):
+                with self.indexes.naming(page.index_name, "shard index"):
                     place = minishard_index_range(page.data, minishard, sharding)
                 if place is not None:
                     minishards.append(minishard)
@@ -187,7 +188,7 @@ class ShardReader:
         ShardReplacedError
             If the shard is no longer in the given state.
         """
-        found = yield from self._indexes.minishard(key, sharding, shard, minishard)
+        found = yield from self.indexes.minishard(key, sharding, shard, minishard)
         if found is None:
             return {}
         if not state.legacy and found.version != state.version:
@@ -198,15 +199,15 @@ class ShardReader:
             if chunk_id not in without
         ]
         for chunk_id, start, end in wanted:
-            with self._indexes.naming(found.name, f"chunk {chunk_id}"):
+            with self.indexes.naming(found.name, f"chunk {chunk_id}"):
                 check_chunk(end - start, sharding)
         chunks: dict[int, bytes] = {}
         for read in plan_reads(wanted, gap=_COPY_GAP, size=_COPY_SIZE):
             began = time.monotonic()
             try:
-                body = yield from self._indexes.read(found.name, read.start, read.end, f"minishard {minishard}")
+                body = yield from self.indexes.read(found.name, read.start, read.end, f"minishard {minishard}")
             except CorruptDataError:
-                if (yield from self._indexes.is_current_for(key, sharding, shard, minishard, began)):
+                if (yield from self.indexes.is_current_for(key, sharding, shard, minishard, began)):
                     raise
                 raise ShardReplacedError from None
             if body.version != found.version:
@@ -261,11 +262,11 @@ class ShardReader:
         unread: dict[str, list[Wanted]] = {}
         pages: dict[str, Page] = {}
         for minishard in group.minishards:
-            page = yield from self._indexes.page(group.key, group.sharding, group.shard, minishard)
+            page = yield from self.indexes.page(group.key, group.sharding, group.shard, minishard)
             if page is None:
                 return (yield from self._finish(group, dict.fromkeys(group.tags)))
-            if self._indexes.cache.get(IndexKey(group.key, group.shard, "minishard", minishard)) is None:
-                with self._indexes.naming(page.index_name, "shard index"):
+            if self.indexes.cache.get(IndexKey(group.key, group.shard, "minishard", minishard)) is None:
+                with self.indexes.naming(page.index_name, "shard index"):
                     place = minishard_index_range(page.data, minishard, group.sharding)
                 if place is not None:
                     pages[page.version] = page
@@ -285,32 +286,32 @@ class ShardReader:
         """Read neighbouring minishard indexes together; one by one if that fails or the shard was replaced."""
         if len(read.chunks) > 1:
             try:
-                body = yield from self._indexes.read(page.name, read.start, read.end, "minishard indexes")
+                body = yield from self.indexes.read(page.name, read.start, read.end, "minishard indexes")
                 if page.name != page.index_name or body.version == page.version:
                     for minishard, start, end in read.chunks:
-                        index = self._indexes.parse(body.data[start - read.start : end - read.start], group.sharding)
+                        index = self.indexes.parse(body.data[start - read.start : end - read.start], group.sharding)
                         key = IndexKey(group.key, group.shard, "minishard", minishard)
-                        self._indexes.cache.put(key, self._indexes.made(index, page, body))
+                        self.indexes.cache.put(key, self.indexes.made(index, page, body))
                     return
             except CorruptDataError:
                 pass
         for minishard, _, _ in read.chunks:
-            yield from self._indexes.minishard(group.key, group.sharding, group.shard, minishard)
+            yield from self.indexes.minishard(group.key, group.sharding, group.shard, minishard)
 
     def _plan(self, group: "_Group[_Tag, _Result]") -> Job[list[_Result] | FollowUps]:
         """Plan the reads of a shard whose indexes are cached."""
         for _ in range(TRIES):
             found = {}
             for one in group.minishards:
-                found[one] = yield from self._indexes.minishard(group.key, group.sharding, group.shard, one)
+                found[one] = yield from self.indexes.minishard(group.key, group.sharding, group.shard, one)
             places = {
-                one: self._indexes.located(found[group.minishard(one)], group.sharding, one) for one in group.tags
+                one: self.indexes.located(found[group.minishard(one)], group.sharding, one) for one in group.tags
             }
             absent = [one for one, located in places.items() if located is None]
             if (yield from self._all_hold(group, found, absent, absent=True)):
                 break
         else:
-            raise self._indexes.replaced(group.key, group.sharding, group.shard)
+            raise self.indexes.replaced(group.key, group.sharding, group.shard)
         files: dict[Located, list[Wanted]] = {}
         for wanted_id, located in places.items():
             if located is not None:
@@ -341,12 +342,12 @@ class ShardReader:
             index: Page | Minishard | None = found[minishard]
             if index is None:
                 place = page_of(minishard, group.sharding)
-                index = self._indexes.cache.get(IndexKey(group.key, group.shard, "page", place.start))
+                index = self.indexes.cache.get(IndexKey(group.key, group.shard, "page", place.start))
             if index is None or index.is_settled:
                 if is_told:
                     continue
                 is_told = True
-            holds = yield from self._indexes.holds(
+            holds = yield from self.indexes.holds(
                 group.key, group.sharding, found[minishard], some, group.began, now=now
             )
             if not holds:
@@ -360,10 +361,10 @@ class ShardReader:
         ids = [chunk.chunk_id for chunk in read.chunks]
         body: Body | None = None
         try:
-            body = yield from self._indexes.read(file.name, read.start, read.end, f"chunk {ids[0]}")
+            body = yield from self.indexes.read(file.name, read.start, read.end, f"chunk {ids[0]}")
         except CorruptDataError:  # several chunks are read again one by one, to name the damaged one
             index = found[group.minishard(ids[0])]
-            if len(ids) == 1 and (yield from self._indexes.holds(group.key, group.sharding, index, ids, group.began)):
+            if len(ids) == 1 and (yield from self.indexes.holds(group.key, group.sharding, index, ids, group.began)):
                 raise
         chunks: dict[int, Stored | None] = {}
         if body is not None and body.version == file.version and (yield from self._all_hold(group, found, ids)):

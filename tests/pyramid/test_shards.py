@@ -801,7 +801,7 @@ def test_indexes_take_bounded_memory(make_pyramid: Callable[[str], Place], monke
     last, first = written.coords[-1], written.coords[0]
     assert counted.requests(fetch_singly, [last]) == 1
     assert counted.requests(fetch_singly, [first]) == 3
-    (kept,) = counted.accessor.pyramid.shards._indexes._caches.values()
+    (kept,) = counted.accessor.pyramid.shards.indexes._caches.values()
     assert 0 < sum(value.nbytes for value in kept._kept.values()) <= 3000
 
 
