@@ -1,0 +1,214 @@
+"""A volume as the objects of a Zarr v3 group with OME-Zarr's metadata, made when they are asked for.
+
+The group has a group for each scale, with one array. So every scale is a dataset of its own to xarray, where arrays of
+one group share their dimensions. A segmentation is found below ``labels``, too, where viewers look for labels.
+
+Axes are (c, z, y, x) in C order, as OME-Zarr orders them; without c if there is one channel. Raw chunks of `info` have
+x, y, z, channel in Fortran order, which is the same order of bytes. Zarr's grid begins at the first voxel, like that of
+`info`, so each chunk of the array is one of the scale; those at the end are padded with zeros.
+
+Facts are from the specifications of Zarr v3 and of OME-Zarr 0.5.
+"""
+
+import json
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precomputed_fs.errors import NotFoundError
+from precomputed_fs.format.grid import Triple, size_of
+from precomputed_fs.volume import Scale, Volume
+
+METADATA = "zarr.json"
+"""The name of the document that each group and array has."""
+
+_OME_VERSION = "0.5"
+_CHUNKS = "c"  # the folder of an array's chunks
+_LABELS = "labels"
+_HALF = 0.5  # voxels: OME-Zarr places the centres of voxels, `info` their corners
+
+
+class ZarrView:
+    """The objects of the group, by their keys.
+
+    Parameters
+    ----------
+    volume : Volume
+    """
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+        self._name = _LABELS if volume.info.type == "segmentation" else "image"
+        self._arrays: dict[str, _Array] = {}
+        self._documents: dict[str, Mapping[str, Any]] = {}
+        if volume.info.type == "segmentation":
+            self._add("", {"image-label": {}})
+            self._documents[_LABELS] = _group({"labels": ["segmentation"]})
+            self._add(f"{_LABELS}/segmentation", {"image-label": {"source": {"image": "../../"}}})
+        else:
+            self._add("", {})
+
+    def _add(self, group: str, attributes: Mapping[str, Any]) -> None:
+        """Add a multi-scale image."""
+        base = f"{group}/" if group else ""
+        datasets = []
+        for i, scale in enumerate(self.volume):
+            folder = f"{base}scale{i}"
+            array = _Array(scale)
+            self._arrays[f"{folder}/{self._name}"] = array
+            self._documents[folder] = _group()
+            self._documents[f"{folder}/{self._name}"] = array.metadata
+            datasets.append({"path": f"scale{i}/{self._name}", "coordinateTransformations": array.transformations})
+        multiscale = {"name": self._name, "axes": _axes(self.volume), "datasets": datasets}
+        self._documents[group] = _group({"multiscales": [multiscale], **attributes})
+
+    def read(self, key: str) -> bytes | memoryview | None:
+        """Return the object with a key; None if there is none.
+
+        Raises
+        ------
+        NotFoundError
+            If the chunk is absent, and the volume says ``missing="raise"``.
+        DataAccessError
+            If the chunk cannot be read.
+        """
+        node, _, name = key.rpartition("/")
+        if name == METADATA:
+            return json.dumps(self._documents[node]).encode() if node in self._documents else None
+        array, cell = self._chunk(key)
+        return None if array is None else array.chunk(cell)
+
+    def has(self, key: str) -> bool:
+        """Tell whether there is an object; chunks of the array's grid count, as absent ones are read as zeros."""
+        node, _, name = key.rpartition("/")
+        return node in self._documents if name == METADATA else self._chunk(key)[0] is not None
+
+    def metadata_keys(self) -> Iterator[str]:
+        """Yield the keys of all objects but chunks, which may be very many."""
+        return (f"{node}/{METADATA}" if node else METADATA for node in self._documents)
+
+    def entries(self, folder: str) -> Iterator[str]:
+        """Yield the names in a folder, except those of chunks."""
+        prefix = f"{folder}/" if folder else ""
+        found = dict.fromkeys(
+            key.removeprefix(prefix).split("/")[0] for key in self.metadata_keys() if key.startswith(prefix)
+        )
+        yield from found
+        if folder in self._arrays:
+            yield _CHUNKS
+
+    def _chunk(self, key: str) -> "tuple[_Array | None, Triple]":
+        """Parse the key of a chunk."""
+        node, _, rest = key.partition(f"/{_CHUNKS}/")
+        array = self._arrays.get(node)
+        cell = None if array is None else array.cell(rest)
+        return (None, (0, 0, 0)) if cell is None else (array, cell)
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """A scale as an array."""
+
+    scale: Scale
+
+    @property
+    def _has_channels(self) -> bool:
+        return self.scale.shape[3] > 1
+
+    @property
+    def _chunk_size(self) -> Triple:
+        """The size of a chunk, xyz: not longer than the volume, which spares padding."""
+        x, y, z = map(min, self.scale.chunk_size, self.scale.info.size)
+        return x, y, z
+
+    def _axes(self, spatial: tuple[Any, ...], channel: Any) -> list[Any]:  # noqa: ANN401 - a value per axis
+        """Order values of the axes x, y, z and channel as the array does."""
+        return [*([channel] if self._has_channels else []), *reversed(spatial)]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        scale = self.scale
+        channels = scale.shape[3]
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": self._axes(scale.shape[:3], channels),
+            "data_type": scale.dtype.name,
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": self._axes(self._chunk_size, channels)},
+            },
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0,
+            "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+            "attributes": {},
+            "dimension_names": self._axes(("x", "y", "z"), "c"),
+        }
+
+    @property
+    def transformations(self) -> list[dict[str, Any]]:
+        """Where the centres of voxels are, in nanometres."""
+        scale = self.scale
+        at = tuple(
+            (offset + _HALF) * size for offset, size in zip(scale.voxel_offset, scale.resolution, strict=True)
+        )
+        return [
+            {"type": "scale", "scale": self._axes(tuple(map(float, scale.resolution)), 1.0)},
+            {"type": "translation", "translation": self._axes(at, 0.0)},
+        ]
+
+    def cell(self, name: str) -> Triple | None:
+        """Return the place in the grid, xyz, that a chunk's name stands for; None if there is no such chunk."""
+        digits = name.split("/")
+        if self._has_channels and digits.pop(0) != "0":
+            return None
+        if len(digits) != len(self.scale.grid.shape) or not all(
+            part.isascii() and part.isdecimal() and str(int(part)) == part for part in digits
+        ):
+            return None
+        z, y, x = map(int, digits)
+        return (x, y, z) if all(map(operator.lt, (x, y, z), self.scale.grid.shape)) else None
+
+    def chunk(self, cell: Triple) -> memoryview | None:
+        """Fetch a chunk; None if it is absent."""
+        scale = self.scale
+        coords = scale.grid.chunk(cell)
+        pyramid, key = scale.volume.pyramid_for(scale.key)
+        try:
+            stored = pyramid.find_chunk(key, coords)
+        except NotFoundError:
+            scale.check_may_miss(coords, scale.volume.missing)
+            return None
+        data, size = stored.decoded(), size_of(coords)
+        with stored.naming():
+            voxels = scale.codec.decode(data, size)
+        return _bytes_of(_padded(voxels, self._chunk_size))
+
+
+def _padded(voxels: NDArray[Any], size: Triple) -> NDArray[Any]:
+    """Add zeros, up to the size of a whole chunk."""
+    if voxels.shape[:3] == size:
+        return voxels
+    whole = np.zeros((*size, voxels.shape[3]), voxels.dtype, order="F")
+    whole[tuple(map(slice, voxels.shape))] = voxels
+    return whole
+
+
+def _bytes_of(voxels: NDArray[Any]) -> memoryview:
+    """Return voxels, little-endian, in Fortran order."""
+    little = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
+    return memoryview(little.ravel(order="F").view(np.uint8))
+
+
+def _group(ome: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    attributes = {} if ome is None else {"ome": {"version": _OME_VERSION, **ome}}
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def _axes(volume: Volume) -> list[dict[str, str]]:
+    channel = [{"name": "c", "type": "channel"}] if volume.info.num_channels > 1 else []
+    return [*channel, *({"name": name, "type": "space", "unit": "nanometer"} for name in "zyx")]
