@@ -87,13 +87,13 @@ class VolumeStore(Store):
         """Tell whether there is an object."""
         return self._view.has(key)
 
-    async def set(self, key: str, value: Buffer) -> None:
+    async def set(self, key: str, value: Buffer) -> None:  # noqa: ARG002 - as zarr calls it
         """Fail: nothing is written through here."""
-        raise ValueError(f"{self.volume.url} is read-only as a Zarr group: write with vol[0][...] = array")
+        raise ValueError(f"{self.volume.url}: {key} is read-only; write with vol[0][...] = array")
 
     async def delete(self, key: str) -> None:
         """Fail: nothing is deleted through here."""
-        raise ValueError(f"{self.volume.url} is read-only as a Zarr group")
+        raise ValueError(f"{self.volume.url}: {key} is read-only")
 
     async def list(self) -> AsyncIterator[str]:
         """Yield the keys of all metadata."""

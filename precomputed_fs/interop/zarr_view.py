@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from precomputed_fs.errors import NotFoundError
 from precomputed_fs.format.grid import Triple, size_of
+from precomputed_fs.format.names import joined
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.volume import Scale, Volume
 
 METADATA = "zarr.json"
@@ -38,32 +40,43 @@ class ZarrView:
     Parameters
     ----------
     volume : Volume
+    follow_links : bool
+        Whether to follow symbolic links out of the pyramid.
     """
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Volume, *, follow_links: bool = True) -> None:
         self.volume = volume
-        self._name = _LABELS if volume.info.type == "segmentation" else "image"
+        self._follow_links = follow_links
         self._arrays: dict[str, _Array] = {}
-        self._documents: dict[str, Mapping[str, Any]] = {}
-        if volume.info.type == "segmentation":
-            self._add("", {"image-label": {}})
-            self._documents[_LABELS] = _group({"labels": ["segmentation"]})
-            self._add(f"{_LABELS}/segmentation", {"image-label": {"source": {"image": "../../"}}})
-        else:
-            self._add("", {})
+        """By their keys."""
 
-    def _add(self, group: str, attributes: Mapping[str, Any]) -> None:
-        """Add a multi-scale image."""
-        base = f"{group}/" if group else ""
+        self._documents: dict[str, Mapping[str, Any]] = {}
+        """The metadata of groups and arrays, by their keys."""
+
+        arrays = [self._array(scale) for scale in volume]
+        if volume.info.type == "segmentation":
+            self._add("", {f"scale{i}/{_LABELS}": array for i, array in enumerate(arrays)}, {"image-label": {}})
+            self._documents[_LABELS] = _group({"labels": ["segmentation"]})
+            source = {"image-label": {"source": {"image": "../../"}}}
+            self._add(f"{_LABELS}/segmentation", {f"scale{i}": array for i, array in enumerate(arrays)}, source)
+        else:
+            self._add("", {f"scale{i}/image": array for i, array in enumerate(arrays)}, {})
+
+    def _array(self, scale: Scale) -> "_Array":
+        pyramid, key = self.volume.pyramid_for(scale.key)
+        return _Array(scale, pyramid if self._follow_links else pyramid.confined(), key)
+
+    def _add(self, group: str, arrays: "Mapping[str, _Array]", attributes: Mapping[str, Any]) -> None:
+        """Add a multi-scale image, with arrays by their paths in the group, the finest first."""
         datasets = []
-        for i, scale in enumerate(self.volume):
-            folder = f"{base}scale{i}"
-            array = _Array(scale)
-            self._arrays[f"{folder}/{self._name}"] = array
-            self._documents[folder] = _group()
-            self._documents[f"{folder}/{self._name}"] = array.metadata
-            datasets.append({"path": f"scale{i}/{self._name}", "coordinateTransformations": array.transformations})
-        multiscale = {"name": self._name, "axes": _axes(self.volume), "datasets": datasets}
+        for path, array in arrays.items():
+            datasets.append({"path": path, "coordinateTransformations": array.transformations})
+            self._arrays[joined(group, path)] = array
+            folder, slash, _ = path.rpartition("/")
+            if slash:
+                self._documents[joined(group, folder)] = _group()
+            self._documents[joined(group, path)] = array.metadata
+        multiscale = {"name": "image", "axes": _axes(self.volume), "datasets": datasets}
         self._documents[group] = _group({"multiscales": [multiscale], **attributes})
 
     def read(self, key: str) -> bytes | memoryview | None:
@@ -89,11 +102,11 @@ class ZarrView:
 
     def metadata_keys(self) -> Iterator[str]:
         """Yield the keys of all objects but chunks, which may be very many."""
-        return (f"{node}/{METADATA}" if node else METADATA for node in self._documents)
+        return (joined(node, METADATA) for node in self._documents)
 
     def entries(self, folder: str) -> Iterator[str]:
         """Yield the names in a folder, except those of chunks."""
-        prefix = f"{folder}/" if folder else ""
+        prefix = joined(folder, "")
         found = dict.fromkeys(
             key.removeprefix(prefix).split("/")[0] for key in self.metadata_keys() if key.startswith(prefix)
         )
@@ -114,6 +127,11 @@ class _Array:
     """A scale as an array."""
 
     scale: Scale
+    pyramid: Pyramid
+    """What has the scale's bytes."""
+
+    key: str
+    """The scale's key in it."""
 
     @property
     def _has_channels(self) -> bool:
@@ -153,9 +171,7 @@ class _Array:
     def transformations(self) -> list[dict[str, Any]]:
         """Where the centres of voxels are, in nanometres."""
         scale = self.scale
-        at = tuple(
-            (offset + _HALF) * size for offset, size in zip(scale.voxel_offset, scale.resolution, strict=True)
-        )
+        at = tuple((offset + _HALF) * size for offset, size in zip(scale.voxel_offset, scale.resolution, strict=True))
         return [
             {"type": "scale", "scale": self._axes(tuple(map(float, scale.resolution)), 1.0)},
             {"type": "translation", "translation": self._axes(at, 0.0)},
@@ -177,9 +193,8 @@ class _Array:
         """Fetch a chunk; None if it is absent."""
         scale = self.scale
         coords = scale.grid.chunk(cell)
-        pyramid, key = scale.volume.pyramid_for(scale.key)
         try:
-            stored = pyramid.find_chunk(key, coords)
+            stored = self.pyramid.find_chunk(self.key, coords)
         except NotFoundError:
             scale.check_may_miss(coords, scale.volume.missing)
             return None
@@ -201,7 +216,7 @@ def _padded(voxels: NDArray[Any], size: Triple) -> NDArray[Any]:
 def _bytes_of(voxels: NDArray[Any]) -> memoryview:
     """Return voxels, little-endian, in Fortran order."""
     little = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
-    return memoryview(little.ravel(order="F").view(np.uint8))
+    return little.ravel(order="F").view(np.uint8).data
 
 
 def _group(ome: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ machine's address.
 import asyncio
 import atexit
 import concurrent.futures
+import functools
 import http
 import logging
 import os
@@ -27,7 +28,9 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
 from precomputed_fs.errors import NotFoundError
+from precomputed_fs.interop.zarr_view import METADATA, ZarrView
 from precomputed_fs.keywords import AccessorOptions, spelled_out
+from precomputed_fs.store.loop import in_thread
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.view.answers import (
     CROSS_ORIGIN,
@@ -41,7 +44,7 @@ from precomputed_fs.view.answers import (
 )
 from precomputed_fs.view.frame import frame_html
 from precomputed_fs.view.jupyter import proxied_path
-from precomputed_fs.view.shown import ShownPyramid
+from precomputed_fs.view.shown import JSON_TYPE, OCTETS_TYPE, Content, ShownPyramid
 from precomputed_fs.view.state import Layer, check_layout, named, url_fragment, view_state
 from precomputed_fs.view.web_client import NEW, PAGE, client_file, client_folder, page_script
 from precomputed_fs.volume import Scale, Volume, open_volume, volume_of
@@ -162,9 +165,9 @@ class _Opened:
     script: str
 
 
-def _area(number: int) -> str:
+def _area(number: int, kind: str = "data") -> str:
     """Return the folder of a volume below the token."""
-    return f"data{number or ''}"
+    return f"{kind}{number or ''}"
 
 
 class Server:
@@ -188,6 +191,7 @@ class Server:
         self._closes_volume = closes_volume
         self._follow_links = follow_links
         self._shown = [(volume, ShownPyramid(volume, follow_links=follow_links))]
+        self._zarr_views: dict[Volume, ZarrView] = {}
         self._token = secrets.token_urlsafe(16)
         self._views: dict[str, _Opened] = {}  # by their numbers
         self._proxied = ""
@@ -214,6 +218,11 @@ class Server:
     def url(self) -> str:
         """The pyramid's URL, for any reader of pyramids over HTTP. Anyone who knows it can read the pyramid."""
         return f"{self._root}/data"
+
+    @property
+    def zarr_url(self) -> str:
+        """The URL of the same as a Zarr v3 group, with OME-Zarr's metadata: see `Volume.to_zarr`."""
+        return f"{self._root}/zarr"
 
     @property
     def source(self) -> str:
@@ -366,6 +375,9 @@ class Server:
             if span is not None and part is not None:
                 return answer_part(part, f"bytes {span.start}-{span.stop - 1}/*")
             return await answer_with(request, await pyramid.fetch(rest))
+        for i, (volume, _) in enumerate(self._shown):
+            if area == _area(i, "zarr"):
+                return await answer_with(request, await self._zarr(volume, rest))
         number, _, name = rest.partition("/")
         opened = self._views.get(number)
         if opened is not None and area == "v":
@@ -376,6 +388,16 @@ class Server:
         if opened is not None and area == "events" and number == rest:
             return respond(http.HTTPStatus.NO_CONTENT)
         raise NotFoundError(path)
+
+    async def _zarr(self, volume: Volume, key: str) -> Content:
+        """Fetch an object of a volume as a Zarr group."""
+        view = self._zarr_views.get(volume) or self._zarr_views.setdefault(
+            volume, ZarrView(volume, follow_links=self._follow_links)
+        )
+        data = await in_thread(functools.partial(view.read, key))
+        if data is None:
+            raise NotFoundError(key)
+        return Content(bytes(data), JSON_TYPE if key.endswith(METADATA) else OCTETS_TYPE)
 
     def _failure(self, exc: Exception) -> "web.Response":
         """Answer with a failure; log the first of each kind as well, since the client hides those of chunks."""

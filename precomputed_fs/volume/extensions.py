@@ -15,6 +15,7 @@ from precomputed_fs.volume.indexing import Index
 if TYPE_CHECKING:
     import nibabel
     import xarray
+    import zarr
     from PIL.Image import Image
 
     from precomputed_fs.volume.scale import Scale
@@ -30,6 +31,7 @@ _IMPLEMENTED_BY = {
     "neuroglancer_url": "precomputed_fs.view.links:neuroglancer_url",
     "to_dask": "precomputed_fs.interop.dask:to_dask",
     "to_xarray": "precomputed_fs.interop.xarray:to_xarray",
+    "to_zarr": "precomputed_fs.interop.zarr:to_zarr",
     "store": "precomputed_fs.interop.dask_store:store",
     "to_nifti": "precomputed_fs.interop.nifti:to_nifti",
     "resize": "precomputed_fs.volume.resizing:resize",
@@ -394,6 +396,42 @@ def store(
     (2, array([7, 1], dtype=uint8))
     """
     return _call("store", self, array, box, skip_empty=skip_empty, compute=compute)
+
+
+# ---------------------------------------------------------------------------------------------------------------- Zarr
+
+
+def to_zarr(self: "Volume") -> "zarr.Group":
+    """Return the volume as a Zarr v3 group, with OME-Zarr 0.5 metadata: read-only and lazy, nothing is copied.
+
+    Returns
+    -------
+    zarr.Group
+        With an array for each scale, the finest first: ``group["scale0/image"]``. Of a segmentation, these are
+        ``group["scale0/labels"]``, and ``group["labels/segmentation/scale0"]``, where viewers look for labels. Axes
+        are (z, y, x), or (c, z, y, x) if there are several channels. Indices begin at 0, whatever the volume's offset.
+
+    Raises
+    ------
+    ImportError
+        If zarr is not installed; the extra "zarr" brings it.
+
+    Notes
+    -----
+    Each Zarr chunk is one chunk of the scale, fetched by one request. An absent one is read as zeros, unless the volume
+    says ``missing="raise"``; if one cannot be read, reading fails. Listings do not show chunks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from precomputed_fs import create_volume
+    >>> vol = create_volume("memory://docs/zarr", np.ones((20, 15, 10), np.uint8), resolution=(8, 8, 40))
+    >>> array = vol.to_zarr()["scale0/image"]
+    >>> array.shape, array[4, 3, 2]
+    ((10, 15, 20), array(1, dtype=uint8))
+    """
+    group: zarr.Group = _call("to_zarr", self)
+    return group
 
 
 # ---------------------------------------------------------------------------------------------------------- new bounds

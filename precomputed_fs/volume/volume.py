@@ -293,6 +293,7 @@ class Volume:
     plot = extensions.plot
     view = extensions.view
     neuroglancer_url = extensions.neuroglancer_url
+    to_zarr = extensions.to_zarr
 
     # --------------------------------------------------------------------------------------------------------- writing
 
