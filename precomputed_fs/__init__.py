@@ -25,6 +25,9 @@ from precomputed_fs.volume import Scale, Volume, create_volume, open_volume
 
 if typing.TYPE_CHECKING:
     from precomputed_fs.copying.run import copy_pyramid
+    from precomputed_fs.scene.skeleton import Skeleton
+    from precomputed_fs.scene.skeleton_writing import create_skeletons
+    from precomputed_fs.scene.skeletons import open_skeletons
     from precomputed_fs.view.server import serve
 
 __all__ = [
@@ -37,14 +40,17 @@ __all__ = [
     "InvalidInfoError",
     "NotFoundError",
     "Scale",
+    "Skeleton",
     "URLError",
     "Volume",
     "add_argparse_options",
     "convert_file_url_to_pathname",
     "copy_pyramid",
+    "create_skeletons",
     "create_volume",
     "doctor",
     "get_accessor_for_url",
+    "open_skeletons",
     "open_volume",
     "serve",
     "view",
@@ -52,7 +58,13 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_IMPORTED_LATER = {"copy_pyramid": "precomputed_fs.copying.run", "serve": "precomputed_fs.view.server"}
+_IMPORTED_LATER = {
+    "Skeleton": "precomputed_fs.scene.skeleton",
+    "copy_pyramid": "precomputed_fs.copying.run",
+    "create_skeletons": "precomputed_fs.scene.skeleton_writing",
+    "open_skeletons": "precomputed_fs.scene.skeletons",
+    "serve": "precomputed_fs.view.server",
+}
 """What few programs call, and which module has it: that is imported where it is first asked for."""
 
 

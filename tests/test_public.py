@@ -57,14 +57,17 @@ PUBLIC = {
     "InvalidInfoError",
     "NotFoundError",
     "Scale",
+    "Skeleton",
     "URLError",
     "Volume",
     "add_argparse_options",
     "convert_file_url_to_pathname",
     "copy_pyramid",
+    "create_skeletons",
     "create_volume",
     "doctor",
     "get_accessor_for_url",
+    "open_skeletons",
     "open_volume",
     "serve",
     "view",
@@ -89,6 +92,7 @@ IMPORTED_LATER = """
 import sys
 import precomputed_fs
 later = {"precomputed_fs.copying.run", "precomputed_fs.doctor.rules", "precomputed_fs.view.server"}
+later |= {"precomputed_fs.scene.skeletons", "precomputed_fs.scene.skeleton", "precomputed_fs.scene.skeleton_writing"}
 assert not later & sys.modules.keys()
 assert set(precomputed_fs.__all__) <= set(dir(precomputed_fs))
 assert not hasattr(precomputed_fs, "copy_pyramids")

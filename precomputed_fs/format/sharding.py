@@ -186,6 +186,41 @@ def propose_sharding(
     )
 
 
+def propose_hashed_sharding(
+    count: int, value_bytes: int, *, shard_bytes: int = 512 << 20, data_encoding: str = "gzip"
+) -> Sharding:
+    """Propose a sharding for values with any ids, such as those of segments: a hash spreads them evenly.
+
+    Minishards have about 512 values, and shards as many as fit into `shard_bytes`, as in `propose_sharding`.
+
+    Parameters
+    ----------
+    count : int
+        How many values there are.
+    value_bytes : int
+        The average size in bytes of a stored value.
+    shard_bytes, data_encoding
+        See `propose_sharding`.
+
+    Examples
+    --------
+    >>> proposed = propose_hashed_sharding(1_000_000, value_bytes=50_000)
+    >>> proposed.minishard_bits, proposed.shard_bits
+    (4, 7)
+    """
+    in_shard = max(1, shard_bytes // max(1, value_bytes))
+    shard_bits = (max(1, -(-count // in_shard)) - 1).bit_length()
+    minishards = -(-count >> shard_bits) >> _PROPOSED_PRESHIFT
+    return Sharding(
+        preshift_bits=0,
+        hash="murmurhash3_x86_128",
+        minishard_bits=minishards.bit_length(),
+        shard_bits=shard_bits,
+        minishard_index_encoding="gzip",
+        data_encoding=data_encoding,
+    )
+
+
 def _bits(given: Mapping[str, Any], place: str, name: str, most: int) -> int:
     value = given.get(name)
     if isinstance(value, float) and value.is_integer():

@@ -123,6 +123,11 @@ class ShardReader:
                 return self._stored(sharding, located.name, body, located.start)
         raise self.indexes.replaced(key, sharding, shard)
 
+    def ids(self, folder: str, sharding: Sharding, shard: int, minishard: int) -> Job[list[int]]:
+        """Return the ids of all values in a minishard."""
+        found = yield from self._indexes.minishard(folder, sharding, shard, minishard)
+        return [] if found is None else [wanted.chunk_id for wanted in found.index]
+
     def _stored(
         self, sharding: Sharding, name: str, body: Body, at: int, span: tuple[int, int] | None = None
     ) -> Stored:

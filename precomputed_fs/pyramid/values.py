@@ -48,7 +48,7 @@ class Values(Generic[_Key]):
         self.pyramid = pyramid
         self.folder = folder
         self.sharding = sharding
-        self._name_of = name_of
+        self.name_of = name_of
         self._id_of = id_of
 
     def find(self, key: _Key) -> Job[Stored | None]:
@@ -162,12 +162,12 @@ class Values(Generic[_Key]):
         self.pyramid.finder.checked(joined(self.folder, "info"))
 
     def _checked_name(self, key: _Key) -> str:
-        name = self._name_of(key)
+        name = self.name_of(key)
         self.pyramid.finder.checked(joined(self.folder, name))
         return name
 
     def _described(self, key: _Key, stored: Stored) -> Stored:
-        return stored._replace(limit=file_limit("", self.pyramid.options), part=self._name_of(key))
+        return stored._replace(limit=file_limit("", self.pyramid.options), part=self.name_of(key))
 
     def _finding(self, keys: Iterable[_Key], window: int) -> Iterator[Job[Any]]:
         """Plan how to find values: jobs that return lists of ``(key, Stored or None)``, or follow-up jobs."""
@@ -185,7 +185,7 @@ class Values(Generic[_Key]):
     def _storing(self, key: _Key, data: bytes, mime_type: str, *, compress: bool, overwrite: bool) -> Job[list[None]]:
         storer = self.pyramid.storer
         if self.sharding is None:
-            name = self._name_of(key)
+            name = self.name_of(key)
             storer.checked(joined(self.folder, name))
             stem = joined(self.folder, name)
             put = Put(stem, data, mime_type)

@@ -46,7 +46,7 @@ class Skeleton:
     --------
     >>> skeleton = Skeleton([[0, 0, 0], [300, 400, 0], [300, 400, 80]], [[0, 1], [1, 2]], {"radius": [50, 40, 30]})
     >>> skeleton
-    <Skeleton: 3 vertices, 2 edges, radius (float32)>
+    Skeleton(3 vertices, 2 edges, radius (float32))
     >>> skeleton.cable_length
     580.0
     >>> print(skeleton.to_swc(unit="um"), end="")
@@ -72,9 +72,45 @@ class Skeleton:
         }
         """(n,) each, or (n, components)."""
 
+    @classmethod
+    def of(cls, given: Any) -> Self:  # noqa: ANN401 - any object with `vertices` and `edges`
+        """Make a skeleton of one that another library has, such as cloud-volume's, kimimaro's or igneous'.
+
+        Parameters
+        ----------
+        given : object
+            With ``vertices`` and ``edges``, and maybe ``extra_attributes`` that name its attributes. If it has
+            ``physical_space()``, that gives nanometres; otherwise its units are taken for nanometres. A `Skeleton` is
+            returned as it is.
+
+        Raises
+        ------
+        TypeError
+            If it is something else.
+        """
+        if isinstance(given, cls):
+            return given
+        if not hasattr(given, "vertices") or not hasattr(given, "edges"):
+            raise TypeError(f"expected a skeleton with vertices and edges, got {shown(given)}")
+        theirs = given.physical_space() if hasattr(given, "physical_space") else given
+        names = [attribute["id"] for attribute in getattr(theirs, "extra_attributes", ())]
+        return cls(theirs.vertices, theirs.edges, {name: getattr(theirs, name) for name in names})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Skeleton):
+            return NotImplemented
+        return (
+            np.array_equal(self.vertices, other.vertices)
+            and np.array_equal(self.edges, other.edges)
+            and self.attributes.keys() == other.attributes.keys()
+            and all(np.array_equal(values, other.attributes[name]) for name, values in self.attributes.items())
+        )
+
+    __hash__ = None  # type: ignore[assignment] # arrays can change
+
     def __repr__(self) -> str:
         attributes = (f", {name} ({_kind_of(values)})" for name, values in self.attributes.items())
-        return f"<Skeleton: {len(self.vertices)} vertices, {len(self.edges)} edges{''.join(attributes)}>"
+        return f"Skeleton({len(self.vertices)} vertices, {len(self.edges)} edges{''.join(attributes)})"
 
     @property
     def cable_length(self) -> float:

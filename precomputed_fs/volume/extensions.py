@@ -36,11 +36,14 @@ _IMPLEMENTED_BY = {
     "to_nifti": "precomputed_fs.interop.nifti:to_nifti",
     "resize": "precomputed_fs.volume.resizing:resize",
     "check_not_read_from": "precomputed_fs.interop.dask:check_not_read_from",
+    "skeletons": "precomputed_fs.scene.skeletons:skeletons_of",
+    "store_skeletons": "precomputed_fs.scene.skeleton_writing:store_skeletons",
 }
 """``module:function`` behind each name."""
 
 
-def _call(name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the function takes and returns
+def call_later(name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the function takes and returns
+    """Import the function behind a name, and call it."""
     module, _, function = _IMPLEMENTED_BY[name].partition(":")
     return getattr(importlib.import_module(module), function)(*args, **options)
 
@@ -50,7 +53,7 @@ def _call(name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whate
 
 def html(self: Any) -> str:  # noqa: ANN401 - a Volume or a Scale
     """Describe the volume or scale to a notebook: a table of its scales, and a thumbnail."""
-    described: str = _call("html", self)
+    described: str = call_later("html", self)
     return described
 
 
@@ -126,7 +129,7 @@ def show(
     DataAccessError
         If a chunk cannot be read.
     """
-    picture: Image = _call(
+    picture: Image = call_later(
         "show", self, (x, y, z), size=size, channel=channel, limits=limits, orientation=orientation, overlay=overlay,
         alpha=alpha, progress=progress,
     )  # fmt: skip
@@ -176,7 +179,7 @@ def plot(
     IndexError, DataAccessError
         See `show`.
     """
-    return _call(
+    return call_later(
         "plot", self, (x, y, z), size=size, channel=channel, limits=limits, cmap=cmap, orientation=orientation,
         overlay=overlay, alpha=alpha, ax=ax, progress=progress,
     )  # fmt: skip
@@ -229,7 +232,7 @@ def view(
     Black and white are chosen from voxels of the coarsest scale: all of them if they are few chunks, or else a chunk in
     the middle. uint8 is shown as it is, unless all is darker than 128.
     """
-    return _call("view", self, *others, names=names, layout=layout, height=height)
+    return call_later("view", self, *others, names=names, layout=layout, height=height)
 
 
 @spelled_out()
@@ -255,7 +258,7 @@ def neuroglancer_url(
         credentials or ``anon=False``, or has an encoding that Neuroglancer does not decode. Whether it is public is
         not checked. Also if there is no such layout.
     """
-    link: str = _call("neuroglancer_url", self, base, layout=layout)
+    link: str = call_later("neuroglancer_url", self, base, layout=layout)
     return link
 
 
@@ -302,7 +305,7 @@ def to_dask(self: Any, chunks: Any = None) -> Any:  # noqa: ANN401 - a Scale; da
     >>> vol[0].to_dask(chunks=(128, 64, -1)).chunks
     ((128, 72), (64, 64, 22), (100,), (1,))
     """
-    return _call("to_dask", self, chunks)
+    return call_later("to_dask", self, chunks)
 
 
 @spelled_out()
@@ -337,7 +340,7 @@ def to_xarray(self: Any, chunks: Any = None) -> "xarray.DataArray":  # noqa: ANN
     >>> data.dims, data.x.values[:3], data.attrs["resolution"]
     (('x', 'y', 'z', 'channel'), array([ 4., 12., 20.]), [8, 8, 40])
     """
-    lazy: xarray.DataArray = _call("to_xarray", self, chunks)
+    lazy: xarray.DataArray = call_later("to_xarray", self, chunks)
     return lazy
 
 
@@ -395,7 +398,7 @@ def store(
     >>> int(stored.compute()), vol[0][63:65, 0, 0, 0]
     (2, array([7, 1], dtype=uint8))
     """
-    return _call("store", self, array, box, skip_empty=skip_empty, compute=compute)
+    return call_later("store", self, array, box, skip_empty=skip_empty, compute=compute)
 
 
 # ---------------------------------------------------------------------------------------------------------------- Zarr
@@ -477,7 +480,7 @@ def resize(self: Any, size: int | Sequence[int], *, progress: bool | None = None
     >>> vol[1][0, 0, 23:27, 0]
     array([1, 1, 7, 7], dtype=uint8)
     """
-    _call("resize", self, size, progress=progress)
+    call_later("resize", self, size, progress=progress)
 
 
 # --------------------------------------------------------------------------------------------------------------- NIfTI
@@ -530,7 +533,7 @@ def to_nifti(
     >>> image.shape, image.affine[:3, 3]
     ((10, 15, 1), array([10.5,  0.5,  5.5]))
     """
-    image: nibabel.Nifti1Image = _call("to_nifti", self, box, missing=missing, progress=progress)
+    image: nibabel.Nifti1Image = call_later("to_nifti", self, box, missing=missing, progress=progress)
     return image
 
 
@@ -542,4 +545,4 @@ def check_not_read_from(array: Any, location: Location, keys: Sequence[str]) -> 
     ValueError
         If it is.
     """
-    _call("check_not_read_from", array, location, keys)
+    call_later("check_not_read_from", array, location, keys)

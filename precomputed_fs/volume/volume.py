@@ -3,9 +3,9 @@
 import contextlib
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -18,7 +18,7 @@ from precomputed_fs.format.info import Info
 from precomputed_fs.format.lengths import VoxelSize, is_same, readable, voxel_size
 from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.pyramid import Pyramid
-from precomputed_fs.volume import extensions
+from precomputed_fs.volume import extensions, scene_methods
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.indexing import Index, index_text, select
 from precomputed_fs.volume.orientation import NEUROGLANCER, checked_orientation
@@ -27,6 +27,7 @@ from precomputed_fs.volume.sampling import as_points
 from precomputed_fs.volume.scale import Scale, checked_missing
 from precomputed_fs.volume.text import one_line
 
+_T = TypeVar("_T")
 _ROUNDED = 1 + 1e-5  # resolutions in `info` may be rounded
 
 
@@ -72,6 +73,7 @@ class Volume:
         self.scales = tuple(Scale(self, index) for index in info.finest_first)
         self._is_in_block = False
         self._places: dict[str, tuple[Pyramid, str]] = {}
+        self._beside: dict[tuple[str, Any], Any] = {}
 
     @property
     def url(self) -> str:
@@ -295,6 +297,9 @@ class Volume:
     neuroglancer_url = extensions.neuroglancer_url
     to_zarr = extensions.to_zarr
 
+    skeletons = property(scene_methods.skeletons)
+    store_skeletons = scene_methods.store_skeletons
+
     # --------------------------------------------------------------------------------------------------------- writing
 
     def __enter__(self) -> Self:
@@ -336,8 +341,25 @@ class Volume:
         place = self._places.get(key)
         return self._places.setdefault(key, self.pyramid.for_scale(key)) if place is None else place
 
+    def beside(self, member: str, make: Callable[[], _T]) -> _T:
+        """Return what `info` names beside the scales, such as skeletons: made once, and closed with the volume.
+
+        Parameters
+        ----------
+        member : str
+            The member of `info` that names the folder.
+        make : callable
+            Makes it. It has a ``pyramid``.
+        """
+        key = member, self.info.get(member)
+        made: _T | None = self._beside.get(key)
+        if made is None:
+            made = self._beside[key] = make()
+        return made
+
     def _pyramids(self) -> set[Pyramid]:
-        return {self.pyramid, *(pyramid for pyramid, _ in self._places.copy().values())}
+        others = (pyramid for pyramid, _ in self._places.copy().values())
+        return {self.pyramid, *others, *(made.pyramid for made in self._beside.copy().values())}
 
     def use_info(self, info: Info) -> None:
         """Use an `info` that was stored in the place of the other, and has the same scales."""

@@ -26,7 +26,7 @@ def test_lists_become_arrays_of_the_format() -> None:
         "normal": (6, 3),
         "id": (6,),
     }
-    assert repr(skeleton) == "<Skeleton: 6 vertices, 4 edges, radius (float32), normal (int16 x 3), id (float64)>"
+    assert repr(skeleton) == "Skeleton(6 vertices, 4 edges, radius (float32), normal (int16 x 3), id (float64))"
 
 
 def test_a_skeleton_may_be_empty() -> None:
@@ -55,7 +55,7 @@ def test_other_arrays_are_refused(arguments: Any, message: str) -> None:
 
 
 def test_the_cable_length_is_that_of_all_edges() -> None:
-    assert Skeleton([[0, 0, 0], [3e6, 4e6, 0], [0, 0, 1]], [[0, 1], [2, 0]]).cable_length == 5_000_001
+    assert Skeleton(np.array([[0, 0, 0], [3e6, 4e6, 0], [0, 0, 1]]), [[0, 1], [2, 0]]).cable_length == 5_000_001
 
 
 # ------------------------------------------------------------------------------------------------------------------ SWC

@@ -1,0 +1,58 @@
+"""Which uint64 ids the values of a folder have: listed as files, or read from the indexes of its shards."""
+
+import re
+from collections.abc import Iterator
+
+from precomputed_fs.errors import ReadOnlyError
+from precomputed_fs.format.compression import split_suffix
+from precomputed_fs.pyramid.batches import IN_FLIGHT
+from precomputed_fs.pyramid.values import Values
+
+_ID = re.compile(r"0|[1-9]\d{0,19}")
+_SHARD = re.compile(r"([0-9a-f]{1,16})\.(?:shard|index)")
+_IDS = 1 << 64
+
+
+class NoListingError(ReadOnlyError):
+    """The protocol cannot list, so it cannot tell what there is."""
+
+
+def stored_ids(values: Values[int]) -> Iterator[int]:
+    """Yield the ids of all values that are stored, in no order.
+
+    Of files, this takes a request for each thousand names; of shards, two requests or more for each shard.
+
+    Raises
+    ------
+    NoListingError
+        If the protocol has no listings, as HTTP.
+    CorruptDataError
+        If an index is damaged.
+    """
+    if values.sharding is None:
+        found = (split_suffix(name)[0] for name in _names(values))
+        yield from (int(name) for name in dict.fromkeys(found) if _ID.fullmatch(name) and int(name) < _IDS)
+        return
+    numbers = {int(match[1], 16) for name in _names(values) if (match := _SHARD.fullmatch(name))}
+    sharding, shards = values.sharding, values.pyramid.shards
+    minishards = range(1 << sharding.minishard_bits)
+    jobs = (
+        shards.ids(values.folder, sharding, shard, minishard) for shard in sorted(numbers) for minishard in minishards
+    )
+    for ids in values.pyramid.store.run_many(jobs, IN_FLIGHT):
+        yield from ids
+
+
+def _names(values: Values[int]) -> Iterator[str]:
+    """Yield the names of the files in the folder, and of those in folders below it from there."""
+    start = f"{values.folder}/" if values.folder else ""
+    more = None
+    while True:
+        page = values.pyramid.store.list_page(values.folder, more)
+        if page is None:
+            where = values.pyramid.location.display(values.folder)
+            raise NoListingError(f"{where}: what there is cannot be listed over this protocol")
+        yield from (listed.name.removeprefix(start) for listed in page.objects)
+        more = page.more
+        if more is None:
+            return

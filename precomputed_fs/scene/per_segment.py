@@ -1,0 +1,337 @@
+"""What a folder has for each segment: the objects behind `vol.meshes` and `vol.skeletons`, and how these are stored."""
+
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precomputed_fs.errors import AlreadyExistsError, NotFoundError, expected_one_of, shown
+from precomputed_fs.format.names import joined
+from precomputed_fs.format.scene_folders import resolved
+from precomputed_fs.format.sharding import Sharding, propose_hashed_sharding
+from precomputed_fs.pyramid.batches import Callback
+from precomputed_fs.pyramid.pyramid import Pyramid
+from precomputed_fs.pyramid.value_ids import stored_ids
+from precomputed_fs.pyramid.values import Values
+from precomputed_fs.scene.folder import Folder
+from precomputed_fs.volume.info_update import update_info
+from precomputed_fs.volume.progress import Progress
+from precomputed_fs.volume.text import one_line
+from precomputed_fs.volume.volume import Volume
+
+_T = TypeVar("_T")
+
+_MISSING = ("error", "skip")
+_NAMES_ELSEWHERE = {"raise": "error", "ignore": "skip", "allow": "skip"}
+_LARGEST_ID = (1 << 64) - 1
+_NAMED = 10  # ids that a message lists
+_SAMPLED = 64  # values whose sizes are measured to propose a sharding
+
+
+class PerSegment(Generic[_T]):
+    """The objects of one kind that segments have, by segment id; read when they are asked for.
+
+    Parameters
+    ----------
+    folder : Folder
+    values : Values
+        What the folder has by segment id.
+    progress : bool, optional
+        Whether reading many shows a progress bar; see `open_volume`.
+    """
+
+    kind: ClassVar[str]
+    """Of one object, such as "mesh"."""
+
+    kinds: ClassVar[str]
+    """Of several, such as "meshes"."""
+
+    def __init__(self, folder: Folder, values: Values[int], *, progress: bool | None = None) -> None:
+        self.folder = folder
+        self.values = values
+        self.progress = progress
+
+    @property
+    def url(self) -> str:
+        """Where the folder is, without secrets."""
+        return self.folder.shown()
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """What reaches the folder."""
+        return self.folder.pyramid
+
+    def __getitem__(self, segment: int) -> _T:
+        wanted = checked_id(segment)
+        for _, found in self._found([wanted], None):
+            if found is not None:
+                return found
+        raise self._absent([wanted])
+
+    def get(self, segments: Iterable[int], *, missing: str = "error", progress: bool | None = None) -> dict[int, _T]:
+        """Read the objects of some segments, many at once.
+
+        Parameters
+        ----------
+        segments : iterable of int
+            Segment ids.
+        missing : {"error", "skip"}
+            How to treat a segment without one: as a NotFoundError, or by leaving it out.
+        progress : bool, optional
+            See `open_volume`.
+
+        Returns
+        -------
+        dict
+            By segment id, in the order that was asked for.
+
+        Raises
+        ------
+        NotFoundError
+            If a segment has none; the message lists them.
+        CorruptDataError, DataAccessError
+            If one cannot be read.
+        """
+        wanted = list(dict.fromkeys(checked_ids(segments)))
+        found = dict(self.stream(wanted, missing="skip", progress=progress))
+        if _checked_missing(missing) == "error" and len(found) < len(wanted):
+            raise self._absent([segment for segment in wanted if segment not in found])
+        return {segment: found[segment] for segment in wanted if segment in found}
+
+    def stream(
+        self, segments: Iterable[int], *, missing: str = "error", progress: bool | None = None
+    ) -> Iterator[tuple[int, _T]]:
+        """Read the objects of any number of segments; memory holds only those in flight.
+
+        Parameters
+        ----------
+        segments, missing, progress
+            See `get`.
+
+        Yields
+        ------
+        segment, object
+            In the order in which they arrive.
+        """
+        skips = _checked_missing(missing) == "skip"
+        wanted = checked_ids(segments)
+        shows = self.progress if progress is None else progress
+        with Progress(f"reading {self.kinds}", len(wanted), shows, self.kind) as bar:
+            for segment, found in self._found(wanted, _Updates(bar)):
+                if found is not None:
+                    yield segment, found
+                elif not skips:
+                    raise self._absent([segment])
+
+    def _found(self, segments: Iterable[int], callback: Callback) -> Iterator[tuple[int, _T | None]]:
+        """Read objects, many at once, in any order; None stands for an absent one."""
+        raise NotImplementedError
+
+    def __contains__(self, segment: object) -> bool:
+        wanted = checked_id(segment)
+        if self.values.sharding is None:
+            return self.pyramid.file_exists(joined(self.values.folder, self.values.name_of(wanted)))
+        return self.pyramid.store.run(self.values.find(wanted)) is not None
+
+    @property
+    def ids(self) -> NDArray[np.uint64]:
+        """The ids of all segments that have one, sorted.
+
+        Each access lists the folder, and reads the indexes of its shards if it has any.
+
+        Raises
+        ------
+        DataAccessError
+            If the protocol has no listings, as HTTP.
+        """
+        found = np.fromiter(stored_ids(self.values), np.uint64)
+        found.sort()
+        return found
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __bool__(self) -> bool:
+        return True  # without listing
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.ids.tolist())
+
+    def __repr__(self) -> str:
+        details = ", ".join(self._details())
+        return f"<{type(self).__name__} {one_line(self.url)}{f': {details}' if details else ''}>"
+
+    def _details(self) -> list[str]:
+        """Return what else a repr says."""
+        return [] if self.values.sharding is None else ["sharded"]
+
+    def _absent(self, segments: list[int]) -> NotFoundError:
+        first = segments[0]
+        where = self.url if self.values.sharding else self.folder.shown(self.values.name_of(first))
+        if len(segments) == 1:
+            return NotFoundError(f"{where}: segment {first} has no {self.kind}")
+        listed = ", ".join(map(str, segments[:_NAMED])) + (", ..." if len(segments) > _NAMED else "")
+        instead = "missing='skip' leaves them out"
+        return NotFoundError(f"{self.url}: {len(segments)} segments have no {self.kind}: {listed}; {instead}")
+
+
+class _Updates:
+    """Tells a progress bar of each value."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+
+    def set_size(self, size: int) -> None:
+        """Ignore how many there are: the bar knows it."""
+
+    def relative_update(self, count: int) -> None:
+        """Add finished values."""
+        self._bar.relative_update(count)
+
+
+def checked_id(given: object) -> int:
+    """Check a segment id.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not an integer, or not one of uint64.
+    """
+    try:
+        segment = operator.index(given)  # type: ignore[arg-type] # its own error is for anything else
+    except TypeError:
+        segment = -1
+    if isinstance(given, (bool, np.bool_)) or segment < 0:
+        raise TypeError(f"expected a segment id, an integer from 0 to 2**64 - 1, got {shown(given)}")
+    if segment > _LARGEST_ID:
+        raise ValueError(f"expected a segment id of at most 2**64 - 1, got {segment}")
+    return segment
+
+
+def checked_ids(given: Iterable[object]) -> list[int]:
+    """Check segment ids, which may be an array of integers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `checked_id`.
+    """
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise TypeError(f"expected several segment ids, such as [1, 2], got {shown(given)}")
+    return [checked_id(segment) for segment in given]
+
+
+def _checked_missing(missing: str) -> str:
+    if missing not in _MISSING:
+        raise ValueError(expected_one_of("missing", _MISSING, missing, _NAMES_ELSEWHERE))
+    return missing
+
+
+# ----------------------------------------------------------------------------------------------------- beside a volume
+
+
+def named_folder(volume: Volume, member: str, instead: str) -> Folder:
+    """Return the folder that a volume's `info` names.
+
+    Parameters
+    ----------
+    member : str
+        "mesh", "skeletons" or "segment_properties".
+    instead : str
+        What to do if it names none, for the message.
+
+    Raises
+    ------
+    NotFoundError
+        If it names none.
+    URLError, InvalidInfoError
+        See `Folder.beside`.
+    """
+    given = getattr(volume.info, member)
+    if not given:
+        where = volume.pyramid.location.display("info")
+        raise NotFoundError(f"{where} names no {member.replace('_', ' ')}: {instead}")
+    return Folder.beside(volume.pyramid, given if "://" in given else resolved("", given), member)
+
+
+def folder_to_write(volume: Volume, member: str, folder: str | None, default: str, *, overwrite: bool) -> Folder:
+    """Return the folder to write to: one that is given, the one that `info` names, or the default.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If `info` names another folder than the one given, unless `overwrite` has that replaced in `info`.
+    """
+    there = getattr(volume.info, member)
+    chosen = folder or there or default
+    if there and not overwrite and resolved("", chosen) != resolved("", there):
+        where = volume.pyramid.location.display("info")
+        what = f"pass folder={there!r} to use that one, or overwrite=True to have info name {folder!r}"
+        raise AlreadyExistsError(f"{where} names the folder {there!r} as {member}: {what}")
+    return Folder.beside(volume.pyramid, resolved("", chosen) if "://" not in chosen else chosen, member)
+
+
+def finish_writing(volume: Volume, member: str, folder: Folder, given: str) -> None:
+    """Write what waits in a buffer, and have `info` name the folder."""
+    if folder.pyramid is volume.pyramid:
+        volume.flush_unless_in_block()
+    else:
+        folder.pyramid.flush()
+    if getattr(volume.info, member) != given:
+        update_info(volume, {member: given})
+
+
+# -------------------------------------------------------------------------------------------------------------- storing
+
+
+def items_of(given: Any, kind: str) -> Iterator[tuple[int, Any]]:  # noqa: ANN401 - checked here
+    """Return pairs of segment id and object, one after the other: from a mapping, or an iterable of such pairs."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise TypeError(f"expected a mapping of segment ids to {kind}, or an iterable of pairs, got {shown(given)}")
+    for item in given.items() if isinstance(given, Mapping) else given:
+        if not isinstance(item, (tuple, list)) or len(item) != 2:  # noqa: PLR2004 - a pair
+            raise TypeError(f"expected pairs of a segment id and its {kind}, got {shown(item)}")
+        yield checked_id(item[0]), item[1]
+
+
+def count_of(given: Any) -> int | None:  # noqa: ANN401 - see `items_of`
+    """Return how many items there are, if that is known before."""
+    return len(given) if isinstance(given, Sized) else None
+
+
+def sharding_for(
+    given: bool | Mapping[str, Any] | Sharding | None,
+    items: Any,  # noqa: ANN401 - see `items_of`
+    encoded_sizes: Callable[[], Iterator[int]],
+) -> Sharding | None:
+    """Return how new values are to be sharded.
+
+    Parameters
+    ----------
+    given : bool, mapping or Sharding, optional
+        True to have it proposed.
+    items : mapping or iterable
+        The values, see `items_of`.
+    encoded_sizes : callable
+        Returns their sizes in bytes, of which the first ones are asked for.
+
+    Raises
+    ------
+    TypeError
+        If it is to be proposed for an unknown number of values.
+    InvalidInfoError
+        If the mapping is not valid.
+    """
+    if given is None or given is False or isinstance(given, Sharding):
+        return given or None
+    if given is not True:
+        return Sharding.from_info(given)
+    count = count_of(items)
+    if count is None or not isinstance(items, Mapping | list | tuple):
+        what = "sharding=True has to know how many there are: pass a mapping, or the sharding itself"
+        raise TypeError(f"{what}, such as propose_hashed_sharding(count, value_bytes).to_info()")
+    sizes = list(itertools.islice(encoded_sizes(), _SAMPLED))
+    return propose_hashed_sharding(count, sum(sizes) // max(1, len(sizes)))

@@ -1,0 +1,200 @@
+"""How skeletons are stored: beside a volume, or in a folder of their own."""
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from precomputed_fs.accessor import OPTION_DEFAULTS
+from precomputed_fs.errors import AlreadyExistsError, expected_one_of, shown
+from precomputed_fs.format.sharding import Sharding
+from precomputed_fs.format.skeleton import (
+    ATTRIBUTE_TYPES,
+    RADIUS,
+    SkeletonsInfo,
+    StoredSkeleton,
+    VertexAttribute,
+    encode_skeleton,
+)
+from precomputed_fs.keywords import AccessorOptions, spelled_out
+from precomputed_fs.pyramid.values import Values
+from precomputed_fs.scene.folder import Folder
+from precomputed_fs.scene.per_segment import count_of, finish_writing, folder_to_write, items_of, sharding_for
+from precomputed_fs.scene.skeleton import Skeleton
+from precomputed_fs.scene.skeletons import Skeletons, skeletons_in
+from precomputed_fs.scene.transform import Transform
+from precomputed_fs.store.url import AnyURL
+from precomputed_fs.volume.progress import Progress
+from precomputed_fs.volume.volume import Volume
+
+SkeletonItems = Mapping[int, Any] | Iterable[tuple[int, Any]]
+"""Skeletons by segment id, or pairs of both, one after the other."""
+
+AttributeTypes = Sequence[str] | Mapping[str, DTypeLike]
+"""Names of attributes, or their types by name."""
+
+ShardingLike = bool | Mapping[str, Any] | Sharding | None
+"""True to have one proposed."""
+
+
+@spelled_out({**OPTION_DEFAULTS, "gzip": None})
+def create_skeletons(
+    url: AnyURL,
+    skeletons: SkeletonItems,
+    *,
+    attributes: AttributeTypes | None = None,
+    sharding: ShardingLike = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    **accessor_options: Unpack[AccessorOptions],
+) -> Skeletons:
+    """Store skeletons in a folder of their own, new or not.
+
+    Parameters
+    ----------
+    url : str, path or UPath
+        Of the folder; see `FsspecAccessor`.
+    skeletons, attributes, sharding, overwrite, progress
+        See `Volume.store_skeletons`.
+    **accessor_options
+        Options of `FsspecAccessor`.
+
+    Returns
+    -------
+    Skeletons
+        All that are in the folder.
+
+    Raises
+    ------
+    AlreadyExistsError, TypeError, ValueError, DataAccessError
+        See `Volume.store_skeletons`.
+    """
+    folder = Folder.open(url, **accessor_options)
+    _write(folder, skeletons, attributes, sharding, overwrite=overwrite, shows=progress)
+    folder.pyramid.flush()
+    return skeletons_in(folder, progress)
+
+
+def store_skeletons(
+    volume: Volume,
+    skeletons: SkeletonItems,
+    *,
+    attributes: AttributeTypes | None,
+    folder: str | None,
+    sharding: ShardingLike,
+    overwrite: bool,
+    progress: bool | None,
+) -> None:
+    """Store skeletons beside a volume: see `Volume.store_skeletons`."""
+    place = folder_to_write(volume, "skeletons", folder, "skeletons", overwrite=overwrite)
+    shows = volume.progress if progress is None else progress
+    _write(place, skeletons, attributes, sharding, overwrite=overwrite, shows=shows)
+    finish_writing(volume, "skeletons", place, folder or volume.info.skeletons or "skeletons")
+
+
+def _write(
+    folder: Folder,
+    skeletons: SkeletonItems,
+    attributes: AttributeTypes | None,
+    sharding: ShardingLike,
+    *,
+    overwrite: bool,
+    shows: bool | None,
+) -> None:
+    total = count_of(skeletons)
+    first, items = _peeked(items_of(skeletons, "skeletons"))
+    there = folder.info_if_any()
+    if there is None:
+        types = _attribute_types(first, attributes)
+        encoded = functools.partial(_encoded, attributes=types, transform=None)
+        made = sharding_for(sharding, skeletons, lambda: (len(encoded(item)) for item in items_of(skeletons, "")))
+        info = SkeletonsInfo.of(types, made)
+        folder.store_info(info.to_dict())
+    else:
+        info = SkeletonsInfo.parse(there, folder.shown("info"), folder.pyramid.options.max_file_bytes)
+        if first is not None:
+            _check_alike(folder, info, _attribute_types(first, attributes), sharding)
+        encoded = functools.partial(_encoded, attributes=info.vertex_attributes, transform=Transform.of(info.transform))
+    with Progress("storing skeletons", total or 0, shows, "skeleton") as bar:
+        pairs = ((item[0], encoded(item)) for item in items)
+        values: Values[int] = folder.values(info.sharding)
+        values.store_many(pairs, overwrite=overwrite, callback=bar)
+
+
+def _peeked(items: Iterator[tuple[int, Any]]) -> tuple[tuple[int, Skeleton] | None, Iterator[tuple[int, Skeleton]]]:
+    """Return the first item, and all items; without any, None."""
+    made = ((segment, Skeleton.of(given)) for segment, given in items)
+    first = next(made, None)
+    return first, made if first is None else itertools.chain([first], made)
+
+
+# ----------------------------------------------------------------------------------------------------------- attributes
+
+
+def _attribute_types(first: tuple[int, Skeleton] | None, chosen: AttributeTypes | None) -> list[VertexAttribute]:
+    """Return which attributes are to be stored: those of the first skeleton, or the chosen ones of these."""
+    if first is None:
+        return []
+    segment, skeleton = first
+    names = skeleton.attributes if chosen is None else chosen
+    types = []
+    for name in names:
+        if name not in skeleton.attributes:
+            raise ValueError(f"attributes: {expected_one_of(f'skeleton {segment}', skeleton.attributes, name)}")
+        values = skeleton.attributes[name]
+        dtype = np.dtype(chosen[name]) if isinstance(chosen, Mapping) else values.dtype
+        if dtype.name not in ATTRIBUTE_TYPES:
+            what = f"attributes={{{name!r}: 'float32'}} converts it"
+            known = ", ".join(ATTRIBUTE_TYPES)
+            raise TypeError(f"attribute {name!r} is {dtype}, and the format has {known}: {what}")
+        types.append(VertexAttribute.of(name, dtype.name, 1 if values.ndim == 1 else values.shape[1]))
+    return types
+
+
+def _check_alike(folder: Folder, info: SkeletonsInfo, types: list[VertexAttribute], sharding: ShardingLike) -> None:
+    """Check that new skeletons fit to those that are there."""
+    old, new = (
+        [(each.id, each.data_type, each.num_components) for each in some] for some in (info.vertex_attributes, types)
+    )
+    if old != new:
+        has, have = (", ".join(map(str, some)) or "none" for some in (info.vertex_attributes, types))
+        what = f"has skeletons with the attributes {has}, and these have {have}"
+        raise AlreadyExistsError(f"{folder.shown('info')} {what}: choose another folder, or attributes=[...]")
+    wanted = Sharding.from_info(sharding) if isinstance(sharding, Mapping) else sharding
+    if wanted not in (None, info.sharding) and not (wanted is True and info.sharding):
+        what = "sharded in another way" if info.sharding else "not sharded"
+        raise AlreadyExistsError(f"{folder.shown('info')} has skeletons that are {what}: choose another folder")
+
+
+def _encoded(item: tuple[int, Any], *, attributes: Sequence[VertexAttribute], transform: Transform | None) -> bytes:
+    segment, skeleton = item[0], Skeleton.of(item[1])
+    arrays = {each.id: _values_of(segment, skeleton, each) for each in attributes}
+    vertices = skeleton.vertices
+    if transform is not None:
+        vertices = transform.undone(vertices)
+        if RADIUS in arrays and transform.uniform_scale is not None:
+            arrays[RADIUS] = arrays[RADIUS] / np.float32(transform.uniform_scale)
+    return encode_skeleton(StoredSkeleton(vertices, skeleton.edges, arrays), attributes)
+
+
+def _values_of(segment: int, skeleton: Skeleton, attribute: VertexAttribute) -> NDArray[Any]:
+    """Return an attribute of a skeleton in the type in which it is stored."""
+    values = skeleton.attributes.get(attribute.id)
+    if values is None:
+        raise ValueError(f"skeleton {segment} has no attribute {attribute.id!r}, which others have")
+    components = 1 if values.ndim == 1 else values.shape[1]
+    if components != attribute.num_components:
+        what = f"{components} components, and others have {attribute.num_components}"
+        raise ValueError(f"skeleton {segment}: attribute {attribute.id!r} has {what}")
+    dtype = np.dtype(attribute.data_type)
+    if values.dtype == dtype:
+        return values
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = values.astype(dtype)
+    lost = ~np.isfinite(converted) & np.isfinite(values) if dtype.kind == "f" else converted != values
+    if lost.any():
+        raise ValueError(f"skeleton {segment}: attribute {attribute.id!r}: {shown(values[lost][0])} is no {dtype}")
+    return converted
