@@ -123,11 +123,6 @@ class ShardReader:
                 return self._stored(sharding, located.name, body, located.start)
         raise self.indexes.replaced(key, sharding, shard)
 
-    def ids(self, folder: str, sharding: Sharding, shard: int, minishard: int) -> Job[list[int]]:
-        """Return the ids of all values in a minishard."""
-        found = yield from self._indexes.minishard(folder, sharding, shard, minishard)
-        return [] if found is None else [wanted.chunk_id for wanted in found.index]
-
     def _stored(
         self, sharding: Sharding, name: str, body: Body, at: int, span: tuple[int, int] | None = None
     ) -> Stored:
@@ -309,9 +304,7 @@ class ShardReader:
             found = {}
             for one in group.minishards:
                 found[one] = yield from self.indexes.minishard(group.key, group.sharding, group.shard, one)
-            places = {
-                one: self.indexes.located(found[group.minishard(one)], group.sharding, one) for one in group.tags
-            }
+            places = {one: self.indexes.located(found[group.minishard(one)], group.sharding, one) for one in group.tags}
             absent = [one for one, located in places.items() if located is None]
             if (yield from self._all_hold(group, found, absent, absent=True)):
                 break

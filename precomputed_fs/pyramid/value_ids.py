@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.format.compression import split_suffix
+from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid.batches import IN_FLIGHT
 from precomputed_fs.pyramid.values import Values
+from precomputed_fs.store.requests import Job
 
 _ID = re.compile(r"0|[1-9]\d{0,19}")
 _SHARD = re.compile(r"([0-9a-f]{1,16})\.(?:shard|index)")
@@ -34,13 +36,15 @@ def stored_ids(values: Values[int]) -> Iterator[int]:
         yield from (int(name) for name in dict.fromkeys(found) if _ID.fullmatch(name) and int(name) < _IDS)
         return
     numbers = {int(match[1], 16) for name in _names(values) if (match := _SHARD.fullmatch(name))}
-    sharding, shards = values.sharding, values.pyramid.shards
-    minishards = range(1 << sharding.minishard_bits)
-    jobs = (
-        shards.ids(values.folder, sharding, shard, minishard) for shard in sorted(numbers) for minishard in minishards
-    )
+    minishards = range(1 << values.sharding.minishard_bits)
+    jobs = (_ids_in(values, values.sharding, shard, minishard) for shard in sorted(numbers) for minishard in minishards)
     for ids in values.pyramid.store.run_many(jobs, IN_FLIGHT):
         yield from ids
+
+
+def _ids_in(values: Values[int], sharding: Sharding, shard: int, minishard: int) -> Job[list[int]]:
+    found = yield from values.pyramid.shards.indexes.minishard(values.folder, sharding, shard, minishard)
+    return [] if found is None else [wanted.chunk_id for wanted in found.index]
 
 
 def _names(values: Values[int]) -> Iterator[str]:

@@ -160,7 +160,7 @@ class Skeleton:
         vertices = np.array([row.position for row in rows], np.float32).reshape(-1, _AXES)
         return cls(vertices, np.array(edges, np.uint32).reshape(-1, _ENDS), attributes)
 
-    def to_swc(self, *, unit: str = "nm", root: int | None = None) -> str:
+    def to_swc(self, *, unit: str = "nm", root: int | None = None, break_cycles: bool = False) -> str:
         """Write SWC, the text format of neuron tracing.
 
         Parameters
@@ -170,6 +170,9 @@ class Skeleton:
         root : int, optional
             The vertex from which its tree grows, such as that of the soma. By default, and in all other trees, the one
             with the lowest index.
+        break_cycles : bool
+            Whether to leave out the longest edge of each cycle: SWC has trees only, and skeletons of labels often have
+            some.
 
         Returns
         -------
@@ -180,7 +183,7 @@ class Skeleton:
         Raises
         ------
         ValueError
-            If the edges have a cycle, which SWC cannot express, or an attribute is not what SWC has.
+            If the edges have a cycle and `break_cycles` is false, or an attribute is not what SWC has.
         """
         factor = _nanometres_of(unit)
         count = len(self.vertices)
@@ -191,7 +194,8 @@ class Skeleton:
         types = self._column(VERTEX_TYPES, np.int64).tolist()
         lines = [f"# id type x y z radius parent, in {unit}\n"]
         numbers: dict[int, int] = {_NO_PARENT: _NO_PARENT}
-        for vertex, parent in _grown(self.edges, count, root):
+        edges = _without_cycles(self.edges, self.vertices) if break_cycles else self.edges
+        for vertex, parent in _grown(edges, count, root):
             number = numbers[vertex] = len(lines)
             place = " ".join(positions[_AXES * vertex : _AXES * (vertex + 1)])
             lines.append(f"{number} {types[vertex]} {place} {radii[vertex]} {numbers[parent]}\n")
@@ -310,11 +314,31 @@ def _grown(edges: NDArray[np.uint32], count: int, root: int | None) -> Iterator[
         while waiting:
             vertex, parent = waiting.pop()
             if seen[vertex]:
-                what = f"vertices {parent} and {vertex} close one"
-                raise ValueError(f"edges: expected trees, as SWC has no cycles; {what}: remove an edge")
+                what = f"vertices {parent} and {vertex} close one: break_cycles=True leaves out its longest edge"
+                raise ValueError(f"edges: expected trees, as SWC has no cycles; {what}")
             seen[vertex] = True
             yield vertex, parent
             waiting += ((other, vertex) for other in reversed(neighbours[vertex]) if other != parent)
+
+
+def _without_cycles(edges: NDArray[np.uint32], vertices: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Return a minimum spanning forest: Kruskal's, with the shortest edges first."""
+    starts, ends = vertices.astype(np.float64)[edges.T]
+    order = np.argsort(((ends - starts) ** 2).sum(axis=1), kind="stable")
+    above = list(range(len(vertices)))  # a tree of vertices that are connected
+
+    def top(vertex: int) -> int:
+        while above[vertex] != vertex:
+            above[vertex] = vertex = above[above[vertex]]
+        return vertex
+
+    kept = []
+    for index, (start, end) in zip(order.tolist(), edges[order].tolist(), strict=True):
+        first, second = top(start), top(end)
+        if first != second:
+            above[first] = second
+            kept.append(index)
+    return edges[sorted(kept)]
 
 
 def _neighbours(edges: NDArray[np.uint32], count: int) -> Sequence[Sequence[int]]:

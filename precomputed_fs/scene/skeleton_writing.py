@@ -120,8 +120,7 @@ def _write(
         encoded = functools.partial(_encoded, attributes=info.vertex_attributes, transform=Transform.of(info.transform))
     with Progress("storing skeletons", total or 0, shows, "skeleton") as bar:
         pairs = ((item[0], encoded(item)) for item in items)
-        values: Values[int] = folder.values(info.sharding)
-        values.store_many(pairs, overwrite=overwrite, callback=bar)
+        Values[int](folder.pyramid, folder.path, info.sharding).store_many(pairs, overwrite=overwrite, callback=bar)
 
 
 def _peeked(items: Iterator[tuple[int, Any]]) -> tuple[tuple[int, Skeleton] | None, Iterator[tuple[int, Skeleton]]]:

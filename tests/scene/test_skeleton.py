@@ -89,6 +89,14 @@ def test_swc_has_no_cycles(edges: list[list[int]]) -> None:
         Skeleton(VERTICES, edges).to_swc()
 
 
+def test_swc_can_leave_out_the_longest_edge_of_each_cycle() -> None:
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [1, 5, 0], [0, 2, 0], [9, 9, 9], [9, 9, 8]], np.float32)
+    edges = [[0, 1], [1, 2], [2, 3], [3, 0], [3, 1], [4, 5], [5, 5]]
+    trees = Skeleton(vertices, [[0, 1], [3, 0], [2, 3], [4, 5]])
+    assert Skeleton(vertices, edges).to_swc(break_cycles=True) == trees.to_swc()
+    assert trees.to_swc(break_cycles=True, root=2) == trees.to_swc(root=2)
+
+
 def test_an_edge_that_is_repeated_is_no_cycle() -> None:
     assert Skeleton(VERTICES, [*EDGES, [1, 2], [0, 1]]).to_swc() == Skeleton(VERTICES, EDGES).to_swc()
 
