@@ -433,7 +433,7 @@ def to_zarr(self: "Volume") -> "zarr.Group":
     >>> array.shape, array[4, 3, 2]
     ((10, 15, 20), array(1, dtype=uint8))
     """
-    group: zarr.Group = _call("to_zarr", self)
+    group: zarr.Group = call_later("to_zarr", self)
     return group
 
 
