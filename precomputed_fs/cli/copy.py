@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="first delete what is at the destination")
     parser.add_argument("--verify", action="store_true", help="read the copy back, and compare")
+    parser.add_argument(
+        "--no-scene",
+        dest="scene",
+        action="store_false",
+        help="leave out the meshes, skeletons and segment properties that `info` names",
+    )
     parser.add_argument("--dask", metavar="ADDRESS", help="copy on the dask cluster with this scheduler")
     add_storing_options(parser, encoding="unchanged", sharding="unchanged", gzip="each chunk as at the source")
 
@@ -59,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
             gzip=args.gzip,
             overwrite=args.overwrite,
             verify=args.verify,
+            scene=args.scene,
             client=client,
             **parameters,
         )

@@ -7,6 +7,7 @@ how. A run that finds the record of the same copy resumes it; one that finds ano
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from precomputed_fs.copying.plan import ScaleCopy, Target
@@ -18,7 +19,7 @@ from precomputed_fs.errors import (
     ReadOnlyError,
 )
 from precomputed_fs.format.info import Info
-from precomputed_fs.pyramid import claims, copies
+from precomputed_fs.pyramid import claims, copies, folders
 from precomputed_fs.pyramid.claims import Claimed
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.location import Location, store_of
@@ -74,12 +75,13 @@ def _place(location: Location, key: str = "") -> _Place:
 class Destination:
     """The destination, with its record of the copy until that is complete."""
 
-    def __init__(self, pyramid: Pyramid, info: Info, source: str, gzip: bool | None) -> None:
+    def __init__(self, pyramid: Pyramid, info: Info, source: str, gzip: bool | None, scene: Sequence[str] = ()) -> None:
         self.pyramid = pyramid
         self.info = info
         record = {"source": source, "gzip": gzip, "flat": pyramid.options.flat, "info": info.to_dict()}
         self._claim = claims.Claim(pyramid, record)
         self._keys = list(dict.fromkeys(scale.key.removesuffix("/") for scale in info.scales))
+        self._folders = scene
 
     def begin(self, volume: Volume, *, overwrite: bool) -> str:
         """Look up what is there, and record the copy.
@@ -149,6 +151,9 @@ class Destination:
             for key in self._keys:
                 if copies.has_data(self.pyramid, key):
                     return f"there are chunks of unknown origin in {key}"
+            for folder in self._folders:
+                if folders.has_files(self.pyramid, folder):
+                    return f"there are files of unknown origin in {folder}"
         return ""
 
     def _clear(self, volume: Volume, there: Claimed | None) -> None:
@@ -164,4 +169,6 @@ class Destination:
             pyramid.delete_file(name)
         for key in self._keys:
             copies.delete_data(pyramid, key)
+        for folder in self._folders:
+            folders.delete_files(pyramid, folder)
         self._claim.take(Claimed({}))

@@ -3,7 +3,7 @@
 import math
 import os
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from precomputed_fs.errors import InvalidInfoError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, chunk_name
 from precomputed_fs.format.info import Info, ScaleInfo
 from precomputed_fs.format.info_text import JSON
+from precomputed_fs.format.scene_folders import KINDS
 from precomputed_fs.format.sharding import Sharding, propose_sharding
 from precomputed_fs.pyramid.batches import IN_FLIGHT
 from precomputed_fs.pyramid.pyramid import Pyramid
@@ -24,7 +25,8 @@ BYTES_IN_FLIGHT = 64 << 20
 
 LEAST_IN_FLIGHT = 2
 _SHARD_READS = 16  # concurrent reads of up to 4 MiB, from shard to shard
-_LOCAL_THREADS = max(4, 2 * pool.CORES)  # writing to disk, where some may block
+LOCAL_THREADS = max(4, 2 * pool.CORES)
+"""Concurrent writes to disk, where some may block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class ScaleCopy:
     @property
     def threads(self) -> int:
         """The number of concurrent writes."""
-        return self.in_flight if self.destination.is_remote else min(self.in_flight, _LOCAL_THREADS)
+        return self.in_flight if self.destination.is_remote else min(self.in_flight, LOCAL_THREADS)
 
     @property
     def in_flight(self) -> int:
@@ -121,7 +123,11 @@ def chunk_voxels(grid: ChunkGrid) -> int:
 
 
 def make_plan(
-    volume: Volume, parts: Sequence[tuple[Scale, Box]], destination: Pyramid, target: Target
+    volume: Volume,
+    parts: Sequence[tuple[Scale, Box]],
+    destination: Pyramid,
+    target: Target,
+    scene: Collection[str] = tuple(KINDS),
 ) -> tuple[Info, list[ScaleCopy]]:
     """Plan the copy's `info`, and how its chunks are made.
 
@@ -129,8 +135,12 @@ def make_plan(
     ----------
     parts : sequence of (Scale, Box)
         The scales, and which part of each is copied.
+    scene : collection of str
+        Those of `KINDS` whose folders are copied, too.
     """
-    members = {**volume.info.to_dict(), "scales": [_planned(scale, box, target) for scale, box in parts]}
+    named = volume.info.to_dict()
+    kept = {name: value for name, value in named.items() if name in scene or name not in KINDS}
+    members = {**kept, "scales": [_planned(scale, box, target) for scale, box in parts]}
     try:
         info = Info.parse(members, f"the copy of {volume.url}")
         info.to_json()  # raise now rather than at the end

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
@@ -12,6 +11,7 @@ from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
 from precomputed_fs.codecs import take_parameters
 from precomputed_fs.copying.place import Destination, check_apart, check_writable
 from precomputed_fs.copying.plan import Target, make_plan
+from precomputed_fs.copying.scene import ScenePlan, plan_scene
 from precomputed_fs.copying.tasks import copy_here, copy_on_cluster
 from precomputed_fs.copying.workers import Count
 from precomputed_fs.format.byte_sizes import readable_bytes
@@ -20,8 +20,7 @@ from precomputed_fs.keywords import CopyOptions, spelled_out
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume import Index, Progress, Scale, Volume, checked_size, open_volume, volume_of
 from precomputed_fs.volume.indexing import select
-
-_LEFT_OUT = ("mesh", "skeletons", "segment_properties")
+from precomputed_fs.volume.progress import warn
 
 
 @spelled_out(OPTION_DEFAULTS)
@@ -37,6 +36,7 @@ def copy_pyramid(
     gzip: bool | None = None,
     overwrite: bool = False,
     verify: bool = False,
+    scene: bool = True,
     progress: bool | None = None,
     denied_is_missing: bool | None = None,
     client: Any = None,  # noqa: ANN401 - a distributed.Client; dask ships no types
@@ -75,12 +75,18 @@ def copy_pyramid(
         `sharding` decides, if it is given.
     overwrite : bool
         Whether to delete first what is at the destination: a pyramid, part of another copy, or chunks of unknown
-        origin. Only `info`, and chunks and shards of the scales to be written, are deleted. What a running process of
+        origin. Only `info`, chunks and shards of the scales to be written, and the folders that `scene` copies are
+        deleted. What a running process of
         this machine writes there is kept.
     verify : bool
         Whether to read everything back before `info` is stored, and compare: bytes if they were copied, voxels if they
         were encoded without loss; after lossy encoding, chunks must be decodable. This includes what an earlier run has
         copied.
+    scene : bool
+        Whether to copy the folders of meshes, skeletons and segment properties that `info` names: all their files,
+        byte for byte, whatever `box` and `scales` are, since these have coordinates of their own, in nanometres. A
+        folder outside of the pyramid's own is not copied. On HTTP, which has no listings, only segment properties and
+        folders in shards are: see "Warns". If False, the copy's `info` does not name these folders.
     progress : bool, optional
         Whether to show a progress bar; by default for copies that take long, in a notebook or on a terminal.
     denied_is_missing : bool, optional
@@ -113,7 +119,8 @@ def copy_pyramid(
     Warns
     -----
     UserWarning
-        If `info` names meshes, skeletons or properties: these are not copied.
+        If `info` names folders that cannot be copied; the message names them, with the reasons. The copy's `info` does
+        not name them.
 
     Notes
     -----
@@ -145,31 +152,32 @@ def copy_pyramid(
     check_writable(accessor.pyramid, target)
     if client is not None and not accessor.can_read:
         raise ValueError(f"{accessor.url}: an archive is written by one process: client=None")
-    info, scale_copies = make_plan(volume, _chosen(volume, scales, box), accessor.pyramid, target)
+    chosen = _chosen(volume, scales, box)
+    beside = plan_scene(volume, accessor.pyramid, target) if scene else ScenePlan()
+    info, scale_copies = make_plan(volume, chosen, accessor.pyramid, target, beside.members)
     for copy in scale_copies:
         check_apart(volume, copy)
-    left_out = [name for name in _LEFT_OUT if name in info]
-    if left_out:
-        message = f"{volume.url}: what `info` names as {', '.join(left_out)} is not copied"
-        warnings.warn(message, UserWarning, stacklevel=2)
+    if beside.left_out:
+        warn(f"{volume.url}: not copied, and not named by the copy: {'; '.join(beside.left_out)}")
     with contextlib.ExitStack() as stack:
         if not accessor.can_read:
             stack.callback(accessor.close)  # completes the archive
-        place = Destination(accessor.pyramid, info, volume.url, gzip)
+        place = Destination(accessor.pyramid, info, volume.url, gzip, [folder.path for folder in beside.folders])
         stack.push(place.stop_if_failed)
         state = place.begin(volume, overwrite=overwrite)
         if state == "whole" and not verify:
             place.forget()
         else:
             scale_copies = [replace(copy, resumes=state != "new") for copy in scale_copies]
+            folder_copies = [replace(folder, resumes=state != "new") for folder in beside.folders]
             total = sum(math.prod(copy.grid.shape) for copy in scale_copies)
             shows = volume.progress if progress is None else progress
             bar = stack.enter_context(_CopyProgress(f"copying to {accessor.url}", total, shows))
             with accessor.pyramid.expecting_info(info.to_dict()):
                 if client is None:
-                    copy_here(scale_copies, bar.add)
+                    copy_here(scale_copies, folder_copies, bar.add)
                 else:
-                    copy_on_cluster(client, scale_copies, bar.add)
+                    copy_on_cluster(client, scale_copies, folder_copies, bar.add)
             place.complete()
     return Volume(accessor, info, missing=volume.missing, progress=volume.progress)
 
@@ -202,7 +210,7 @@ def _chosen(volume: Volume, scales: Sequence[int | str] | None, box: Index) -> l
 
 
 class _CopyProgress(Progress):
-    """A progress bar of chunks that also shows bytes per second."""
+    """A progress bar of chunks and files that also shows bytes per second."""
 
     def __init__(self, title: str, total: int, shows: bool | None) -> None:
         super().__init__(title, total, shows)
@@ -211,6 +219,9 @@ class _CopyProgress(Progress):
 
     def add(self, count: Count) -> None:
         """Add to the progress."""
+        if count.found:
+            self.expect(count.found)
+            return
         self._size += count.size
         rate = self._size / max(time.monotonic() - self._began, 1e-3)
         self.relative_update(count.done, f"{readable_bytes(rate)}/s")

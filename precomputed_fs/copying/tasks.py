@@ -9,12 +9,14 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from precomputed_fs.copying.chunks import NewChunk, digest, make_chunk, mismatch, voxel_digest
+from precomputed_fs.copying.files import FolderCopy, copy_files, copy_folder, pages_of
 from precomputed_fs.copying.parts import Part, block_shape, parts_of
 from precomputed_fs.copying.plan import BYTES_IN_FLIGHT, LEAST_IN_FLIGHT, ScaleCopy, Transcoding
 from precomputed_fs.copying.recut import cut_chunk, read_block
 from precomputed_fs.copying.workers import Count, OnProgress, Submit, Task, run_tasks, threads
 from precomputed_fs.format.grid import ChunkCoords, size_of
 from precomputed_fs.pyramid import copies
+from precomputed_fs.store.requests import Listed
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -38,30 +40,33 @@ class _ToDo(NamedTuple):
     done: Count
 
 
-def copy_here(scale_copies: Iterable[ScaleCopy], on_progress: OnProgress) -> None:
+def copy_here(scale_copies: Iterable[ScaleCopy], folder_copies: Iterable[FolderCopy], on_progress: OnProgress) -> None:
     """Copy in this process."""
     for copy in scale_copies:
         _copy_parts(copy, parts_of(copy), on_progress)
+    for folder in folder_copies:
+        copy_folder(folder, on_progress)
 
 
 def copy_on_cluster(
     client: Any,  # noqa: ANN401 - a distributed.Client
     scale_copies: Iterable[ScaleCopy],
+    folder_copies: Iterable[FolderCopy],
     on_progress: OnProgress,
 ) -> None:
     """Copy on a cluster, with a bounded number of tasks submitted at a time."""
     from distributed import as_completed  # noqa: PLC0415 - installed if there is a client
 
-    todo = ((copy, part) for copy in scale_copies for part in parts_of(copy))
+    todo = _cluster_tasks(scale_copies, folder_copies, on_progress)
     window = max(LEAST_IN_FLIGHT, _TASKS_PER_THREAD * sum(client.nthreads().values()))
-    waiting = {client.submit(_copy_part, *task, pure=False) for task in itertools.islice(todo, window)}
+    waiting = {client.submit(*task, pure=False) for task in itertools.islice(todo, window)}
     completed = as_completed(waiting, loop=client.loop)
     try:
         for future in completed:
             waiting.discard(future)
             count = future.result()
             for task in itertools.islice(todo, 1):
-                added = client.submit(_copy_part, *task, pure=False)
+                added = client.submit(*task, pure=False)
                 waiting.add(added)
                 completed.add(added)
             on_progress(count)
@@ -69,15 +74,42 @@ def copy_on_cluster(
         client.cancel(list(waiting))
 
 
+def _cluster_tasks(
+    scale_copies: Iterable[ScaleCopy], folder_copies: Iterable[FolderCopy], on_progress: OnProgress
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the functions that are to be called in other processes, each with its arguments."""
+    for copy in scale_copies:
+        for part in parts_of(copy):
+            yield _copy_part, copy, part
+    for folder in folder_copies:
+        for page in pages_of(folder):
+            on_progress(Count(0, 0, len(page)))
+            yield _copy_page, folder, page
+
+
 def _copy_part(copy: ScaleCopy, part: Part) -> Count:
     """Copy one part, in any process; may be repeated."""
+    _check_reachable(copy)
+    counts = [Count(0, 0)]
+    _copy_parts(copy, [part], counts.append)
+    return Count(sum(count.done for count in counts), sum(count.size for count in counts))
+
+
+def _copy_page(copy: FolderCopy, files: Sequence[Listed]) -> Count:
+    """Copy some files, in any process; may be repeated."""
+    _check_reachable(copy)
+    counts = [Count(0, 0)]
+    with threads(copy.threads) as submit:
+        copy_files(copy, files, submit, counts.append)
+    return Count(sum(count.done for count in counts), sum(count.size for count in counts))
+
+
+def _check_reachable(copy: ScaleCopy | FolderCopy) -> None:
+    """Check that both places can be reached from this process."""
     if copy.home != os.getpid():
         for location in (copy.source.location, copy.destination.location):
             if any(link.protocol == "memory" for link in location.links):
                 raise ValueError(f"{location.display()}: memory:// belongs to one process, and this is another one")
-    counts = [Count(0, 0)]
-    _copy_parts(copy, [part], counts.append)
-    return Count(sum(count.done for count in counts), sum(count.size for count in counts))
 
 
 def _copy_parts(copy: ScaleCopy, parts: Iterable[Part], on_progress: OnProgress) -> None:

@@ -17,6 +17,9 @@ class Count(NamedTuple):
     size: int
     """Bytes that were stored for them."""
 
+    found: int = 0
+    """Files that are to do and were not known before."""
+
 
 OnProgress = Callable[[Count], object]
 """Is called with the progress, in the thread that copies."""

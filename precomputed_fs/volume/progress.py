@@ -41,6 +41,13 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
+    def expect(self, count: int) -> None:
+        """Add units that were not known before."""
+        self._total += count
+        if self._bar is not None:
+            self._bar.total = self._total
+            self._bar.refresh()
+
     def relative_update(self, count: int, note: str = "") -> None:
         """Add finished units; the note is shown at the end of the bar."""
         self._done += count

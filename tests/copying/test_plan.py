@@ -98,15 +98,6 @@ def test_options_of_an_accessor_are_its_own(tmp_path: Path) -> None:
         copy_pyramid(volume, tmp_path / "c", jpeg_quality=30)
 
 
-def test_what_else_a_pyramid_may_have_is_not_copied(tmp_path: Path) -> None:
-    make(tmp_path / "a")
-    info = json.loads((tmp_path / "a" / "info").read_text())
-    (tmp_path / "a" / "info").write_text(json.dumps({**info, "mesh": "meshes"}))
-    with pytest.warns(UserWarning, match=r"mesh is not copied"):
-        copied = copy_pyramid(tmp_path / "a", tmp_path / "b")
-    assert copied.info["mesh"] == "meshes"
-
-
 def test_a_scale_outside_of_the_source_is_inside_of_the_copy(tmp_path: Path) -> None:
     make(tmp_path / "shared", scales=1)
     info = json.loads((tmp_path / "shared" / "info").read_text())

@@ -1,0 +1,233 @@
+"""Which of the folders that `info` names are copied, and what is said of the others."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from precomputed_fs import AlreadyExistsError, copy_pyramid, open_volume
+from precomputed_fs.format.sharding import Sharding
+from tests.copying.samples import IDENTITY, Run, make, voxels_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tests.support.places import Place
+
+SHARDED: dict[str, Any] = {"@type": "neuroglancer_skeletons", "sharding": {**IDENTITY, "shard_bits": 3}}
+FILES: Mapping[str, bytes] = {
+    "props/info": b'{"@type": "neuroglancer_segment_properties"}',
+    "mesh/info": b'{"@type": "neuroglancer_legacy_mesh"}',
+    "mesh/1:0": b'{"fragments": ["1:0:a"]}',
+    "mesh/1:0:a": b"\x1f\x8b\x08 not gzip",
+    "mesh/deep/er/2:0:b": b"",
+    "skeletons/info": json.dumps(SHARDED).encode(),
+    "skeletons/2.shard": b"shard" * 100,
+    "skeletons/7.shard": b"7",
+}
+NAMED = {"mesh": "mesh", "skeletons": "skeletons", "segment_properties": "props"}
+
+
+def make_scene(place: Place, files: Mapping[str, bytes] = FILES, **named: Any) -> Place:
+    """Make a segmentation with other folders that its `info` names."""
+    make_labels(place)
+    info = json.loads(place.get("info"))
+    place.put("info", json.dumps({**info, **NAMED, **named}).encode())
+    for name, body in files.items():
+        place.put(name, body)
+    return place
+
+
+def make_labels(place: Place) -> None:
+    voxels = voxels_of("uint32", (20, 20, 20))
+    if place.writable:
+        make(place, voxels, type="segmentation", gzip=False)
+        return
+    make("memory://precomputed_fs-tests/scene", voxels, type="segmentation", gzip=False, overwrite=True)
+    accessor = open_volume("memory://precomputed_fs-tests/scene").accessor
+    for name in ("info", *(f"8_8_8/{name}" for name in accessor.pyramid.store.list_names("8_8_8/", 100))):
+        place.put(name, accessor.fetch_file(name))
+
+
+def copied(place: Place, folders: tuple[str, ...] = ("mesh/", "skeletons/", "props/")) -> dict[str, bytes]:
+    return {name: body for name, body in place.contents().items() if name.startswith(folders)}
+
+
+# ------------------------------------------------------------------------------------------------------------ protocols
+
+
+def test_all_that_info_names_goes_to_every_protocol(pyramid: Place, make_pyramid: Callable[[str], Place]) -> None:
+    source = make_scene(make_pyramid("memory"))
+    copy = copy_pyramid(source.url, pyramid.url, storage_options=pyramid.storage_options, verify=True)
+    assert copied(pyramid) == FILES
+    assert {name: copy.info[name] for name in NAMED} == NAMED
+    if pyramid.keeps_headers:
+        assert pyramid.fields("mesh/1:0")["ContentType"] == "application/json"
+        assert not pyramid.fields("mesh/1:0:a").get("ContentEncoding")
+
+
+def test_all_that_can_be_listed_comes_from_every_protocol(
+    readable_pyramid: Place, make_pyramid: Callable[[str], Place]
+) -> None:
+    make_scene(readable_pyramid)
+    place, options = readable_pyramid, readable_pyramid.storage_options
+    there = make_pyramid("memory")
+    has_listings = not place.url.startswith("http") and "::http" not in place.url
+    with warned(
+        None if has_listings else "not copied, and not named by the copy: meshes in 'mesh', which is on a server"
+    ):
+        copy = copy_pyramid(open_volume(place.url, storage_options=options), there.url, verify=True)
+    expected = {name: body for name, body in FILES.items() if has_listings or not name.startswith("mesh")}
+    assert copied(there) == expected
+    assert ("mesh" in copy.info, copy.info["skeletons"]) == (has_listings, "skeletons")
+
+
+def warned(what: str | None) -> Any:
+    """Expect a warning, or none: any other one is an error anyway."""
+    return contextlib.nullcontext() if what is None else pytest.warns(UserWarning, match=re.escape(what))
+
+
+@pytest.mark.parametrize(
+    ("source", "there", "wish", "name"),
+    [
+        ("s3", "gcs", None, "mesh/1:0:a"),
+        ("s3", "memory", None, "mesh/1:0:a"),
+        ("s3", "memory", True, "mesh/1:0:a.gz"),
+        ("s3", "gcs", False, "mesh/1:0:a"),
+        ("local", "s3", None, "mesh/1:0:a"),
+        ("local", "memory", None, "mesh/1:0:a.gz"),
+        ("local", "memory", False, "mesh/1:0:a"),
+    ],
+)
+def test_compression_is_marked_as_the_place_can(
+    source: str, there: str, wish: bool | None, name: str, make_pyramid: Callable[[str], Place]
+) -> None:
+    """As chunks: gzip stays gzip, unless only a suffix could say so, which few readers look for."""
+    begin, end = make_scene(make_pyramid(source), {}, skeletons=None, segment_properties=None), make_pyramid(there)
+    body, packed = b"vertices" * 99, gzip.compress(b"vertices" * 99, mtime=0)
+    if begin.keeps_headers:
+        begin.put("mesh/1:0:a", packed, "gzip")
+    else:
+        begin.put("mesh/1:0:a.gz", packed)
+    volume = open_volume(begin.url, storage_options=begin.storage_options)
+    copy_pyramid(volume, end.url, storage_options=end.storage_options, gzip=wish, verify=True)
+    is_said = end.keeps_headers and wish is not False
+    assert copied(end) == {name: packed if is_said or name.endswith(".gz") else body}
+    if end.keeps_headers:
+        assert end.fields(name).get("ContentEncoding") == ("gzip" if is_said else None)
+
+
+# ------------------------------------------------------------------------------------------------ what cannot be copied
+
+
+def test_without_scene_nothing_of_it_is_copied_nor_named(make_pyramid: Callable[[str], Place], run: Run) -> None:
+    source, there, other = make_scene(make_pyramid("memory")), make_pyramid("memory"), make_pyramid("memory")
+    copy = copy_pyramid(source.url, there.url, scene=False)
+    assert not copied(there)
+    assert not NAMED.keys() & copy.info.to_dict().keys()
+    assert run(source.url, other.url, "--no-scene") == (0, "", "")
+    assert other.contents() == there.contents()
+
+
+@pytest.mark.filterwarnings("default")  # the command prints it
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("../mesh", "meshes in '../mesh', which is not a folder in the pyramid's own"),
+        (".", "meshes in '.', which is not a folder in the pyramid's own"),
+        ("gs://lab/mesh", "meshes in 'gs://lab/mesh', which is a URL and not a folder of the pyramid"),
+        ("a%2f..%2fb", "meshes in 'a%2f..%2fb', which is not a path inside the pyramid"),
+        ("none", "meshes in 'none', where there is nothing"),
+        ("8_8_8", "meshes in '8_8_8', where scale 8_8_8 is as well"),
+    ],
+)
+def test_what_cannot_be_copied_is_named(named: str, told: str, make_pyramid: Callable[[str], Place], run: Run) -> None:
+    source, there = make_scene(make_pyramid("memory"), mesh=named), make_pyramid("memory")
+    warning = f"{source.accessor().url}: not copied, and not named by the copy: {told}"
+    assert run(source.url, there.url) == (0, "", f"precomputed-fs: warning: {warning}\n")
+    assert "mesh" not in open_volume(there.url).info
+    assert copied(there) == {name: body for name, body in FILES.items() if not name.startswith("mesh")}
+
+
+def test_properties_that_only_meshes_name_are_copied(make_pyramid: Callable[[str], Place]) -> None:
+    files = {
+        "mesh/info": json.dumps({"segment_properties": "../props"}).encode(),
+        "mesh/1:0": b"{}",
+        "props/info": b"{}",
+    }
+    source = make_scene(make_pyramid("memory"), files, segment_properties=None, skeletons=None)
+    there = make_pyramid("memory")
+    copy_pyramid(source.url, there.url)
+    assert copied(there) == files
+
+
+def test_folders_in_another_are_copied_once(make_pyramid: Callable[[str], Place]) -> None:
+    files = {"mesh/1:0": b"{}", "mesh/props/info": b"{}", "mesh/skel/info": b"{}"}
+    source = make_scene(make_pyramid("memory"), files, segment_properties="mesh/props", skeletons="mesh/skel")
+    there = make_pyramid("memory")
+    copy = copy_pyramid(source.url, there.url, verify=True)
+    assert copied(there) == files
+    assert copy.info["skeletons"] == "mesh/skel"
+
+
+def test_a_web_server_is_asked_for_what_has_a_known_name(make_pyramid: Callable[[str], Place]) -> None:
+    place, there = make_scene(make_pyramid("http"), mesh=None), make_pyramid("memory")
+    volume = open_volume(place.url)
+    place.server.log.clear()
+    copy_pyramid(volume, there.url)
+    assert copied(there) == {name: body for name, body in FILES.items() if not name.startswith("mesh")}
+    asked = [entry for entry in place.server.log.entries() if "/skeletons/" in entry.path]
+    assert len(asked) == 1 + (1 + 8) + 3, "info for the plan, each name that there may be, and what there is"
+
+
+@pytest.mark.parametrize(
+    ("info", "why"),
+    [
+        (b'{"@type": "neuroglancer_skeletons"}', "which is on a server that cannot list files"),
+        (b"[", "which is on a server that cannot list files"),
+        (
+            json.dumps({"sharding": {**IDENTITY, "shard_bits": 17}}).encode(),
+            "which is on a server that cannot list files, and has too many shards to look for each",
+        ),
+    ],
+)
+def test_a_folder_without_listing_is_copied_whole_or_not_at_all(
+    info: bytes, why: str, make_pyramid: Callable[[str], Place]
+) -> None:
+    place = make_scene(make_pyramid("http"), {"skeletons/info": info}, mesh=None, segment_properties=None)
+    there = make_pyramid("memory")
+    with warned(f"skeletons in 'skeletons', {why}"):
+        copy = copy_pyramid(place.url, there.url)
+    assert not copied(there)
+    assert "skeletons" not in copy.info
+
+
+def test_a_box_and_some_scales_have_all_of_the_scene(make_pyramid: Callable[[str], Place]) -> None:
+    source, there = make_scene(make_pyramid("memory")), make_pyramid("memory")
+    copy = copy_pyramid(source.url, there.url, scales=[0], box=(slice(-5, 11), slice(7, 23), slice(100, 116)))
+    assert copied(there) == FILES
+    assert copy[0].shape == (16, 16, 16, 1)
+
+
+# ------------------------------------------------------------------------------------------------------- what is there
+
+
+def test_files_of_unknown_origin_are_in_the_way(make_pyramid: Callable[[str], Place]) -> None:
+    source, there = make_scene(make_pyramid("memory")), make_pyramid("memory")
+    there.put("mesh/old/9:0", b"{}")
+    there.put("elsewhere/9:0", b"{}")
+    with pytest.raises(AlreadyExistsError, match="there are files of unknown origin in mesh"):
+        copy_pyramid(source.url, there.url)
+    copy_pyramid(source.url, there.url, overwrite=True)
+    assert copied(there) == FILES
+    assert there.get("elsewhere/9:0") == b"{}"
+
+
+def test_shards_of_a_folder_have_the_names_of_the_specification() -> None:
+    """As `FILES` has them: with 3 bits, one hexadecimal digit."""
+    assert Sharding.from_info(SHARDED["sharding"], "").shard_name("skeletons", 7) == "skeletons/7"

@@ -1,0 +1,46 @@
+"""All files of a folder: listed, and deleted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from precomputed_fs import ReadOnlyError
+from precomputed_fs.pyramid import folders
+from precomputed_fs.store import walking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.places import Place
+
+
+def test_a_folder_is_deleted_and_nothing_else(pyramid: Place) -> None:
+    for name in ("mesh/1", "mesh/a/b/2", "mesh2/3", "mesh.x", "info"):
+        pyramid.put(name, b"1")
+    accessor = pyramid.accessor()
+    assert folders.has_files(accessor.pyramid, "mesh")
+    folders.delete_files(accessor.pyramid, "mesh")
+    assert pyramid.names() == ["info", "mesh.x", "mesh2/3"]
+    assert not folders.has_files(accessor.pyramid, "mesh")
+
+
+def test_a_folder_of_many_pages_is_deleted(
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_pyramid("memory")
+    monkeypatch.setattr(walking, "_MOST_OBJECTS", 3)
+    for i in range(10):
+        place.put(f"mesh/{i}", b"1")
+    assert [len(page) for page in folders.pages(place.accessor().pyramid, "mesh")] == [3, 3, 3, 1]
+    folders.delete_files(place.accessor().pyramid, "mesh")
+    assert place.names() == []
+
+
+def test_nothing_is_deleted_where_nothing_can_be_written(make_pyramid: Callable[[str], Place]) -> None:
+    place = make_pyramid("http")
+    place.put("mesh/1", b"1")
+    with pytest.raises(ReadOnlyError):
+        folders.delete_files(place.accessor().pyramid, "mesh")
+    assert not folders.has_files(place.accessor().pyramid, "mesh"), "it cannot be listed"
