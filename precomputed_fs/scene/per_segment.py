@@ -287,13 +287,13 @@ def finish_writing(volume: Volume, member: str, folder: Folder, given: str) -> N
 # -------------------------------------------------------------------------------------------------------------- storing
 
 
-def items_of(given: Any, kind: str) -> Iterator[tuple[int, Any]]:  # noqa: ANN401 - checked here
+def items_of(given: Any, kinds: str) -> Iterator[tuple[int, Any]]:  # noqa: ANN401 - checked here
     """Return pairs of segment id and object, one after the other: from a mapping, or an iterable of such pairs."""
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise TypeError(f"expected a mapping of segment ids to {kind}, or an iterable of pairs, got {shown(given)}")
+        raise TypeError(f"expected a mapping of segment ids to {kinds}, or an iterable of pairs, got {shown(given)}")
     for item in given.items() if isinstance(given, Mapping) else given:
         if not isinstance(item, (tuple, list)) or len(item) != 2:  # noqa: PLR2004 - a pair
-            raise TypeError(f"expected pairs of a segment id and its {kind}, got {shown(item)}")
+            raise TypeError(f"expected {kinds} in pairs, each with its segment id first, got {shown(item)}")
         yield checked_id(item[0]), item[1]
 
 

@@ -155,16 +155,14 @@ def _attribute_types(first: tuple[int, Skeleton] | None, chosen: AttributeTypes 
 
 def _check_alike(folder: Folder, info: SkeletonsInfo, types: list[VertexAttribute], sharding: ShardingLike) -> None:
     """Check that new skeletons fit to those that are there."""
-    old, new = (
-        [(each.id, each.data_type, each.num_components) for each in some] for some in (info.vertex_attributes, types)
-    )
-    if old != new:
-        has, have = (", ".join(map(str, some)) or "none" for some in (info.vertex_attributes, types))
+    has, have = (", ".join(map(str, some)) or "none" for some in (info.vertex_attributes, types))
+    if has != have:
         what = f"has skeletons with the attributes {has}, and these have {have}"
         raise AlreadyExistsError(f"{folder.shown('info')} {what}: choose another folder, or attributes=[...]")
     wanted = Sharding.from_info(sharding) if isinstance(sharding, Mapping) else sharding
-    if wanted not in (None, info.sharding) and not (wanted is True and info.sharding):
-        what = "sharded in another way" if info.sharding else "not sharded"
+    is_alike = bool(info.sharding) is wanted if isinstance(wanted, bool) else wanted in (None, info.sharding)
+    if not is_alike:
+        what = "not sharded" if not info.sharding else "sharded" if wanted is False else "sharded in another way"
         raise AlreadyExistsError(f"{folder.shown('info')} has skeletons that are {what}: choose another folder")
 
 
