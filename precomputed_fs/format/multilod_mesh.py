@@ -8,7 +8,7 @@ after the other, the finest level first. Facts are from Neuroglancer's specifica
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -84,6 +84,11 @@ class MultilodInfo(InfoObject):
         check_type(parsed, MULTILOD_TYPE, where, "these are no meshes of several levels of detail")
         with problems_of(where):
             return cls(parsed)
+
+    @property
+    def led_sharding(self) -> Sharding | None:
+        """The sharding, which knows that the fragments of a mesh stand right before its manifest."""
+        return self.sharding and replace(self.sharding, lead=_fragment_bytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,6 +205,10 @@ class Manifest:
         if not np.isfinite(vertices).all():
             raise CorruptDataError("a vertex is farther away than float32 can tell")
         return vertices
+
+
+def _fragment_bytes(manifest: bytes) -> int:
+    return Manifest.from_bytes(manifest).nbytes
 
 
 def z_order(positions: Positions) -> npt.NDArray[np.intp]:

@@ -29,6 +29,19 @@ PAGE_ENTRIES = 4096
 """Entries of the shard index that are read at once (64 KiB): nearly always all of them."""
 
 
+class Entry(NamedTuple):
+    """What a shard has for an id: a value, and the bytes right before it that belong to it: see `Sharding.lead`."""
+
+    data: bytes
+    lead: int = 0
+    """How many of the bytes stand before the value."""
+
+    @property
+    def value(self) -> bytes:
+        """The value alone, as stored."""
+        return self.data[self.lead :]
+
+
 class ByteRange(NamedTuple):
     """The bytes of a file from ``start`` up to ``end``."""
 

@@ -3,12 +3,12 @@
 Facts are from the specification of ``neuroglancer_uint64_sharded_v1``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from precomputed_fs.errors import InvalidInfoError
-from precomputed_fs.format.compression import MAX_DECODED_SIZE
+from precomputed_fs.format.compression import MAX_DECODED_SIZE, decode_gzip_or_zlib
 from precomputed_fs.format.grid import check_id_bits, id_bits
 
 SHARDING_TYPE = "neuroglancer_uint64_sharded_v1"
@@ -46,6 +46,10 @@ class Sharding:
     largest_chunk: int = field(default=MAX_DECODED_SIZE, compare=False)
     """The most bytes of a chunk in a shard; not a member of ``sharding``."""
 
+    lead: Callable[[bytes], int] | None = field(default=None, compare=False)
+    """How many bytes stand right before a value in its shard and belong to it, as the fragments of a mesh do, by what
+    the decoded value says; None if there are none. Not a member of ``sharding``."""
+
     @classmethod
     def from_info(cls, given: Mapping[str, Any], place: str = "sharding") -> "Sharding":
         """Read the member ``sharding`` of a scale.
@@ -59,21 +63,23 @@ class Sharding:
             raise InvalidInfoError(f"{place}: expected an object, got {given!r}")
         if given.get("@type") != SHARDING_TYPE:
             raise InvalidInfoError(f"{place}.@type: expected {SHARDING_TYPE!r}, got {given.get('@type')!r}")
-        bits = {
-            name: _bits(given, place, name, most)
+        preshift, minishard, shard = (
+            _bits(given, place, name, most)
             for name, most in (
                 ("preshift_bits", _MOST_BITS),
                 ("minishard_bits", _MOST_MINISHARD_BITS),
                 ("shard_bits", _MOST_BITS),
             )
-        }
-        if bits["minishard_bits"] + bits["shard_bits"] > _MOST_BITS:
+        )
+        if minishard + shard > _MOST_BITS:
             raise InvalidInfoError(f"{place}: expected minishard_bits + shard_bits <= 64, got {given!r}")
         return cls(
-            hash=_choice(given, place, "hash", _HASHES, None),
+            preshift,
+            _choice(given, place, "hash", _HASHES, None),
+            minishard,
+            shard,
             minishard_index_encoding=_choice(given, place, "minishard_index_encoding", _ENCODINGS, "raw"),
             data_encoding=_choice(given, place, "data_encoding", _ENCODINGS, "raw"),
-            **bits,
         )
 
     @property
@@ -104,6 +110,19 @@ class Sharding:
         average = groups >> (self.minishard_bits + self.shard_bits)
         chunks = min(self.scale_chunks, (8 * average + 128) << self.preshift_bits)
         return min(MAX_INDEX_BYTES, ROW_BYTES * chunks)
+
+    def lead_of(self, stored: bytes) -> int:
+        """Return how many bytes stand before a value, given as its shard has it: see `lead`.
+
+        Raises
+        ------
+        CorruptDataError
+            If the value is damaged.
+        """
+        if self.lead is None:
+            return 0
+        is_gzip = self.data_encoding == "gzip"
+        return self.lead(decode_gzip_or_zlib(stored, self.largest_chunk) if is_gzip else stored)
 
     def locate(self, chunk_id: int) -> tuple[int, int]:
         """Return the shard of a chunk, and the minishard within it."""

@@ -157,9 +157,9 @@ class ShardFinder:
             value = there[0] if there else (yield from self._shards.fetch(folder, sharding, value_id))
             return None if value is None else value.data
 
-        data = yield from self._writer.find(folder, sharding, value_id, stored)
-        if data is None:
+        entry = yield from self._writer.find(folder, sharding, value_id, stored)
+        if entry is None:
             return None
         name = f"{folder} (not flushed)"
-        encoding = sharding.data_encoding
-        return Stored(self._location, name, Body([data]), sniff=False, span=(0, len(data)), shard_encoding=encoding)
+        encoding, span = sharding.data_encoding, (entry.lead, len(entry.data))
+        return Stored(self._location, name, Body([entry.data]), sniff=False, span=span, shard_encoding=encoding)

@@ -19,7 +19,7 @@ from typing import IO, Any
 from precomputed_fs.errors import AlreadyExistsError, CorruptDataError, DataAccessError, NotFoundError, ReplacedError
 from precomputed_fs.format.compression import MAX_DECODED_SIZE, decode_gzip_or_zlib, gzip_compress
 from precomputed_fs.format.grid import ChunkCoords, chunk_name
-from precomputed_fs.format.shard_index import ByteRange, Wanted, pack_minishard_index, pack_shard_index
+from precomputed_fs.format.shard_index import ByteRange, Entry, Wanted, pack_minishard_index, pack_shard_index
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid.shard_indexes import ShardReplacedError
 from precomputed_fs.pyramid.shards import ShardReader, ShardState
@@ -85,7 +85,7 @@ class ShardWriter:
 
     def find(
         self, key: str, sharding: Sharding, chunk_id: int, stored: Callable[[], Job[bytes | None]]
-    ) -> Job[bytes | None]:
+    ) -> Job[Entry | None]:
         """Return a waiting chunk, encoded as its shard will have it; None if the stored one stays as it is.
 
         Parameters
@@ -97,16 +97,28 @@ class ShardWriter:
         if waits is None:
             return None
         there = None if waits.whole is not None else (yield from stored())
-        made: bytes | None = yield Compute(functools.partial(self._made, key, sharding, waits, there))
+        made: Entry | None = yield Compute(
+            functools.partial(self._made, key, sharding, waits, None if there is None else Entry(there))
+        )
         return made
 
     def add(
-        self, key: str, sharding: Sharding, chunk_id: int, data: bytes, *, overwrite: bool, is_gzip: bool = False
+        self,
+        key: str,
+        sharding: Sharding,
+        chunk_id: int,
+        data: bytes,
+        *,
+        overwrite: bool,
+        is_gzip: bool = False,
+        lead: bytes = b"",
     ) -> Job[int]:
         """Add a chunk to the buffer; returns how many bytes it will take in its shard.
 
         Parameters
         ----------
+        lead : bytes
+            What is to stand right before it, as it is: see `Sharding.lead`.
         is_gzip : bool
             Whether the shard's encoding is gzip and the data have it already.
 
@@ -128,11 +140,12 @@ class ShardWriter:
         if sharding.data_encoding == "gzip" and not is_gzip:
             data = yield Compute(functools.partial(gzip_compress, data, self._compresslevel))
         shard = key, sharding.locate(chunk_id)[0]
-        if not self._buffer.put(shard, sharding, chunk_id, data, is_new=not overwrite):
+        entry = Entry(lead + data, len(lead))
+        if not self._buffer.put(shard, sharding, chunk_id, entry, is_new=not overwrite):
             raise self._exists(key, chunk_id)
         self._reader.forget_chunk(*shard, chunk_id)
         self._buffer.compact(self._turns)
-        return len(data)
+        return len(entry.data)
 
     def update(self, key: str, sharding: Sharding, chunk_id: int, coords: ChunkCoords, update: Update) -> Job[None]:
         """Add a change to a chunk, to be applied to the stored chunk when its shard is written.
@@ -145,11 +158,12 @@ class ShardWriter:
         if pending.patch_count > 1 and pending.size > _CHANGES_BYTES:
             yield from self._flush_in_turn(key, shard)
 
-    def _made(self, key: str, sharding: Sharding, waits: Parts, stored: bytes | None) -> bytes | None:
+    def _made(self, key: str, sharding: Sharding, waits: Parts, stored: Entry | None) -> Entry | None:
         """Return a chunk as its shard will have it, made from its waiting parts and the stored chunk."""
-        data = stored if waits.whole is None else waits.whole
+        entry = stored if waits.whole is None else waits.whole
         if waits.apply is None:
-            return data
+            return entry
+        data = None if entry is None else entry.value
         is_gzip = sharding.data_encoding == "gzip"
         try:
             chunk = decode_gzip_or_zlib(data, MAX_DECODED_SIZE) if is_gzip and data is not None else data
@@ -159,8 +173,8 @@ class ShardWriter:
                 f"{self._store.location.display(key)}, chunk {chunk_name(waits.coords)}: {exc}"
             ) from exc
         if changed is None:
-            return data
-        return gzip_compress(changed, self._compresslevel) if is_gzip else changed
+            return entry
+        return Entry(gzip_compress(changed, self._compresslevel) if is_gzip else changed)
 
     def _is_stored(self, key: str, sharding: Sharding, chunk_id: int) -> Job[bool]:
         """Tell whether a chunk is in its shard.
@@ -317,7 +331,8 @@ class ShardWriter:
             if pending.is_new and (yield from self._reader.locate(key, sharding, chunk_id)) is not None:
                 there = yield from self._reader.fetch(key, sharding, chunk_id)
                 waits = self._buffer.parts_of(pending)
-                if there is not None and there.data != self._made(key, sharding, waits, None):
+                made = self._made(key, sharding, waits, None)
+                if there is not None and (made is None or there.data != made.value):
                     refused.append(chunk_id)
         return refused
 
@@ -345,22 +360,23 @@ class ShardWriter:
         position = 0
         indexes: dict[int, bytes] = {}
         for minishard in sorted(minishards):
-            kept: dict[int, bytes] = {}
+            kept: dict[int, Entry] = {}
             if existing is not None:
                 kept = yield from self._reader.fetch_minishard(
                     key, sharding, shard, minishard, existing, without=replaced
                 )
             packed = []
             for chunk_id in sorted({*kept, *added.get(minishard, ())}):
-                data = kept.pop(chunk_id, None)
+                entry = kept.pop(chunk_id, None)
                 if chunk_id in chunks:
                     waits = self._buffer.parts_of(chunks[chunk_id])
-                    data = self._made(key, sharding, waits, data)
-                if data is None:
+                    entry = self._made(key, sharding, waits, entry)
+                if entry is None:
                     continue
-                out.write(data)
-                packed.append(Wanted(chunk_id, position, position + len(data)))
-                position += len(data)
+                out.write(entry.data)
+                end = position + len(entry.data)
+                packed.append(Wanted(chunk_id, position + entry.lead, end))
+                position = end
             if not packed:
                 continue
             index = pack_minishard_index(packed)

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from precomputed_fs.errors import CorruptDataError
-from precomputed_fs.format.shard_index import PAGE_ENTRIES, Read, Wanted, minishard_index_range, page_of, plan_reads
+from precomputed_fs.format.shard_index import (
+    PAGE_ENTRIES,
+    Entry,
+    Read,
+    Wanted,
+    minishard_index_range,
+    page_of,
+    plan_reads,
+)
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid.chunk_cache import ChunkCache, Place
 from precomputed_fs.pyramid.shard_indexes import (
@@ -180,8 +188,8 @@ class ShardReader:
         state: ShardState,
         *,
         without: Container[int],
-    ) -> Job[dict[int, bytes]]:
-        """Fetch the chunks of a minishard as stored, by id, except those in `without`.
+    ) -> Job[dict[int, Entry]]:
+        """Fetch the chunks of a minishard as stored, by id, except those in `without`, and what belongs before them.
 
         Raises
         ------
@@ -201,6 +209,29 @@ class ShardReader:
         for chunk_id, start, end in wanted:
             with self.indexes.naming(found.name, f"chunk {chunk_id}"):
                 check_chunk(end - start, sharding)
+        place = IndexKey(key, shard, "minishard", minishard)
+        chunks = yield from self._copied(place, sharding, found, wanted)
+        before = [] if sharding.lead is None else list(self._leads(found, sharding, wanted, chunks))
+        leads = yield from self._copied(place, sharding, found, before)
+        return {one: Entry(leads.get(one, b"") + data, len(leads.get(one, b""))) for one, data in chunks.items()}
+
+    def _leads(
+        self, found: Minishard, sharding: Sharding, wanted: Iterable[Wanted], chunks: Mapping[int, bytes]
+    ) -> Iterator[Wanted]:
+        """Find what belongs before chunks: see `Sharding.lead`."""
+        for chunk_id, start, _ in wanted:
+            with self.indexes.naming(found.name, f"chunk {chunk_id}"):
+                lead = sharding.lead_of(chunks[chunk_id])
+                if lead > start - found.base:
+                    raise CorruptDataError(f"there is no room for the {lead} bytes that belong before it")
+            if lead:
+                yield Wanted(chunk_id, start - lead, start)
+
+    def _copied(
+        self, place: IndexKey, sharding: Sharding, found: Minishard, wanted: Iterable[Wanted]
+    ) -> Job[dict[int, bytes]]:
+        """Read ranges of the file that has a minishard, each known by the id of a chunk."""
+        key, shard, _, minishard = place
         chunks: dict[int, bytes] = {}
         for read in plan_reads(wanted, gap=_COPY_GAP, size=_COPY_SIZE):
             began = time.monotonic()

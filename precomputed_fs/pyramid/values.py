@@ -15,6 +15,7 @@ from precomputed_fs.store.requests import Compute, FollowUps, Job, Put
 
 _Key = TypeVar("_Key")
 _Result = TypeVar("_Result")
+_Tag = TypeVar("_Tag")
 
 Then = Callable[[_Key, Stored | None], Job[_Result]]
 """Makes a job that goes on from a stored value, or from None if it is absent."""
@@ -148,15 +149,25 @@ class Values(Generic[_Key]):
         AlreadyExistsError
             If ``overwrite=False`` and one of them exists.
         """
-        self.pyramid.storer.checked(joined(self.folder, "info"))
+        self.check_writable()
         jobs = (
-            self._storing(key, bytes_of(data), mime_type, compress=compress, overwrite=overwrite)
+            _listed(None, self.store(key, bytes_of(data), mime_type, compress=compress, overwrite=overwrite))
             for key, data in counted(items, callback)
         )
         for stored in self.pyramid.store.run_many(jobs, checked_in_flight(in_flight)):
             report(callback, len(stored))
 
     # -------------------------------------------------------------------------------------------------------- one each
+
+    def check_writable(self) -> None:
+        """Check that values may be stored; jobs of `store` need that.
+
+        Raises
+        ------
+        ReadOnlyError
+            If the protocol cannot be written.
+        """
+        self.pyramid.storer.checked(joined(self.folder, "info"))
 
     def _check_readable(self) -> None:
         self.pyramid.finder.checked(joined(self.folder, "info"))
@@ -182,7 +193,25 @@ class Values(Generic[_Key]):
             range_size=self.pyramid.options.max_range,
         )
 
-    def _storing(self, key: _Key, data: bytes, mime_type: str, *, compress: bool, overwrite: bool) -> Job[list[None]]:
+    def store(
+        self,
+        key: _Key,
+        data: bytes,
+        mime_type: str = OCTET_STREAM,
+        *,
+        compress: bool = True,
+        overwrite: bool = False,
+        lead: bytes = b"",
+    ) -> Job[None]:
+        """Store one value; one of a shard waits for `Pyramid.flush`.
+
+        Parameters
+        ----------
+        compress, overwrite
+            See `store_many`.
+        lead : bytes
+            What is to stand right before it in its shard: see `Sharding.lead`.
+        """
         storer = self.pyramid.storer
         if self.sharding is None:
             name = self.name_of(key)
@@ -194,8 +223,8 @@ class Values(Generic[_Key]):
             yield from storer.one_of_many(self.folder, name, put, overwrite=overwrite)
         else:
             expect_end()
-            yield from self.pyramid.writer.add(self.folder, self.sharding, self._id_of(key), data, overwrite=overwrite)
-        return [None]
+            number = self._id_of(key)
+            yield from self.pyramid.writer.add(self.folder, self.sharding, number, data, overwrite=overwrite, lead=lead)
 
 
 def _or_none(job: Job[Stored]) -> Job[Stored | None]:
@@ -205,7 +234,7 @@ def _or_none(job: Job[Stored]) -> Job[Stored | None]:
         return None
 
 
-def _listed(key: _Key, job: Job[Stored | None]) -> Job[list[tuple[_Key, Stored | None]]]:
+def _listed(key: _Tag, job: Job[_Result]) -> Job[list[tuple[_Tag, _Result]]]:
     return [(key, (yield from job))]
 
 

@@ -10,6 +10,7 @@ from typing import IO, NamedTuple
 
 from precomputed_fs.errors import DataAccessError
 from precomputed_fs.format.grid import ChunkCoords
+from precomputed_fs.format.shard_index import Entry
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid.updates import Apply, Update
 from precomputed_fs.store.location import Location
@@ -49,6 +50,8 @@ class Pending(NamedTuple):
 
     coords: ChunkCoords = (0, 0, 0, 0, 0, 0)
     apply: Apply | None = None
+    lead: int = 0
+    """How many bytes of the whole stand before the value: see `Sharding.lead`."""
 
     def patched(self, patch: Place, coords: ChunkCoords, apply: Apply) -> "Pending":
         """Return this with one more change."""
@@ -70,7 +73,7 @@ class Pending(NamedTuple):
 class Parts(NamedTuple):
     """The bytes of a waiting chunk."""
 
-    whole: bytes | None
+    whole: Entry | None
     patches: list[bytes]
     coords: ChunkCoords
     apply: Apply | None
@@ -122,14 +125,15 @@ class WriteBuffer:
         with self._lock:
             return self._parts(pending)
 
-    def put(self, shard: Shard, sharding: Sharding, chunk_id: int, data: bytes, *, is_new: bool) -> bool:
+    def put(self, shard: Shard, sharding: Sharding, chunk_id: int, entry: Entry, *, is_new: bool) -> bool:
         """Add a chunk; returns False if it must not replace another one, and one waits."""
         with self._lock:
             waiting = self._waiting_for(shard, sharding)
             replaced = waiting.chunks.get(chunk_id)
             if is_new and replaced is not None:
                 return False
-            waiting.chunks[chunk_id] = Pending(self._keep(data), is_new, len(data), [])
+            data = entry.data
+            waiting.chunks[chunk_id] = Pending(self._keep(data), is_new, len(data), [], lead=entry.lead)
             self._left_over += 0 if replaced is None else replaced.size
             return True
 
@@ -224,7 +228,7 @@ class WriteBuffer:
         return Place(start, len(data))
 
     def _parts(self, pending: Pending) -> Parts:
-        whole = None if pending.whole is None else self._bytes(pending.whole)
+        whole = None if pending.whole is None else Entry(self._bytes(pending.whole), pending.lead)
         patches = [self._bytes(place) for place in pending.patches[: pending.patch_count]]
         return Parts(whole, patches, pending.coords, pending.apply)
 

@@ -1,7 +1,6 @@
 """How legacy meshes are read: a manifest for each segment, and then the fragments that it lists, all at once."""
 
 import functools
-import itertools
 from collections.abc import Sequence
 
 from precomputed_fs.codecs.draco import MAGIC, decode_draco
@@ -34,7 +33,7 @@ class LegacyMeshes:
         self.values = folder.values(name_of=manifest_name)
         """The manifests, by segment."""
 
-    def read(self, segment: int, stored: Stored | None, lod: int) -> Job[Geometry | None]:
+    def read(self, segment: int, stored: Stored | None, lod: int) -> Job[Geometry | None]:  # noqa: ARG002 - as `MultilodMeshes`
         """Read a segment's mesh, given its manifest; None if that is absent."""
         if stored is None:
             return None
@@ -49,7 +48,8 @@ class LegacyMeshes:
                 if isinstance(outcome, Exception):
                     raise outcome
             parts += outcomes
-        return (yield Compute(functools.partial(_joined, stored, parts)))
+        mesh: Geometry = yield Compute(functools.partial(_joined, stored, parts))
+        return mesh
 
     def _fragment(self, manifest: Stored, name: str) -> Job[Geometry]:
         try:
@@ -68,7 +68,7 @@ def _manifest(stored: Stored) -> list[str]:
 
 
 def _geometry(stored: Stored) -> Geometry:
-    """Decode a fragment; also those that igneous encodes with Draco, with vertices in nanometres, for PyChunkedGraph."""
+    """Decode a fragment; also one that igneous encodes with Draco, as PyChunkedGraph takes them, in nanometres."""
     data = stored.decoded()
     with stored.naming():
         return checked(Geometry(*decode_draco(data))) if data.startswith(MAGIC) else parse_fragment(data)

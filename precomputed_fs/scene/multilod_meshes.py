@@ -1,4 +1,4 @@
-"""How meshes of several levels of detail are read: a manifest for each segment, and the range of one level's fragments."""
+"""How meshes of several levels of detail are read: a segment's manifest, and the range of one level's fragments."""
 
 import functools
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class MultilodMeshes:
         self._folder = folder
         self._pyramid = folder.pyramid
         self.info = info
-        self.values = folder.values(info.sharding, name_of=manifest_name)
+        self.values = folder.values(info.led_sharding, name_of=manifest_name)
         """The manifests, by segment."""
 
     def manifest(self, stored: Stored) -> Manifest:
@@ -68,7 +68,7 @@ class MultilodMeshes:
             raise CorruptDataError(f"{shown}: level {level.lod} would take {end - start} bytes; {limit.reason}")
         if start == end:
             return b""
-        sharding = self.info.sharding
+        sharding = self.values.sharding
         if sharding is None:
             name = joined_path(self._folder.path, str(segment))
             return (yield from self._range(level, name, start, end)).data

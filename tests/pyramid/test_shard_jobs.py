@@ -10,6 +10,7 @@ import pytest
 
 from precomputed_fs import AlreadyExistsError, CorruptDataError, DataAccessError, NotFoundError
 from precomputed_fs.errors import NoRangesError, ReplacedError
+from precomputed_fs.format.shard_index import Entry
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid import shard_indexes
 from precomputed_fs.pyramid.chunk_cache import ChunkCache
@@ -449,7 +450,7 @@ def test_a_minishard_of_another_state_is_no_part_of_a_merge() -> None:
     for minishard in (0, 1):
         ids = [one for one in IDS if one % 2 == minishard]
         kept = objects.run(reader.fetch_minishard(KEY, SHARDING, 0, minishard, state, without=ids[:1]))
-        assert kept == {one: OLD[one] for one in ids[1:]}
+        assert kept == {one: Entry(OLD[one]) for one in ids[1:]}
     objects.put(SHARD, NEW_SHARD)
     with pytest.raises(ShardReplacedError):
         objects.run(reader.fetch_minishard(KEY, SHARDING, 0, 0, state, without=()))

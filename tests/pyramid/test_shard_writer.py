@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from precomputed_fs.format.grid import ChunkCoords
+    from precomputed_fs.format.shard_index import Entry
     from precomputed_fs.store.requests import Job
     from tests.support.places import Place
 
@@ -1453,7 +1454,7 @@ def test_a_batch_misses_nothing_that_is_flushed_while_it_is_read(
     accessor.store_chunk(other(FIRST), KEY, FIRST, overwrite=True)
     find = accessor.pyramid.writer.find
 
-    def find_late(*args: Any) -> Job[bytes | None]:
+    def find_late(*args: Any) -> Job[Entry | None]:
         accessor.flush()
         return find(*args)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -145,3 +146,77 @@ def test_a_key_cannot_leave_the_pyramid(tmp_path: Path) -> None:
     reading: Values[str] = Values(FsspecAccessor(tmp_path / "pyramid").pyramid, "folder", name_of=str)
     with pytest.raises(ValueError, match=r"\.\."):
         reading.fetch("../../secret")
+
+
+# ------------------------------------------------------------------------------- bytes right before a value, in shards
+
+
+def length_of_lead(value: bytes) -> int:
+    if not value.isdigit():
+        raise CorruptDataError("not a number")
+    return int(value)
+
+
+LED = dataclasses.replace(SHARDING, lead=length_of_lead)
+LEADS = {number: random.Random(number).randbytes(number % 50) for number in (7, 1, 30, 1 << 40, LAST)}
+
+
+def store_led(accessor: FsspecAccessor, leads: dict[int, bytes], *, overwrite: bool = False) -> None:
+    into = values(accessor, LED)
+    for number, lead in leads.items():
+        accessor.pyramid.store.run(into.store(number, b"%d" % len(lead), lead=lead, overwrite=overwrite))
+
+
+def leads_in_shards(accessor: FsspecAccessor) -> dict[int, bytes]:
+    """Read what stands before values in the files of shards."""
+    found = {}
+    for number in LEADS:
+        stored = accessor.pyramid.store.run(values(accessor, LED).find(number))
+        if stored is not None:
+            file = accessor.fetch_file(stored.name)
+            found[number] = file[stored.position - length_of_lead(stored.decoded()) : stored.position]
+    return found
+
+
+def test_what_belongs_before_a_value_stands_there_and_stays_when_others_are_added(pyramid: Place) -> None:
+    first, second = dict([*LEADS.items()][:3]), dict([*LEADS.items()][2:])
+    for some in (first, second):
+        with pyramid.accessor() as accessor:
+            store_led(accessor, some, overwrite=True)
+    assert leads_in_shards(pyramid.accessor()) == LEADS
+
+
+def test_what_belongs_before_a_value_is_replaced_with_it(tmp_path: Path) -> None:
+    for lead in (b"old and longer", b"new"):
+        with FsspecAccessor(tmp_path) as accessor:
+            store_led(accessor, {**LEADS, 7: lead}, overwrite=True)
+    assert leads_in_shards(FsspecAccessor(tmp_path)) == {**LEADS, 7: b"new"}
+    sizes = sum(path.stat().st_size for path in (tmp_path / "folder").glob("*.shard"))
+    with FsspecAccessor(tmp_path / "other") as accessor:
+        store_led(accessor, {**LEADS, 7: b"new"})
+    assert sizes == sum(path.stat().st_size for path in (tmp_path / "other/folder").glob("*.shard"))
+
+
+def test_a_waiting_value_has_what_belongs_before_it_in_its_body(tmp_path: Path) -> None:
+    accessor = FsspecAccessor(tmp_path)
+    store_led(accessor, LEADS)
+    for number, lead in LEADS.items():
+        stored = accessor.pyramid.store.run(values(accessor, LED).find(number))
+        assert stored is not None
+        assert stored.decoded() == b"%d" % len(lead)
+        assert stored.span is not None
+        assert stored.body.data[: stored.span[0]] == lead
+    accessor.pyramid.writer.drop()
+
+
+@pytest.mark.parametrize(("value", "message"), [(b"x", "not a number"), (b"999999", "there is no room for the 999999 bytes")])
+def test_a_shard_whose_values_are_damaged_is_not_merged_with(tmp_path: Path, value: bytes, message: str) -> None:
+    """What belongs before them would be lost."""
+    with FsspecAccessor(tmp_path) as accessor:
+        values(accessor, SHARDING).store_many([(7, value)])
+    accessor = FsspecAccessor(tmp_path)
+    everything = dict.fromkeys(range(8, 40), b"")
+    store_led(accessor, everything, overwrite=True)
+    with pytest.raises(CorruptDataError, match=f"chunk 7: {message}"):
+        accessor.flush()
+    accessor.pyramid.writer.drop()
