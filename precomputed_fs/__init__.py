@@ -25,6 +25,9 @@ from precomputed_fs.volume import Scale, Volume, create_volume, open_volume
 
 if typing.TYPE_CHECKING:
     from precomputed_fs.copying.run import copy_pyramid
+    from precomputed_fs.scene.mesh import Mesh
+    from precomputed_fs.scene.mesh_writing import create_meshes
+    from precomputed_fs.scene.meshes import open_meshes
     from precomputed_fs.scene.skeleton import Skeleton
     from precomputed_fs.scene.skeleton_writing import create_skeletons
     from precomputed_fs.scene.skeletons import open_skeletons
@@ -38,6 +41,7 @@ __all__ = [
     "DataAccessError",
     "FsspecAccessor",
     "InvalidInfoError",
+    "Mesh",
     "NotFoundError",
     "Scale",
     "Skeleton",
@@ -46,10 +50,12 @@ __all__ = [
     "add_argparse_options",
     "convert_file_url_to_pathname",
     "copy_pyramid",
+    "create_meshes",
     "create_skeletons",
     "create_volume",
     "doctor",
     "get_accessor_for_url",
+    "open_meshes",
     "open_skeletons",
     "open_volume",
     "serve",
@@ -59,9 +65,12 @@ __all__ = [
 __version__ = "0.1.0"
 
 _IMPORTED_LATER = {
+    "Mesh": "precomputed_fs.scene.mesh",
     "Skeleton": "precomputed_fs.scene.skeleton",
     "copy_pyramid": "precomputed_fs.copying.run",
+    "create_meshes": "precomputed_fs.scene.mesh_writing",
     "create_skeletons": "precomputed_fs.scene.skeleton_writing",
+    "open_meshes": "precomputed_fs.scene.meshes",
     "open_skeletons": "precomputed_fs.scene.skeletons",
     "serve": "precomputed_fs.view.server",
 }

@@ -6,6 +6,7 @@ cell. A segment's manifest says which cells have fragments and how long these ar
 after the other, the finest level first. Facts are from Neuroglancer's specification of meshes and from its client.
 """
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -84,6 +85,12 @@ class MultilodInfo(InfoObject):
         check_type(parsed, MULTILOD_TYPE, where, "these are no meshes of several levels of detail")
         with problems_of(where):
             return cls(parsed)
+
+    @property
+    def unit(self) -> float:
+        """How many nanometres a stored unit is, on average over all directions."""
+        matrix = np.reshape(self.transform, (_AXES, _AXES + 1))[:, :_AXES]
+        return math.pow(abs(float(np.linalg.det(matrix))), 1 / _AXES)
 
     @property
     def led_sharding(self) -> Sharding | None:

@@ -32,12 +32,13 @@ def stored_ids(values: Values[int]) -> Iterator[int]:
         If an index is damaged.
     """
     if values.sharding is None:
-        found = (split_suffix(name)[0] for name in _names(values))
-        yield from (int(name) for name in dict.fromkeys(found) if _ID.fullmatch(name) and int(name) < _IDS)
+        found = dict.fromkeys(split_suffix(name)[0] for name in _names(values))
+        numbered = ((name, int(match[0])) for name in found if (match := _ID.match(name)))
+        yield from (number for name, number in numbered if number < _IDS and values.name_of(number) == name)
         return
-    numbers = {int(match[1], 16) for name in _names(values) if (match := _SHARD.fullmatch(name))}
+    shards = {int(match[1], 16) for name in _names(values) if (match := _SHARD.fullmatch(name))}
     minishards = range(1 << values.sharding.minishard_bits)
-    jobs = (_ids_in(values, values.sharding, shard, minishard) for shard in sorted(numbers) for minishard in minishards)
+    jobs = (_ids_in(values, values.sharding, shard, minishard) for shard in sorted(shards) for minishard in minishards)
     for ids in values.pyramid.store.run_many(jobs, IN_FLIGHT):
         yield from ids
 

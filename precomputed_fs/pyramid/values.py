@@ -62,7 +62,7 @@ class Values(Generic[_Key]):
 
     def fetch(self, key: _Key) -> bytes | None:
         """Fetch one value, without the compression it is stored with; None if it is absent."""
-        self._check_readable()
+        self.check_readable()
         stored = self.pyramid.store.run(self.find(key))
         return None if stored is None else stored.decoded()
 
@@ -91,7 +91,7 @@ class Values(Generic[_Key]):
         key, result
             In the order in which they arrive.
         """
-        self._check_readable()
+        self.check_readable()
         jobs = self._finding(counted(keys, callback), checked_in_flight(in_flight))
         for results in self.pyramid.store.run_many(jobs, in_flight, functools.partial(_finished, decode)):
             for result in results:
@@ -120,7 +120,7 @@ class Values(Generic[_Key]):
         result
             Of the jobs, in the order in which they end.
         """
-        self._check_readable()
+        self.check_readable()
         jobs = self._finding(counted(keys, callback), checked_in_flight(in_flight))
         for results in self.pyramid.store.run_many((_followed(job, then) for job in jobs), in_flight):
             for result in results:
@@ -169,7 +169,14 @@ class Values(Generic[_Key]):
         """
         self.pyramid.storer.checked(joined(self.folder, "info"))
 
-    def _check_readable(self) -> None:
+    def check_readable(self) -> None:
+        """Check that values may be read; jobs of `find` need that.
+
+        Raises
+        ------
+        ReadOnlyError
+            If this is an archive that is being written.
+        """
         self.pyramid.finder.checked(joined(self.folder, "info"))
 
     def _checked_name(self, key: _Key) -> str:

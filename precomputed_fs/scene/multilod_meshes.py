@@ -10,6 +10,7 @@ from precomputed_fs.format.mesh_geometry import Geometry, joined
 from precomputed_fs.format.multilod_mesh import Manifest, MultilodInfo
 from precomputed_fs.format.names import joined as joined_path
 from precomputed_fs.pyramid.stored import Stored, file_limit
+from precomputed_fs.pyramid.values import Values
 from precomputed_fs.scene.folder import Folder
 from precomputed_fs.store.pool import HOP
 from precomputed_fs.store.requests import Body, Compute, Job
@@ -38,6 +39,9 @@ class MultilodMeshes:
         self.info = info
         self.values = folder.values(info.led_sharding, name_of=manifest_name)
         """The manifests, by segment."""
+
+        self.fragments = Values[int](folder.pyramid, folder.path)
+        """The fragments of all levels, by segment, where these are files of their own."""
 
     def manifest(self, stored: Stored) -> Manifest:
         """Decode a manifest."""

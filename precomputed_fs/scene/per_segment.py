@@ -96,7 +96,7 @@ class PerSegment(Generic[_T]):
             If one cannot be read.
         """
         wanted = list(dict.fromkeys(checked_ids(segments)))
-        found = dict(self.stream(wanted, missing="skip", progress=progress))
+        found = dict(PerSegment.stream(self, wanted, missing="skip", progress=progress))
         if _checked_missing(missing) == "error" and len(found) < len(wanted):
             raise self._absent([segment for segment in wanted if segment not in found])
         return {segment: found[segment] for segment in wanted if segment in found}

@@ -36,6 +36,8 @@ _IMPLEMENTED_BY = {
     "to_nifti": "precomputed_fs.interop.nifti:to_nifti",
     "resize": "precomputed_fs.volume.resizing:resize",
     "check_not_read_from": "precomputed_fs.interop.dask:check_not_read_from",
+    "meshes": "precomputed_fs.scene.meshes:meshes_of",
+    "store_meshes": "precomputed_fs.scene.mesh_writing:store_meshes",
     "skeletons": "precomputed_fs.scene.skeletons:skeletons_of",
     "store_skeletons": "precomputed_fs.scene.skeleton_writing:store_skeletons",
 }

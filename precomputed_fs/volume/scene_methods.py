@@ -3,11 +3,108 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from precomputed_fs.format.lengths import Length, VoxelSize
 from precomputed_fs.keywords import spelled_out
 from precomputed_fs.volume.extensions import call_later
 
 if TYPE_CHECKING:
+    from precomputed_fs.scene.meshes import Meshes
     from precomputed_fs.scene.skeletons import Skeletons
+
+
+def meshes(self: Any) -> "Meshes":  # noqa: ANN401 - a Volume
+    """Return the meshes of segments, by segment id.
+
+    ``vol.meshes[id]`` reads one, ``vol.meshes.get([id, ...], lod=1)`` many at once, ``vol.meshes.stream(ids)`` any
+    number, ``id in vol.meshes`` asks whether there is one, ``vol.meshes.levels(id)`` describes its levels of detail,
+    and ``vol.meshes.ids`` lists all where the store can. The first access reads the `info` of their folder, which is
+    then kept.
+
+    Raises
+    ------
+    NotFoundError
+        If `info` names no meshes.
+    InvalidInfoError, DataAccessError
+        If the `info` of their folder is invalid, or cannot be read.
+    """
+    found: Meshes = call_later("meshes", self)
+    return found
+
+
+@spelled_out()
+def store_meshes(
+    self: Any,  # noqa: ANN401 - a Volume
+    meshes: Mapping[int, Any] | Iterable[tuple[int, Any]],
+    *,
+    multiresolution: bool | None = None,
+    vertex_quantization_bits: int | None = None,
+    fragment_size: VoxelSize | None = None,
+    level_scales: Sequence[Length] | None = None,
+    folder: str | None = None,
+    sharding: bool | Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> None:
+    """Store meshes of segments, many at once, and have `info` name their folder.
+
+    Parameters
+    ----------
+    meshes : mapping, or iterable of pairs
+        By segment id, or ``(id, mesh)``, one after the other: of a generator, memory holds only those in flight. A
+        mesh is a `Mesh`, one of trimesh, cloud-volume or zmesh, or a list of these: its levels of detail, from the
+        finest to the coarsest. Vertices are in nanometres.
+    multiresolution : bool, optional
+        Whether to store in the format with levels of detail, which needs DracoPy (the extra "mesh"); else as legacy
+        meshes. By default as the folder is already; or else if the first mesh has several levels, or an option below
+        is given.
+    vertex_quantization_bits : {16, 10}, optional
+        Bits of each coordinate within a fragment, 16 by default.
+    fragment_size : length or three lengths, optional
+        How large the fragments of the finest level are: numbers are nanometres, "20 um" works, too. Viewers load a
+        mesh fragment by fragment. By default the coarsest level is one fragment, and a finer one up to 2 x 2 x 2 of
+        each fragment of the next.
+    level_scales : sequence of lengths, optional
+        The resolution of each level, by which viewers choose one; by default the average length of its edges.
+    folder : str, optional
+        Where to store them, from the volume's folder; by default where `info` names meshes already, or else in "mesh".
+    sharding : bool or mapping, optional
+        True to shard as `propose_hashed_sharding` says; or the ``sharding`` of `info`. By default each mesh is two
+        files, or as the folder is already.
+    overwrite : bool
+        Whether existing meshes of these segments are replaced. Others in the folder stay in any case.
+    progress : bool, optional
+        See `open_volume`.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If one exists and `overwrite` is false, or the folder has meshes of another format.
+    TypeError, ValueError
+        If something is not a mesh, has no triangles, is not finite, or a segment is given twice.
+    ImportError
+        If DracoPy is needed and not installed.
+    DataAccessError
+        If something cannot be written.
+
+    Notes
+    -----
+    Shards are written at the end of the call, or at the end of a ``with`` block of the volume, in which any number of
+    calls then write each shard once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from precomputed_fs import Mesh, create_volume
+    >>> vol = create_volume("memory://docs/meshed", np.ones((20, 15, 10), np.uint64), resolution=(8, 8, 40))
+    >>> vol.store_meshes({1: Mesh([[0, 0, 0], [80, 0, 0], [0, 80, 0]], [[0, 1, 2]])})
+    >>> vol.meshes[1]
+    Mesh(3 vertices, 1 triangle, 0 to 80 x 0 to 80 x 0 to 0 nm)
+    """
+    call_later(
+        "store_meshes", self, meshes, multiresolution=multiresolution, level_scales=level_scales, folder=folder,
+        vertex_quantization_bits=vertex_quantization_bits, fragment_size=fragment_size, sharding=sharding,
+        overwrite=overwrite, progress=progress,
+    )  # fmt: skip
 
 
 def skeletons(self: Any) -> "Skeletons":  # noqa: ANN401 - a Volume

@@ -297,6 +297,8 @@ class Volume:
     neuroglancer_url = extensions.neuroglancer_url
     to_zarr = extensions.to_zarr
 
+    meshes = property(scene_methods.meshes)
+    store_meshes = scene_methods.store_meshes
     skeletons = property(scene_methods.skeletons)
     store_skeletons = scene_methods.store_skeletons
 

@@ -209,7 +209,9 @@ def test_a_waiting_value_has_what_belongs_before_it_in_its_body(tmp_path: Path) 
     accessor.pyramid.writer.drop()
 
 
-@pytest.mark.parametrize(("value", "message"), [(b"x", "not a number"), (b"999999", "there is no room for the 999999 bytes")])
+@pytest.mark.parametrize(
+    ("value", "message"), [(b"x", "not a number"), (b"999999", "there is no room for the 999999 bytes")]
+)
 def test_a_shard_whose_values_are_damaged_is_not_merged_with(tmp_path: Path, value: bytes, message: str) -> None:
     """What belongs before them would be lost."""
     with FsspecAccessor(tmp_path) as accessor:
