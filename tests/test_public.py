@@ -55,6 +55,7 @@ PUBLIC = {
     "DataAccessError",
     "FsspecAccessor",
     "InvalidInfoError",
+    "Mesh",
     "NotFoundError",
     "Scale",
     "Skeleton",
@@ -63,10 +64,12 @@ PUBLIC = {
     "add_argparse_options",
     "convert_file_url_to_pathname",
     "copy_pyramid",
+    "create_meshes",
     "create_skeletons",
     "create_volume",
     "doctor",
     "get_accessor_for_url",
+    "open_meshes",
     "open_skeletons",
     "open_volume",
     "serve",
@@ -92,7 +95,8 @@ IMPORTED_LATER = """
 import sys
 import precomputed_fs
 later = {"precomputed_fs.copying.run", "precomputed_fs.doctor.rules", "precomputed_fs.view.server"}
-later |= {"precomputed_fs.scene.skeletons", "precomputed_fs.scene.skeleton", "precomputed_fs.scene.skeleton_writing"}
+scene = "mesh", "meshes", "mesh_writing", "skeleton", "skeletons", "skeleton_writing"
+later |= {f"precomputed_fs.scene.{name}" for name in scene}
 assert not later & sys.modules.keys()
 assert set(precomputed_fs.__all__) <= set(dir(precomputed_fs))
 assert not hasattr(precomputed_fs, "copy_pyramids")
