@@ -248,12 +248,12 @@ class ChunkGrid:
         return compressed_morton_code(self.cell(coords), self.shape)
 
 
-def id_bits(shape: Triple) -> int:
-    """Return how many bits number the chunks of a grid, given how many it has along x, y and z."""
+def id_bits(shape: tuple[int, ...]) -> int:
+    """Return how many bits number the cells of a grid, given how many it has along each axis."""
     return sum((count - 1).bit_length() for count in shape)
 
 
-def check_id_bits(shape: Triple) -> None:
+def check_id_bits(shape: tuple[int, ...]) -> None:
     """Check that 64 bits, which shards have, can number the chunks of a grid.
 
     Raises
@@ -265,15 +265,15 @@ def check_id_bits(shape: Triple) -> None:
         raise ValueError(f"a grid of {shape} chunks needs {bits} bits to number its chunks; shards have 64")
 
 
-def compressed_morton_code(cell: Triple, shape: Triple) -> int:
+def compressed_morton_code(cell: tuple[int, ...], shape: tuple[int, ...]) -> int:
     """Interleave the bits of a cell's indices, which numbers the chunks in shards.
 
     Parameters
     ----------
     cell : tuple of int
-        Indices of a chunk in the grid, xyz.
+        Indices of a chunk in the grid, xyz; or of a cell of a grid of any number of axes.
     shape : tuple of int
-        Chunks of the grid along x, y and z. Bit ``i`` of an axis is used only while ``2**i`` is
+        Chunks of the grid along each axis. Bit ``i`` of an axis is used only while ``2**i`` is
         less than their number (specification, "compressed Morton code").
 
     Raises
@@ -308,8 +308,8 @@ def morton_block(shape: Triple, bits: int) -> Triple:
 
 
 @functools.lru_cache(maxsize=64)
-def _morton_bits(shape: Triple) -> tuple[tuple[int, int], ...]:
+def _morton_bits(shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """Return for each bit of a code, from the lowest, its axis and the bit of the index on that axis."""
     check_id_bits(shape)
     widths = [(count - 1).bit_length() for count in shape]
-    return tuple((axis, bit) for bit in range(max(widths)) for axis in range(3) if bit < widths[axis])
+    return tuple((axis, bit) for bit in range(max(widths)) for axis in range(len(widths)) if bit < widths[axis])
