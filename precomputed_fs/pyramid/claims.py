@@ -74,6 +74,8 @@ class Claimed:
         begun = f"a copy of {self.what.get('source', 'something')} to here was begun"
         if "array" in self.what:
             begun = "a pyramid was begun here"
+        elif "annotations" in self.what:
+            begun = "annotations were begun here"
         if self.maker:
             begun += " at {since} by process {process} on {host}".format_map(_Told(self.maker))
         return f"{begun}, and {'has failed' if self.maker.get('stopped') else 'is not complete'}"
@@ -291,7 +293,7 @@ class Claim:
             there = _seen(self._pyramid)
         if there is not None and not (self.is_same(there) if shared else self.is_mine(there)):
             shown = self._pyramid.url
-            message = f"{shown}: meanwhile {there}; chunks of both may be there: make it again"
+            message = f"{shown}: meanwhile {there}; files of both may be there: make it again"
             raise AlreadyExistsError(message)
 
     def stop(self) -> None:

@@ -9,7 +9,6 @@ from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS, take_parameters
 from precomputed_fs.errors import (
     AlreadyExistsError,
-    DataAccessError,
     InvalidInfoError,
     NotFoundError,
     ReadOnlyError,
@@ -19,6 +18,7 @@ from precomputed_fs.format.info_text import HtmlError
 from precomputed_fs.format.lengths import VoxelSize
 from precomputed_fs.keywords import WritingOptions, spelled_out
 from precomputed_fs.pyramid import claims
+from precomputed_fs.pyramid.making import REPLACE, making, what_is_there
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from precomputed_fs.store.location import Location
-
-_REPLACE = "overwrite=True replaces it"
 
 
 @spelled_out({**OPTION_DEFAULTS, "gzip": None})
@@ -228,13 +226,13 @@ def _store_info(pyramid: Pyramid, info: Info, *, overwrite: bool) -> None:
     """Store an `info` alone, unless another pyramid is there or is being made."""
     infos, there = claims.look(pyramid, reads_first=False)
     if there is not None and (overwrite or not infos):
-        claims.check_free(pyramid, there, overwrite=overwrite, advice=_REPLACE)
+        claims.check_free(pyramid, there, overwrite=overwrite, advice=REPLACE)
     if overwrite and pyramid.can_read:
         _check_leftovers(pyramid, info, there, replaces_data=False)
     try:
         pyramid.store_info(info.to_json(), overwrite=overwrite, listed=infos)
     except AlreadyExistsError as exc:
-        raise AlreadyExistsError(f"{pyramid.url}: {what_is_there(pyramid)}; {_REPLACE}") from exc
+        raise AlreadyExistsError(f"{pyramid.url}: {what_is_there(pyramid)}; {REPLACE}") from exc
     if there is not None:
         pyramid.store.delete(claims.PARTIAL)
 
@@ -249,79 +247,21 @@ def _store_transform(pyramid: Pyramid, transform: bytes | None, *, overwrite: bo
 
 @contextlib.contextmanager
 def _making(pyramid: Pyramid, info: Info, how: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
-    """Claim the place for a block that stores all chunks, and then store the `info`.
+    """Claim the place for a block that stores all chunks, and then store the `info`."""
 
-    Meanwhile `info.partial` says what is being made. If the block fails, that stays, and so do the chunks.
-    """
-    claim = claims.Claim(pyramid, {**how, "info": info.to_dict()})
-    keys = [scale.key for scale in info.scales]
-    try:
-        _take_place(pyramid, info, claim, overwrite=overwrite)
-        with pyramid.expecting_info(info.to_dict()), pyramid.replacing_shards(keys):
-            yield
-        claim.check_held()
-        try:
-            pyramid.store_info(info.to_json(), overwrite=False, listed=())
-        except AlreadyExistsError as exc:
-            message = f"{pyramid.url}: meanwhile {what_is_there(pyramid)}; chunks of both may be there: make it again"
-            raise AlreadyExistsError(message) from exc
-    except BaseException:
-        claim.stop()
-        raise
-    claim.release()
-
-
-def _take_place(pyramid: Pyramid, info: Info, claim: claims.Claim, *, overwrite: bool) -> None:
-    """Claim the place, and delete an existing `info`, since its chunks will be replaced."""
-    infos, there = claims.look(pyramid, reads_first=pyramid.can_read)
-    if infos and not (overwrite and pyramid.can_read):
-        advice = _REPLACE if pyramid.can_read else "this kind of archive cannot replace it"
-        raise AlreadyExistsError(f"{pyramid.url}: {what_is_there(pyramid)}; {advice}")
-    if there is not None:
-        is_left = claim.is_same(there) and there.is_running() is False
-        claims.check_free(pyramid, there, overwrite=overwrite or is_left, advice=_REPLACE)
-    if not pyramid.can_read:
-        return
-    if overwrite:
+    def check(there: claims.Claimed | None) -> None:
         _check_leftovers(pyramid, info, there, replaces_data=True)
-    try:
-        claim.take(there)
-    except AlreadyExistsError as exc:
-        raise AlreadyExistsError(f"{exc}: {what_is_there(pyramid)}") from exc
-    infos, there = claims.look(pyramid)  # another process may have completed one meanwhile
-    claim.check_held(there)
-    if overwrite:
-        for name in ["info"] if infos is None else infos:
-            pyramid.store.delete(name)
-    elif infos is None:
-        claims.find(pyramid)  # raises if nothing can be read here, so that nothing tells whether there is an `info`
-    elif infos:
-        claim.release()
-        raise AlreadyExistsError(f"{pyramid.url}: meanwhile {what_is_there(pyramid)}; {_REPLACE}")
+
+    what = {**how, "info": info.to_dict()}
+    with (
+        making(pyramid, info.to_json(), what, overwrite=overwrite, check_leftovers=check),
+        pyramid.expecting_info(info.to_dict()),
+        pyramid.replacing_shards([scale.key for scale in info.scales]),
+    ):
+        yield
 
 
 # ------------------------------------------------------------------------------------------------------- what is there
-
-
-def what_is_there(pyramid: Pyramid) -> str:
-    """Describe what an existing `info` belongs to.
-
-    Raises
-    ------
-    HtmlError
-        If a server sends HTML: then there is nothing, but the URL is wrong.
-    """
-    try:
-        claims.fetch_info(pyramid)
-    except InvalidInfoError as exc:
-        if isinstance(exc, HtmlError) and pyramid.is_remote:
-            raise
-        return f"there is an `info` already, but not of a pyramid ({exc})"
-    except NotFoundError as exc:
-        return str(exc)
-    except DataAccessError:
-        return "there is an `info` already"
-    return "there is a pyramid already"
 
 
 def _check_leftovers(pyramid: Pyramid, info: Info, claimed: claims.Claimed | None, *, replaces_data: bool) -> None:

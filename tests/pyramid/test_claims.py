@@ -394,7 +394,7 @@ def test_a_maker_whose_place_was_taken_is_told(tmp_path: Path, is_through: bool,
         with contextlib.nullcontext() if is_through else pytest.raises(OSError, match="broke"):
             make(tmp_path, source, overwrite=True)
 
-    with pytest.raises(AlreadyExistsError, match=r"meanwhile .* chunks of both may be there: make it again"):
+    with pytest.raises(AlreadyExistsError, match=r"meanwhile .* files of both may be there: make it again"):
         make(tmp_path, Source(lambda: elsewhere(second), at))
     assert (tmp_path / "info").exists() == is_through
     assert (tmp_path / PARTIAL).exists() != is_through

@@ -1,0 +1,118 @@
+"""How a new pyramid is made: its place claimed, its files stored, its `info` last, so that half of one never opens."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from precomputed_fs.errors import AlreadyExistsError, DataAccessError, InvalidInfoError, NotFoundError
+from precomputed_fs.format.annotation_info import ANNOTATIONS_TYPE
+from precomputed_fs.format.info_text import HtmlError
+from precomputed_fs.pyramid import claims
+from precomputed_fs.pyramid.pyramid import Pyramid
+
+REPLACE = "overwrite=True replaces it"
+"""What to do about an `info` that exists."""
+
+
+@contextlib.contextmanager
+def making(
+    pyramid: Pyramid,
+    info: bytes,
+    what: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    check_leftovers: Callable[[claims.Claimed | None], None],
+) -> Iterator[bool]:
+    """Claim the place for a block that stores everything else, and then store the `info`.
+
+    Meanwhile `info.partial` says what is being made. If the block fails, that stays, and so does what it has stored.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+    info : bytes
+    what : mapping
+        What is made, and how: see `Claim`.
+    overwrite : bool
+        Whether to replace an existing `info`.
+    check_leftovers : callable
+        Called before anything is replaced, with the claim that was found; raises if files that exist could be mistaken
+        for new ones.
+
+    Yields
+    ------
+    bool
+        Whether something was there: a complete pyramid, or a part of one.
+    """
+    claim = claims.Claim(pyramid, what)
+    try:
+        was_there = _take_place(pyramid, claim, overwrite=overwrite, check_leftovers=check_leftovers)
+        yield was_there
+        claim.check_held()
+        try:
+            pyramid.store_info(info, overwrite=False, listed=())
+        except AlreadyExistsError as exc:
+            message = f"{pyramid.url}: meanwhile {what_is_there(pyramid)}; files of both may be there: make it again"
+            raise AlreadyExistsError(message) from exc
+    except BaseException:
+        claim.stop()
+        raise
+    claim.release()
+
+
+def _take_place(
+    pyramid: Pyramid,
+    claim: claims.Claim,
+    *,
+    overwrite: bool,
+    check_leftovers: Callable[[claims.Claimed | None], None],
+) -> bool:
+    """Claim the place, and delete an existing `info`, since what it describes will be replaced."""
+    infos, there = claims.look(pyramid, reads_first=pyramid.can_read)
+    if infos and not (overwrite and pyramid.can_read):
+        advice = REPLACE if pyramid.can_read else "this kind of archive cannot replace it"
+        raise AlreadyExistsError(f"{pyramid.url}: {what_is_there(pyramid)}; {advice}")
+    if there is not None:
+        is_left = claim.is_same(there) and there.is_running() is False
+        claims.check_free(pyramid, there, overwrite=overwrite or is_left, advice=REPLACE)
+    was_there = bool(infos) or there is not None
+    if not pyramid.can_read:
+        return False
+    if overwrite:
+        check_leftovers(there)
+    try:
+        claim.take(there)
+    except AlreadyExistsError as exc:
+        raise AlreadyExistsError(f"{exc}: {what_is_there(pyramid)}") from exc
+    infos, there = claims.look(pyramid)  # another process may have completed one meanwhile
+    claim.check_held(there)
+    if overwrite:
+        for name in ["info"] if infos is None else infos:
+            pyramid.store.delete(name)
+    elif infos is None:
+        claims.find(pyramid)  # raises if nothing can be read here, so that nothing tells whether there is an `info`
+    elif infos:
+        claim.release()
+        raise AlreadyExistsError(f"{pyramid.url}: meanwhile {what_is_there(pyramid)}; {REPLACE}")
+    return was_there
+
+
+def what_is_there(pyramid: Pyramid) -> str:
+    """Describe what an existing `info` belongs to.
+
+    Raises
+    ------
+    HtmlError
+        If a server sends HTML: then there is nothing, but the URL is wrong.
+    """
+    try:
+        info = claims.fetch_info(pyramid)
+    except InvalidInfoError as exc:
+        if isinstance(exc, HtmlError) and pyramid.is_remote:
+            raise
+        return f"there is an `info` already, but not of a pyramid ({exc})"
+    except NotFoundError as exc:
+        return str(exc)
+    except DataAccessError:
+        return "there is an `info` already"
+    return "there are annotations already" if info.get("@type") == ANNOTATIONS_TYPE else "there is a pyramid already"
