@@ -25,6 +25,8 @@ from precomputed_fs.volume import Scale, Volume, create_volume, open_volume
 
 if typing.TYPE_CHECKING:
     from precomputed_fs.copying.run import copy_pyramid
+    from precomputed_fs.scene.annotations import open_annotations
+    from precomputed_fs.scene.create_annotations import create_annotations
     from precomputed_fs.scene.mesh import Mesh
     from precomputed_fs.scene.mesh_writing import create_meshes
     from precomputed_fs.scene.meshes import open_meshes
@@ -50,11 +52,13 @@ __all__ = [
     "add_argparse_options",
     "convert_file_url_to_pathname",
     "copy_pyramid",
+    "create_annotations",
     "create_meshes",
     "create_skeletons",
     "create_volume",
     "doctor",
     "get_accessor_for_url",
+    "open_annotations",
     "open_meshes",
     "open_skeletons",
     "open_volume",
@@ -68,8 +72,10 @@ _IMPORTED_LATER = {
     "Mesh": "precomputed_fs.scene.mesh",
     "Skeleton": "precomputed_fs.scene.skeleton",
     "copy_pyramid": "precomputed_fs.copying.run",
+    "create_annotations": "precomputed_fs.scene.create_annotations",
     "create_meshes": "precomputed_fs.scene.mesh_writing",
     "create_skeletons": "precomputed_fs.scene.skeleton_writing",
+    "open_annotations": "precomputed_fs.scene.annotations",
     "open_meshes": "precomputed_fs.scene.meshes",
     "open_skeletons": "precomputed_fs.scene.skeletons",
     "serve": "precomputed_fs.view.server",

@@ -21,10 +21,11 @@ from precomputed_fs.errors import (
 from precomputed_fs.format.info import Info
 from precomputed_fs.pyramid import claims, copies, folders
 from precomputed_fs.pyramid.claims import Claimed
+from precomputed_fs.pyramid.making import what_is_there
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.location import Location, store_of
 from precomputed_fs.store.protocols import protocol_of
-from precomputed_fs.volume import Volume, what_is_there
+from precomputed_fs.volume import Volume
 from precomputed_fs.volume.placement import FILE, transform_of
 
 _JSON_TYPE = "application/json"

@@ -6,6 +6,7 @@ all annotations are gathered from it, or scattered into it, at once.
 """
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -209,8 +210,17 @@ def decode_many(data: bytes, layout: Layout) -> Block:
 
 def encode_many(block: Block, layout: Layout) -> bytes:
     """Write a list of annotations."""
-    words, _ = _encoded(block, layout, has_related=False)
-    return b"".join([len(block).to_bytes(_COUNT_BYTES, "little"), words.data, block.ids.astype(_ID).data])
+    return next(encode_lists(block, [0, len(block)], layout))
+
+
+def encode_lists(block: Block, bounds: Sequence[int], layout: Layout) -> Iterator[bytes]:
+    """Write several lists of annotations, each of those between two bounds."""
+    words, starts = _encoded(block, layout, has_related=False)
+    records, ids = memoryview(words.tobytes()), memoryview(block.ids.astype(_ID).tobytes())
+    ends = (_WORD_BYTES * starts[[*bounds]]).tolist()
+    for i, (first, last) in enumerate(itertools.pairwise(bounds)):
+        count = (last - first).to_bytes(_COUNT_BYTES, "little")
+        yield b"".join((count, records[ends[i] : ends[i + 1]], ids[_ID.itemsize * first : _ID.itemsize * last]))
 
 
 def _wrong_length(count: int, length: int) -> CorruptDataError:
@@ -251,7 +261,7 @@ def encode_singles(block: Block, layout: Layout) -> Iterator[memoryview]:
     words, starts = _encoded(block, layout, has_related=True)
     data = memoryview(words.tobytes())
     bounds = (_WORD_BYTES * starts).tolist()
-    return (data[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False))
+    return (data[begin:end] for begin, end in itertools.pairwise(bounds))
 
 
 def single_lengths(block: Block, layout: Layout) -> Array:
@@ -319,12 +329,12 @@ def _encoded(block: Block, layout: Layout, *, has_related: bool) -> tuple[Array,
         put(block.geometry.lengths[:, None])
         _put_lists(words, at, block.geometry.values, layout.rank * block.geometry.lengths)
     else:
-        put(block.geometry.astype("<f4", copy=False).reshape(len(block), -1))
+        put(block.geometry.astype("<f4", copy=False).reshape(len(block), layout.vectors * layout.rank))
     if layout.property_words:
         properties = np.zeros(len(block), layout.dtype)  # with zeros in the padding
         for name in layout.dtype.names or ():
             properties[name] = block.properties[name]
-        put(properties.view(_WORD).reshape(len(block), -1))
+        put(properties.view(_WORD).reshape(len(block), layout.property_words))
     for lists in block.related or () if has_related else ():
         put(lists.lengths[:, None])
         _put_lists(words, at, lists.values.astype(_ID, copy=False), _ID_WORDS * lists.lengths)

@@ -15,6 +15,17 @@ REPLACE = "overwrite=True replaces it"
 
 
 @contextlib.contextmanager
+def closing_archive(pyramid: Pyramid) -> Iterator[None]:
+    """Complete an archive if the block that writes it fails, since the caller gets nothing to close."""
+    try:
+        yield
+    except BaseException:
+        if not pyramid.can_read:
+            pyramid.close()
+        raise
+
+
+@contextlib.contextmanager
 def making(
     pyramid: Pyramid,
     info: bytes,

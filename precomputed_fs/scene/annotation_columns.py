@@ -1,5 +1,4 @@
-"""How tables and arrays become annotations: which columns are coordinates, properties and relationships, and of which
-types."""
+"""How a table becomes annotations: which columns are coordinates, properties and relationships, and their types."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -235,7 +234,9 @@ def _of_texts(name: str, array: Array, *, is_all: bool) -> Property:
     if texts and len(texts) == len(array) and all(map(_COLOUR.fullmatch, texts)):
         return Property(name, "rgba" if any(len(text) == len("#rrggbbaa") for text in texts) else "rgb")
     if not is_all:
-        message = "its texts become labels, which must be known before the first block: pass enum_values and enum_labels"
+        message = (
+            "its texts become labels, which must be known before the first block: pass enum_values and enum_labels"
+        )
         raise ValueError(f"column {name!r}: {message} in `properties`, or make the column categorical")
     labels = sorted({*texts})
     if len(labels) > _MOST_LABELS:
@@ -299,7 +300,7 @@ def _finite(values: Array, rows: Array, what: str) -> Array:
     """Return coordinates as float32, which the format has."""
     with np.errstate(over="ignore"):
         rounded = values.astype(np.float32)
-    is_bad = ~np.isfinite(rounded).reshape(len(values), -1).all(axis=1)
+    is_bad = ~np.isfinite(rounded).all(axis=tuple(range(1, values.ndim)))
     if is_bad.any():
         first = int(np.argmax(is_bad))
         got = shown(values[first].reshape(-1).tolist())
@@ -330,9 +331,7 @@ def _stored(values: Any, each: Property) -> Array:  # noqa: ANN401
         array = _array(values)
         if array.dtype.kind in "OUT" and labels:
             texts = array.tolist()
-            array = np.array(
-                [_unused(each) if _is_missing(text) else _value_of(text, labels, place) for text in texts]
-            )
+            array = np.array([_unused(each) if _is_missing(text) else _value_of(text, labels, place) for text in texts])
     return _in_range(array, each, place)
 
 
@@ -380,14 +379,9 @@ def _colours(values: Any, each: Property, place: str) -> Array:  # noqa: ANN401
         return np.frombuffer(joined, np.uint8).reshape(len(texts), count)
     if array.ndim != _PAIR or array.shape[1] != count or array.dtype.kind not in "iu":
         raise ValueError(f"{place}: expected {each.type}, texts or an array (n, {count}) of uint8, got {array.dtype}")
-    if array.size and not (array.min() >= 0 and array.max() <= encoding_high(each)):
+    if array.size and not (array.min() >= 0 and array.max() <= each.encoding.high):
         raise ValueError(f"{place}: expected {each.type} (0 to 255), got {array.min()} to {array.max()}")
     return array.astype(np.uint8)
-
-
-def encoding_high(each: Property) -> float:
-    """Return the largest value of a property's type."""
-    return each.encoding.high
 
 
 def _related(values: Any, name: str) -> Ragged:  # noqa: ANN401
@@ -399,13 +393,19 @@ def _related(values: Any, name: str) -> Ragged:  # noqa: ANN401
         is_given = ~np.isnan(table) if array.dtype.kind == "f" else np.ones(table.shape, bool)
         return Ragged.of(_ids(table[is_given], place), is_given.sum(axis=1))
     lists = [_listed(item) for item in array.tolist()] if array.ndim == 1 else [*array]
-    flat = [item for row in lists for item in row]
-    return Ragged.of(_ids(_array(flat) if flat else np.zeros(0, np.uint64), place), np.array([*map(len, lists)], int))
+    lengths = np.array([*map(len, lists)], np.int64)
+    if lists and all(isinstance(item, np.ndarray) for item in lists):
+        return Ragged.of(_ids(np.concatenate(lists), place), lengths)
+    items = np.empty(int(lengths.sum()), object)
+    items[:] = [item for row in lists for item in row]
+    return Ragged.of(_ids(items, place), lengths)
 
 
-def _listed(item: Any) -> Sequence[Any]:  # noqa: ANN401
+def _listed(item: Any) -> Any:  # noqa: ANN401
     if _is_missing(item):
         return ()
+    if isinstance(item, np.ndarray) and item.ndim == 1:
+        return item
     return [*item] if isinstance(item, Iterable) and not isinstance(item, (str, bytes)) else [item]
 
 
@@ -438,7 +438,11 @@ def _one_id(item: Any) -> int:  # noqa: ANN401
 
 def _array(values: Any) -> Array:  # noqa: ANN401
     """Return a column as an array; pandas' nullable types with missing values as objects."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        array = np.empty(len(values), object)
+        array[:] = values
     if array.dtype.kind == "O" and array.ndim == 1 and len(array) and isinstance(array[0], (int, np.integer)):
         numbers = [item for item in array.tolist() if not _is_missing(item)]
         if len(numbers) == len(array) and all(isinstance(item, int) and abs(item) < _IDS for item in numbers):

@@ -1,13 +1,43 @@
 """Where annotations are: the box around each of them, and which of them meet a box."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from precomputed_fs.errors import shown
 from precomputed_fs.format.annotation import Ragged
+from precomputed_fs.format.grid import Box
 
 Array = NDArray[Any]
+
+
+def corners_of(given: Any, axes: Sequence[str], name: str) -> tuple[Array, Array]:  # noqa: ANN401
+    """Return the two corners of a box, float64, that was given as a pair of sequences or a `Box`.
+
+    Parameters
+    ----------
+    given : Box or pair of sequences
+    axes : sequence of str
+        The names of the dimensions.
+    name : str
+        The name of the argument, for messages.
+
+    Raises
+    ------
+    ValueError
+        If it is not two corners.
+    """
+    corners = [given.start, given.stop] if isinstance(given, Box) else given
+    try:
+        low, high = (np.array([*corner], np.float64) for corner in corners)
+    except (TypeError, ValueError):
+        low = high = np.zeros(0)
+    if not low.shape == high.shape == (len(axes),) or np.isnan([low, high]).any():
+        what = f"two corners of {len(axes)} numbers ({', '.join(axes)})"
+        raise ValueError(f"{name}: expected {what}, got {shown(given)}")
+    return low, high
 
 
 def bounds_of(kind: str, geometry: Array | Ragged) -> tuple[Array, Array]:

@@ -181,7 +181,7 @@ class Annotations:
         geometry = self.block.geometry
         if isinstance(geometry, Ragged):
             return {names[0]: _objects(list(self.geometry))}
-        table = geometry.reshape(len(self), -1)
+        table = geometry.reshape(len(self), len(names))
         return {name: table[:, i] for i, name in enumerate(names)}
 
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from precomputed_fs.format.grid import Box, compressed_morton_code
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid import claims
 from precomputed_fs.pyramid.values import Values
-from precomputed_fs.scene.annotation_geometry import bounds_of, meets
+from precomputed_fs.scene.annotation_geometry import bounds_of, corners_of, meets
 from precomputed_fs.scene.annotation_values import Annotation, Annotations
 from precomputed_fs.scene.folder import Folder
 from precomputed_fs.scene.spatial_levels import Grid
@@ -73,10 +73,9 @@ def open_annotations(
     >>> points = np.array([[10, 20, 30], [500, 20, 30]])
     >>> _ = create_annotations("memory://docs/annotations", points, properties={"size": np.array([3, 9])})
     >>> ann = open_annotations("memory://docs/annotations")
-    >>> ann.within([(0, 0, 0), (100, 100, 100)]).to_pandas()
-           x     y     z  size
-    id
-    0   10.0  20.0  30.0     3
+    >>> ann.within([(0, 0, 0), (100, 100, 100)]).to_pandas().reset_index()
+       id     x     y     z  size
+    0   0  10.0  20.0  30.0     3
     """
     if volume is None:
         folder = Folder.open(url, **accessor_options)
@@ -126,6 +125,16 @@ class AnnotationCollection:
         if info.relationships:
             lines.append("  relationships: " + ", ".join(self.relationships))
         return "\n".join(lines)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of connections; an archive that was written is complete then."""
+        self._folder.pyramid.close()
 
     # --------------------------------------------------------------------------------------------- what there is
 
@@ -204,16 +213,13 @@ class AnnotationCollection:
         wanted = [*map(_checked_id, ids)]
         values = self._values(self._by_id)
         unique = dict.fromkeys(wanted)
-        found: dict[int, Block] = {}
         with Progress("reading annotations", len(unique), self._progress, "annotation") as callback:
-            for key, block in values.fetch_many(unique, decode=self._decode_single, callback=callback):
-                if block is not None:
-                    found[key] = block
-        absent = [key for key in unique if key not in found]
+            found = dict(values.fetch_many(iter(unique), decode=self._decode_single, callback=callback))
+        absent = [key for key in unique if found[key] is None]
         if absent and missing == "error":
             others = f" and {len(absent) - 1} others are" if len(absent) > 1 else " is"
             raise NotFoundError(f"{self._folder.shown(self._by_id.key)}: annotation {absent[0]}{others} not there")
-        return self._annotations([found[key] for key in wanted if key in found], has_related=True)
+        return self._annotations([found[key] for key in wanted], has_related=True)
 
     @property
     def _by_id(self) -> Index:
@@ -244,12 +250,10 @@ class AnnotationCollection:
             raise ValueError(expected_one_of("relationship", self.relationships, relationship))
         given = object_ids if isinstance(object_ids, Iterable) else [object_ids]
         wanted = dict.fromkeys(map(_checked_id, given))
-        found: dict[int, Block] = {}
+        values = self._values(index)
         with Progress(f"reading {relationship}", len(wanted), self._progress, "object") as callback:
-            for key, block in self._values(index).fetch_many(wanted, decode=self._decode_many, callback=callback):
-                if block is not None:
-                    found[key] = block
-        return _without_repeated(self._annotations([found[key] for key in wanted if key in found]))
+            found = dict(values.fetch_many(iter(wanted), decode=self._decode_many, callback=callback))
+        return _without_repeated(self._annotations([found[key] for key in wanted]))
 
     # -------------------------------------------------------------------------------------------------- by place
 
@@ -288,7 +292,7 @@ class AnnotationCollection:
             Those of one cell, in any order; each annotation once.
         """
         low, high = self._corners(box)
-        ranges = [(level, _cells_in(level, self._grid(level), low, high)) for level in self.info.levels]
+        ranges = [(level, _cells_in(self._grid(level), low, high)) for level in self.info.levels]
         if np.any(low > high) or np.any(low > self.bounds[1]) or np.any(high < self.bounds[0]):
             return
         seen: set[int] = set()
@@ -312,25 +316,15 @@ class AnnotationCollection:
 
     def _corners(self, box: BoxLike) -> tuple[Array, Array]:
         """Return two corners that belong to the box."""
-        low, high = np.full(self.info.rank, -np.inf), np.full(self.info.rank, np.inf)
+        names = [*self.dimensions]
+        low, high = np.full(len(names), -np.inf), np.full(len(names), np.inf)
         if isinstance(box, Mapping):
-            names = [*self.dimensions]
-            for name, span in box.items():
+            for name, (first, last) in box.items():
                 if name not in names:
                     raise ValueError(expected_one_of("box", names, name))
-                low[names.index(name)], high[names.index(name)] = span
+                low[names.index(name)], high[names.index(name)] = first, last
         elif box is not None:
-            corners = [box.start, box.stop] if isinstance(box, Box) else box
-            try:
-                low, high = np.array([*corners], np.float64)
-                is_box = low.shape == high.shape == (self.info.rank,)
-            except (TypeError, ValueError):
-                is_box = False
-            if not is_box:
-                what = f"two corners of {self.info.rank} numbers ({', '.join(self.dimensions)}) or a mapping"
-                raise ValueError(f"box: expected {what}, got {shown(box)}")
-        if np.isnan(low).any() or np.isnan(high).any():
-            raise ValueError(f"box: expected numbers, got {shown(box)}")
+            low, high = corners_of(box, names, "box")
         return low, np.where(np.isinf(high), high, np.nextafter(high, -np.inf))
 
     def _grid(self, level: Level) -> Grid:
@@ -371,9 +365,10 @@ class AnnotationCollection:
     def _decode_single(self, key: int, data: bytes | None) -> Block | None:
         return None if data is None else decode_single(data, key, self._layout)
 
-    def _annotations(self, blocks: Sequence[Block], *, has_related: bool = False) -> Annotations:
-        empty = self._layout.empty(has_related=has_related)
-        return Annotations(self.info, Block.joined(blocks) if blocks else empty)
+    def _annotations(self, blocks: Iterable[Block | None], *, has_related: bool = False) -> Annotations:
+        """Return the annotations of all blocks that there are."""
+        found = [block for block in blocks if block is not None] or [self._layout.empty(has_related=has_related)]
+        return Annotations(self.info, Block.joined(found))
 
 
 def cell_name(cell: Cell) -> str:
@@ -381,7 +376,7 @@ def cell_name(cell: Cell) -> str:
     return "_".join(map(str, cell))
 
 
-def _cells_in(level: Level, grid: Grid, low: Array, high: Array) -> list[range]:
+def _cells_in(grid: Grid, low: Array, high: Array) -> list[range]:
     """Return the range of cells along each dimension that meets a box."""
     first, last = grid.cells_of(np.stack([low, high]))
     return [range(begin, end + 1) for begin, end in zip(first.tolist(), last.tolist(), strict=True)]

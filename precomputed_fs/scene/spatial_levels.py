@@ -131,7 +131,7 @@ def fill_levels(
         if not axes:
             return
         finer = grid.halved(axes)
-        numbers, cells = _divided(block, kind, finer, axes, numbers[~is_taken], cells[~is_taken])
+        numbers, cells = _divided(block, kind, finer, axes, numbers=numbers[~is_taken], cells=cells[~is_taken])
         grid = finer
 
 
@@ -142,7 +142,7 @@ def _sorted(grid: Grid, numbers: Array, cells: Array) -> tuple[Array, Array, Arr
 
 
 def _divided(
-    block: Block, kind: str, finer: Grid, axes: Sequence[int], numbers: Array, cells: Array
+    block: Block, kind: str, finer: Grid, axes: Sequence[int], *, numbers: Array, cells: Array
 ) -> tuple[Array, Array]:
     """Return the annotations in the halves of cells; one may be in several."""
     if kind == "point" and isinstance(block.geometry, np.ndarray):
@@ -198,10 +198,12 @@ def _to_halve(sizes: Sequence[tuple[float, int]]) -> list[int]:
     return [axis for _, axis in sizes[:best]]
 
 
-_PREFIXES = {"Y": 24, "Z": 21, "E": 18, "P": 15, "T": 12, "G": 9, "M": 6, "k": 3, "h": 2, "da": 1, "": 0} | {
-    **{"d": -1, "c": -2, "m": -3, "\N{MICRO SIGN}": -6, "u": -6, "n": -9, "p": -12, "f": -15, "a": -18, "z": -21},
-    "y": -24,
-}
+_PREFIXES = (
+    dict(zip("YZEPTGMkhdcm", (24, 21, 18, 15, 12, 9, 6, 3, 2, -1, -2, -3), strict=True))
+    | dict(zip("\N{MICRO SIGN}unpfazy", (-6, -6, -9, -12, -15, -18, -21, -24), strict=True))
+    | {"": 0, "da": 1}
+)
+"""Powers of ten."""
 
 
 def split_unit(unit: str) -> tuple[str, int]:

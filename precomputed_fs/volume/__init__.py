@@ -1,6 +1,6 @@
 """A pyramid as NumPy arrays: volumes of scales that are read and written by slicing, in absolute voxel coordinates."""
 
-from precomputed_fs.volume.create import create_volume, what_is_there
+from precomputed_fs.volume.create import create_volume
 from precomputed_fs.volume.indexing import Index, Selection, checked_integer, checked_size
 from precomputed_fs.volume.open import check_not_redirected, open_volume, volume_of
 from precomputed_fs.volume.progress import Progress
@@ -23,5 +23,4 @@ __all__ = [
     "one_line",
     "open_volume",
     "volume_of",
-    "what_is_there",
 ]

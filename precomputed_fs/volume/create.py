@@ -18,7 +18,7 @@ from precomputed_fs.format.info_text import HtmlError
 from precomputed_fs.format.lengths import VoxelSize
 from precomputed_fs.keywords import WritingOptions, spelled_out
 from precomputed_fs.pyramid import claims
-from precomputed_fs.pyramid.making import REPLACE, making, what_is_there
+from precomputed_fs.pyramid.making import REPLACE, closing_archive, making, what_is_there
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
@@ -167,7 +167,7 @@ def create_volume(
         raise ReadOnlyError(f"{pyramid.url}: this cannot be written to; create it where the data is to be stored")
     volume = Volume(accessor, info, missing=missing, progress=progress)
     if array is None:
-        with _closing_archive(pyramid):
+        with closing_archive(pyramid):
             _store_info(pyramid, info, overwrite=overwrite)
             _store_transform(pyramid, transform, overwrite=overwrite)
         return volume
@@ -176,7 +176,7 @@ def create_volume(
     if type is None and downsampling is None and may_be_labels(array, info):
         detector = LabelDetector(volume.dtype)
     how = {"array": [*array.shape, str(array.dtype)], "gzip": accessor_options["gzip"], "flat": pyramid.options.flat}
-    with _closing_archive(pyramid), _making(pyramid, info, how, overwrite=overwrite):
+    with closing_archive(pyramid), _making(pyramid, info, how, overwrite=overwrite):
         volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
         compute_lower_scales(volume.scales, method, skip_empty=skip_empty, shows=progress, detector=detector)
         _store_transform(pyramid, transform, overwrite=overwrite)
@@ -206,17 +206,6 @@ def _check_readable(array: Any, volume: Volume) -> None:  # noqa: ANN401 - an ar
     if len(volume) > 1 and not pyramid.can_read:
         message = f"{pyramid.url}: an archive that is being written cannot be read, as lower scales need: scales=1"
         raise ValueError(message)
-
-
-@contextlib.contextmanager
-def _closing_archive(pyramid: Pyramid) -> Iterator[None]:
-    """Complete an archive if the block that writes it fails, since the caller gets no volume to close."""
-    try:
-        yield
-    except BaseException:
-        if not pyramid.can_read:
-            pyramid.close()
-        raise
 
 
 # --------------------------------------------------------------------------------------------------- the order of steps
