@@ -25,8 +25,8 @@ from precomputed_fs.volume import Scale, Volume, create_volume, open_volume
 
 if typing.TYPE_CHECKING:
     from precomputed_fs.copying.run import copy_pyramid
+    from precomputed_fs.scene.annotation_writing import create_annotations
     from precomputed_fs.scene.annotations import open_annotations
-    from precomputed_fs.scene.create_annotations import create_annotations
     from precomputed_fs.scene.mesh import Mesh
     from precomputed_fs.scene.mesh_writing import create_meshes
     from precomputed_fs.scene.meshes import open_meshes
@@ -72,7 +72,7 @@ _IMPORTED_LATER = {
     "Mesh": "precomputed_fs.scene.mesh",
     "Skeleton": "precomputed_fs.scene.skeleton",
     "copy_pyramid": "precomputed_fs.copying.run",
-    "create_annotations": "precomputed_fs.scene.create_annotations",
+    "create_annotations": "precomputed_fs.scene.annotation_writing",
     "create_meshes": "precomputed_fs.scene.mesh_writing",
     "create_skeletons": "precomputed_fs.scene.skeleton_writing",
     "open_annotations": "precomputed_fs.scene.annotations",

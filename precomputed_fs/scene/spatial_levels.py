@@ -230,13 +230,13 @@ def round_bounds(low: Sequence[float], high: Sequence[float]) -> tuple[tuple[flo
     Examples
     --------
     >>> round_bounds([0.5, 3], [1000, 3])
-    ((0, 3), (1004.0, 4.0))
+    ((0.0, 3.0), (1004.0, 4.0))
     """
     lower, upper = [], []
     for first, last in zip(low, high, strict=True):
         extent = last - first
         step = 2.0 ** (math.frexp(extent)[1] - (_WHOLE.bit_length() - 1)) if extent else 1.0
-        begin = math.floor(first / min(step, 1)) * min(step, 1)
+        begin = math.floor(first / min(step, 1)) * min(step, 1.0)
         lower.append(begin)
         upper.append(begin + (math.floor((last - begin) / step) + 1) * step)
     return tuple(lower), tuple(upper)
