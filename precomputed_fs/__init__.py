@@ -25,6 +25,7 @@ from precomputed_fs.volume import Scale, Volume, create_volume, open_volume
 
 if typing.TYPE_CHECKING:
     from precomputed_fs.copying.run import copy_pyramid
+    from precomputed_fs.interop.neuroglancer_scripts import install, uninstall
     from precomputed_fs.scene.annotation_writing import create_annotations
     from precomputed_fs.scene.annotations import open_annotations
     from precomputed_fs.scene.mesh import Mesh
@@ -58,11 +59,13 @@ __all__ = [
     "create_volume",
     "doctor",
     "get_accessor_for_url",
+    "install",
     "open_annotations",
     "open_meshes",
     "open_skeletons",
     "open_volume",
     "serve",
+    "uninstall",
     "view",
 ]
 
@@ -75,10 +78,12 @@ _IMPORTED_LATER = {
     "create_annotations": "precomputed_fs.scene.annotation_writing",
     "create_meshes": "precomputed_fs.scene.mesh_writing",
     "create_skeletons": "precomputed_fs.scene.skeleton_writing",
+    "install": "precomputed_fs.interop.neuroglancer_scripts",
     "open_annotations": "precomputed_fs.scene.annotations",
     "open_meshes": "precomputed_fs.scene.meshes",
     "open_skeletons": "precomputed_fs.scene.skeletons",
     "serve": "precomputed_fs.view.server",
+    "uninstall": "precomputed_fs.interop.neuroglancer_scripts",
 }
 """What few programs call, and which module has it: that is imported where it is first asked for."""
 

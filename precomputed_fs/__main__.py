@@ -24,6 +24,7 @@ from precomputed_fs.cli import (
     downsample,
     info,
     ls,
+    ngs,
     serve,
     slice,  # noqa: A004 - a command of that name
 )
@@ -49,6 +50,7 @@ _COMMANDS: Mapping[str, ModuleType] = {
     "copy": copy,
     "downsample": downsample,
     "doctor": doctor,
+    "ngs": ngs,
 }
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as in shells
 _EXIT_CODES: Mapping[type[Exception], int] = {  # the first that fits

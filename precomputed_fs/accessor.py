@@ -482,8 +482,12 @@ def get_accessor_for_url(
     URLError
         If the URL is of no known scheme, or the scheme's driver is not installed.
     """
-    options = {name: accessor_options[name] for name in OPTION_DEFAULTS if accessor_options.get(name) is not None}
-    return FsspecAccessor(url, **options)
+    return FsspecAccessor(url, **known_options(accessor_options))
+
+
+def known_options(accessor_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that `FsspecAccessor` has, and that are not None."""
+    return {name: accessor_options[name] for name in OPTION_DEFAULTS if accessor_options.get(name) is not None}
 
 
 OPTION_DEFAULTS: Mapping[str, Any] = {

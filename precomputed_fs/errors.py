@@ -34,7 +34,11 @@ __all__ = [
 ]
 
 
-class DataAccessError(Exception):
+class _Replaceable(Exception):  # noqa: N818 - never raised
+    """A base class in the place of which a class of another package can stand; Python allows it for no built-in one."""
+
+
+class DataAccessError(_Replaceable):
     """A store could not be read or written.
 
     Raised itself when no subclass fits: for an unreachable host, or a server error that outlasted
@@ -99,7 +103,7 @@ class InvalidInfoError(ValueError):
     """``info`` is not valid; the message names the place, such as ``scales[0].size``."""
 
 
-class URLError(Exception):
+class URLError(_Replaceable):
     """The URL is not one that this package can open."""
 
 

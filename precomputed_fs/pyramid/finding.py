@@ -158,6 +158,16 @@ class Finder:
             raise NotFoundError(f"{self._location.display(key)} is sharded, and no shard has chunk {coords}")
         return found
 
+    def chunk_exists(self, key: str, coords: ChunkCoords) -> Job[bool]:
+        """Tell whether there is a chunk."""
+        layout = yield from self.layout(key)
+        if layout.sharding is None:
+            variants = self._variants_to_read(self._known.names_in(key))
+            return (yield from jobs.any_exists(variant.name(key, coords) for variant in variants))
+        if layout.grid is None:
+            return False
+        return (yield from self.in_shards.exists(key, layout.sharding, layout.grid.chunk_id(coords)))
+
     def chunks(
         self, key: str, layout: ScaleLayout, wanted: Iterable[Iterable[int]], *, window: int, range_size: int
     ) -> Iterator[Job[Any]]:

@@ -22,8 +22,9 @@ from precomputed_fs.pyramid.options import Options
 from precomputed_fs.pyramid.shard_writer import ShardWriter
 from precomputed_fs.pyramid.shards import ShardReader
 from precomputed_fs.pyramid.stored import Stored, file_limit
-from precomputed_fs.pyramid.storing import Storer, any_exists
+from precomputed_fs.pyramid.storing import Storer
 from precomputed_fs.pyramid.updates import Update
+from precomputed_fs.store import jobs
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.loop import in_thread
 from precomputed_fs.store.objects import ObjectStore
@@ -226,7 +227,7 @@ class Pyramid:
     def file_exists(self, relative_path: str) -> bool:
         """Tell whether a file exists, compressed or not."""
         name = self.finder.checked(relative_path)
-        return self.store.run(any_exists(name + suffix for suffix in suffixes_of(name)))
+        return self.store.run(jobs.any_exists(name + suffix for suffix in suffixes_of(name)))
 
     def find_file(self, relative_path: str) -> Stored:
         """Fetch a file as stored."""
@@ -303,6 +304,10 @@ class Pyramid:
     def fetch_chunk(self, key: str, coords: Iterable[int]) -> bytes:
         """Fetch a chunk in the encoding of its scale, without the compression it is stored with."""
         return self.find_chunk(key, coords).decoded()
+
+    def chunk_exists(self, key: str, coords: Iterable[int]) -> bool:
+        """Tell whether there is a chunk, under any of its names, or in its shard."""
+        return self.store.run(self.finder.chunk_exists(self.finder.checked(key), chunk_coords(coords)))
 
     def store_chunk(
         self, buf: Buffer, key: str, coords: Iterable[int], mime_type: str = OCTET_STREAM, overwrite: bool = False

@@ -59,6 +59,12 @@ class ShardFinder:
             self._kept.put(place, value_id, kept.stored, since)
         return kept.stored
 
+    def exists(self, folder: str, sharding: Sharding, value_id: int) -> Job[bool]:
+        """Tell whether there is a value, waiting or in its shard; its bytes are not read."""
+        if (yield from self._waiting(folder, sharding, value_id, None)) is not None:
+            return True
+        return (yield from self._shards.locate(folder, sharding, value_id)) is not None
+
     def many(
         self,
         folder: str,

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 
 from precomputed_fs.codecs import INCOMPRESSIBLE_MIME_TYPES
 from precomputed_fs.errors import (
@@ -293,7 +293,7 @@ class Storer:
         self._note(key, put)
         variants = set(VARIANTS[:COMMON]).intersection((yield from self._finder.variants_to_clear(key)))
         others = {variant.name(key, coords) for variant in variants} - {put.name}
-        if (yield from any_exists(others)) and (yield from _take_back(put)):
+        if (yield from jobs.any_exists(others)) and (yield from _take_back(put)):
             shown = self._store.location.display(put.name)
             raise ReplacedError(f"{shown}: another writer has stored it under another name")
 
@@ -338,14 +338,6 @@ def _updated(coords: ChunkCoords, found: Stored | None, update: Update) -> bytes
     data = found.decoded()
     with found.naming():
         return update.apply(coords, data, [update.patch])
-
-
-def any_exists(names: Iterable[str]) -> Job[bool]:
-    """Tell whether any of these objects exists."""
-    for name in names:
-        if (yield from jobs.exists(name)):
-            return True
-    return False
 
 
 def _take_back(put: Put) -> Job[bool]:

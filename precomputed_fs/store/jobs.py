@@ -4,7 +4,7 @@ import concurrent.futures
 import os
 import random
 import threading
-from collections.abc import Callable, Hashable, Iterator, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, MutableMapping
 from typing import TypeAlias, TypeVar
 
 from precomputed_fs.errors import AccessDeniedError, AlreadyExistsError, DataAccessError, NotFoundError, ReplacedError
@@ -59,6 +59,14 @@ def exists(name: str) -> Job[bool]:
         return bool((yield Exists(name)))
     except NotFoundError:
         return False
+
+
+def any_exists(names: Iterable[str]) -> Job[bool]:
+    """Tell whether any of these objects exists."""
+    for name in names:
+        if (yield from exists(name)):
+            return True
+    return False
 
 
 def write(put: Put) -> Job[None]:

@@ -1,6 +1,6 @@
 """neuroglancer-scripts' own tools run unchanged on our accessor, on a real brain.
 
-The names of ``neuroglancer_scripts.accessor`` are replaced by ours while a tool runs, by `Stores.run`.
+`Stores.run` installs our accessor while a tool runs.
 What it wrote is looked at around our code (`Place.objects`), through our code, and compared with what
 the untouched tool writes to disk through its own accessor.
 """
@@ -19,7 +19,6 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import neuroglancer_scripts.accessor
 import nibabel as nib
@@ -27,7 +26,6 @@ import nilearn
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from neuroglancer_scripts import volume_reader
 from neuroglancer_scripts.precomputed_io import get_IO_for_existing_dataset, get_IO_for_new_dataset
 from neuroglancer_scripts.scripts import (
     compute_scales,
@@ -173,14 +171,12 @@ class Stores:
         return get_accessor_for_url(url, {**accessor_options, "storage_options": storage_options})
 
     def run(self, tool: ModuleType, *arguments: object) -> int:
-        """Run a tool with our names in the place of its accessor module's; return its exit code."""
-        names = neuroglancer_scripts.accessor.__all__
-        ours = {name: getattr(precomputed_fs, name) for name in names} | {"get_accessor_for_url": self.accessor}
-        with (
-            mock.patch.multiple(neuroglancer_scripts.accessor, **ours),
-            mock.patch.object(volume_reader, "DataAccessError", DataAccessError),  # a copy that it imported
-        ):
+        """Run a tool through our accessor; return its exit code."""
+        precomputed_fs.install(storage_options=self.storage_options)
+        try:
             return run_untouched(tool, *arguments)
+        finally:
+            precomputed_fs.uninstall()
 
     def new(self, protocol: str) -> Place:
         """Return a place where nothing is."""
