@@ -38,7 +38,7 @@ from precomputed_fs import (
     open_volume,
     serve,
 )
-from precomputed_fs.errors import OptionError, ReadOnlyError
+from precomputed_fs.errors import OptionError, ReadOnlyError, _Replaceable
 from precomputed_fs.interop.xarray_backend import PrecomputedBackend
 
 if TYPE_CHECKING:
@@ -70,11 +70,13 @@ PUBLIC = {
     "create_volume",
     "doctor",
     "get_accessor_for_url",
+    "install",
     "open_annotations",
     "open_meshes",
     "open_skeletons",
     "open_volume",
     "serve",
+    "uninstall",
     "view",
 }
 COORDS = (0, 64, 0, 64, 0, 64)
@@ -179,14 +181,14 @@ def test_the_options_of_the_accessor_are_keywords_with_the_designs_defaults() ->
 # -------------------------------------------------------------------------------------------------------------- errors
 
 TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
-    DataAccessError: (Exception,),
+    DataAccessError: (_Replaceable,),
     NotFoundError: (DataAccessError, FileNotFoundError),
     AlreadyExistsError: (DataAccessError, FileExistsError),
     AccessDeniedError: (DataAccessError, PermissionError),
     CorruptDataError: (DataAccessError, ValueError),
     ReadOnlyError: (DataAccessError, NotImplementedError),
     OptionError: (DataAccessError, TypeError),
-    URLError: (Exception,),
+    URLError: (_Replaceable,),
 }
 each_error = pytest.mark.parametrize("error", TREE)
 
@@ -194,6 +196,7 @@ each_error = pytest.mark.parametrize("error", TREE)
 @each_error
 def test_an_error_has_its_place_in_the_tree(error: type[Exception]) -> None:
     assert error.__bases__ == TREE[error]
+    assert _Replaceable.__bases__ == (Exception,)
     assert error.__module__ == "precomputed_fs.errors"
 
 

@@ -6,11 +6,12 @@ replaced wherever a module has imported them.
 """
 
 import contextlib
+import functools
 import os
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, Unpack
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor, known_options
 from precomputed_fs.contract import add_argparse_options
@@ -29,6 +30,8 @@ except ImportError as exc:
     ) from exc
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _Accessor = TypeVar("_Accessor", bound=FsspecAccessor)
 
 
@@ -46,10 +49,20 @@ def get_accessor_for_url(url: AnyURL, accessor_options: Mapping[str, Any] = {}) 
     return _noted(accessor)
 
 
+def _twin(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Return a function that does the same, and stands nowhere else, so that `uninstall` can tell the two apart."""
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **options: _P.kwargs) -> _T:
+        return function(*args, **options)
+
+    return call
+
+
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "get_accessor_for_url": get_accessor_for_url,
-    "add_argparse_options": add_argparse_options,
-    "convert_file_url_to_pathname": convert_file_url_to_pathname,
+    "add_argparse_options": _twin(add_argparse_options),
+    "convert_file_url_to_pathname": _twin(convert_file_url_to_pathname),
 }
 _ORIGINALS: Mapping[str, Callable[..., Any]] = {name: getattr(theirs, name) for name in _FUNCTIONS}
 _CLASSES = (

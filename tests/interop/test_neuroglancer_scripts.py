@@ -112,7 +112,7 @@ def test_who_catches_their_errors_catches_ours(tmp_path: Path) -> None:
 
 def test_functions_are_replaced_where_they_were_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("imported_before")
-    vars(module)["get_it"] = theirs_get
+    vars(module).update(get_it=theirs_get, ours=precomputed_fs.add_argparse_options)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     precomputed_fs.install()
     accessor = vars(module)["get_it"]("memory://ngs/x")
@@ -120,6 +120,7 @@ def test_functions_are_replaced_where_they_were_imported(monkeypatch: pytest.Mon
     assert isinstance(accessor, neuroglancer_scripts.accessor.Accessor)
     precomputed_fs.uninstall()
     assert vars(module)["get_it"] is theirs_get
+    assert vars(module)["ours"] is precomputed_fs.add_argparse_options
     assert precomputed_fs.get_accessor_for_url.__module__ == "precomputed_fs.accessor"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from precomputed_fs import ReadOnlyError
+from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.pyramid import folders
 from precomputed_fs.store import walking
 
