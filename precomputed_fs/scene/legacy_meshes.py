@@ -38,7 +38,7 @@ class LegacyMeshes:
         if stored is None:
             return None
         if lod not in (0, -1):
-            raise IndexError(f"{self._folder.shown()}: there is one level of detail, so lod is 0; got {lod}")
+            raise IndexError(f"{self._folder.shown()}: legacy meshes have one level of detail, 0; got lod={lod}")
         names: list[str] = yield Compute(functools.partial(_manifest, stored))
         parts: list[Geometry] = []
         for begin in range(0, len(names), _FRAGMENTS_AT_ONCE):

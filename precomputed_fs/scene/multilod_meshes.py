@@ -149,6 +149,6 @@ def _checked_lod(manifest: Manifest, lod: int, stored: Stored) -> int:
     """Return the number of a level; negative ones count from the coarsest."""
     levels = len(manifest.levels)
     if not -levels <= lod < levels:
-        what = f"it has {levels} levels of detail: lod is an integer from 0, the finest, to {levels - 1}"
-        raise IndexError(f"{stored.shown}: {what}; got {lod}")
+        has = f"its levels of detail are 0, the finest, to {levels - 1}" if levels else "it has no levels of detail"
+        raise IndexError(f"{stored.shown}: {has}; got lod={lod}")
     return lod % levels

@@ -22,6 +22,7 @@ Cells = npt.NDArray[np.int64]
 _AXES = 3
 _SNAP = 2.0**-20  # of a cell: a vertex so near to a border is taken for one on it; a 32nd of a step of 16 bits
 _TOP = 1 << 21  # cells along an axis; more would not fit into 64 bits together
+_MOST_PIECES = 1 << 23  # that triangles are cut into, beside their number itself: they take some gigabytes
 
 
 class Octree(NamedTuple):
@@ -177,12 +178,24 @@ def _cut_up(mesh: Mesh, octree: Octree, size: float) -> _Pieces:
     nearest = np.rint(points)
     points = np.where(np.abs(points - nearest) < _SNAP, nearest, points)
     faces = mesh.faces.astype(np.int64)
+    _check_pieces(points, faces)
     last = np.maximum(np.ceil(points.max(axis=0)).astype(np.int64) - 1, 0)
     for axis in range(_AXES):
         points, faces = _cut_along(points, faces, axis)
     lowest = np.floor(points[faces].min(axis=1)).astype(np.int64)
     # A triangle that lies in the outermost plane belongs to the last piece.
     return _Pieces(points, faces, np.clip(lowest, 0, last))
+
+
+def _check_pieces(points: Points, faces: Triangles) -> None:
+    """Check that triangles are not cut into very many pieces, because cells are very small beside them."""
+    corners = points[faces]
+    crossed = np.maximum(np.ceil(corners.max(axis=1)) - np.floor(corners.min(axis=1)), 1).prod(axis=1).sum()
+    if crossed > _MOST_PIECES + 8 * len(faces):
+        raise ValueError(
+            f"fragment_size: expected larger fragments, as its {len(faces)} triangles would be cut into up to "
+            f"{int(crossed)} pieces"
+        )
 
 
 def _cut_along(points: Points, faces: Triangles, axis: int) -> tuple[Points, Triangles]:

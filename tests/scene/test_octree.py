@@ -109,6 +109,13 @@ def test_a_flat_mesh_and_one_in_a_plane_between_cells_are_kept() -> None:
             assert joined(fragments, octree, lod).area == pytest.approx(mesh.to_trimesh().area, rel=1e-3)
 
 
+def test_triangles_in_millions_of_pieces_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match="fragment_size: expected larger fragments, as its 1280 triangles would be cut"
+    ):
+        cut([ball()], octree_around([ball()], cell=(0.25, 0.25, 0.25)), BITS)
+
+
 def test_too_many_cells_are_refused() -> None:
     with pytest.raises(ValueError, match="fragment_size: expected fewer than"):
         octree_around([ball()], cell=(1e-6, 1, 1))
