@@ -18,7 +18,7 @@ from precomputed_fs.codecs.encoding import (
     Parameter,
     is_integer,
 )
-from precomputed_fs.codecs.label_blocks import Kernel, LabelBlocks, box_ranges, label_blocks
+from precomputed_fs.codecs.label_blocks import Kernels, LabelBlocks, box_ranges, label_blocks
 from precomputed_fs.format.grid import Triple
 from precomputed_fs.format.scale_layout import Chunk
 
@@ -28,7 +28,7 @@ _SLOWER = 10  # how many times as long as the library NumPy takes for a voxel
 _WHOLE: ChunkIndex = (slice(None), slice(None), slice(None), slice(None))
 
 
-def _load_kernel(data_type: str) -> Kernel:
+def _load_kernel(data_type: str) -> Kernels:
     from precomputed_fs.codecs import label_kernel
 
     return label_kernel.load(data_type)
@@ -38,7 +38,7 @@ KERNELS = {
     data_type: Compiled(f"decoding {data_type} labels", functools.partial(_load_kernel, data_type))
     for data_type in ("uint32", "uint64")
 }
-"""Decode boxes, once they are compiled."""
+"""Decode boxes and points, once they are compiled."""
 
 
 def _decode(kind: ChunkKind, data: bytes, size: Triple) -> Array:
@@ -46,17 +46,15 @@ def _decode(kind: ChunkKind, data: bytes, size: Triple) -> Array:
 
 
 def _decode_part(kind: ChunkKind, data: bytes, size: Triple, index: ChunkIndex, out: Array | None) -> Array:
-    """Decode by the compiled kernel once it is there; before, and points, by NumPy or the library."""
+    """Decode by the compiled kernels once they are there; before, by NumPy or the library."""
     blocks = label_blocks(kind, data, size, kind.parameters[_BLOCK_SIZE])
-    if not isinstance(index[0], slice):
-        return blocks.pick(index)
-    kernel = KERNELS[kind.data_type]
-    if kernel.function is not None:
-        decoded = blocks.decode_box(kernel.function, index, out)
+    kernels = KERNELS[kind.data_type]
+    if kernels.function is not None:
+        decoded = blocks.decode(kernels.function, index, out)
         if decoded is not None:
             return decoded  # otherwise a block is damaged: which one, the others tell
-    with kernel.stood_in_for():
-        if math.prod(map(len, box_ranges(index, size))) * _SLOWER > math.prod(size):
+    with kernels.stood_in_for():
+        if isinstance(index[0], slice) and math.prod(map(len, box_ranges(index, size))) * _SLOWER > math.prod(size):
             return _decode_by_library(kind, blocks, data)[index]
         return blocks.pick(index)
 

@@ -22,26 +22,42 @@ _WORD_BITS = 32
 _IS_READ = np.isin(np.arange(256), [0, 1, 2, 4, 8, 16])  # by bits of a voxel; the library misreads 32, which is allowed
 
 
-Kernel = Callable[..., bool]
-"""Decodes a box. It returns False, with anything in `out`, if a block that the box touches is damaged.
+class Kernels(NamedTuple):
+    """Compiled functions that decode labels into any array.
 
-Parameters
-----------
-words : ndarray of uint32
-    The chunk.
-starts : ndarray of uint32
-    Where its channels begin.
-grid : tuple of int
-    Number of blocks, xyz.
-block_size : tuple of int
-voxels : int
-    Of a block; no more than the words have bits, and one.
-xs, ys, zs : ndarray of int64
-    What `_cut` returns for each axis.
-steps : tuple of int
-out : ndarray
-    ``[x, y, z, channel]``, with any strides.
-"""
+    They return False, with anything in `out`, if a block that is touched is damaged. Both begin with the parameters
+
+    words : ndarray of uint32
+        The chunk.
+    starts : ndarray of uint32
+        Where its channels begin.
+    grid : tuple of int
+        Number of blocks, xyz.
+    block_size : tuple of int
+    voxels : int
+        Of a block; no more than the words have bits, and one.
+    """
+
+    box: Callable[..., bool]
+    """Decodes a box; further parameters:
+
+    xs, ys, zs : ndarray of int64
+        What `_cut` returns for each axis.
+    steps : tuple of int
+    out : ndarray
+        ``[x, y, z, channel]``, with any strides.
+    """
+
+    points: Callable[..., bool]
+    """Decodes points; False, too, if one is not in the chunk; further parameters:
+
+    size : tuple of int
+        The chunk's, in voxels.
+    xs, ys, zs : ndarray of int64
+        (n,) in the chunk.
+    out : ndarray
+        ``[point, 1, 1, channel]``, with any strides.
+    """
 
 
 class _Headers(NamedTuple):
@@ -107,20 +123,27 @@ class LabelBlocks:
             labels[...] = self._picked(words, self._headers(words, blocks), block_of, at)
         return picked.T
 
-    def decode_box(self, kernel: Kernel, index: ChunkIndex, out: Array | None) -> Array | None:
-        """Decode a box by a kernel, into `out` if that is an array for it; return None if a block is damaged."""
-        starts = self.words[: len(self.channels)][index[3]]
+    def decode(self, kernels: "Kernels", index: ChunkIndex, out: Array | None) -> Array | None:
+        """Decode by a kernel, into `out` if that is an array for it; return None if a block is damaged.
+
+        None, too, if a point is not within the chunk as the kernel counts.
+        """
+        *axes, channels = index
+        starts = self.words[: len(self.channels)][channels]
         if not starts.flags.c_contiguous:
             starts = np.array(starts)
-            starts.flags.writeable = False  # as the kernel is compiled for
-        boxed = box_ranges(index, self.size)
-        shape = (*map(len, boxed), starts.size)
-        if out is None or out.shape != shape or out.dtype != self.dtype:
-            out = np.empty(shape, self.dtype, order="F")
+            starts.flags.writeable = False  # as the kernels are compiled for
         block_voxels = min(math.prod(self.block_size), _WORD_BITS * self.words.size + 1)
-        cuts = [_cut(voxels, block) for voxels, block in zip(boxed, self.block_size, strict=True)]
-        steps = tuple(voxels.step for voxels in boxed)
-        is_sound = kernel(self.words, starts, self._grid, tuple(self.block_size), block_voxels, *cuts, steps, out)
+        blocks = (self.words, starts, self._grid, tuple(self.block_size), block_voxels)
+        if isinstance(axes[0], slice):
+            boxed = box_ranges(index, self.size)
+            out = _array_for(out, (*map(len, boxed), starts.size), self.dtype)
+            cuts = [_cut(voxels, block) for voxels, block in zip(boxed, self.block_size, strict=True)]
+            is_sound = kernels.box(*blocks, *cuts, tuple(voxels.step for voxels in boxed), out)
+        else:
+            points = [np.array(axis, np.int64) for axis in axes]
+            out = _array_for(out, (points[0].size, starts.size), self.dtype)
+            is_sound = kernels.points(*blocks, self.size, *points, out[:, np.newaxis, np.newaxis])
         return out if is_sound else None
 
     @property
@@ -229,6 +252,12 @@ def _cut(voxels: range, block: int) -> Array:
     cuts = np.array(rows, np.int64).reshape(-1, 4)
     cuts.flags.writeable = False
     return cuts
+
+
+def _array_for(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    if out is None or out.shape != shape or out.dtype != dtype:
+        return np.empty(shape, dtype, order="F")
+    return out
 
 
 def _mesh(axes: tuple[Array, ...]) -> tuple[Array, Array, Array]:

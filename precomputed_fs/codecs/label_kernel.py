@@ -1,43 +1,52 @@
-"""Decodes the blocks of labels that a box touches into any array, without the GIL. Compiled by Numba.
+"""Decodes the labels of a box, or at points, into any array, without the GIL. Compiled by Numba.
 
 Indices are unsigned: Numba looks whether a signed one is negative.
 """
 # ruff: noqa: PLR0917 - Numba compiles plain functions of numbers and arrays
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 
 from precomputed_fs.codecs.chunks import Array
-from precomputed_fs.codecs.label_blocks import Kernel
+from precomputed_fs.codecs.label_blocks import Kernels
 from precomputed_fs.format.grid import Triple
 
 _U = np.uint64
 _MOST_BITS = 16
 _WORDS = numba.types.Array(numba.types.uint32, 1, "C", readonly=True)
 _CUTS = numba.types.Array(numba.types.int64, 2, "C", readonly=True)
+_AXIS = numba.types.Array(numba.types.int64, 1, "C")
 _THREE = numba.types.UniTuple(numba.types.int64, 3)
 _part_of_it = numba.njit(error_model="numpy")
 
 
-def load(data_type: str) -> Kernel:
-    """Compile `_box` for labels of a type, or load it from Numba's cache on disk.
+def load(data_type: str) -> Kernels:
+    """Compile the kernels for labels of a type, or load them from Numba's cache on disk.
 
     The cache is beside this file or in the user's folder. Where neither can be written to, there is none.
     """
+    chunk = (_WORDS, _WORDS, _THREE, _THREE, numba.types.int64)
     labels = numba.types.Array(getattr(numba.types, data_type), 4, "A")
-    signature = (_WORDS, _WORDS, _THREE, _THREE, numba.types.int64, _CUTS, _CUTS, _CUTS, _THREE, labels)
+    box = (*chunk, _CUTS, _CUTS, _CUTS, _THREE, labels)
+    points = (*chunk, _THREE, _AXIS, _AXIS, _AXIS, labels)
+    return Kernels(_compiled(_box, box), _compiled(_points, points))
+
+
+def _compiled(function: Callable[..., bool], signature: tuple[Any, ...]) -> Callable[..., bool]:
     try:
-        return _compiled(signature, cache=True)
+        return _compiled_once(function, signature, cache=True)
     except Exception:  # noqa: BLE001 - whatever is wrong with the folder, or a file in it
-        return _compiled(signature, cache=False)
+        return _compiled_once(function, signature, cache=False)
 
 
-def _compiled(signature: tuple[Any, ...], *, cache: bool) -> Kernel:
-    kernel: Any = numba.njit(_box, nogil=True, error_model="numpy", cache=cache)
+def _compiled_once(function: Callable[..., bool], signature: tuple[Any, ...], *, cache: bool) -> Callable[..., bool]:
+    kernel: Any = numba.njit(function, nogil=True, error_model="numpy", cache=cache)
     kernel.compile(signature)
-    compiled: Kernel = kernel
+    kernel.disable_compile()  # for arrays of other layouts: these are taken as they are
+    compiled: Callable[..., bool] = kernel
     return compiled
 
 
@@ -53,7 +62,7 @@ def _box(  # pragma: no cover - it runs as machine code
     steps: Triple,
     out: Array,
 ) -> bool:
-    """Decode a box; see `Kernel`."""
+    """Decode a box; see `Kernels`."""
     columns, rows, layers = grid
     width, height, _ = block_size
     header_words = 2 * columns * rows * layers
@@ -67,6 +76,36 @@ def _box(  # pragma: no cover - it runs as machine code
                     block = words[starts[channel] :]
                     if not _block(block, number, header_words, voxels, width, height, at, steps, part):
                         return False
+    return True
+
+
+def _points(  # pragma: no cover
+    words: Array,
+    starts: Array,
+    grid: Triple,
+    block_size: Triple,
+    voxels: int,
+    size: Triple,
+    xs: Array,
+    ys: Array,
+    zs: Array,
+    out: Array,
+) -> bool:
+    """Decode points; see `Kernels`."""
+    columns, rows, layers = grid
+    width, height, depth = block_size
+    header_words = 2 * columns * rows * layers
+    for i in range(xs.size):
+        x, y, z = xs[i], ys[i], zs[i]
+        if min(x, y, z) < 0 or x >= size[0] or y >= size[1] or z >= size[2]:
+            return False
+        number = x // width + columns * (y // height + rows * (z // depth))
+        at = (x % width, y % height, z % depth)
+        for channel in range(starts.size):
+            part = out[i : i + 1, :, :, channel]
+            block = words[starts[channel] :]
+            if not _block(block, number, header_words, voxels, width, height, at, (1, 1, 1), part):
+                return False
     return True
 
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple, size_of
 from precomputed_fs.keywords import spelled_out
-from precomputed_fs.volume.indexing import AXES, shard_block, triple
+from precomputed_fs.volume.indexing import AXES, shard_block
 from precomputed_fs.volume.positions import NOWHERE, voxels_at
 from precomputed_fs.volume.sources import cast_scalar
 
@@ -57,7 +57,7 @@ def sample(
 
     Notes
     -----
-    Memory holds the result, about 90 bytes for each point, and the chunks in flight.
+    Memory holds the result twice, about 110 bytes for each point, and the chunks in flight.
 
     Examples
     --------
@@ -76,11 +76,11 @@ def sample(
     given = as_points(points)
     block = shard_block(self.grid, self.info.sharding)
     chunks = PointsByChunk(voxels_at(given.reshape(-1, len(AXES)), unit, self.resolution), self.grid, block)
-    result = np.zeros((given.size // len(AXES), self.shape[3]), self.dtype)
-    if outside := chunks.describe_outside(given):
-        if fill is None:
-            raise IndexError(f"{self.volume.url}: {outside}")
-        result[~chunks.is_inside] = cast_scalar(fill, self.dtype)
+    count, channels = given.size // len(AXES), self.shape[3]
+    outside = chunks.describe_outside(given)
+    if outside and fill is None:
+        raise IndexError(f"{self.volume.url}: {outside}")
+    picked = np.zeros((len(chunks.order), channels), self.dtype)
     codec = self.codec
 
     def pick(coords: ChunkCoords, data: bytes | None) -> bool:
@@ -88,11 +88,15 @@ def sample(
         if data is None:
             self.check_may_miss(coords, missing)
             return False
-        result[rows] = codec.decode_part(data, size_of(coords), (x, y, z, slice(None)))
+        codec.decode_part(data, size_of(coords), (x, y, z, slice(None)), out=picked[rows])
         return True
 
     self.fetch_each(chunks, pick, "these points touch", progress=progress)
-    return result.reshape(*given.shape[:-1], self.shape[3])
+    result = np.empty((count, channels), self.dtype)
+    result[chunks.order] = picked
+    if outside and fill is not None:
+        result[~chunks.is_inside] = cast_scalar(fill, self.dtype)
+    return result.reshape(*given.shape[:-1], channels)
 
 
 def as_points(given: ArrayLike) -> NDArray[Any]:
@@ -115,6 +119,9 @@ def as_points(given: ArrayLike) -> NDArray[Any]:
     return array
 
 
+_ROWS = 1 << 12  # chunks whose coordinates are computed at once
+
+
 class PointsByChunk:
     """Voxels, grouped by the chunks of a grid that hold them.
 
@@ -135,35 +142,40 @@ class PointsByChunk:
         """(n,) Whether each voxel is in the grid; the others are in no group."""
 
         inside = np.flatnonzero(self.is_inside)
-        cells = (voxels[inside] - bounds.start) // grid.chunk_size
+        cells, within = np.divmod(voxels[inside] - bounds.start, grid.chunk_size)
         order = np.lexsort((*cells.T, *(cells // block).T))
         cells = cells[order]
         is_first = np.ones(len(cells), bool)
         is_first[1:] = np.any(cells[1:] != cells[:-1], axis=1)
-        self._order = inside[order]
-        self._starts = np.flatnonzero(is_first)
-        self._cells = cells[self._starts]
-        self._under_way: dict[ChunkCoords, int] = {}
+        self.order = inside[order]
+        """Which voxel comes at each place, chunk after chunk."""
+
+        self._within = np.ascontiguousarray(within[order].T)
+        starts = np.flatnonzero(is_first)
+        self._begins = cells[starts] * grid.chunk_size + bounds.start
+        self._starts = np.append(starts, len(cells))
+        self._under_way: dict[ChunkCoords, slice] = {}
 
     def __len__(self) -> int:
         """Return the number of chunks."""
-        return len(self._starts)
+        return len(self._begins)
 
     def __iter__(self) -> Iterator[ChunkCoords]:
         """Yield each chunk once; `take` then gives its points."""
-        for group, cell in enumerate(self._cells):
-            coords = self._grid.chunk(triple(cell.tolist()))
-            self._under_way[coords] = group
-            yield coords
+        for first in range(0, len(self), _ROWS):
+            begins = self._begins[first : first + _ROWS]
+            ends = np.minimum(begins + self._grid.chunk_size, self._grid.bounds.stop)
+            starts = self._starts[first : first + _ROWS + 1].tolist()
+            places = map(slice, starts, starts[1:])
+            for x0, x1, y0, y1, z0, z1, place in zip(*_interleaved(begins, ends), places, strict=True):
+                coords = x0, x1, y0, y1, z0, z1
+                self._under_way[coords] = place
+                yield coords
 
-    def take(self, coords: ChunkCoords) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """Return which voxels a chunk holds, and where in the chunk they are: (k,), (3, k)."""
-        group = self._under_way.pop(coords)
-        rows = self._order[self._starts[group] : self._stop(group)]
-        return rows, (self._voxels[rows] - coords[::2]).T
-
-    def _stop(self, group: int) -> int | None:
-        return int(self._starts[group + 1]) if group + 1 < len(self._starts) else None
+    def take(self, coords: ChunkCoords) -> tuple[slice, NDArray[np.int64]]:
+        """Return the places in `order` of the voxels that a chunk holds, and where in the chunk these are, (3, k)."""
+        places = self._under_way.pop(coords)
+        return places, self._within[:, places]
 
     def describe_outside(self, given: NDArray[Any]) -> str:
         """Say which points are outside; empty if none is."""
@@ -184,3 +196,8 @@ class PointsByChunk:
             f"{len(outside):,} of {len(self.is_inside):,} points are outside of the scale, which has voxels "
             f"{inside}: {name}, ({shown}), {where}; fill=0 gives points outside a value"
         )
+
+
+def _interleaved(begins: NDArray[Any], ends: NDArray[Any]) -> Iterator[list[int]]:
+    """Return xmin, xmax, ymin, ymax, zmin and zmax of some chunks."""
+    return (column for pair in zip(begins.T.tolist(), ends.T.tolist(), strict=True) for column in pair)

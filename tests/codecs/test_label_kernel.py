@@ -1,4 +1,4 @@
-"""The compiled kernel: the same labels as NumPy's and the library's, and the same damage, whatever is asked for."""
+"""The compiled kernels: the same labels as NumPy's and the library's, and the same damage, whatever is asked for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.codecs.test_damage import mutated
 
 if TYPE_CHECKING:
     from precomputed_fs.codecs import Codec
-    from precomputed_fs.codecs.label_blocks import Kernel
+    from precomputed_fs.codecs.label_blocks import Kernels
     from precomputed_fs.format.grid import Triple
 
 ALL = slice(None)
@@ -32,15 +32,15 @@ pytest.importorskip("numba")
 
 
 @pytest.fixture(scope="module")
-def loaded() -> dict[str, Kernel]:
+def loaded() -> dict[str, Kernels]:
     from precomputed_fs.codecs import label_kernel
 
     return {name: label_kernel.load(name) for name in DATA_TYPES}
 
 
 @pytest.fixture(autouse=True)
-def kernels(_without_kernels: None, loaded: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch) -> dict[str, Kernel]:
-    """Let boxes be decoded by the kernel, and by nothing else unless a block is damaged."""
+def kernels(_without_kernels: None, loaded: dict[str, Kernels], monkeypatch: pytest.MonkeyPatch) -> dict[str, Kernels]:
+    """Let kernels decode, and for boxes nothing else unless a block is damaged."""
     monkeypatch.delattr(compressed_segmentation, "decompress")
     for name, kernel in loaded.items():
         monkeypatch.setattr(KERNELS[name], "_function", kernel)
@@ -84,12 +84,56 @@ def test_a_box_is_what_was_encoded_there(array: Array, block_size: Triple, data_
     assert np.count_nonzero(room != 77) <= out.size, "nothing else is written"
 
 
+@settings(max_examples=80, deadline=None)
+@given(
+    array=small_arrays(np.dtype("uint64"), 3, largest=12),
+    block_size=st.tuples(*[st.integers(1, 7)] * 3),
+    data_type=st.sampled_from(DATA_TYPES),
+    data=st.data(),
+)
+def test_points_are_what_was_encoded_there(
+    loaded: dict[str, Kernels], array: Array, block_size: Triple, data_type: str, data: st.DataObject
+) -> None:
+    codec = codec_of(SEGMENTATION, data_type, 3, **{BLOCK_SIZE: list(block_size)})
+    array = array.astype(data_type)
+    count = data.draw(st.integers(0, 5))
+    lists = [st.lists(st.integers(0, length - 1), min_size=count, max_size=count) for length in array.shape[:3]]
+    x, y, z = (np.array(data.draw(axis), data.draw(st.sampled_from([np.int64, np.uint8]))) for axis in lists)
+    points = (x, y, z, slice(data.draw(st.integers(0, 2)), 3, data.draw(st.integers(1, 2))))
+    blocks = blocks_of(codec, codec.encode(array), array.shape[:3])
+    expected = array[points]
+    room = np.full([2 * length + 1 for length in expected.shape], 77, data_type)
+    out = room[1::2, 1::2]
+    assert blocks.decode(loaded[data_type], points, out) is out
+    np.testing.assert_array_equal(out, expected)
+    assert np.count_nonzero(room != 77) <= out.size, "nothing else is written"
+    np.testing.assert_array_equal(blocks.decode(loaded[data_type], points, None), expected)
+
+
+@pytest.mark.parametrize("x", [12, -1, -13, 2**40])
+def test_points_outside_of_the_chunk_are_left_to_numpy(kernels: dict[str, Kernels], x: int) -> None:
+    codec, data = sample(Case(SEGMENTATION, "uint64", 1))
+    points = (np.array([3, x]), np.array([0, 0]), np.array([0, 0]), ALL)
+    assert blocks_of(codec, data, (12, 10, 9)).decode(kernels["uint64"], points, None) is None
+
+
+def test_no_layout_of_arrays_is_compiled_for_while_reading(kernels: dict[str, Kernels]) -> None:
+    codec, data = sample(Case(SEGMENTATION, "uint64", 1))
+    for order in ("C", "F"):
+        codec.decode_part(data, (12, 10, 9), WHOLE, np.empty((12, 10, 9, 1), np.uint64, order))
+        codec.decode_part(data, (12, 10, 9), (*np.zeros((3, 2), int), ALL), np.empty((2, 1), np.uint64, order))
+    assert [len(kernel.signatures) for kernel in kernels["uint64"]] == [1, 1]  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("labels", [1, 2, 3, 5, 17, 257, 60_000])
 @pytest.mark.parametrize("data_type", DATA_TYPES)
 def test_blocks_of_any_number_of_bits(labels: int, data_type: str) -> None:
     codec = codec_of(SEGMENTATION, data_type, 1, **{BLOCK_SIZE: [40, 40, 40]})
     array = (np.arange(64_000, dtype=data_type) % labels * 60_001 + 1).reshape(40, 40, 40, 1)
-    np.testing.assert_array_equal(codec.decode(codec.encode(array), (40, 40, 40)), array)
+    data = codec.encode(array)
+    np.testing.assert_array_equal(codec.decode(data, (40, 40, 40)), array)
+    points = (*np.random.default_rng(0).integers(0, 40, (3, 50)), ALL)
+    np.testing.assert_array_equal(codec.decode_part(data, (40, 40, 40), points), array[points])
 
 
 @pytest.mark.parametrize("side", [64, 2**20, 2**31 - 1])
@@ -125,14 +169,14 @@ def outcome(blocks: LabelBlocks, box: Any) -> Array | None:
         return None
 
 
-def assert_same_outcome(kernel: Kernel, codec: Codec, data: bytes, size: Triple, box: Any) -> bool:
+def assert_same_outcome(kernels: Kernels, codec: Codec, data: bytes, size: Triple, box: Any) -> bool:
     """Compare with NumPy; return whether the data are damaged there."""
     try:
         blocks = blocks_of(codec, data, size)
     except DamagedError:
         return True
     expected = outcome(blocks, box)
-    decoded = blocks.decode_box(kernel, box, None)
+    decoded = blocks.decode(kernels, box, None)
     assert (decoded is None) == (expected is None)
     if decoded is not None:
         np.testing.assert_array_equal(decoded, expected)
@@ -141,20 +185,22 @@ def assert_same_outcome(kernel: Kernel, codec: Codec, data: bytes, size: Triple,
 
 @pytest.mark.parametrize("data_type", DATA_TYPES)
 @pytest.mark.parametrize("block_size", [(8, 8, 8), (3, 5, 2), (16, 16, 16)])
-def test_damage_is_noticed_as_numpy_notices_it(kernels: dict[str, Kernel], data_type: str, block_size: Triple) -> None:
+def test_damage_is_noticed_as_numpy_notices_it(kernels: dict[str, Kernels], data_type: str, block_size: Triple) -> None:
     codec = codec_of(SEGMENTATION, data_type, 2, **{BLOCK_SIZE: list(block_size)})
     data = codec.encode(voxels_of(Case(SEGMENTATION, data_type, 3))[20:32, 20:30, 5:14, :2])
     damaged = 0
     for seed in range(300):
         chance = random.Random(seed)
         changed = mutated(data, chance)
-        for box in (WHOLE, (slice(7, 9), slice(2, 9, 3), slice(8, 9), slice(1, 2))):
-            damaged += assert_same_outcome(kernels[data_type], codec, changed, (12, 10, 9), box)
-    assert 50 < damaged < 550
+        box = (slice(7, 9), slice(2, 9, 3), slice(8, 9), slice(1, 2))
+        points = (np.array([7, 11, 0]), np.array([9, 2, 2]), np.array([8, 8, 0]), slice(1, 2))
+        for index in (WHOLE, box, points):
+            damaged += assert_same_outcome(kernels[data_type], codec, changed, (12, 10, 9), index)
+    assert 75 < damaged < 825
 
 
 @pytest.mark.parametrize("data_type", DATA_TYPES)
-def test_no_changed_word_leads_outside(kernels: dict[str, Kernel], data_type: str) -> None:
+def test_no_changed_word_leads_outside(kernels: dict[str, Kernels], data_type: str) -> None:
     """Each word in turn leads to just before and after the end, and far away."""
     codec, data = sample(Case(SEGMENTATION, data_type, 3), (9, 9, 2))
     words = np.frombuffer(data, "<u4")
@@ -164,7 +210,8 @@ def test_no_changed_word_leads_outside(kernels: dict[str, Kernel], data_type: st
         for value in (words.size - 1, words.size, high | words.size - 1, high | words.size, 0xFFFFFFFF, 1 << 29):
             changed = words.copy()
             changed[position] = value
-            damaged += assert_same_outcome(kernels[data_type], codec, changed.tobytes(), (9, 9, 2), WHOLE)
+            for index in (WHOLE, (np.array([0, 8]), np.array([0, 8]), np.array([0, 1]), ALL)):
+                damaged += assert_same_outcome(kernels[data_type], codec, changed.tobytes(), (9, 9, 2), index)
     assert damaged
 
 
@@ -182,12 +229,12 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.Monk
 
     asked = []
 
-    def compile_(_: object, *, cache: bool) -> Kernel:
+    def compile_(_: object, __: object, *, cache: bool) -> type[bool]:
         asked.append(cache)
         if cache:
             raise RuntimeError("cannot cache function '_box': no locator available")
         return bool
 
-    monkeypatch.setattr(label_kernel, "_compiled", compile_)
-    assert label_kernel.load("uint32") is bool
-    assert asked == [True, False]
+    monkeypatch.setattr(label_kernel, "_compiled_once", compile_)
+    assert label_kernel.load("uint32") == (bool, bool)
+    assert asked == [True, False, True, False]
