@@ -14,7 +14,15 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from precomputed_fs.codecs.chunks import AXES, Array, ChunkIndex, ChunkKind, DamagedError, UnstorableError
+from precomputed_fs.codecs.chunks import (
+    AXES,
+    Array,
+    ChunkIndex,
+    ChunkKind,
+    ChunkPart,
+    DamagedError,
+    UnstorableError,
+)
 from precomputed_fs.codecs.compressed_segmentation import COMPRESSED_SEGMENTATION
 from precomputed_fs.codecs.compresso import COMPRESSO
 from precomputed_fs.codecs.crackle import CRACKLE
@@ -27,12 +35,13 @@ from precomputed_fs.codecs.raw import RAW
 from precomputed_fs.codecs.zfpc import ZFPC
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError, expected_one_of
 from precomputed_fs.format.grid import Triple
-from precomputed_fs.format.scale_layout import Chunk
+from precomputed_fs.format.scale_layout import Chunk, Pieces
 
 __all__ = [
     "ENCODINGS",
     "INCOMPRESSIBLE_MIME_TYPES",
     "ROOM",
+    "ChunkPart",
     "Codec",
     "Encoding",
     "Parameter",
@@ -68,6 +77,7 @@ INCOMPRESSIBLE_MIME_TYPES = frozenset(
 ROOM = 1 << 20
 """Bytes that a chunk may have for headers and metadata (1 MiB)."""
 
+_WORTH_A_PART = 1 << 14  # bytes that need not be read (16 KiB)
 _DATA_TYPES = (*VOXEL_TYPES, "int64", "float64")  # the last two are not in the format, but cloud-volume writes them
 
 
@@ -125,12 +135,37 @@ class Codec(ChunkKind):
         except (DamagedError, ImportError) as exc:
             raise self._explained(exc, data, size) from exc
 
-    def decode_part(self, data: bytes, size: Triple, index: ChunkIndex, out: Array | None = None) -> Array:
+    def pieces(self, size: Triple, index: ChunkIndex) -> Pieces | None:
+        """Tell which bytes of a chunk hold some voxels, where these are much fewer than all: raw chunks only.
+
+        Parameters
+        ----------
+        size, index
+            See `decode_part`.
+
+        Returns
+        -------
+        sequence of tuple of int, or None
+            Where pieces of the uncompressed chunk begin and end; `decode_part` takes a `ChunkPart` of these, too.
+        """
+        row = self.row
+        length = math.prod(size) * self.num_channels * self.dtype.itemsize
+        if row.pieces is None or length < _WORTH_A_PART:
+            return None
+        pieces = row.pieces(self, size, index)
+        if len(pieces) == 1:
+            ((begin, end),) = pieces
+            if end - begin > min(length // 2, length - _WORTH_A_PART):
+                return None
+        return pieces
+
+    def decode_part(self, data: bytes | ChunkPart, size: Triple, index: ChunkIndex, out: Array | None = None) -> Array:
         """Decode some voxels of a chunk. In compressed_segmentation, only the blocks that hold them are decoded.
 
         Parameters
         ----------
-        data : bytes
+        data : bytes or ChunkPart
+            The chunk, or the part of it that has the voxels: see `pieces`.
         size : tuple of int
             The size of the whole chunk in voxels, xyz, clipped to the volume.
         index : tuple
@@ -153,12 +188,16 @@ class Codec(ChunkKind):
         """
         row = self.row
         try:
-            if row.decode_part is None:
+            if isinstance(data, ChunkPart):
+                if row.decode_pieces is None:
+                    raise TypeError(f"{row.name}: part of a chunk")
+                part = row.decode_pieces(self, data, size, index)
+            elif row.decode_part is None:
                 part = row.decode(self, data, size)[index]
             else:
                 part = row.decode_part(self, data, size, index, out)
         except (DamagedError, ImportError) as exc:
-            raise self._explained(exc, data, size) from exc
+            raise self._explained(exc, data if isinstance(data, bytes) else data.data, size) from exc
         if out is None or part is out:
             return part
         out[...] = part

@@ -1,11 +1,15 @@
 """What a codec works on: arrays of voxels, the kind of chunk that they belong to, and bytes that may be damaged."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from precomputed_fs.format.grid import Triple
+from precomputed_fs.format.scale_layout import Pieces
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -16,6 +20,15 @@ ChunkIndex = tuple[slice | Array, slice | Array, slice | Array, slice]
 """Some voxels and channels of a chunk, as an index of its array.
 
 A box is four slices with positive steps. Points are three arrays of integers, each of shape (n,), and a slice."""
+
+
+class ChunkPart(NamedTuple):
+    """Some of the bytes of a chunk."""
+
+    data: bytes
+    """The pieces, joined."""
+
+    pieces: Pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,12 @@ class ChunkKind:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of decoded voxels; little-endian."""
-        return np.dtype(self.data_type).newbyteorder("<")
+        return _little_endian(self.data_type)
+
+
+@functools.cache
+def _little_endian(data_type: str) -> np.dtype[Any]:
+    return np.dtype(data_type).newbyteorder("<")
 
 
 # ----------------------------------------------------------------------------------------------------- damage, refusals
@@ -60,6 +78,14 @@ def library_reads() -> Iterator[None]:
 
 
 # ----------------------------------------------------------------------------------------------------- bytes and arrays
+
+
+def box_ranges(index: ChunkIndex, size: Triple) -> list[range]:
+    """Return the voxels of a box along x, y and z."""
+    return [
+        range(*axis.indices(length)) for axis, length in zip(index[:3], size, strict=True) if isinstance(axis, slice)
+    ]
+
 
 _X_AT_ONCE = 8
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from precomputed_fs.codecs.chunks import Array, ChunkIndex, ChunkKind, UnstorableError, library_reads
+from precomputed_fs.codecs.chunks import Array, ChunkIndex, ChunkKind, UnstorableError, box_ranges, library_reads
 from precomputed_fs.codecs.compiled import Compiled
 from precomputed_fs.codecs.encoding import (
     ANY,
@@ -18,7 +18,7 @@ from precomputed_fs.codecs.encoding import (
     Parameter,
     is_integer,
 )
-from precomputed_fs.codecs.label_blocks import Kernels, LabelBlocks, box_ranges, label_blocks
+from precomputed_fs.codecs.label_blocks import Kernels, LabelBlocks, label_blocks
 from precomputed_fs.format.grid import Triple
 from precomputed_fs.format.scale_layout import Chunk
 

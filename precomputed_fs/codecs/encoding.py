@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from precomputed_fs.codecs.chunks import Array, ChunkIndex, ChunkKind
+from precomputed_fs.codecs.chunks import Array, ChunkIndex, ChunkKind, ChunkPart
 from precomputed_fs.format.grid import Triple
-from precomputed_fs.format.scale_layout import Chunk
+from precomputed_fs.format.scale_layout import Chunk, Pieces
 
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 VOXEL_TYPES = (*UNSIGNED, "int8", "int16", "int32", "float32")
@@ -70,6 +70,12 @@ class Encoding:
     """``(kind, data, size, index, out) -> array``, of an encoding in which parts of a chunk can be decoded.
 
     It returns `out`, or another array, which the caller copies to `out`."""
+
+    pieces: Callable[[ChunkKind, Triple, ChunkIndex], Pieces] | None = None
+    """``(kind, size, index) -> pieces``, of an encoding whose voxels have fixed places: the bytes that hold some."""
+
+    decode_pieces: Callable[[ChunkKind, ChunkPart, Triple, ChunkIndex], Array] | None = None
+    """``(kind, part, size, index) -> array``: decodes voxels from their `pieces`."""
 
     parameters: tuple[Parameter, ...] = ()
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from precomputed_fs.codecs.chunks import Array, ChunkIndex, ChunkKind, DamagedError
+from precomputed_fs.codecs.chunks import Array, ChunkIndex, ChunkKind, DamagedError, box_ranges
 from precomputed_fs.format.grid import Triple
 
 _VOXELS_AT_ONCE = 1 << 20
@@ -223,13 +223,6 @@ def label_blocks(kind: ChunkKind, data: bytes, size: Triple, block_size: Triple)
     if min(starts) < channels or max(starts) + 2 * blocks > words.size:
         raise DamagedError("a channel begins where it cannot")
     return LabelBlocks(words, starts, size, block_size, kind.dtype)
-
-
-def box_ranges(index: ChunkIndex, size: Triple) -> list[range]:
-    """Return the voxels of a box along x, y and z."""
-    return [
-        range(*axis.indices(length)) for axis, length in zip(index[:3], size, strict=True) if isinstance(axis, slice)
-    ]
 
 
 @functools.lru_cache(1 << 10)

@@ -94,11 +94,11 @@ def chunk_coords(coords: Iterable[int]) -> ChunkCoords:
         raise ValueError(f"chunk_coords: expected integers, got {given}") from exc
     if len(checked) != _COORDS_LENGTH:
         raise ValueError(f"chunk_coords: expected 6 integers (xmin, xmax, ymin, ymax, zmin, zmax), got {given}")
-    for axis, low, high in zip("xyz", checked[::2], checked[1::2], strict=True):
-        if low >= high:
-            raise ValueError(f"chunk_coords: expected {axis}min < {axis}max, got {low} and {high} in {checked}")
     x0, x1, y0, y1, z0, z1 = checked
-    return x0, x1, y0, y1, z0, z1
+    if x0 < x1 and y0 < y1 and z0 < z1:
+        return x0, x1, y0, y1, z0, z1
+    axis, low, high = next(axis for axis in zip("xyz", checked[::2], checked[1::2], strict=True) if axis[1] >= axis[2])
+    raise ValueError(f"chunk_coords: expected {axis}min < {axis}max, got {low} and {high} in {checked}")
 
 
 def size_of(coords: ChunkCoords) -> Triple:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +14,9 @@ from precomputed_fs.format.sharding import Sharding
 
 _AXES = 3
 _USUAL_CHUNK = 1 << 18  # bytes
+
+Pieces = Sequence[tuple[int, int]]
+"""Where bytes of a chunk begin and end."""
 
 
 class Chunk(NamedTuple):

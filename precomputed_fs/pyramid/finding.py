@@ -17,7 +17,7 @@ from precomputed_fs.format.grid import (
 )
 from precomputed_fs.format.info_text import parse_info
 from precomputed_fs.format.names import COMMON, VARIANTS, Variant, joined, suffixes_of
-from precomputed_fs.format.scale_layout import ScaleLayout, scale_layout
+from precomputed_fs.format.scale_layout import Pieces, ScaleLayout, scale_layout
 from precomputed_fs.pyramid.chunk_cache import Kept, Place
 from precomputed_fs.pyramid.known import InfoState, Known, ScaleNames
 from precomputed_fs.pyramid.options import Options
@@ -31,6 +31,9 @@ from precomputed_fs.store.requests import Body, ChangedLately, Get, Job, List
 from precomputed_fs.store.url import check_relative_path
 
 _T = TypeVar("_T")
+
+PiecesOf = Callable[[ChunkCoords], Pieces | None]
+"""Says which bytes of a raw chunk suffice; None: all are needed."""
 
 _SAMPLED_NAMES = 100  # entries of a scale that are listed to learn its names, in one request
 _NO_PLACE = Place("")
@@ -83,7 +86,7 @@ class Finder:
         """Find a file."""
         suffixes = suffixes_of(name)
         limit = file_limit(name, self._options)
-        found = yield from self._first(suffixes, name.__add__, limit, versioned=versioned)
+        found = yield from self._first(suffixes, _by_suffix(name, limit, versioned=versioned), limit)
         if found is None:
             raise self._not_found(name, len(suffixes))
         suffix, body = found
@@ -95,7 +98,7 @@ class Finder:
         suffixes = dict.fromkeys((*(variant.suffix for variant in names.seen), *suffixes_of(path)))
         limit = file_limit("", self._options)
         denials: list[AccessDeniedError] = []
-        found = yield from self._first(suffixes, path.__add__, limit, denials)
+        found = yield from self._first(suffixes, _by_suffix(path, limit), limit, denials)
         if found is None:
             failure = denials[0] if denials else self._not_found(path, len(suffixes))
             denials.clear()
@@ -169,7 +172,14 @@ class Finder:
         return (yield from self.in_shards.exists(key, layout.sharding, layout.grid.chunk_id(coords)))
 
     def chunks(
-        self, key: str, layout: ScaleLayout, wanted: Iterable[Iterable[int]], *, window: int, range_size: int
+        self,
+        key: str,
+        layout: ScaleLayout,
+        wanted: Iterable[Iterable[int]],
+        *,
+        window: int,
+        range_size: int,
+        pieces_of: PiecesOf | None = None,
     ) -> Iterator[Job[Any]]:
         """Plan how to find chunks: jobs that return lists of ``(coords, Stored or None)``, or follow-up jobs.
 
@@ -179,11 +189,13 @@ class Finder:
             How many chunks of a sharded scale are planned at once at first.
         range_size : int
             Most bytes of a shard that are read at once.
+        pieces_of : callable, optional
+            See `Pyramid.fetch_chunks`.
         """
         checked = map(chunk_coords, wanted)
         sharding, grid = layout.sharding, layout.grid
         if sharding is None or grid is None:
-            return (self._unsharded_or_none(key, layout, coords) for coords in checked)
+            return (self._unsharded_or_none(key, layout, coords, pieces_of) for coords in checked)
 
         numbered = ((grid.chunk_id(coords), coords) for coords in checked)
         described = functools.partial(self._as_chunk, layout)
@@ -201,10 +213,13 @@ class Finder:
         return Place(self._location.display(key)) if self._kept.limit else _NO_PLACE
 
     def _unsharded_or_none(
-        self, key: str, layout: ScaleLayout, coords: ChunkCoords
+        self, key: str, layout: ScaleLayout, coords: ChunkCoords, pieces_of: PiecesOf | None
     ) -> Job[list[tuple[ChunkCoords, Stored | None]]]:
         try:
-            found = yield from self._kept_or_unsharded(key, layout, coords)
+            if pieces_of is not None and not self._kept.limit:
+                found = yield from self.unsharded(key, layout, coords, pieces_of=pieces_of)
+            else:
+                found = yield from self._kept_or_unsharded(key, layout, coords)
         except NotFoundError:
             return [(coords, None)]
         return [(coords, found)]
@@ -224,7 +239,15 @@ class Finder:
             raise self._not_found(f"{key}/{chunk_name(coords)}", len(self._variants_to_read(self._known.names_in(key))))
         return kept.stored
 
-    def unsharded(self, key: str, layout: ScaleLayout, coords: ChunkCoords, *, versioned: bool = False) -> Job[Stored]:
+    def unsharded(
+        self,
+        key: str,
+        layout: ScaleLayout,
+        coords: ChunkCoords,
+        *,
+        versioned: bool = False,
+        pieces_of: PiecesOf | None = None,
+    ) -> Job[Stored]:
         """Find a chunk that is an object of its own."""
         names = self._known.names_in(key)
         to_read = names.to_read
@@ -233,14 +256,22 @@ class Finder:
         variants = to_read[1]
         limit = chunk_limit(layout, size_of(coords), self._options)
         denials: list[AccessDeniedError] = []
-        name_of = functools.partial(_variant_name, key, coords)
-        found = yield from self._first(variants, name_of, limit, denials, versioned=versioned)
+        length = raw_length(layout, coords)
+        pieces = pieces_of(coords) if pieces_of and length and self._may_be_plain(names) else None
+        request_of = _asking_for(key, coords, stored_limit(limit.size), pieces, length, versioned=versioned)
+        found = yield from self._first(variants, request_of, limit, denials)
         if found is not None:
             variant, body = found
             if variant not in names.seen:
                 names.note(variant)
-            length = raw_length(layout, coords)
-            return Stored(self._location, name_of(variant), body, variant.suffix, limit, length)
+            if pieces:
+                names.is_plain = body.is_pieces
+            elif length is not None and names.is_plain is None:
+                names.is_plain = len(body) == length and not (variant.suffix or body.content_encoding)
+            name = variant.name(key, coords)
+            return Stored(
+                self._location, name, body, variant.suffix, limit, length, pieces=pieces if body.is_pieces else None
+            )
         failure: DataAccessError = self._not_found(f"{key}/{chunk_name(coords)}", len(variants))
         if denials:
             failure = denials[0]
@@ -252,16 +283,18 @@ class Finder:
         finally:
             del failure  # its traceback holds this frame, which would keep everything in it alive
 
+    def _may_be_plain(self, names: ScaleNames) -> bool:
+        """Whether to ask for pieces; where it costs a request to find out that chunks are compressed, not at first."""
+        return self._store.protocol.cheap_misses if names.is_plain is None else names.is_plain
+
     # ---------------------------------------------------------------------------- name by name
 
     def _first(
         self,
         variants: Collection[_T],
-        name_of: Callable[[_T], str],
+        request_of: Callable[[_T], Get],
         limit: Limit,
         denials: list[AccessDeniedError] | None = None,
-        *,
-        versioned: bool = False,
     ) -> Job[tuple[_T, Body] | None]:
         """Read an object under the first of its names that exists.
 
@@ -273,11 +306,10 @@ class Finder:
         denials : list, optional
             For a chunk: collects denials, which S3 answers for absent objects to credentials without list permission.
         """
-        most = stored_limit(limit.size)
         for look in range(_LOOKS + 1):
             for variant in variants:
                 try:
-                    body: Body = yield Get(name_of(variant), limit=most, versioned=versioned)
+                    body: Body = yield request_of(variant)
                 except DataAccessError as exc:
                     self._check_absent(exc, limit, denials)
                 else:
@@ -285,7 +317,9 @@ class Finder:
             if not self._store.protocol.cheap_misses or look == _LOOKS:
                 break
             variants = list(variants)[:COMMON]
-            if not any((yield [ChangedLately(folder) for folder in _folders_of(map(name_of, variants))])):
+            if not any(
+                (yield [ChangedLately(folder) for folder in _folders_of(request_of(one).name for one in variants)])
+            ):
                 break
         return None
 
@@ -375,8 +409,24 @@ class Finder:
         return NotFoundError(f"{self._location.display(name)} does not exist; {question} (looked under {names} names)")
 
 
-def _variant_name(key: str, coords: ChunkCoords, variant: Variant) -> str:
-    return variant.name(key, coords)
+def _by_suffix(name: str, limit: Limit, *, versioned: bool = False) -> Callable[[str], Get]:
+    """Return the request for a file under each suffix."""
+    most = stored_limit(limit.size)
+    return lambda suffix: Get(name + suffix, limit=most, versioned=versioned)
+
+
+def _asking_for(
+    key: str, coords: ChunkCoords, limit: int, pieces: Pieces | None, length: int | None, *, versioned: bool
+) -> Callable[[Variant], Get]:
+    """Return the request for a chunk under each of its names; for pieces only where it cannot be compressed."""
+
+    def request_of(variant: Variant) -> Get:
+        name = variant.name(key, coords)
+        if pieces and length and not variant.suffix:
+            return Get(name, min(pieces)[0], max(pieces)[1], limit, pieces=pieces, size=length)
+        return Get(name, limit=limit, versioned=versioned)
+
+    return request_of
 
 
 def _folders_of(names: Iterable[str]) -> set[str]:

@@ -18,6 +18,9 @@ class ScaleNames:
     folders: bool = False
     """Whether a listing showed sub-directories, whose chunks may be compressed or not."""
 
+    is_plain: bool | None = None
+    """Whether raw chunks are stored without compression, so that parts of them can be read; None: not known."""
+
     to_read: tuple[list[Variant], Collection[Variant]] | None = None
     """The list `seen` and the names to ask for because of it; outdated if `seen` is another list."""
 

@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from precomputed_fs.codecs import ChunkPart
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError
 from precomputed_fs.format.compression import decode, split_suffix
 from precomputed_fs.format.grid import ChunkCoords, chunk_coords
@@ -16,7 +17,7 @@ from precomputed_fs.format.scale_layout import ScaleLayout
 from precomputed_fs.pyramid import late_writes
 from precomputed_fs.pyramid.batches import IN_FLIGHT, Callback, checked_in_flight, counted, report
 from precomputed_fs.pyramid.chunk_cache import ChunkCache
-from precomputed_fs.pyramid.finding import Finder
+from precomputed_fs.pyramid.finding import Finder, PiecesOf
 from precomputed_fs.pyramid.known import Known
 from precomputed_fs.pyramid.options import Options
 from precomputed_fs.pyramid.shard_writer import ShardWriter
@@ -37,8 +38,8 @@ _T = TypeVar("_T")
 Buffer = bytes | bytearray | memoryview
 """What can be stored; a NumPy array passes its memory as ``array.data``."""
 
-Decode = Callable[[ChunkCoords, bytes | None], _T]
-"""Makes the result of a batch from a chunk's bytes, or from None if the chunk is absent."""
+Decode = Callable[[ChunkCoords, Any], _T]
+"""Makes the result of a batch from a chunk's bytes, from a `ChunkPart`, or from None if the chunk is absent."""
 
 Encode = Callable[[ChunkCoords, Any], bytes | Update]
 """Makes a chunk's bytes, or a change to it, from an item that was passed to a batch."""
@@ -325,11 +326,19 @@ class Pyramid:
         coords: Iterable[Iterable[int]],
         *,
         decode: Decode[Any] | None = None,
+        pieces: PiecesOf | None = None,
         in_flight: int = IN_FLIGHT,
         callback: Callback = None,
     ) -> Iterator[tuple[ChunkCoords, Any]]:
-        """Fetch many chunks at once."""
-        for results in self.store.run_many(*self._fetching(key, coords, decode, in_flight, callback)):
+        """Fetch many chunks at once.
+
+        Parameters
+        ----------
+        pieces : callable, optional
+            Which bytes of a raw chunk suffice, or None for all. Where the store can send just these, `decode` is given
+            a `ChunkPart`.
+        """
+        for results in self.store.run_many(*self._fetching(key, coords, decode, in_flight, callback, pieces=pieces)):
             for result in results:
                 report(callback)
                 yield result
@@ -375,13 +384,17 @@ class Pyramid:
         decode: Decode[Any] | None,
         in_flight: int,
         callback: Callback,
+        *,
+        pieces: PiecesOf | None = None,
     ) -> tuple[Iterator[Job[Any]], int, Callable[[Any], Any], int]:
         """Return the arguments of `ObjectStore.run_many` for fetching chunks."""
         key = self.finder.checked(key)
         layout = self.layout(key)
         in_flight = checked_in_flight(in_flight)
         coords = counted(coords, callback)
-        batch = self.finder.chunks(key, layout, coords, window=in_flight, range_size=self.options.max_range)
+        batch = self.finder.chunks(
+            key, layout, coords, window=in_flight, range_size=self.options.max_range, pieces_of=pieces
+        )
         return batch, in_flight, functools.partial(_finished, decode), _per_hop(layout)
 
     def store_chunks(
@@ -480,7 +493,7 @@ def _finished(decode: Decode[Any] | None, result: tuple[ChunkCoords, Stored | No
     if found is None:
         return coords, decode(coords, None)
     try:
-        return coords, decode(coords, data)
+        return coords, decode(coords, data if found.pieces is None else ChunkPart(found.data, found.pieces))
     except CorruptDataError as exc:
         raise found.named(exc) from exc
 

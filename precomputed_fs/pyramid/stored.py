@@ -18,7 +18,7 @@ from precomputed_fs.format.compression import (
     split_suffix,
 )
 from precomputed_fs.format.grid import ChunkCoords, Triple, chunk_name, size_of
-from precomputed_fs.format.scale_layout import Chunk, ScaleLayout
+from precomputed_fs.format.scale_layout import Chunk, Pieces, ScaleLayout
 from precomputed_fs.pyramid.options import Options
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.requests import Body
@@ -64,6 +64,9 @@ class Stored(NamedTuple):
     shard_encoding: str = ""
     """For a chunk in a shard: the shard's ``data_encoding``."""
 
+    pieces: Pieces | None = None
+    """Of a raw chunk: which pieces the body has; None: all of it."""
+
     part: str = ""
     """For a chunk in a shard: its name in messages."""
 
@@ -107,6 +110,8 @@ class Stored(NamedTuple):
             If the bytes cannot be decoded; the message names the object.
         """
         if not self.may_be_coded and len(self.data) <= self.limit.size:
+            return self.data
+        if self.body.is_pieces:  # of a raw chunk
             return self.data
         try:
             if self.span is not None:

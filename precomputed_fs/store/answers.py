@@ -10,7 +10,7 @@ from precomputed_fs.errors import CorruptDataError
 from precomputed_fs.format.compression import decode
 from precomputed_fs.store.explanations import MOST_BYTES
 from precomputed_fs.store.failures import BrokenAnswerError, StatusError, seconds_since_1970
-from precomputed_fs.store.requests import Body
+from precomputed_fs.store.requests import Body, Get
 
 _UNENCODED = frozenset({"", "identity", "none", "binary", "utf-8"})
 """Values of Content-Encoding that mean no encoding; all but the first two are mistakes of uploaders."""
@@ -122,6 +122,14 @@ def range_body(answer: Answer, start: int, end: int, version_header: str) -> Bod
     is_settled = version_header != "etag" or _is_for_good(headers, version)
     version = version or f"{headers.get('last-modified', '')} {sent.rpartition('/')[2]}"
     return checked_range(Body(answer.parts, "", version, is_settled=is_settled), start, end)
+
+
+def has_pieces(answer: Answer, request: Get) -> bool:
+    """Tell whether an answer is a range of an object that is as `Get.pieces` expects it."""
+    if answer.status != http.HTTPStatus.PARTIAL_CONTENT or answer.encoding:
+        return False
+    sent = answer.headers.get("content-range", "")
+    return sent == f"bytes {request.start}-{(request.end or 0) - 1}/{request.size}"
 
 
 def checked_range(body: Body, start: int, end: int | None) -> Body:

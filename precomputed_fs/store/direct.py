@@ -161,8 +161,9 @@ class Direct:
                 results += result
             else:
                 results += map(finish, result[:per_hop])  # what is made of very many would be in memory at once
-                rest = range(per_hop, len(result), per_hop)
-                follow.append(FollowUps([_known(result[first : first + per_hop]) for first in rest]))
+                if len(result) > per_hop:
+                    rest = range(per_hop, len(result), per_hop)
+                    follow.append(FollowUps([_known(result[first : first + per_hop]) for first in rest]))
         return results, follow, len(jobs), time.perf_counter() - began
 
     def _run(self, job: Job[_T], is_stopped: Callable[[], bool]) -> _T:
@@ -254,6 +255,11 @@ class Direct:
         if start is not None and start == end:
             return Body([])
         with self._turn:
+            if request.pieces:
+                pieces = self._protocol.read_pieces(self.fs, path, request.size, request.pieces)
+                if pieces is not None:
+                    return Body(pieces, is_pieces=True)
+                start = None
             if start is None or end is None:
                 version = self._protocol.state(self.fs, path).version if request.versioned else ""
                 return Body([self._protocol.read(self.fs, path, request.limit)], version=version)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, NamedTuple, TypeVar
 
 from precomputed_fs.format.compression import decode, too_large
-from precomputed_fs.store.answers import Answer, checked_range, is_found, range_body, whole_body
+from precomputed_fs.store.answers import Answer, checked_range, has_pieces, is_found, range_body, whole_body
 from precomputed_fs.store.explanations import BUSY, MOST_BYTES, WRONG_CREDENTIALS
 from precomputed_fs.store.failures import (
     RangeIgnoredError,
@@ -52,6 +52,7 @@ _UNTOLD = frozenset({400, 403, 405, 501})  # to HEAD: no body says why, or HEAD 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))  # what of a Location goes into the next request as it is
+_NO_PIECES = frozenset({200, 206, 416})  # what may be answered to a range
 _OK, _PARTIAL = 200, 206  # quicker than the members of an enum
 
 
@@ -128,6 +129,9 @@ class Remote:
         """Make of an exchange's answer that of the request; or the steps that this still takes."""
         if answer.status in _REDIRECTS or answer.status in self._protocol.referred_statuses:
             return self._get_elsewhere(request, exchange, answer)
+        if request.pieces and answer.status in _NO_PIECES and not has_pieces(answer, request):
+            whole: Steps[Body] = self.answer(request.whole)
+            return whole
         return self._body(request, exchange, answer)
 
     def _body(self, request: Get, exchange: Exchange, answer: Answer) -> Body:
@@ -135,6 +139,9 @@ class Remote:
         if start is None or end is None:
             if status == _OK:
                 return whole_body(answer, self._protocol.version_header, versioned=request.versioned)
+        elif status == _PARTIAL and request.pieces:
+            data = checked_range(Body(answer.parts), start, end).data
+            return Body([data[first - start : last - start] for first, last in request.pieces], is_pieces=True)
         elif status == _PARTIAL:
             return range_body(answer, start, end, self._protocol.version_header)
         elif status == _OK:
@@ -145,9 +152,14 @@ class Remote:
         answer = yield from self._followed(exchange, answer)
         if self._is_referred(answer):
             return (yield from self._get_by_coroutine(join(self._root, request.name), request))
+        if request.pieces and answer.status in _NO_PIECES and not has_pieces(answer, request):
+            whole: Body = yield from self.answer(request.whole)
+            return whole
         return self._body(request, exchange, answer)
 
     def _get_by_coroutine(self, path: str, request: Get) -> Steps[Body]:
+        if request.pieces:  # of which size the object is, the filesystem does not tell
+            request = request.whole
         start, end = request.start, request.end
         version = (yield self._protocol.version(self.fs, path)) if request.versioned else ""
         data = yield self._protocol.read(self.fs, path, start, end)
@@ -360,6 +372,8 @@ class Cached:
         return self._behind.end(request, exchange, answer)
 
     def _get(self, request: Get) -> Steps[Body]:
+        if request.pieces:  # the whole object is worth keeping
+            request = request.whole
         path, start, end = join(self._root, request.name), request.start, request.end
         with self._turn:
             copy = self._protocol.find_copy(self._fs, path)

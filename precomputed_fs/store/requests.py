@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, Union
 
 from precomputed_fs.format.compression import MAX_DECODED_SIZE
+from precomputed_fs.format.scale_layout import Pieces
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -46,6 +47,18 @@ class Get:
 
     versioned: bool = False
     """Whether the version of a whole object is needed; a range always has it."""
+
+    pieces: Pieces = ()
+    """Of a range: which pieces suffice if the object has `size` bytes, and no encoding; else all of it is sent.
+
+    Which of both it is, `Body.is_pieces` tells. Pieces have no version."""
+
+    size: int = 0
+
+    @property
+    def whole(self) -> "Get":
+        """The same without a range."""
+        return Get(self.name, limit=self.limit, versioned=self.versioned)
 
     @property
     def most(self) -> int:
@@ -182,10 +195,16 @@ class Body:
         As they came; they are joined where the bytes are first used, which may be another thread.
     """
 
-    __slots__ = ("_parts", "content_encoding", "is_settled", "version")
+    __slots__ = ("_parts", "content_encoding", "is_pieces", "is_settled", "version")
 
     def __init__(
-        self, parts: list[bytes], content_encoding: str = "", version: str = "", *, is_settled: bool = True
+        self,
+        parts: list[bytes],
+        content_encoding: str = "",
+        version: str = "",
+        *,
+        is_settled: bool = True,
+        is_pieces: bool = False,
     ) -> None:
         self._parts = parts
         self.content_encoding = content_encoding
@@ -196,6 +215,9 @@ class Body:
 
         self.is_settled = is_settled
         """Of a range: whether no other state can get this version any more; False also where there is no version."""
+
+        self.is_pieces = is_pieces
+        """Whether these are the pieces that were asked for, joined, and not the whole object."""
 
     def __repr__(self) -> str:
         return f"Body({len(self)} bytes, {self.content_encoding!r}, {self.version!r})"

@@ -1,12 +1,15 @@
 """How the voxels at some points are read: grouped by the chunks that hold them, each of which is fetched once."""
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from precomputed_fs.codecs import ChunkPart
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple, size_of
+from precomputed_fs.format.scale_layout import Pieces
 from precomputed_fs.keywords import spelled_out
 from precomputed_fs.volume.indexing import AXES, shard_block
 from precomputed_fs.volume.positions import NOWHERE, voxels_at
@@ -83,15 +86,19 @@ def sample(
     picked = np.zeros((len(chunks.order), channels), self.dtype)
     codec = self.codec
 
-    def pick(coords: ChunkCoords, data: bytes | None) -> bool:
-        rows, (x, y, z) = chunks.take(coords)
+    def pieces(coords: ChunkCoords) -> Pieces | None:
+        return codec.pieces(size_of(coords), (*chunks.points(coords), slice(None)))
+
+    def pick(coords: ChunkCoords, data: bytes | ChunkPart | None) -> bool:
+        x, y, z = chunks.points(coords)
+        rows = chunks.take(coords)
         if data is None:
             self.check_may_miss(coords, missing)
             return False
         codec.decode_part(data, size_of(coords), (x, y, z, slice(None)), out=picked[rows])
         return True
 
-    self.fetch_each(chunks, pick, "these points touch", progress=progress)
+    self.fetch_each(chunks, pick, pieces, "these points touch", progress=progress)
     result = np.empty((count, channels), self.dtype)
     result[chunks.order] = picked
     if outside and fill is not None:
@@ -119,7 +126,11 @@ def as_points(given: ArrayLike) -> NDArray[Any]:
     return array
 
 
-_ROWS = 1 << 12  # chunks whose coordinates are computed at once
+_ROWS = 1 << 10  # chunks whose coordinates are computed at once
+
+
+_Group = tuple[slice, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Of a chunk: its places in `PointsByChunk.order`; and x, y and z in the chunk."""
 
 
 class PointsByChunk:
@@ -150,32 +161,39 @@ class PointsByChunk:
         self.order = inside[order]
         """Which voxel comes at each place, chunk after chunk."""
 
-        self._within = np.ascontiguousarray(within[order].T)
+        self._within = [np.ascontiguousarray(axis) for axis in within[order].T]
         starts = np.flatnonzero(is_first)
         self._begins = cells[starts] * grid.chunk_size + bounds.start
         self._starts = np.append(starts, len(cells))
-        self._under_way: dict[ChunkCoords, slice] = {}
+        self._under_way: dict[ChunkCoords, _Group] = {}
 
     def __len__(self) -> int:
         """Return the number of chunks."""
         return len(self._begins)
 
     def __iter__(self) -> Iterator[ChunkCoords]:
-        """Yield each chunk once; `take` then gives its points."""
+        """Yield each chunk once; `points` and `take` then tell of its voxels."""
         for first in range(0, len(self), _ROWS):
             begins = self._begins[first : first + _ROWS]
             ends = np.minimum(begins + self._grid.chunk_size, self._grid.bounds.stop)
             starts = self._starts[first : first + _ROWS + 1].tolist()
-            places = map(slice, starts, starts[1:])
-            for x0, x1, y0, y1, z0, z1, place in zip(*_interleaved(begins, ends), places, strict=True):
+            places = [slice(*ends) for ends in itertools.pairwise(starts)]
+            xs, ys, zs = ([axis[place] for place in places] for axis in self._within)
+            for *box, group in zip(*_interleaved(begins, ends), zip(places, xs, ys, zs, strict=True), strict=True):
+                x0, x1, y0, y1, z0, z1 = box
                 coords = x0, x1, y0, y1, z0, z1
-                self._under_way[coords] = place
+                self._under_way[coords] = group
                 yield coords
 
-    def take(self, coords: ChunkCoords) -> tuple[slice, NDArray[np.int64]]:
-        """Return the places in `order` of the voxels that a chunk holds, and where in the chunk these are, (3, k)."""
-        places = self._under_way.pop(coords)
-        return places, self._within[:, places]
+    def points(self, coords: ChunkCoords) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return where in a chunk the voxels are that it holds, x, y and z: (k,) each."""
+        _, x, y, z = self._under_way[coords]
+        return x, y, z
+
+    def take(self, coords: ChunkCoords) -> slice:
+        """Return the places in `order` of the voxels that a chunk holds; it is done with."""
+        places, *_ = self._under_way.pop(coords)
+        return places
 
     def describe_outside(self, given: NDArray[Any]) -> str:
         """Say which points are outside; empty if none is."""

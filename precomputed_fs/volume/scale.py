@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from precomputed_fs.codecs import Codec, codec_for
+from precomputed_fs.codecs import ChunkPart, Codec, codec_for
 from precomputed_fs.errors import NotFoundError, expected_one_of
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
 from precomputed_fs.format.lengths import Length, readable
+from precomputed_fs.format.scale_layout import Pieces
 from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.batches import IN_FLIGHT
 from precomputed_fs.pyramid.pyramid import Pyramid
@@ -312,7 +313,10 @@ class Scale:
             result[...] = cast_scalar(fill, self.dtype)
         codec, channels, overlaps = self.codec, selection.channels, overlaps_with(selection.ranges)
 
-        def paste(coords: ChunkCoords, data: bytes | None) -> bool:
+        def pieces(coords: ChunkCoords) -> Pieces | None:
+            return codec.pieces(size_of(coords), (*overlaps(coords)[1], channels))
+
+        def paste(coords: ChunkCoords, data: bytes | ChunkPart | None) -> bool:
             into, out_of = overlaps(coords)
             if data is None:
                 self.check_may_miss(coords, missing)
@@ -321,7 +325,8 @@ class Scale:
             codec.decode_part(data, size_of(coords), (*out_of, channels), out=result[into])
             return True
 
-        self.fetch_each(Touched(self.grid, selection.ranges), paste, "this box touches", progress=progress, warns=warns)
+        touched = Touched(self.grid, selection.ranges)
+        self.fetch_each(touched, paste, pieces, "this box touches", progress=progress, warns=warns)
         return result[selection.final]
 
     def missing_or_default(self, missing: str | None) -> str:
@@ -336,7 +341,8 @@ class Scale:
     def fetch_each(
         self,
         chunks: Touched | PointsByChunk,
-        use: Callable[[ChunkCoords, bytes | None], bool],
+        use: Callable[[ChunkCoords, bytes | ChunkPart | None], bool],
+        pieces: Callable[[ChunkCoords], Pieces | None],
         touched: str,
         *,
         progress: bool | None,
@@ -346,13 +352,17 @@ class Scale:
 
         Parameters
         ----------
+        pieces : callable
+            Which bytes of a raw chunk suffice, or None for all.
         touched : str
             What touches these chunks, such as "this box touches"; for messages.
         """
         total = len(chunks)
         with Progress(f"reading {self.key}", total, self._shows(progress)) as bar:
             pyramid, key = self._place
-            found = pyramid.fetch_chunks(key, iter(chunks), decode=use, in_flight=self._fetched_at_once, callback=bar)
+            found = pyramid.fetch_chunks(
+                key, iter(chunks), decode=use, pieces=pieces, in_flight=self._fetched_at_once, callback=bar
+            )
             present = sum(was_there for _, was_there in found)
         if total and not present and warns:
             message = (

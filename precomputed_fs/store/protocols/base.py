@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from precomputed_fs.format.compression import too_large
+from precomputed_fs.format.scale_layout import Pieces
 from precomputed_fs.store.requests import HttpRequest, Page
 
 Options = dict[str, Any]
@@ -181,6 +182,10 @@ class Synchronous(Protocol):
     def read_range(self, fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
         """Read a part of an object."""
         return bytes(fs.cat_file(path, start=start, end=end))
+
+    def read_pieces(self, fs: Filesystem, path: str, size: int, pieces: Pieces) -> list[bytes] | None:
+        """Read pieces of an object, if it has exactly `size` bytes; None if not, or where to read all is as quick."""
+        return None
 
     def state(self, fs: Filesystem, path: str) -> State:
         """Return the state of an object, or raise a FileNotFoundError."""

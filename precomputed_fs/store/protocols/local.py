@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from precomputed_fs.format.scale_layout import Pieces
 from precomputed_fs.store.protocols import files
 from precomputed_fs.store.protocols.base import Entry, Filesystem, State, read_file
 from precomputed_fs.store.protocols.files import Files, check_file
@@ -16,6 +17,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_TO_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _LATELY = 1.0  # seconds within which a file system may give two changes of a folder the same time
 _SHORTEST_LOCK_PAUSE = 0.0002  # seconds
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -32,6 +34,20 @@ class Local(Files):
     def read_range(self, fs: Filesystem, path: str, start: int, end: int | None) -> bytes:
         check_file(os.stat(path), path)
         return super().read_range(fs, path, start, end)
+
+    def read_pieces(self, fs: Filesystem, path: str, size: int, pieces: Pieces) -> list[bytes] | None:
+        if not hasattr(os, "pread"):  # Windows
+            return None
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe does not block
+        try:
+            state = os.fstat(descriptor)
+            check_file(state, path)
+            if state.st_size != size:
+                return None
+            data = [os.pread(descriptor, end - begin, begin) for begin, end in pieces]
+        finally:
+            os.close(descriptor)
+        return data if sum(map(len, data)) == sum([end - begin for begin, end in pieces]) else None
 
     def state(self, fs: Filesystem, path: str) -> State:
         state = os.stat(path)
