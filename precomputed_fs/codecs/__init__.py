@@ -153,11 +153,8 @@ class Codec(ChunkKind):
         if row.pieces is None or length < _WORTH_A_PART:
             return None
         pieces = row.pieces(self, size, index)
-        if len(pieces) == 1:
-            ((begin, end),) = pieces
-            if end - begin > min(length // 2, length - _WORTH_A_PART):
-                return None
-        return pieces
+        needed = sum([end - begin for begin, end in pieces])
+        return pieces if needed <= min(length // 2, length - _WORTH_A_PART) else None
 
     def decode_part(self, data: bytes | ChunkPart, size: Triple, index: ChunkIndex, out: Array | None = None) -> Array:
         """Decode some voxels of a chunk. In compressed_segmentation, only the blocks that hold them are decoded.

@@ -37,49 +37,45 @@ def _decode(kind: ChunkKind, data: bytes, size: Triple) -> Array:
 
 
 def _pieces(kind: ChunkKind, size: Triple, index: ChunkIndex) -> Pieces:
-    """Return the piece from the first voxel to the last; of few points, a piece for each point and channel."""
-    dx, dy, dz, dc = _distances(kind, size)
+    """Return for each channel the piece from the first voxel to the last; of few points, each voxel by itself."""
+    width, (dx, dy, dz, dc) = kind.dtype.itemsize, _distances(size)
     x, y, z, channels = index
     numbers = range(*channels.indices(kind.num_channels))
     if isinstance(x, slice) or isinstance(y, slice) or isinstance(z, slice):
-        ranges = (*box_ranges(index, size), numbers)
-        first, last = (
-            sum(voxels[at] * step for voxels, step in zip(ranges, (dx, dy, dz, dc), strict=True)) for at in (0, -1)
-        )
-    elif len(x) * len(numbers) > _MOST_PIECES:
-        offsets = x * dx + y * dy + z * dz
-        first, last = int(offsets.min()) + numbers[0] * dc, int(offsets.max()) + numbers[-1] * dc
-    else:
+        ranges = zip(box_ranges(index, size), (dx, dy, dz), strict=True)
+        spans = [(voxels[0] * step, voxels[-1] * step) for voxels, step in ranges]
+        first, last = map(sum, zip(*spans, strict=True))
+    elif len(x) * len(numbers) <= _MOST_PIECES:
         points = zip(x.tolist(), y.tolist(), z.tolist(), strict=True)
-        offsets = [i * dx + j * dy + k * dz + channel * dc for i, j, k in points for channel in numbers]
-        return [(offset, offset + dx) for offset in offsets]
-    return [(first, last + dx)]
+        places = [i * dx + j * dy + k * dz + channel * dc for i, j, k in points for channel in numbers]
+        return [(width * place, width * (place + 1)) for place in places]
+    else:
+        offsets = x * dx + y * dy + z * dz
+        first, last = int(offsets.min()), int(offsets.max())
+    return [(width * (first + channel * dc), width * (last + 1 + channel * dc)) for channel in numbers]
 
 
 def _decode_pieces(kind: ChunkKind, part: ChunkPart, size: Triple, index: ChunkIndex) -> Array:
-    distances = _distances(kind, size)
+    width, (dx, dy, dz, _) = kind.dtype.itemsize, _distances(size)
     x, y, z, channels = index
-    numbers = range(*channels.indices(kind.num_channels))
-    begin = part.pieces[0][0]
-    if isinstance(x, slice) or isinstance(y, slice) or isinstance(z, slice):
-        ranges = (*box_ranges(index, size), numbers)
-        offset = sum(voxels[0] * step for voxels, step in zip(ranges, distances, strict=True)) - begin
-        strides = [voxels.step * step for voxels, step in zip(ranges, distances, strict=True)]
-        return np.ndarray([*map(len, ranges)], kind.dtype, part.data, offset, strides)
+    count = len(range(*channels.indices(kind.num_channels)))
     voxels = np.frombuffer(part.data, kind.dtype)
-    if len(part.pieces) == len(x) * len(numbers):
-        return voxels.reshape(len(x), len(numbers))
-    dx, dy, dz, dc = distances
-    offsets = (x * dx + y * dy + z * dz - begin)[:, np.newaxis] + np.array(numbers) * dc
-    decoded: Array = voxels[offsets // dx]
-    return decoded
+    if isinstance(x, slice) or isinstance(y, slice) or isinstance(z, slice):
+        ranges = box_ranges(index, size)
+        steps = [voxels.step * step for voxels, step in zip(ranges, (dx, dy, dz), strict=True)]
+        strides = [width * step for step in (*steps, voxels.size // count)]
+        return np.ndarray([*map(len, ranges), count], kind.dtype, voxels, 0, strides)
+    if len(part.pieces) == len(x) * count:
+        return voxels.reshape(len(x), count)
+    places = x * dx + y * dy + z * dz - part.pieces[0][0] // width % math.prod(size)
+    picked: Array = voxels.reshape(count, -1)[:, places].T
+    return picked
 
 
-def _distances(kind: ChunkKind, size: Triple) -> tuple[int, int, int, int]:
-    """Return how many bytes a voxel is from the next one along each axis."""
-    x, y, _ = size
-    width = kind.dtype.itemsize
-    return width, width * x, width * x * y, width * math.prod(size)
+def _distances(size: Triple) -> tuple[int, int, int, int]:
+    """Return how many voxels further the next one along each axis, and the next channel, is."""
+    x, y, z = size
+    return 1, x, x * y, x * y * z
 
 
 def _encode(_: ChunkKind, array: Array) -> bytes:

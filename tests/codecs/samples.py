@@ -50,6 +50,21 @@ def codec_of(encoding: str, data_type: str, num_channels: int = 1, **parameters:
     return codec_for(encoding, data_type, num_channels, ENCODINGS[encoding].defaults | parameters)
 
 
+@st.composite
+def parts(draw: st.DrawFn, shape: tuple[int, ...], most: int = 5) -> tuple[Any, ...]:
+    """Draw the index of a box, with steps, or of up to so many points."""
+    channels = slice(draw(st.integers(0, shape[3] - 1)), shape[3], draw(st.integers(1, 2)))
+    if draw(st.booleans()):
+        count = draw(st.integers(0, most))
+        points = [draw(st.lists(st.integers(0, side - 1), min_size=count, max_size=count)) for side in shape[:3]]
+        return (*(np.array(axis, np.int64) for axis in points), channels)
+    box = []
+    for side in shape[:3]:
+        start = draw(st.integers(0, side - 1))
+        box.append(slice(start, draw(st.integers(start + 1, side)), draw(st.integers(1, 4))))
+    return (*box, channels)
+
+
 class Case(NamedTuple):
     encoding: str
     data_type: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import compressed_segmentation
 import numpy as np
@@ -18,6 +18,7 @@ from tests.codecs.samples import (
     Array,
     Case,
     codec_of,
+    parts,
     sample,
     small_arrays,
     voxels_of,
@@ -28,21 +29,6 @@ if TYPE_CHECKING:
 
 ALL = slice(0, None, 1)
 FIRST = (slice(0, 1), slice(0, 1), slice(0, 1), ALL)
-
-
-@st.composite
-def parts(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """Draw the index of a box, with steps, or of points."""
-    channels = slice(draw(st.integers(0, shape[3] - 1)), shape[3], draw(st.integers(1, 2)))
-    if draw(st.booleans()):
-        count = draw(st.integers(0, 5))
-        points = [draw(st.lists(st.integers(0, side - 1), min_size=count, max_size=count)) for side in shape[:3]]
-        return (*(np.array(axis, np.int64) for axis in points), channels)
-    box = []
-    for side in shape[:3]:
-        start = draw(st.integers(0, side - 1))
-        box.append(slice(start, draw(st.integers(start + 1, side)), draw(st.integers(1, 4))))
-    return (*box, channels)
 
 
 @settings(max_examples=80, deadline=None)

@@ -21,13 +21,28 @@ def test_a_file_is_read_with_its_state(tmp_path: Path) -> None:
     assert protocol.state(fs, path).version != state.version
 
 
+def test_pieces_are_those_of_a_file_of_a_certain_size(tmp_path: Path) -> None:
+    protocol, fs, root = open_place(str(tmp_path))
+    path = f"{root}/a"
+    Path(path).write_bytes(b"0123456789")
+    assert protocol.read_pieces(fs, path, 10, [(7, 9), (0, 1), (0, 1)]) == [b"78", b"0", b"0"]
+    assert protocol.read_pieces(fs, path, 9, [(0, 1)]) is None
+    assert protocol.read_pieces(fs, path, 10, [(8, 11)]) is None
+    with pytest.raises(FileNotFoundError):
+        protocol.read_pieces(fs, f"{root}/b", 10, [(0, 1)])
+
+
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     protocol, fs, root = open_place(str(tmp_path))
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="only regular files"):
         protocol.read(fs, f"{root}/pipe", 10)
+    with pytest.raises(OSError, match="only regular files"):
+        protocol.read_pieces(fs, f"{root}/pipe", 10, [(0, 1)])
     with pytest.raises(IsADirectoryError):
         protocol.read_range(fs, root, 0, 1)
+    with pytest.raises(IsADirectoryError):
+        protocol.read_pieces(fs, root, 10, [(0, 1)])
 
 
 def test_a_file_that_is_there_is_not_created_without_hard_links_either(
