@@ -61,7 +61,11 @@ MISTAKES = [
     Mistake("s[[1, 2, 3]]", IndexError, r"scale\.sample\(points\)"),
     Mistake("s[None]", IndexError, "read first, and add axes then"),
     Mistake("s['x']", IndexError, "got 'x'"),
-    Mistake("s[0:65]", IndexError, r"x: 0:65 is not inside of 0:64.* scale\.read\(box, fill=0\) pads"),
+    Mistake(
+        "s[0:65]",
+        IndexError,
+        r"x: 0:65 is not inside of 0:64, the bounds of scale .* \([^)]*m\) .* scale\.read\(box, fill=0\) pads",
+    ),
     Mistake("s[-1]", IndexError, r"absolute coordinates.* scale\.array counts from 0"),
     Mistake("s[0, 0, 0, 0, 0]", IndexError, r"4 axes \(x, y, z, channel\), got 5"),
     Mistake("s[0, 0, 0, 5]", IndexError, "channel: 5 is outside of 1 elements"),
@@ -146,7 +150,7 @@ MISTAKES = [
         "open_volume('s3://x/y', storage_options=denied)", AccessDeniedError, "anonymously, as no cred.*AWS_PROFILE"
     ),
     # pictures and the rest
-    Mistake("vol.show(z=1000)", IndexError, "z: 1000 is not inside of 0:32"),
+    Mistake("vol.show(z=1000)", IndexError, r"z: 1000 is not inside of 0:32, absolute voxels of scale .* \([^)]*m\)"),
     Mistake("vol.show(z=1.5)", TypeError, r"z: expected an integer, got 1\.5"),
     Mistake("vol.show(overlays=vol)", TypeError, "did you mean 'overlay'"),
     Mistake("s.read(np.s_[0:10], fil=0)", TypeError, "did you mean 'fill'"),

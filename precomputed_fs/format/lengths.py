@@ -7,7 +7,7 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import TypeVar
 
-Length = float | str
+Length = float | Decimal | str
 """Nanometres, or a text with a unit."""
 
 VoxelSize = Length | Sequence[Length]
@@ -23,6 +23,7 @@ UNITS = {  # nanometres
     "mm": Decimal(1_000_000),
     "cm": Decimal(10_000_000),
     "m": Decimal(1_000_000_000),
+    **dict.fromkeys(("micron", "microns"), Decimal(1000)),
 }
 """Nanometres of each unit."""
 
@@ -54,6 +55,9 @@ def nanometres(length: Length) -> float:
         (given,) = _read([length])
         return given
     length = _plain(length)
+    if isinstance(length, Decimal):
+        length = float(length)
+        return int(length) if length.is_integer() else length
     if isinstance(length, Real) and not isinstance(length, bool):
         return int(length) if isinstance(length, Integral) else float(length)
     raise ValueError(f"expected nanometres or a text such as '1.5 um', got {length!r}")
@@ -132,6 +136,16 @@ def _plain(value: _T) -> _T:
     return value.item() if is_scalar else value  # type: ignore[attr-defined]
 
 
+def _about_commas(text: str) -> str:
+    """Say what to write instead of commas: points of decimal fractions, or ``x`` between lengths."""
+    for count, instead in ((1, "."), (_AXES - 1, " x ")):
+        meant = re.sub(r"\s*,\s*", instead, text)
+        matches = [_LENGTH.fullmatch(length) for length in _TIMES.split(meant)]
+        if text.count(",") == count and all(match and (not match[2] or match[2] in UNITS) for match in matches):
+            return f": write {meant!r}"
+    return ""
+
+
 def _read(texts: Sequence[str]) -> list[float]:
     """Read lengths; those without a unit have that of the next."""
     lengths: list[float] = []
@@ -139,7 +153,9 @@ def _read(texts: Sequence[str]) -> list[float]:
     for text in reversed(texts):
         match = _LENGTH.fullmatch(text)
         if match is None or (match[2] and match[2] not in UNITS):
-            raise ValueError(f"expected a number with one of the units {_NAMED_UNITS}, got {' x '.join(texts)!r}")
+            given = "x".join(texts).strip()
+            message = f"expected a number with one of the units {_NAMED_UNITS}, got {given!r}"
+            raise ValueError(message + _about_commas(given))
         unit = match[2] or unit
         if not unit:
             given = text.strip()

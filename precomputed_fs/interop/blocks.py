@@ -62,7 +62,7 @@ def _axis_lengths(scale: Scale, axis: int, wanted: Any, default: int) -> tuple[i
         if count > _MOST_BLOCKS:
             name, least = AXES[axis], listable_length(size, chunk)
             raise ValueError(
-                f"{scale.volume.url}: scale {scale.key} would have {count:,} blocks of {length} voxels along {name}, "
+                f"{scale.volume.url}: {scale.shown} would have {count:,} blocks of {length} voxels along {name}, "
                 f"and dask lists them all: pass longer ones, such as chunks={{{name!r}: {least}}}, or read a part by "
                 "scale[...]"
             )

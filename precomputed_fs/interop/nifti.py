@@ -23,7 +23,7 @@ def to_nifti(scale: Scale, box: Index | None, *, missing: str | None, progress: 
     except ImportError as exc:
         raise ImportError("NIfTI needs nibabel: pip install 'precomputed-fs[nifti]'", name="nibabel") from exc
     selection = select(... if box is None else box, scale.shape, scale.bounds)
-    selection.check_inside(scale.bounds)
+    selection.check_inside(scale.bounds, scale.shown)
     if selection.has_steps:
         raise ValueError("an image holds all voxels of a box: steps are not possible, but a lower scale is")
     if 0 in selection.shape:

@@ -25,14 +25,17 @@ class Source(ScaleArray):
         super().__init__(scale, quiet=quiet)
         self._pickled = pickled
         self._home = home
+        self._made_for = scale.shape
 
     def __reduce__(self) -> tuple[Any, ...]:
+        self._check_shape()
         if not self._pickled:
             self._pickled = pickle.dumps(self._scale)
         return _restored, (self._pickled, os.getpid() if self._home is None else self._home, self._quiet)
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as in ScaleArray
         self._check_process()
+        self._check_shape()
         items = index if isinstance(index, tuple) else (index,)
         return self._listed(items) if any(map(_is_list, items)) else super().__getitem__(index)
 
@@ -61,6 +64,15 @@ class Source(ScaleArray):
         """
         self._check_process()
         return self._scale
+
+    def _check_shape(self) -> None:
+        """Refuse to read for an array that was made before the scale became smaller."""
+        scale = self._scale
+        if any(now < before for now, before in zip(scale.shape, self._made_for, strict=True)):
+            raise ValueError(
+                f"{scale.volume.url}: {scale.shown} had {self._made_for} voxels when the array was made, and has "
+                f"{scale.shape} since it was resized: make the array again"
+            )
 
     def _check_process(self) -> None:
         if self._home in (None, os.getpid()):

@@ -69,6 +69,8 @@ def checked_limits(limits: Iterable[float] | None, source: Volume | Scale) -> tu
         low = high = math.nan
     if not math.isfinite(low) or not math.isfinite(high):
         raise ValueError(f"limits: expected two numbers, got {limits!r}")
+    if low > high:
+        raise ValueError(f"limits: expected low < high, the values of black and of white, got {limits!r}")
     return low, high
 
 

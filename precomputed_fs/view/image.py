@@ -24,6 +24,12 @@ class Picture(Image.Image):
         vars(picture).update(vars(Image.fromarray(pixels)))
         return picture
 
+    def _new(self, core: Any) -> Self:  # noqa: ANN401 - Pillow's pixels
+        """Make the picture that a method of Pillow returns, such as ``resize``: of this class, too."""
+        picture = type(self)()
+        vars(picture).update(vars(super()._new(core)))
+        return picture
+
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002, ANN401 - Pillow's own
         """Save the picture, as ``Image.save`` does."""
         image: Image.Image = self

@@ -138,7 +138,7 @@ def _positions(frame: Scale, point: Point, turned: Sequence[Orientation]) -> dic
     for axis, at in given.items():
         low, high = frame.bounds.start[axis], frame.bounds.stop[axis]
         if not low <= at < high:
-            raise IndexError(f"{AXES[axis]}: {at} is not inside of {low}:{high}, absolute voxels of scale {frame.key}")
+            raise IndexError(f"{AXES[axis]}: {at} is not inside of {low}:{high}, absolute voxels of {frame.shown}")
     if given:
         return given
     centre = middle(frame)

@@ -248,7 +248,7 @@ def factors_between(finer: Scale, coarser: Scale) -> Triple:
         ):
             return x, y, z
     message = (
-        f"scale {coarser.key} ({coarser.bounds}) is not scale {finer.key} ({finer.bounds}) halved along some axes: "
+        f"{coarser.shown}, {coarser.bounds}, is not {finer.shown}, {finer.bounds}, halved along some axes: "
         "write it yourself"
     )
     raise ValueError(message)

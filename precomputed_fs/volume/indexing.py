@@ -130,8 +130,8 @@ class Selection:
                 return f"{name}: {voxels[0]}:{voxels[-1] + 1} is not inside of {low}:{high}"
         return ""
 
-    def check_inside(self, bounds: Box) -> None:
-        """Check that all voxels are in the bounds.
+    def check_inside(self, bounds: Box, shown: str) -> None:
+        """Check that all voxels are in the bounds of a scale; messages call it `shown`.
 
         Raises
         ------
@@ -140,7 +140,7 @@ class Selection:
         """
         if excess := self.excess(bounds):
             message = (
-                f"{excess}, the scale's bounds in absolute coordinates; scale.read(box, fill=0) pads, "
+                f"{excess}, the bounds of {shown} in absolute coordinates; scale.read(box, fill=0) pads, "
                 "and scale.array counts from 0"
             )
             raise IndexError(message)

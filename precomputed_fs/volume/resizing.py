@@ -27,7 +27,7 @@ def resize(scale: Scale, size: int | Sequence[int], *, progress: bool | None = N
     """Change the bounds of all scales of a volume: see `Scale.resize`."""
     volume = scale.volume
     if scale is not volume.scales[0]:
-        raise ValueError(f"{volume.url}: resize the finest scale, vol[0]: the others, such as {scale.key}, follow")
+        raise ValueError(f"{volume.url}: resize the finest scale, vol[0]: the others, such as {scale.shown}, follow")
     wanted = checked_size("size", size)
     changes = _planned(volume.scales, wanted)
     if all(change.old == change.new for change in changes):
@@ -65,7 +65,7 @@ def _planned(scales: Sequence[Scale], size: Triple) -> "list[_Change]":
 
 def _check_resizable(scale: Scale) -> None:
     volume, pyramid = scale.volume, scale.volume.pyramid
-    shown = f"{volume.url}: scale {scale.key}"
+    shown = f"{volume.url}: {scale.shown}"
     if scale.info.sharding is not None:
         message = (
             f"{shown} is sharded, and the numbers of chunks in shards depend on the size: copy the volume, with "

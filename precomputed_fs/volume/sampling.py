@@ -80,7 +80,7 @@ def sample(
     block = shard_block(self.grid, self.info.sharding)
     chunks = PointsByChunk(voxels_at(given.reshape(-1, len(AXES)), unit, self.resolution), self.grid, block)
     count, channels = given.size // len(AXES), self.shape[3]
-    outside = chunks.describe_outside(given)
+    outside = chunks.describe_outside(given, self.shown)
     if outside and fill is None:
         raise IndexError(f"{self.volume.url}: {outside}")
     picked = np.zeros((len(chunks.order), channels), self.dtype)
@@ -195,8 +195,8 @@ class PointsByChunk:
         places, *_ = self._under_way.pop(coords)
         return places
 
-    def describe_outside(self, given: NDArray[Any]) -> str:
-        """Say which points are outside; empty if none is."""
+    def describe_outside(self, given: NDArray[Any], shown: str) -> str:
+        """Say which points are outside of the scale, which messages call `shown`; empty if none is."""
         outside = np.flatnonzero(~self.is_inside)
         if not len(outside):
             return ""
@@ -211,7 +211,7 @@ class PointsByChunk:
             f"{low} <= {axis} < {high}" for axis, low, high in zip(AXES, bounds.start, bounds.stop, strict=True)
         )
         return (
-            f"{len(outside):,} of {len(self.is_inside):,} points are outside of the scale, which has voxels "
+            f"{len(outside):,} of {len(self.is_inside):,} points are outside of {shown}, which has voxels "
             f"{inside}: {name}, ({shown}), {where}; fill=0 gives points outside a value"
         )
 

@@ -76,6 +76,11 @@ class Scale:
         return self.info.key
 
     @property
+    def shown(self) -> str:
+        """What messages call the scale: by its key and the size of a voxel."""
+        return f"scale {one_line(self.key)} ({readable(self.resolution)})"
+
+    @property
     def shape(self) -> tuple[int, int, int, int]:
         """Number of voxels along x, y and z, and of channels."""
         return (*self.info.size, self.volume.info.num_channels)
@@ -172,7 +177,7 @@ class Scale:
             If the box goes beyond the volume.
         """
         selection = select(box, self.shape, self.bounds)
-        selection.check_inside(self.bounds)
+        selection.check_inside(self.bounds, self.shown)
         groups = Touched(self.grid, selection.ranges).by_shard(self.info.sharding)
         return (Box.of(coords) for chunks, _ in groups for coords in chunks)
 
@@ -245,7 +250,7 @@ class Scale:
     def __getitem__(self, index: Index) -> Any:  # noqa: ANN401 - an array, or one voxel
         bounds = self.bounds
         selection = select(index, self.shape, bounds)
-        selection.check_inside(bounds)
+        selection.check_inside(bounds, self.shown)
         return self.read_selection(selection)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
@@ -294,7 +299,7 @@ class Scale:
         """
         selection = select(box, self.shape, self.bounds)
         if fill is None:
-            selection.check_inside(self.bounds)
+            selection.check_inside(self.bounds, self.shown)
         return self.read_selection(selection, fill=fill, missing=missing, progress=progress)
 
     def read_selection(
@@ -336,7 +341,7 @@ class Scale:
     def check_may_miss(self, coords: ChunkCoords, missing: str) -> None:
         """Raise a NotFoundError for an absent chunk if `missing` says so."""
         if missing == "raise":
-            raise NotFoundError(f"{self.volume.url}: scale {self.key} has no chunk {coords}")
+            raise NotFoundError(f"{self.volume.url}: {self.shown} has no chunk {coords}")
 
     def fetch_each(
         self,
@@ -366,7 +371,7 @@ class Scale:
             present = sum(was_there for _, was_there in found)
         if total and not present and warns:
             message = (
-                f"{self.volume.url}: scale {self.key} has none of the {total} chunks that {touched}, so it is "
+                f"{self.volume.url}: {self.shown} has none of the {total} chunks that {touched}, so it is "
                 'all zeros; is the URL right, and was all of the data uploaded? missing="raise" makes this an error'
             )
             warn(message)
@@ -461,7 +466,7 @@ class Scale:
     def select_to_write(self, box: Index) -> Selection:
         """Resolve a box, and check that it can be written: see `write`."""
         selection = select(box, self.shape, self.bounds)
-        selection.check_inside(self.bounds)
+        selection.check_inside(self.bounds, self.shown)
         if selection.has_gaps:
             raise ValueError("steps are for reading: a box is written whole; read it, change it, write it")
         self.check_writable()
@@ -477,7 +482,7 @@ class Scale:
         """
         if len(self.info.chunk_sizes) > 1:
             message = (
-                f"{self.volume.url}: scale {self.key} has {len(self.info.chunk_sizes)} chunk sizes, each with a copy "
+                f"{self.volume.url}: {self.shown} has {len(self.info.chunk_sizes)} chunk sizes, each with a copy "
                 "of the data, and writing one would leave the copies different: list a single one in `info`"
             )
             raise ValueError(message)

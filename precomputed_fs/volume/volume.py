@@ -247,7 +247,7 @@ class Volume:
             return [scale.bounds for scale in self.scales]
         finest = self.scales[0]
         selection = select(box, finest.shape, finest.bounds)
-        selection.check_inside(finest.bounds)
+        selection.check_inside(finest.bounds, finest.shown)
         if selection.has_gaps:
             raise ValueError(f"{self.url}: box: expected a region without steps, got {index_text(box)}")
         boxes = []

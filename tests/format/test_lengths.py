@@ -1,5 +1,6 @@
 """Lengths with units, as people give and read them."""
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ MM = 1_000_000
         ("1.5 \N{MICRO SIGN}m", 1500), ("0.1 \N{GREEK SMALL LETTER MU}m", 100),
         ("1.1 mm", 1_100_000), ("2e-3 mm", 2000), ("0.7 nm", 0.7),
         ("2.5 \N{LATIN CAPITAL LETTER A WITH RING ABOVE}", 0.25),
-        ("1 cm", 10 * MM), ("-3 mm", -3 * MM), (".5m", 500 * MM),
+        ("1 cm", 10 * MM), ("2.5 microns", 2500), ("1 micron", 1000), ("-3 mm", -3 * MM), (".5m", 500 * MM),
     ],
 )  # fmt: skip
 def test_a_text_with_a_unit_is_nanometres_and_whole_ones_are_integers(text: str, nm: float) -> None:
@@ -31,6 +32,7 @@ def test_a_text_with_a_unit_is_nanometres_and_whole_ones_are_integers(text: str,
     ("size", "expected"),
     [
         (8, (8, 8, 8)), (0.5, (0.5, 0.5, 0.5)), ("1 mm", (MM, MM, MM)),
+        (Decimal("0.5"), (0.5, 0.5, 0.5)), (Decimal(8), (8, 8, 8)), ((Decimal(8), 8, "8 nm"), (8, 8, 8)),
         (np.float32(8), (8, 8, 8)), (np.array(8), (8, 8, 8)),
         ((8, 8, 40), (8, 8, 40)), (np.array([8, 8, 40]), (8, 8, 40)), (("4 nm", 4, "0.04 um"), (4, 4, 40)),
         ("4 nm x 4 nm x 40 nm", (4, 4, 40)), ("4 x 4 x 40 nm", (4, 4, 40)),
@@ -49,6 +51,12 @@ def test_one_length_stands_for_all_axes(size: Any, expected: tuple[float, ...]) 
         ("8", r"expected a unit, such as '8 nm', got '8'; a plain number is in nanometres"),
         ("8_8_40", "expected a number with one of the units"),
         ("8 furlongs", "expected a number with one of the units nm, um, mm, cm, m, got '8 furlongs'"),
+        ("0,5 mm", "got '0,5 mm': write '0.5 mm'"),
+        ("0,5 x 1 mm", "got '0,5 x 1 mm': write '0.5 x 1 mm'"),
+        ("4, 4, 40 nm", "got '4, 4, 40 nm': write '4 x 4 x 40 nm'"),
+        ("0,5 furlongs", "got '0,5 furlongs'$"),
+        (Decimal("NaN"), "expected positive lengths"),
+        (Decimal("1e999999999"), "expected positive lengths"),
         ("1e999999999 mm", "expected a number"),  # 10^9 digits
         ("", "expected a number"),
         ((8, 8), "or 3, xyz, got 2"),

@@ -381,3 +381,20 @@ def test_a_missing_extra_says_what_to_install(
         eval(f"scale.{call}", {"scale": scale})
     assert caught.value.name == package
     scale.write(np.s_[:], voxels())  # what needs neither works
+
+
+def test_an_array_that_is_larger_than_what_the_scale_has_become_is_refused(tmp_path: Path) -> None:
+    scale = create_volume(tmp_path, voxels(), resolution=8, chunk_size=CHUNK, scales=1)[0]
+    lazy, part = scale.to_dask(), scale.to_dask()[:5, :5, :5]
+    x, y, z = SIZE
+    scale.resize((x, y, z + 1))
+    assert np.array_equal(lazy.compute(), voxels())
+    scale.resize((x, y - 1, z))
+    for array in (lazy, part):
+        with pytest.raises(
+            ValueError, match=r"scale .* had .* voxels when the array was made, .* make the array again"
+        ):
+            array.compute(scheduler="threads")
+    with pytest.raises(ValueError, match="make the array again"):
+        pickle.dumps(lazy)
+    assert np.array_equal(scale.to_dask().compute(), voxels()[:, :-1])

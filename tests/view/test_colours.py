@@ -117,6 +117,12 @@ def test_limits_are_what_is_black_and_white() -> None:
 
 
 @pytest.mark.usefixtures("_closed")
+def test_limits_are_in_order() -> None:
+    for show in (make(voxels()).show, make(voxels()).plot):
+        with pytest.raises(ValueError, match=r"limits: expected low < high, .*got \(5, 1\)"):
+            show(z=3, limits=(5, 1))
+
+
 def test_limits_may_be_an_array() -> None:
     array = voxels()
     volume, limits = make(array), np.percentile(array, (1, 99))

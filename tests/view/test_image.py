@@ -53,6 +53,19 @@ def test_a_jpeg_goes_wherever_pillow_writes_one(tmp_path: Path) -> None:
         picture.save(tmp_path / "x.unknown")
 
 
+def test_what_pillow_makes_of_a_picture_can_be_saved_as_jpeg_too(tmp_path: Path) -> None:
+    picture = PICTURES["RGBA"]()
+    for name, made in {
+        "resized": picture.resize((40, 30)),
+        "cropped": picture.crop((0, 0, 5, 5)).rotate(90),
+        "copied": picture.copy(),
+    }.items():
+        assert made.mode == "RGBA"
+        made.save(tmp_path / f"{name}.jpg")
+        with Image.open(tmp_path / f"{name}.jpg") as saved:
+            assert (saved.mode, saved.size) == ("RGB", made.size)
+
+
 def test_a_notebook_gets_one_picture_with_what_is_transparent() -> None:
     picture: Any = PICTURES["RGBA"]()
     assert picture._repr_jpeg_() is None

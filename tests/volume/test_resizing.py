@@ -157,7 +157,10 @@ def test_the_lower_scales_follow(tmp_path: Path) -> None:
     assert scale.grid != grid
     assert [each.shape[:3] for each in volume] == [AFTER, (26, 15, 41), (14, 8, 41)]
     assert volume.info.to_dict() == json.loads((tmp_path / "info").read_text())
-    with pytest.raises(ValueError, match=r"resize the finest scale, vol\[0\]: the others, such as 16_16_40, follow"):
+    with pytest.raises(
+        ValueError,
+        match=r"resize the finest scale, vol\[0\]: the others, such as scale 16_16_40 \(16 x 16 x 40 nm\), follow",
+    ):
         volume[1].resize(AFTER)
 
 
@@ -183,12 +186,12 @@ def test_nothing_changes_where_the_size_is_the_same(tmp_path: Path) -> None:
 
 def test_what_cannot_be_resized_is_left_as_it_is(tmp_path: Path) -> None:
     sharded = made("memory://tests/volume/sharded", voxels(), sharding=True)
-    with pytest.raises(ValueError, match=r"8_8_40 is sharded, and the numbers of chunks .* copy_pyramid"):
+    with pytest.raises(ValueError, match=r"8_8_40 .* is sharded, and the numbers of chunks .* copy_pyramid"):
         sharded[0].resize(AFTER)
     info = made("memory://tests/volume/apart", voxels()).info.to_dict()
     del info["scales"][1]
     apart = create_volume("memory://tests/volume/apart2", info)
-    with pytest.raises(ValueError, match=r"is not scale 8_8_40 .* halved"):
+    with pytest.raises(ValueError, match=r"is not scale 8_8_40 \(8 x 8 x 40 nm\), .* halved"):
         apart[0].resize(AFTER)
     for wrong in ((1, 2), (0, 1, 1), (1.5, 1, 1)):
         with pytest.raises(ValueError, match="size: expected"):
