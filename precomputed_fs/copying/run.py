@@ -172,7 +172,9 @@ def copy_pyramid(
             folder_copies = [replace(folder, resumes=state != "new") for folder in beside.folders]
             total = sum(math.prod(copy.grid.shape) for copy in scale_copies)
             shows = volume.progress if progress is None else progress
-            bar = stack.enter_context(_CopyProgress(f"copying to {accessor.url}", total, shows))
+            bar = stack.enter_context(
+                _CopyProgress(f"copying to {accessor.url}", total, shows, "object" if folder_copies else "chunk")
+            )
             with accessor.pyramid.expecting_info(info.to_dict()):
                 if client is None:
                     copy_here(scale_copies, folder_copies, bar.add)
@@ -212,8 +214,8 @@ def _chosen(volume: Volume, scales: Sequence[int | str] | None, box: Index) -> l
 class _CopyProgress(Progress):
     """A progress bar of chunks and files that also shows bytes per second."""
 
-    def __init__(self, title: str, total: int, shows: bool | None) -> None:
-        super().__init__(title, total, shows)
+    def __init__(self, title: str, total: int, shows: bool | None, unit: str) -> None:
+        super().__init__(title, total, shows, unit)
         self._began = time.monotonic()
         self._size = 0
 
