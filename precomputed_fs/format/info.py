@@ -31,6 +31,7 @@ from precomputed_fs.format.info_members import (
 )
 from precomputed_fs.format.info_objects import InfoObject, check_type, declared_members, member, parse_typed
 from precomputed_fs.format.info_text import JSON, MAX_INFO_BYTES
+from precomputed_fs.format.scene_types import scene_type_of
 from precomputed_fs.format.sharding import Sharding
 
 MAX_SCALES = 1024
@@ -168,7 +169,9 @@ class Info(InfoObject):
         """
         parsed = parse_typed(given, where, most)
         if parsed.get("@type") is not None:
-            check_type(parsed, _VOLUME_TYPE, where, "this is no volume")
+            other = scene_type_of(parsed)
+            otherwise = "this is not a volume" if other is None else f"{other.opened_by} opens these {other.holds}"
+            check_type(parsed, _VOLUME_TYPE, where, otherwise)
         with problems_of(where):
             return cls(parsed)
 

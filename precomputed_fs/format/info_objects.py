@@ -37,7 +37,7 @@ def check_type(parsed: dict[str, JSON], kind: str, where: str, otherwise: str) -
     kind : str
         The type that it has to be.
     otherwise : str
-        What another type means, such as "this is no volume".
+        What another type means, such as "this is not a volume".
 
     Raises
     ------

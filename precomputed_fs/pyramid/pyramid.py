@@ -187,6 +187,16 @@ class Pyramid:
         )
         return Pyramid(store, self.options, shards=ShardReader(store, self.shards.kept)), inside
 
+    def rooted_at(self, folder: str) -> "Pyramid":
+        """Return a pyramid of its own in a folder of this one."""
+        store = ObjectStore(
+            self.location.below(self.finder.checked(folder)),
+            attempts=self.store.attempts,
+            timeout=self.store.timeout,
+            denied_is_missing=self.store.denied_is_missing,
+        )
+        return Pyramid(store, self.options, shards=ShardReader(store, self.shards.kept))
+
     # ------------------------------------------------------------------------------------ info
 
     def fetch_info(self) -> Mapping[str, Any]:

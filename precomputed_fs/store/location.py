@@ -127,6 +127,14 @@ class Location:
         moved = link._replace(url=url, display=shown)
         return dataclasses.replace(self, links=tuple(moved if one is link else one for one in self.links))
 
+    def below(self, path: str) -> "Location":
+        """Return the place of a folder in this one, given its checked path."""
+        link = self.links[self._place]
+        is_quoted = link.protocol in ("http", "https")
+        url = urls.join(link.url, path) if is_quoted else f"{link.url.rstrip('/')}/{path}"
+        moved = link._replace(url=url, display=f"{link.display.rstrip('/')}/{path}")
+        return dataclasses.replace(self, links=tuple(moved if one is link else one for one in self.links))
+
     @property
     def behind(self) -> "Location | None":
         """The target of an archive or a cache, if we make the HTTP requests to it."""

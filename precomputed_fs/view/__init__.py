@@ -1,34 +1,34 @@
 """What a person sees of a pyramid: pictures, plots, notebooks, and Neuroglancer."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from precomputed_fs.keywords import spelled_out
 
 if TYPE_CHECKING:
-    from precomputed_fs.accessor import FsspecAccessor
-    from precomputed_fs.store.url import AnyURL
     from precomputed_fs.view.server import View
-    from precomputed_fs.volume import Volume
 
 
 @spelled_out()
 def view(
-    *sources: "AnyURL | Volume | FsspecAccessor",
+    *sources: Any,  # noqa: ANN401 - each kind of folder has its own class
     names: Sequence[str] | None = None,
+    segments: Iterable[int] | None = None,
     layout: str | None = None,
     height: int = 600,
 ) -> "View":
-    """Show pyramids in one Neuroglancer, each as a layer: in a notebook below the cell, elsewhere at its ``url``.
+    """Show pyramids and annotations in one Neuroglancer, each as a layer: in a notebook, or elsewhere at its ``url``.
 
     Parameters
     ----------
     *sources : str, path, UPath, Volume or FsspecAccessor
-        The pyramids, the lowest layer first. They are aligned in nanometres. Open those that need credentials or other
-        options with `open_volume`, and pass the volumes.
+        The pyramids, the lowest layer first. They are aligned in nanometres. A segmentation is shown with the meshes,
+        skeletons and properties that its `info` names. Folders of annotations, and of meshes, skeletons or segment
+        properties on their own, are layers as well: their URLs, or what `open_annotations` and the like return. Open
+        what needs credentials or other options with `open_volume` and the like.
     names : sequence of str, optional
         The names of the layers; by default the last parts of the URLs.
-    layout, height
+    segments, layout, height
         See `Volume.view`.
 
     Returns
@@ -41,11 +41,11 @@ def view(
     ImportError
         If ``neuroglancer`` is not installed; the message says how to install it.
     TypeError
-        If nothing is given, or something that is not a pyramid.
+        If nothing is given, or a scale instead of a volume.
     ValueError
-        If there is no such layout, or not one name for each pyramid.
+        If there is no such layout, or not one name for each layer.
     NotFoundError, AccessDeniedError, DataAccessError, InvalidInfoError, URLError
-        If a pyramid cannot be opened; see `open_volume`.
+        If a source cannot be opened; see `open_volume`.
 
     Examples
     --------
@@ -62,4 +62,4 @@ def view(
 
     if not sources:
         raise TypeError("expected at least one pyramid to view")
-    return shown(*sources, names=names, layout=layout, height=height)
+    return shown(*sources, names=names, segments=segments, layout=layout, height=height)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from precomputed_fs.errors import AccessDeniedError, CorruptDataError, DataAccessError, InvalidInfoError, NotFoundError
-from precomputed_fs.view.shown import OCTETS_TYPE, Content
+from precomputed_fs.view.shown_folder import OCTETS_TYPE, Content
 
 if TYPE_CHECKING:
     from aiohttp import web

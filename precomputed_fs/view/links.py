@@ -28,7 +28,7 @@ def neuroglancer_url(volume: Volume, base: str, *, layout: str | None = None) ->
                 f"{volume.url}: Neuroglancer does not read {codec.encoding} of {codec.num_channels} x "
                 f"{codec.data_type}: {_INSTEAD}"
             )
-    layer = Layer(volume, _public_source(volume), *named([volume]))
+    layer = Layer(volume, _public_source(volume), *named([volume.pyramid.location]))
     state, _ = view_state([layer], layout, _WINDOW_HEIGHT)
     return f"{base.rstrip('/')}/#!{url_fragment(state)}"
 

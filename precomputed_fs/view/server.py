@@ -1,4 +1,4 @@
-"""A server on this machine that shows any pyramid to Neuroglancer's web client: `serve` and `Volume.view`.
+"""A server on this machine that shows pyramids, and what is beside them, to Neuroglancer's web client: `serve`.
 
 When the client cannot reach a server, or gets a 403, it takes the chunk for absent and shows nothing in its place. So
 failures are answered otherwise: 404 only if the store said so, 502 for what the store denies or what is damaged, and
@@ -21,17 +21,16 @@ import socket
 import threading
 import urllib.parse
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
 from precomputed_fs.errors import NotFoundError
 from precomputed_fs.interop.zarr_view import METADATA, ZarrView
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.store.loop import in_thread
-from precomputed_fs.store.url import AnyURL
 from precomputed_fs.view.answers import (
     CROSS_ORIGIN,
     METHODS,
@@ -44,10 +43,12 @@ from precomputed_fs.view.answers import (
 )
 from precomputed_fs.view.frame import frame_html
 from precomputed_fs.view.jupyter import proxied_path
-from precomputed_fs.view.shown import JSON_TYPE, OCTETS_TYPE, Content, ShownPyramid
+from precomputed_fs.view.shown import ShownPyramid
+from precomputed_fs.view.shown_folder import JSON_TYPE, OCTETS_TYPE, Content, ShownFolder, shown_alone
+from precomputed_fs.view.sources import Shown, location_of, source_of
 from precomputed_fs.view.state import Layer, check_layout, named, url_fragment, view_state
 from precomputed_fs.view.web_client import NEW, PAGE, client_file, client_folder, page_script
-from precomputed_fs.volume import Scale, Volume, open_volume, volume_of
+from precomputed_fs.volume import Volume
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -66,7 +67,7 @@ _silent.disabled = True
 
 @spelled_out({**OPTION_DEFAULTS, "gzip": None})
 def serve(
-    source: AnyURL | Volume | FsspecAccessor,
+    source: Any,  # noqa: ANN401 - see `precomputed_fs.view`
     *,
     port: int = 0,
     follow_links: bool = False,
@@ -77,7 +78,9 @@ def serve(
     Parameters
     ----------
     source : str, path, UPath, Volume or FsspecAccessor
-        The pyramid.
+        The pyramid, with the meshes, skeletons and segment properties that its `info` names. Or a folder of
+        annotations, meshes, skeletons or segment properties on its own: its URL, or what `open_annotations` and the
+        like return.
     port : int
         The port on 127.0.0.1; by default any free one.
     follow_links : bool
@@ -114,33 +117,16 @@ def serve(
     ...     precomputed_fs.open_volume(server.url)[0][3, 3, 3, 0]
     np.uint8(1)
     """
-    if isinstance(source, (Volume, FsspecAccessor)):
-        if accessor_options:
-            raise TypeError(f"{', '.join(accessor_options)}: for URLs; what is open already has its options")
-        return Server(as_volume(source), port=port, follow_links=follow_links)
-    volume = open_volume(source, **accessor_options)
-    if not follow_links:
-        volume.pyramid = volume.pyramid.confined()
+    shown = source_of(source, **accessor_options)
+    is_ours = not isinstance(source, Volume | FsspecAccessor) and not hasattr(source, "folder")
+    if is_ours and isinstance(shown, Volume) and not follow_links:
+        shown.pyramid = shown.pyramid.confined()
     try:
-        return Server(volume, port=port, follow_links=follow_links, closes_volume=True)
+        return Server(shown, port=port, follow_links=follow_links, closes_source=is_ours)
     except BaseException:
-        volume.close()
+        if is_ours:
+            shown.close()
         raise
-
-
-def as_volume(source: AnyURL | Volume | FsspecAccessor) -> Volume:
-    """Return a volume as it is, and open what is not a volume yet.
-
-    Raises
-    ------
-    TypeError
-        If it is a scale: Neuroglancer chooses among all scales of a volume.
-    """
-    if isinstance(source, Scale):
-        raise TypeError(f"expected a volume, got {source!r}: pass scale.volume, Neuroglancer chooses the scale")
-    if isinstance(source, Volume):
-        return source
-    return volume_of(source) if isinstance(source, FsspecAccessor) else open_volume(source)
 
 
 _listening: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
@@ -170,27 +156,32 @@ def _area(number: int, kind: str = "data") -> str:
     return f"{kind}{number or ''}"
 
 
+def _as_shown(source: Shown, *, follow_links: bool) -> ShownPyramid | ShownFolder:
+    """Return what the client sees of a source."""
+    if isinstance(source, Volume):
+        return ShownPyramid(source, follow_links=follow_links)
+    return shown_alone(source.folder, source.info, follow_links=follow_links)
+
+
 class Server:
     """A running server of a pyramid, made by `serve`; a context manager that closes it.
 
     Attributes
     ----------
-    volume : Volume
-        The volume that is served. Views of several volumes add others.
+    first : Volume, or a folder on its own
+        What is served. Views of several layers add others.
     port : int
         The port on 127.0.0.1.
     """
 
-    def __init__(
-        self, volume: Volume, *, port: int = 0, follow_links: bool = False, closes_volume: bool = False
-    ) -> None:
+    def __init__(self, first: Shown, *, port: int = 0, follow_links: bool = False, closes_source: bool = False) -> None:
         if not 0 <= port < _MOST_PORTS:
             raise ValueError(f"port: expected 0 to {_MOST_PORTS - 1}, got {port}")
-        self.volume = volume
+        self.first = first
         self.port = 0
-        self._closes_volume = closes_volume
+        self._closes_source = closes_source
         self._follow_links = follow_links
-        self._shown = [(volume, ShownPyramid(volume, follow_links=follow_links))]
+        self._shown = [(first, _as_shown(first, follow_links=follow_links))]
         self._zarr_views: dict[Volume, ZarrView] = {}
         self._token = secrets.token_urlsafe(16)
         self._views: dict[str, _Opened] = {}  # by their numbers
@@ -210,9 +201,22 @@ class Server:
         try:
             self.port = asyncio.run_coroutine_threadsafe(self._listen(port), self._loop).result()
         except BaseException:
-            self._closes_volume = False  # the caller still has it
+            self._closes_source = False  # the caller still has it
             self.close()
             raise
+
+    @property
+    def volume(self) -> Volume:
+        """The volume that is served.
+
+        Raises
+        ------
+        AttributeError
+            If what is served is not a volume, but a folder of annotations or the like.
+        """
+        if isinstance(self.first, Volume):
+            return self.first
+        raise AttributeError(f"{self.first.url} is not a volume: {self.first.type.holds} are served")
 
     @property
     def url(self) -> str:
@@ -244,7 +248,7 @@ class Server:
 
     def __repr__(self) -> str:
         state = f"port {self.port}" if self.is_open else "closed"
-        return f"<Server of {self.volume.url}: {state}>"
+        return f"<Server of {self.first.url}: {state}>"
 
     def __enter__(self) -> Self:
         return self
@@ -259,37 +263,36 @@ class Server:
 
     def view(
         self,
-        *others: AnyURL | Volume | FsspecAccessor,
+        *others: Any,  # noqa: ANN401 - see `precomputed_fs.view`
         names: Sequence[str] | None = None,
+        segments: Iterable[int] | None = None,
         layout: str | None = None,
         height: int = 600,
     ) -> "View":
         """Show the pyramid, and others over it, in the web client of ``neuroglancer``: see `Volume.view`."""
         client_folder()
         check_layout(layout)
-        volumes = [self.volume, *map(as_volume, others)]
-        layer_names = named(volumes, names)
+        sources = [self.first, *map(source_of, others)]
+        layer_names = named(list(map(location_of, sources)), names)
         if not self.is_open:
-            raise ValueError(f"the server of {self.volume.url} is closed")
-        layers = [
-            Layer(volume, self._source_of(volume), name) for volume, name in zip(volumes, layer_names, strict=True)
-        ]
-        state, fit = view_state(layers, layout, height)
+            raise ValueError(f"the server of {self.first.url} is closed")
+        layers = [Layer(source, self._url_of(source), name) for source, name in zip(sources, layer_names, strict=True)]
+        state, fit = view_state(layers, layout, height, segments)
         with self._lock:
             self._proxied = self._proxied or proxied_path(self.port) or ""
             number = str(len(self._views))
             self._views[number] = _Opened(url_fragment(state), page_script(self._origin, fit))
         path = f"{self._token}/view/{number}"
         embedded = f"{self._proxied}/{path}" if self._proxied else f"{self._origin}/{path}"
-        return View(f"{self._origin}/{path}", height, self, tuple(volumes), embedded)
+        return View(f"{self._origin}/{path}", height, self, tuple(sources), embedded)
 
-    def _source_of(self, volume: Volume) -> str:
-        """Return the source of a volume's layer; one that is new is served from now on."""
+    def _url_of(self, source: Shown) -> str:
+        """Return the URL of a layer's source for the client; one that is new is served from now on."""
         with self._lock:
-            known = next((i for i, (shown, _) in enumerate(self._shown) if shown is volume), None)
+            known = next((i for i, (shown, _) in enumerate(self._shown) if shown == source), None)
             if known is None:
                 known = len(self._shown)
-                self._shown.append((volume, ShownPyramid(volume, follow_links=self._follow_links)))
+                self._shown.append((source, _as_shown(source, follow_links=self._follow_links)))
         return f"precomputed://{self._root}/{_area(known)}"
 
     def close(self) -> None:
@@ -303,8 +306,8 @@ class Server:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_PATIENCE)
         self._loop.close()
-        if self._closes_volume:
-            self.volume.close()
+        if self._closes_source:
+            self.first.close()
 
     async def _listen(self, port: int) -> int:
         from aiohttp import web  # noqa: PLC0415 - only where something is served
@@ -370,13 +373,13 @@ class Server:
         area, _, rest = path.partition("/")
         pyramid = next((shown for i, (_, shown) in enumerate(self._shown) if area == _area(i)), None)
         if pyramid is not None:
-            span = range_without_size(request) if rest.endswith(".shard") else None
+            span = range_without_size(request)
             part = None if span is None else await pyramid.fetch_range(rest, span)
             if span is not None and part is not None:
                 return answer_part(part, f"bytes {span.start}-{span.stop - 1}/*")
             return await answer_with(request, await pyramid.fetch(rest))
         for i, (volume, _) in enumerate(self._shown):
-            if area == _area(i, "zarr"):
+            if area == _area(i, "zarr") and isinstance(volume, Volume):
                 return await answer_with(request, await self._zarr(volume, rest))
         number, _, name = rest.partition("/")
         opened = self._views.get(number)
@@ -406,13 +409,13 @@ class Server:
         said = type(exc).__name__ if status == unknown else str(exc)
         if status != http.HTTPStatus.NOT_FOUND and type(exc) not in self._warned:
             self._warned.add(type(exc))
-            _log.warning("serving %s: %s", self.volume.url, said, exc_info=exc if status == unknown else None)
+            _log.warning("serving %s: %s", self.first.url, said, exc_info=exc if status == unknown else None)
         return respond(status, said.encode(errors="replace"), CROSS_ORIGIN)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Volumes in the web client; a notebook shows it as the last value of a cell.
+    """Layers in the web client; a notebook shows it as the last value of a cell.
 
     Attributes
     ----------
@@ -422,8 +425,8 @@ class View:
         Height in a notebook, in pixels.
     server : Server
         The server of the view; closing it ends the view.
-    volumes : tuple of Volume
-        What is shown, the lowest layer first.
+    sources : tuple
+        What is shown, the lowest layer first: volumes, and folders on their own.
     address : str
         Where a notebook finds the view: `url`, or if jupyter-server-proxy is there, a path on the notebook's own
         server, which is reached from wherever the notebook is.
@@ -432,7 +435,7 @@ class View:
     url: str
     height: int
     server: Server
-    volumes: tuple[Volume, ...]
+    sources: tuple[Shown, ...]
     address: str
 
     def __repr__(self) -> str:
@@ -442,5 +445,10 @@ class View:
         return frame_html(self.address, self.height, self._shown)
 
     @property
+    def volumes(self) -> tuple[Volume, ...]:
+        """The volumes that are shown, without what stands alone."""
+        return tuple(source for source in self.sources if isinstance(source, Volume))
+
+    @property
     def _shown(self) -> str:
-        return " and ".join(volume.url for volume in self.volumes)
+        return " and ".join(source.url for source in self.sources)

@@ -13,30 +13,19 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
 from precomputed_fs.codecs import ENCODINGS, Codec, codec_for
 from precomputed_fs.codecs.encoding import NEUROGLANCER
-from precomputed_fs.errors import CorruptDataError, NotFoundError, ReadOnlyError
+from precomputed_fs.errors import NotFoundError, ReadOnlyError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, chunk_name, parse_chunk_name
 from precomputed_fs.format.info import Info
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.loop import in_thread
-from precomputed_fs.store.url import check_relative_path
+from precomputed_fs.view.shown_folder import JSON_TYPE, Content, ShownFolder, shown_folders
 from precomputed_fs.volume import Scale, Volume
-
-JSON_TYPE = "application/json"
-OCTETS_TYPE = "application/octet-stream"
-
-
-class Content(NamedTuple):
-    """What the server has at a path."""
-
-    data: bytes
-    mime_type: str
-
 
 _PLAIN_SEGMENT = re.compile(r"(?!\.\.?\Z)[\w.~+,=-]+", re.ASCII)
 
@@ -121,17 +110,14 @@ class ShownPyramid:
     def __init__(self, volume: Volume, *, follow_links: bool) -> None:
         if not volume.pyramid.can_read:
             raise ReadOnlyError(f"{volume.url}: this archive is open for writing")
-        self._pyramid = volume.pyramid
         self._scales: dict[str, _ShownScale] = {}
         shown = [_ShownScale.of(scale) for scale in volume]
         if not follow_links:
-            self._pyramid = self._pyramid.confined()
-            if self._pyramid.checks_links:  # `info` may be a link that leads out, too
-                with contextlib.suppress(NotFoundError):
-                    self._pyramid.find_file("info")
             shown = [dataclasses.replace(scale, pyramid=scale.pyramid.confined()) for scale in shown]
         keys = self._name(volume, shown)
-        self.info = _shown_info(volume, keys, shown).to_json()
+        info, outside = shown_folders(volume.pyramid, volume.info.to_dict(), follow_links=follow_links)
+        self._files = ShownFolder(volume.pyramid, follow_links=follow_links, outside=outside)
+        self.info = _shown_info(Info.parse(info), volume, keys, shown).to_json()
 
     def _name(self, volume: Volume, shown: Sequence[_ShownScale]) -> list[str]:
         """Give each scale a key: its own, unless that leaves the pyramid or has a meaning in a URL."""
@@ -163,26 +149,18 @@ class ShownPyramid:
         scale, coords = self._scales.get(key), _coords_of(name)
         if scale is not None and coords is not None:
             return await scale.fetch(coords)
-        data = await in_thread(functools.partial(self._pyramid.fetch_file, _inside(path)))
-        return Content(data, JSON_TYPE if name == "info" or name.endswith(".json") else OCTETS_TYPE)
+        return await self._files.fetch(path)
 
     async def fetch_range(self, path: str, span: slice) -> bytes | None:
-        """Fetch a part of a shard of meshes or the like; None if the whole file is needed to answer."""
-        with contextlib.suppress(NotFoundError, CorruptDataError):  # under another name, or beyond its end
-            return await in_thread(functools.partial(self._pyramid.fetch_range, _inside(path), span.start, span.stop))
-        return None
+        """Fetch a part of a file that is not a chunk; None if the whole file is needed to answer."""
+        key, _, name = path.rpartition("/")
+        if path == "info" or (key in self._scales and _coords_of(name) is not None):
+            return None
+        return await self._files.fetch_range(path, span)
 
 
-def _inside(path: str) -> str:
-    try:
-        return check_relative_path(path)
-    except ValueError as exc:
-        raise NotFoundError(str(exc)) from exc
-
-
-def _shown_info(volume: Volume, keys: Sequence[str], shown: Sequence[_ShownScale]) -> Info:
+def _shown_info(info: Info, volume: Volume, keys: Sequence[str], shown: Sequence[_ShownScale]) -> Info:
     """Rewrite `info` for the client, the finest scale first; unknown members are kept."""
-    info = volume.info
     own = {parameter.key for row in ENCODINGS.values() for parameter in row.parameters}
     scales = []
     for before, key, scale in zip(volume, keys, shown, strict=True):

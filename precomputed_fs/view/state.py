@@ -6,7 +6,7 @@ import json
 import math
 import numbers
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,14 @@ import numpy as np
 
 from precomputed_fs.errors import DataAccessError, expected_one_of
 from precomputed_fs.format.grid import Box
+from precomputed_fs.store.location import Location
 from precomputed_fs.view.colours import limits_for
+from precomputed_fs.view.extent import frame_of
 from precomputed_fs.view.orientation import AXES, IN_NEUROGLANCER
 from precomputed_fs.view.shown import client_type
-from precomputed_fs.view.slices import Ranges, bounds_of, selection_of
-from precomputed_fs.volume import Scale, Volume
+from precomputed_fs.view.slices import Ranges, selection_of
+from precomputed_fs.view.sources import Alone, Shown
+from precomputed_fs.volume import Scale, Volume, checked_integer
 
 _HALF = {"xy": (0.5, 0.5), "xz": (0.5, 0.5), "yz": (0.5, 0.5)}
 _PANELS: dict[str, dict[str, tuple[float, float]]] = {
@@ -37,6 +40,7 @@ _SLICES = {"".join(AXES[axis] for axis in sorted(view.edges)): view for view in 
 _MARGIN = 1.1  # of the data in a panel
 _HEADER = 50  # pixels above the panels
 _ASPECT = 1.5  # of a window's width to its height, where nothing is known of it
+_MOST_SEGMENTS = 1 << 64
 _SHOWN_CHANNELS = ("red", "green", "blue")
 _SAMPLED_CHUNKS = 8  # of the coarsest scale, which are read to choose black and white
 _SAMPLED_BYTES = 32 << 20
@@ -50,9 +54,9 @@ def url_fragment(state: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A volume that is shown: the URL by which the client reads it, and a name."""
+    """What is shown in a layer: the URL by which the client reads it, and a name."""
 
-    volume: Volume
+    shown: Shown
     source: str
     name: str
 
@@ -71,27 +75,35 @@ class Fit:
         return max(self.rows / max(1, height - self.header), self.columns / width)
 
 
-def view_state(layers: Sequence[Layer], layout: str | None, height: int) -> tuple[dict[str, Any], Fit]:
-    """Return the state of a view of all volumes, centred on their middle, for a window of a height; and how it fits."""
+def view_state(
+    layers: Sequence[Layer], layout: str | None, height: int, segments: Iterable[int] | None = None
+) -> tuple[dict[str, Any], Fit]:
+    """Return the state of a view of all layers, centred on their middle, for a window of a height; and how it fits.
+
+    Parameters
+    ----------
+    segments : iterable of int, optional
+        Ids that are selected in segmentations.
+    """
     check_layout(layout)
     if not isinstance(height, numbers.Integral) or height < 1:
         raise ValueError(f"height: expected a number of pixels, at least 1, got {height!r}")
-    scale = layers[0].volume[0]
-    starts, stops = zip(*(bounds_of(layer.volume[0]) for layer in layers), strict=True)
-    low, high = (np.divide(ends, scale.resolution) for ends in (np.min(starts, 0), np.max(stops, 0)))
-    sizes = np.rint(high - low)
-    layout = layout or ("xy" if sizes[2] <= 1 else "4panel")
-    extents = (high - low) * scale.resolution / min(scale.resolution)  # in the client's unit of zoom
-    fit = _fitting(layout, extents.tolist())
+    selected = None if segments is None else checked_segments(segments)
+    seen = frame_of([layer.shown for layer in layers])
+    layout = layout or ("xy" if seen.is_flat else "4panel" if seen.is_known else "3d")
+    fit = _fitting(layout, seen.extents)
     state = {
-        "dimensions": {axis: [step / 1e9, "m"] for axis, step in zip(AXES, scale.resolution, strict=True)},
-        "position": (np.floor((low + high) / 2) + 0.5).tolist(),
-        "crossSectionScale": fit.scale_in(height * _ASPECT, height),
-        "projectionScale": math.hypot(*extents),
-        "layers": [_described(layer) for layer in layers],
+        "dimensions": seen.dimensions,
+        "layers": [_described(layer, selected) for layer in layers],
         "selectedLayer": {"layer": layers[0].name},
         "layout": layout,
     }
+    if seen.is_known:
+        state |= {
+            "position": seen.position,
+            "crossSectionScale": fit.scale_in(height * _ASPECT, height),
+            "projectionScale": math.hypot(*seen.extents),
+        }
     return state, fit
 
 
@@ -104,34 +116,51 @@ def _fitting(layout: str, extents: Sequence[float]) -> Fit:
     return Fit(max(rows) * _MARGIN, max(columns) * _MARGIN)
 
 
-def named(volumes: Sequence[Volume], names: Sequence[str] | None = None) -> list[str]:
+def named(locations: Sequence[Location], names: Sequence[str] | None = None) -> list[str]:
     """Return the names of layers: as given, or the last parts of URLs, with a number where several are the same.
 
     Raises
     ------
     ValueError
-        If there are more or fewer names than volumes, or two are the same.
+        If there are more or fewer names than layers, or two are the same.
     """
     if names is None:
         taken: list[str] = []
-        for volume in volumes:
-            name = volume.pyramid.location.links[0].display.rstrip("/").rpartition("/")[2] or "volume"
+        for location in locations:
+            name = location.links[0].display.rstrip("/").rpartition("/")[2] or "volume"
             numbered = itertools.chain([name], (f"{name} {i}" for i in itertools.count(2)))
             taken.append(next(each for each in numbered if each not in taken))
         return taken
     given = [names] if isinstance(names, str) else list(names)
-    if len(given) != len(volumes) or len(set(given)) < len(given) or not all(isinstance(name, str) for name in given):
-        raise ValueError(f"names: expected {len(volumes)} different texts, one for each volume, got {names!r}")
+    if len(given) != len(locations) or len(set(given)) < len(given) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"names: expected {len(locations)} different texts, one for each layer, got {names!r}")
     return given
 
 
-def _described(layer: Layer) -> dict[str, Any]:
+def _described(layer: Layer, segments: Sequence[str] | None) -> dict[str, Any]:
     """Return a layer as the client's state has it."""
-    data_type = client_type(layer.volume.info)
     described = {"name": layer.name, "source": layer.source}
-    if layer.volume.info.type == "segmentation" and np.dtype(data_type).kind in "iu":
-        return {**described, "type": "segmentation"}
-    return {**described, "type": "image", "shader": _shader(layer.volume, data_type)}
+    segmentation = {**described, "type": "segmentation", **({} if segments is None else {"segments": segments})}
+    if isinstance(layer.shown, Alone):
+        return {**described, "type": "annotation"} if layer.shown.type.holds == "annotations" else segmentation
+    data_type = client_type(layer.shown.info)
+    if layer.shown.info.type == "segmentation" and np.dtype(data_type).kind in "iu":
+        return segmentation
+    return {**described, "type": "image", "shader": _shader(layer.shown, data_type)}
+
+
+def checked_segments(segments: Iterable[int]) -> list[str]:
+    """Return segment ids as the client's state has them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not ids.
+    """
+    ids = [checked_integer("segments", segment) for segment in segments]
+    if wrong := [segment for segment in ids if not 0 <= segment < _MOST_SEGMENTS]:
+        raise ValueError(f"segments: expected ids from 0 to {_MOST_SEGMENTS - 1}, got {wrong[0]}")
+    return list(map(str, ids))
 
 
 def check_layout(layout: str | None) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from precomputed_fs.errors import NotFoundError
-from precomputed_fs.view.shown import JSON_TYPE, Content
+from precomputed_fs.view.shown_folder import JSON_TYPE, Content
 from precomputed_fs.view.state import Fit
 
 _CLIENT_FILE = re.compile(r"[a-z0-9][\w-]*(?:\.[\w-]+)*\.(html|css|js|wasm|map)", re.ASCII)

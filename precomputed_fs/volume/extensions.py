@@ -195,10 +195,13 @@ def view(
     self: Any,  # noqa: ANN401 - a Volume
     *others: Any,  # noqa: ANN401 - what is not a volume yet is opened
     names: Sequence[str] | None = None,
+    segments: Iterable[int] | None = None,
     layout: str | None = None,
     height: int = 600,
 ) -> Any:  # noqa: ANN401 - a View
     """Show the volume in Neuroglancer: in a notebook below the cell, elsewhere at the view's ``url``.
+
+    A segmentation is shown with the meshes, skeletons and segment properties that its `info` names.
 
     The pyramid may be anywhere and stored in any way: a server in this process reads it for the web client, which
     the package ``neuroglancer`` brings. The browser has to be on this machine, or to reach the server's port
@@ -208,9 +211,13 @@ def view(
     Parameters
     ----------
     *others : Volume, or its URL
-        What to show over it, in further layers, aligned in nanometres: ``image.view(labels)``.
+        What to show over it, in further layers, aligned in nanometres: ``image.view(labels)``. Annotations, and meshes,
+        skeletons or segment properties on their own, too: see `precomputed_fs.view`.
     names : sequence of str, optional
         The names of the layers; by default the last parts of the URLs.
+    segments : iterable of int, optional
+        Segments to select in each segmentation: their meshes and skeletons are shown, and slices show no others. By
+        default none is, and slices show all.
     layout : str, optional
         "4panel", "4panel-alt", "xy", "xz", "yz", "xy-3d", "xz-3d", "yz-3d" or "3d"; by default "4panel", or "xy" if
         the volume is a single slice.
@@ -234,7 +241,7 @@ def view(
     Black and white are chosen from voxels of the coarsest scale: all of them if they are few chunks, or else a chunk in
     the middle. uint8 is shown as it is, unless all is darker than 128.
     """
-    return call_later("view", self, *others, names=names, layout=layout, height=height)
+    return call_later("view", self, *others, names=names, segments=segments, layout=layout, height=height)
 
 
 @spelled_out()

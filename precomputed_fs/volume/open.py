@@ -65,6 +65,20 @@ def open_volume(
     >>> open_volume("memory://docs/open")[0][10:20, :, 5].shape
     (10, 80, 1)
     """
+    accessor, given = open_info(url, **accessor_options)
+    return volume_from(accessor, given, missing=missing, progress=progress, orientation=orientation)
+
+
+def open_info(url: AnyURL, **accessor_options: Unpack[AccessorOptions]) -> tuple[FsspecAccessor, Mapping[str, Any]]:
+    """Fetch the `info` at a URL, of whatever it is, and follow its redirects; nothing of it is checked.
+
+    Returns
+    -------
+    FsspecAccessor
+        Of the place that `info` redirects to, if it does.
+    mapping
+        The members of `info`.
+    """
     options: AccessorOptions = {"gzip": None, **accessor_options}
     accessor = FsspecAccessor(url, **options)
     anon = options.pop("anon", None)
@@ -80,7 +94,7 @@ def open_volume(
             raise AccessDeniedError(message) from exc
         target = redirect_of(given, accessor.pyramid.location.display("info"))
         if target is None:
-            return _volume(accessor, given, missing=missing, progress=progress, orientation=orientation)
+            return accessor, given
         accessor = FsspecAccessor(_redirected(accessor.pyramid.location, target, anon), **options)
     raise URLError(f"{accessor.url}: redirected {_MAX_REDIRECTS} times")
 
@@ -97,7 +111,7 @@ def volume_of(accessor: FsspecAccessor) -> Volume:
     """
     given = claims.fetch_info(accessor.pyramid)
     check_not_redirected(given, accessor.pyramid.location.display("info"))
-    return _volume(accessor, given)
+    return volume_from(accessor, given)
 
 
 def check_not_redirected(given: Mapping[str, Any], where: str) -> None:
@@ -112,7 +126,8 @@ def check_not_redirected(given: Mapping[str, Any], where: str) -> None:
         raise URLError(f"{where} redirects: pass the URL instead of an accessor, to have it followed")
 
 
-def _volume(accessor: FsspecAccessor, given: Mapping[str, Any], **options: Any) -> Volume:  # noqa: ANN401 - of Volume
+def volume_from(accessor: FsspecAccessor, given: Mapping[str, Any], **options: Any) -> Volume:  # noqa: ANN401 - of Volume
+    """Make the volume that an `info` describes, which was fetched through an accessor."""
     info = Info.parse(given, accessor.pyramid.location.display("info"), accessor.pyramid.options.max_info_bytes)
     return Volume(accessor, info, **options)
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+VOLUME_TYPE = "neuroglancer_multiscale_volume"
 SHARDING = {
     "@type": "neuroglancer_uint64_sharded_v1",
     "preshift_bits": 1,
@@ -422,9 +423,9 @@ DATA_TYPES = "uint8, int8, uint16, int16, uint32, int32, float32, uint64, int64,
         (volume(type=3), "type: expected a string, got 3"),
         (
             volume(**{"@type": "neuroglancer_skeletons"}),
-            "@type: expected 'neuroglancer_multiscale_volume', got 'neuroglancer_skeletons': this is no volume",
+            f"@type: expected {VOLUME_TYPE!r}, got 'neuroglancer_skeletons': open_skeletons opens these skeletons",
         ),
-        ({"@type": 3}, "@type: expected 'neuroglancer_multiscale_volume', got 3: this is no volume"),
+        ({"@type": 3}, "@type: expected 'neuroglancer_multiscale_volume', got 3: this is not a volume"),
         ({}, "data_type, num_channels, scales: missing"),
         (volume(num_channels=..., scales=...), "num_channels, scales: missing"),
         (volume(data_type="u1", num_channels=0), f"data_type: expected one of {DATA_TYPES}, got 'u1' (and 1 more)"),
@@ -551,7 +552,7 @@ HOSTILE: Mapping[str, tuple[Callable[[], Any], str]] = {
         lambda: b'{"%b": 1, "%b": 1}' % (b"x" * 400_000, b"x" * 400_000),
         r"the member 'x+\.\.\. occurs twice in an object$",
     ),
-    "a long @type": (lambda: volume(**{"@type": ["x" * 900_000]}), r"got \['x+\.\.\.: this is no volume$"),
+    "a long @type": (lambda: volume(**{"@type": ["x" * 900_000]}), r"got \['x+\.\.\.: this is not a volume$"),
 }
 
 

@@ -225,7 +225,7 @@ def test_what_is_no_volume_or_has_no_name_is_refused(volume: Volume) -> None:
         precomputed_fs.view()
     wrong: list[Any] = ["one", ["one"], ["one", "one"], ["one", "two", "three"], ["one", 2]]
     for names in wrong:
-        with pytest.raises(ValueError, match="names: expected 2 different texts, one for each volume, got "):
+        with pytest.raises(ValueError, match="names: expected 2 different texts, one for each layer, got "):
             volume.view(volume, names=names)
 
 
