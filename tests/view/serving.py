@@ -73,6 +73,22 @@ def raw_info(**changes: Any) -> dict[str, Any]:
     return {"type": "image", "data_type": "uint8", "num_channels": 1, "scales": [{**scale, **changes}]}
 
 
+def points_info(**members: Any) -> bytes:
+    """Describe annotations: an `info` of their own."""
+    info = {
+        "@type": "neuroglancer_annotations_v1",
+        "dimensions": {"y": [8e-9, "m"], "x": [4e-9, "m"], "z": [4e-8, "m"]},
+        "lower_bound": [0, -10, 0],
+        "upper_bound": [100, 200, 30],
+        "annotation_type": "POINT",
+        "properties": [],
+        "relationships": [],
+        "by_id": {"key": "by_id"},
+        "spatial": [{"key": "spatial0", "grid_shape": [1, 1, 1], "chunk_size": [100, 210, 30], "limit": 10}],
+    }
+    return json.dumps({**info, **members}).encode()
+
+
 def put(folder: Path, info: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:
     """Store a pyramid around the code under test."""
     for name, body in {"info": json.dumps(info).encode(), **files}.items():
