@@ -31,6 +31,8 @@ if typing.TYPE_CHECKING:
     from precomputed_fs.scene.mesh import Mesh
     from precomputed_fs.scene.mesh_writing import create_meshes
     from precomputed_fs.scene.meshes import open_meshes
+    from precomputed_fs.scene.segment_properties import open_segment_properties
+    from precomputed_fs.scene.segment_property_writing import create_segment_properties
     from precomputed_fs.scene.skeleton import Skeleton
     from precomputed_fs.scene.skeleton_writing import create_skeletons
     from precomputed_fs.scene.skeletons import open_skeletons
@@ -55,6 +57,7 @@ __all__ = [
     "copy_pyramid",
     "create_annotations",
     "create_meshes",
+    "create_segment_properties",
     "create_skeletons",
     "create_volume",
     "doctor",
@@ -62,6 +65,7 @@ __all__ = [
     "install",
     "open_annotations",
     "open_meshes",
+    "open_segment_properties",
     "open_skeletons",
     "open_volume",
     "serve",
@@ -77,10 +81,12 @@ _IMPORTED_LATER = {
     "copy_pyramid": "precomputed_fs.copying.run",
     "create_annotations": "precomputed_fs.scene.annotation_writing",
     "create_meshes": "precomputed_fs.scene.mesh_writing",
+    "create_segment_properties": "precomputed_fs.scene.segment_property_writing",
     "create_skeletons": "precomputed_fs.scene.skeleton_writing",
     "install": "precomputed_fs.interop.neuroglancer_scripts",
     "open_annotations": "precomputed_fs.scene.annotations",
     "open_meshes": "precomputed_fs.scene.meshes",
+    "open_segment_properties": "precomputed_fs.scene.segment_properties",
     "open_skeletons": "precomputed_fs.scene.skeletons",
     "serve": "precomputed_fs.view.server",
     "uninstall": "precomputed_fs.interop.neuroglancer_scripts",

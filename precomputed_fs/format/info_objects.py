@@ -106,8 +106,13 @@ class InfoObject:
         """
         return copy.deepcopy(self._members)
 
-    def to_json(self) -> bytes:
+    def to_json(self, *, indent: int | None = 2) -> bytes:
         """Write an `info`: ASCII, with sorted members.
+
+        Parameters
+        ----------
+        indent : int or None
+            None for one line without spaces.
 
         Raises
         ------
@@ -115,7 +120,8 @@ class InfoObject:
             If an unknown member is NaN or infinite, which Python reads and JSON does not have.
         """
         try:
-            text = json.dumps(self._members, indent=2, sort_keys=True, allow_nan=False)
+            separators = (",", ":") if indent is None else None
+            text = json.dumps(self._members, indent=indent, sort_keys=True, allow_nan=False, separators=separators)
         except ValueError as exc:
             raise InvalidInfoError(f"info: expected what JSON can say: {exc}") from exc
         return text.encode() + b"\n"
@@ -131,7 +137,7 @@ def _as_json(value: object, given: JSON) -> JSON:
     if isinstance(value, tuple):
         return [_as_json(item, None) for item in value]
     if isinstance(value, InfoObject):
-        return value.to_dict()
+        return value._members  # noqa: SLF001 - shared, as nothing ever changes it
     if isinstance(value, Sharding):  # without defaults that were absent, with unknown members
         return given | {name: known for name, known in value.to_info().items() if name in given}
     return value

@@ -5,9 +5,11 @@ is never written.
 """
 
 import functools
+import itertools
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -50,8 +52,8 @@ _SPACE = re.compile(r"\s")
 # ------------------------------------------------------------------------------------------------------------- members
 
 
-def _check_each(values: Iterable[JSON], is_right: Callable[[JSON], bool], what: str) -> None:
-    """Check all items of a list; the error has the place of the first that is not right."""
+def _refuse(values: Iterable[JSON], is_right: Callable[[JSON], bool], what: str) -> None:
+    """Raise the error of the first item of a list that is not right; slower than to find out that there is one."""
     for i, value in enumerate(values):
         if not is_right(value):
             raise InvalidInfoError(f"[{i}]: expected {what}, got {shown(value)}")
@@ -63,8 +65,13 @@ def _read_list(given: JSON) -> list[JSON]:
     return given
 
 
+def _check_texts(values: list[JSON]) -> None:
+    if not set(map(type, values)) <= {str} or not _is_unicode("".join(values)):
+        _refuse(values, _is_text, "a string")
+
+
 def _is_text(value: JSON) -> bool:
-    return type(value) is str and (value.isascii() or _is_unicode(value))
+    return type(value) is str and _is_unicode(value)
 
 
 def _is_unicode(value: str) -> bool:
@@ -77,7 +84,7 @@ def _is_unicode(value: str) -> bool:
 
 def _read_texts(given: JSON) -> list[str]:
     values = _read_list(given)
-    _check_each(values, _is_text, "a string")
+    _check_texts(values)
     return values
 
 
@@ -138,35 +145,48 @@ class SegmentProperty(InfoObject):
     def _check_values(self) -> None:
         integers = INTEGER_RANGES.get(self.data_type or "")
         if self.type == NUMBER and integers is not None:
-            low, high = integers
-            what = f"an integer of {self.data_type}, {low} to {high}"
-            _check_each(self.values, lambda value: _is_integer(value, low, high), what)
+            if not _are_integers(self.values, *integers):
+                low, high = integers
+                what = f"an integer of {self.data_type}, {low} to {high}"
+                _refuse(self.values, lambda value: _are_integers([value], low, high), what)
         elif self.type == NUMBER:
-            _check_each(self.values, _is_float, "a number of float32")
+            if not _are_floats(self.values):
+                _refuse(self.values, lambda value: _are_floats([value]), "a number of float32")
         elif self.type == TAGS:
             most = len(self.tags or ()) - 1
-            _check_each(self.values, lambda value: _are_indices(value, most), f"a list of indices of {most + 1} tags")
+            if not _are_lists_of_indices(self.values, most):
+                is_right = functools.partial(_are_lists_of_indices, most=most)
+                _refuse(self.values, lambda value: is_right([value]), f"a list of indices of {most + 1} tags")
         else:
-            _check_each(self.values, _is_text, "a string")
+            _check_texts(self.values)
 
 
-def _is_integer(value: JSON, low: int, high: int) -> bool:
-    value = value if type(value) is int else whole(value)
-    return type(value) is int and low <= value <= high
+def _are_integers(values: Collection[JSON], low: int, high: int) -> bool:
+    """Whether these are integers within a range; 64.0 is 64."""
+    if not set(map(type, values)) <= {int}:
+        if not set(map(type, values)) <= {int, float}:
+            return False
+        values = list(map(whole, values))
+        if not set(map(type, values)) <= {int}:
+            return False
+    return not values or (low <= min(values) and max(values) <= high)
 
 
-def _is_float(value: JSON) -> bool:
-    """Whether this is a number; NaN and infinity, too, which some writers write though JSON does not have them."""
-    return type(value) in (int, float) and not _LARGEST_FLOAT < abs(value) < float("inf")
+def _are_floats(values: Collection[JSON]) -> bool:
+    """Whether these are numbers; NaN and infinity, too, which some writers write though JSON does not have them."""
+    return set(map(type, values)) <= {int, float} and not any(_LARGEST_FLOAT < abs(v) < math.inf for v in values)
 
 
-def _are_indices(value: JSON, most: int) -> bool:
-    return isinstance(value, list) and all(_is_integer(index, 0, most) for index in value)
+def _are_lists_of_indices(values: Collection[JSON], most: int) -> bool:
+    if not set(map(type, values)) <= {list}:
+        return False
+    indices = list(itertools.chain.from_iterable(values))
+    return _are_integers(indices, 0, most)
 
 
 def _read_ids(given: JSON) -> list[str]:
     ids = _read_list(given)
-    _check_each(ids, _is_id, "a uint64 as a string of digits")
+    _refuse(ids, _is_id, "a uint64 as a string of digits")
     return ids
 
 
@@ -245,7 +265,7 @@ inline.properties: missing
 
     @classmethod
     def of(cls, ids: Iterable[int], properties: Iterable[Mapping[str, Any]]) -> Self:
-        """Make an `info` of segment ids and properties as JSON has them.
+        """Make an `info` of segment ids, and properties as JSON has them.
 
         Raises
         ------
@@ -274,18 +294,19 @@ def violations(info: SegmentPropertiesInfo) -> Iterator[str]:
         if len(names) > 1:
             yield f"inline.properties: expected at most one of the type {kind!r}, got {', '.join(map(shown, names))}"
     for i, each in enumerate(inline.properties):
-        yield from (f"inline.properties[{i}]{problem}" for problem in _violations_of(each))
+        yield from (f"inline.properties[{i}]{problem}" for problem in violations_of(each))
 
 
-def _violations_of(each: SegmentProperty) -> Iterator[str]:
+def violations_of(each: SegmentProperty) -> Iterator[str]:
+    """Say what the specification has otherwise in one property; each text begins with the place in it."""
     if not each.id:
         yield ".id: expected a name, got ''"
     if each.type == TAGS:
         yield from _violations_of_tags(each)
     elif each.type == NUMBER and each.data_type == FLOAT:
-        infinite = next((value for value in each.values if not abs(value) <= _LARGEST_FLOAT), None)
-        if infinite is not None:
-            yield f".values: expected what JSON can say, got {infinite}"
+        infinite = [value for value in each.values if not abs(value) <= _LARGEST_FLOAT]
+        if infinite:
+            yield f".values: expected what JSON can say, got {infinite[0]}"
 
 
 def _violations_of_tags(each: SegmentProperty) -> Iterator[str]:
@@ -300,6 +321,6 @@ def _violations_of_tags(each: SegmentProperty) -> Iterator[str]:
     for tag, count in Counter(tag.casefold() for tag in tags).items():
         if count > 1:
             yield f".tags: expected tags that differ by more than case, got {shown(tag)} {count} times"
-    unordered = next((value for value in each.values if value != sorted(set(value))), None)
-    if unordered is not None:
-        yield f".values: expected indices of tags in increasing order, got {shown(unordered)}"
+    unordered = [value for value in each.values if len(value) > 1 and value != sorted(set(value))]
+    if unordered:
+        yield f".values: expected indices of tags in increasing order, got {shown(unordered[0])}"

@@ -11,6 +11,7 @@ from precomputed_fs.format.info_text import parse_info
 from precomputed_fs.format.names import joined
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.keywords import AccessorOptions
+from precomputed_fs.pyramid.options import MAX_FILE_BYTES
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.values import Values
 from precomputed_fs.store.url import AnyURL
@@ -37,14 +38,14 @@ class Folder:
 
     @classmethod
     def open(cls, url: AnyURL, **accessor_options: Unpack[AccessorOptions]) -> Self:
-        """Return a folder that stands alone; nothing is requested.
+        """Return a folder that stands alone; nothing is requested. Its `info` may be long: it may list all segments.
 
         Raises
         ------
         URLError
             If the URL has an unknown scheme.
         """
-        options: AccessorOptions = {"gzip": None, **accessor_options}
+        options: AccessorOptions = {"gzip": None, "max_info_bytes": MAX_FILE_BYTES, **accessor_options}
         return cls(FsspecAccessor(url, **options).pyramid)
 
     @classmethod
@@ -87,8 +88,11 @@ class Folder:
         InvalidInfoError
             If it is not a JSON object.
         """
-        text = self.pyramid.fetch_file(joined(self.path, "info"))
-        return parse_info(text, self.shown("info"), self.pyramid.options.max_file_bytes)
+        return parse_info(self.info_text(), self.shown("info"), self.pyramid.options.max_file_bytes)
+
+    def info_text(self) -> bytes:
+        """Fetch the folder's `info` without parsing it; it raises as `info`."""
+        return self.pyramid.fetch_file(joined(self.path, "info"))
 
     def info_if_any(self) -> dict[str, Any] | None:
         """Fetch the folder's `info`; None if there is none."""
@@ -97,15 +101,15 @@ class Folder:
         except NotFoundError:
             return None
 
-    def store_info(self, info: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        """Store the folder's `info`.
+    def store_info(self, info: Mapping[str, Any] | bytes, *, overwrite: bool = False) -> None:
+        """Store the folder's `info`: its members, or JSON.
 
         Raises
         ------
         AlreadyExistsError
             If ``overwrite=False`` and there is one.
         """
-        text = json.dumps(info, allow_nan=False).encode()
+        text = info if isinstance(info, bytes) else json.dumps(info, allow_nan=False).encode()
         self.pyramid.store_file(joined(self.path, "info"), text, _JSON_TYPE, overwrite=overwrite)
 
     def values(

@@ -8,19 +8,16 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.errors import AlreadyExistsError, NotFoundError, expected_one_of, shown
+from precomputed_fs.errors import NotFoundError, expected_one_of, shown
 from precomputed_fs.format.names import joined
-from precomputed_fs.format.scene_folders import resolved
 from precomputed_fs.format.sharding import Sharding, propose_hashed_sharding
 from precomputed_fs.pyramid.batches import Callback
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.value_ids import stored_ids
 from precomputed_fs.pyramid.values import Values
 from precomputed_fs.scene.folder import Folder
-from precomputed_fs.volume.info_update import update_info
 from precomputed_fs.volume.progress import Progress
 from precomputed_fs.volume.text import one_line
-from precomputed_fs.volume.volume import Volume
 
 _T = TypeVar("_T")
 
@@ -228,60 +225,6 @@ def _checked_missing(missing: str) -> str:
     if missing not in _MISSING:
         raise ValueError(expected_one_of("missing", _MISSING, missing, _NAMES_ELSEWHERE))
     return missing
-
-
-# ----------------------------------------------------------------------------------------------------- beside a volume
-
-
-def named_folder(volume: Volume, member: str, instead: str) -> Folder:
-    """Return the folder that a volume's `info` names.
-
-    Parameters
-    ----------
-    member : str
-        "mesh", "skeletons" or "segment_properties".
-    instead : str
-        What to do if it names none, for the message.
-
-    Raises
-    ------
-    NotFoundError
-        If it names none.
-    URLError, InvalidInfoError
-        See `Folder.beside`.
-    """
-    given = getattr(volume.info, member)
-    if not given:
-        where = volume.pyramid.location.display("info")
-        raise NotFoundError(f"{where} names no {member.replace('_', ' ')}: {instead}")
-    return Folder.beside(volume.pyramid, given if "://" in given else resolved("", given), member)
-
-
-def folder_to_write(volume: Volume, member: str, folder: str | None, default: str, *, overwrite: bool) -> Folder:
-    """Return the folder to write to: one that is given, the one that `info` names, or the default.
-
-    Raises
-    ------
-    AlreadyExistsError
-        If `info` names another folder than the one given, unless `overwrite` has that replaced in `info`.
-    """
-    there = getattr(volume.info, member)
-    chosen = folder or there or default
-    if there and not overwrite and resolved("", chosen) != resolved("", there):
-        where = volume.pyramid.location.display("info")
-        what = f"pass folder={there!r} to use that one, or overwrite=True to have info name {folder!r}"
-        raise AlreadyExistsError(f"{where} names the folder {there!r} as {member}: {what}")
-    return Folder.beside(volume.pyramid, resolved("", chosen) if "://" not in chosen else chosen, member)
-
-
-def finish_writing(volume: Volume, member: str, folder: Folder, given: str) -> None:
-    """Write what waits in a buffer, and have `info` name the folder."""
-    if folder.pyramid is volume.pyramid:
-        volume.flush_unless_in_block()
-    else:
-        folder.pyramid.flush()
-    if getattr(volume.info, member) != given:
-        update_info(volume, {member: given})
 
 
 # -------------------------------------------------------------------------------------------------------------- storing

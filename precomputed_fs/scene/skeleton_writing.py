@@ -21,8 +21,9 @@ from precomputed_fs.format.skeleton import (
 )
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.values import Values
+from precomputed_fs.scene.beside import finish_writing, folder_to_write
 from precomputed_fs.scene.folder import Folder
-from precomputed_fs.scene.per_segment import count_of, finish_writing, folder_to_write, items_of, sharding_for
+from precomputed_fs.scene.per_segment import count_of, items_of, sharding_for
 from precomputed_fs.scene.skeleton import Skeleton
 from precomputed_fs.scene.skeletons import Skeletons, skeletons_in
 from precomputed_fs.scene.transform import Transform

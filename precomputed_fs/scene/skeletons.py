@@ -10,8 +10,9 @@ from precomputed_fs.accessor import OPTION_DEFAULTS
 from precomputed_fs.format.skeleton import RADIUS, SkeletonsInfo, decode_skeleton
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.batches import Callback
+from precomputed_fs.scene.beside import named_folder
 from precomputed_fs.scene.folder import Folder
-from precomputed_fs.scene.per_segment import PerSegment, named_folder
+from precomputed_fs.scene.per_segment import PerSegment
 from precomputed_fs.scene.skeleton import Skeleton
 from precomputed_fs.scene.transform import Transform
 from precomputed_fs.store.url import AnyURL

@@ -38,6 +38,8 @@ _IMPLEMENTED_BY = {
     "check_not_read_from": "precomputed_fs.interop.dask:check_not_read_from",
     "meshes": "precomputed_fs.scene.meshes:meshes_of",
     "store_meshes": "precomputed_fs.scene.mesh_writing:store_meshes",
+    "segment_properties": "precomputed_fs.scene.segment_properties:properties_of",
+    "store_segment_properties": "precomputed_fs.scene.segment_property_writing:store_segment_properties",
     "skeletons": "precomputed_fs.scene.skeletons:skeletons_of",
     "store_skeletons": "precomputed_fs.scene.skeleton_writing:store_skeletons",
 }

@@ -9,7 +9,96 @@ from precomputed_fs.volume.extensions import call_later
 
 if TYPE_CHECKING:
     from precomputed_fs.scene.meshes import Meshes
+    from precomputed_fs.scene.segment_properties import SegmentProperties
     from precomputed_fs.scene.skeletons import Skeletons
+
+
+def segment_properties(self: Any) -> "SegmentProperties":  # noqa: ANN401 - a Volume
+    """Read the properties of segments: labels, descriptions, tags, numbers.
+
+    Each access reads them, in one request, so that they are never older than that: keep the object to use it again.
+    ``vol.segment_properties.to_pandas()`` is a table of all, ``ids`` the segments, ``["name"]`` an array.
+
+    Raises
+    ------
+    NotFoundError
+        If `info` names no segment properties.
+    InvalidInfoError, DataAccessError
+        If they are invalid, or cannot be read.
+    """
+    found: SegmentProperties = call_later("segment_properties", self)
+    return found
+
+
+@spelled_out()
+def store_segment_properties(
+    self: Any,  # noqa: ANN401 - a Volume
+    table: Any,  # noqa: ANN401 - a DataFrame, or a mapping of columns
+    *,
+    ids: str | Iterable[int] | None = None,
+    label: str | None = None,
+    description: str | None = None,
+    tags: str | Sequence[str] | None = None,
+    descriptions: Mapping[str, str] | None = None,
+    tag_descriptions: Mapping[str, str] | None = None,
+    folder: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Store the properties of segments, and have `info` name their folder.
+
+    Numbers of 32 bits or fewer keep their type. Of wider integers, a column becomes int32 or uint32 if all values fit;
+    of other floats, float32 if that has all values exactly. Nothing is rounded or left out silently: what the format
+    cannot say, such as missing values, is refused with what to do.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame, or mapping of str to array_like
+        A row for each segment, a column for each property: numbers, texts, or lists of tags.
+    ids : str or sequence of int, optional
+        The segment ids: the name of a column, or an array; by default the index of the table.
+    label : str, optional
+        The column of texts that Neuroglancer shows beside the ids; by default "label", if it is of texts.
+    description : str, optional
+        The column of texts that it shows below; by default "description", if it is of texts.
+    tags : str or sequence of str, optional
+        The column with lists of tags, by default the only one that has lists; or columns of booleans, of which each
+        becomes a tag. A tag is a word without spaces. Which tags a segment has is stored, their order is not.
+    descriptions : mapping, optional
+        What the properties are, by the names of their columns.
+    tag_descriptions : mapping, optional
+        What the tags are. All of these are stored, in this order, used or not.
+    folder : str, optional
+        Where to store them, from the volume's folder; by default where `info` names some already, or else in
+        "segment_properties".
+    overwrite : bool
+        Whether existing ones are replaced, all of them.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If there are some and `overwrite` is false.
+    TypeError, ValueError
+        If the table cannot be stored exactly; the message lists all columns that cannot, and what to do.
+    DataAccessError
+        If they cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from precomputed_fs import create_volume
+    >>> vol = create_volume("memory://docs/labelled", np.ones((20, 15, 10), np.uint64), resolution=(8, 8, 40))
+    >>> table = {"label": ["soma", "axon"], "size": [812, 97], "tags": [["big"], []]}
+    >>> vol.store_segment_properties(table, ids=[1, 2], descriptions={"size": "in voxels"})
+    >>> vol.segment_properties.to_pandas()  # doctest: +NORMALIZE_WHITESPACE
+       label  size    tags
+    id
+    1   soma   812  (big,)
+    2   axon    97      ()
+    """
+    call_later(
+        "store_segment_properties", self, table, ids=ids, label=label, description=description, tags=tags,
+        descriptions=descriptions, tag_descriptions=tag_descriptions, folder=folder, overwrite=overwrite,
+    )  # fmt: skip
 
 
 def meshes(self: Any) -> "Meshes":  # noqa: ANN401 - a Volume

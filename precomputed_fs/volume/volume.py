@@ -299,6 +299,8 @@ class Volume:
 
     meshes = property(scene_methods.meshes)
     store_meshes = scene_methods.store_meshes
+    segment_properties = property(scene_methods.segment_properties)
+    store_segment_properties = scene_methods.store_segment_properties
     skeletons = property(scene_methods.skeletons)
     store_skeletons = scene_methods.store_skeletons
 

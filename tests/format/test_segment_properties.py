@@ -151,7 +151,7 @@ def test_what_the_specification_has_otherwise_is_read_but_not_written(given: dic
     found = SegmentPropertiesInfo.parse(json.dumps(given), most=1 << 22)
     assert problem in "\n".join(violations(found))
     assert found.inline is not None
-    with pytest.raises(InvalidInfoError, match="^segment properties: inline"):
+    with pytest.raises(InvalidInfoError, match=r"^segment properties: inline"):
         SegmentPropertiesInfo.of(map(int, found.inline.ids), given["inline"]["properties"])
 
 
