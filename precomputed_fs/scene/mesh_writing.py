@@ -19,13 +19,14 @@ from precomputed_fs.format.multilod_mesh import MOST_LEVELS, MULTILOD_TYPE, QUAN
 from precomputed_fs.format.names import joined
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.keywords import AccessorOptions, spelled_out
+from precomputed_fs.scene.beside import finish_writing, folder_to_write
 from precomputed_fs.scene.folder import Folder
 from precomputed_fs.scene.legacy_meshes import LegacyMeshes
 from precomputed_fs.scene.mesh import Mesh
 from precomputed_fs.scene.meshes import Meshes, meshes_in
 from precomputed_fs.scene.multilod_encoding import EncodedMesh, encoded_mesh
 from precomputed_fs.scene.multilod_meshes import MultilodMeshes
-from precomputed_fs.scene.per_segment import count_of, finish_writing, folder_to_write, items_of, sharding_for
+from precomputed_fs.scene.per_segment import count_of, items_of, sharding_for
 from precomputed_fs.store.requests import Compute, Delete, Job
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.progress import Progress

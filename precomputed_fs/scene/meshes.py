@@ -11,11 +11,12 @@ from precomputed_fs.format.multilod_mesh import MULTILOD_TYPE, MultilodInfo
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.batches import Callback
 from precomputed_fs.pyramid.stored import Stored
+from precomputed_fs.scene.beside import named_folder
 from precomputed_fs.scene.folder import Folder
 from precomputed_fs.scene.legacy_meshes import LegacyMeshes
 from precomputed_fs.scene.mesh import Mesh
 from precomputed_fs.scene.multilod_meshes import MultilodMeshes
-from precomputed_fs.scene.per_segment import PerSegment, checked_id, named_folder
+from precomputed_fs.scene.per_segment import PerSegment, checked_id
 from precomputed_fs.store.requests import Job
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.volume import Volume
