@@ -25,7 +25,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -36,7 +36,7 @@ from playwright.async_api import Error, async_playwright
 from tests.support import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Sequence
+    from collections.abc import Coroutine, Iterator, Mapping, Sequence
 
     import playwright.async_api
     from numpy.typing import NDArray
@@ -170,7 +170,8 @@ _SCRIPT = """() => window.tests = (() => {
   ];
 
   const pause = () => new Promise(resolve => setTimeout(resolve, 20));
-  const panel = () => [...viewer.display.panels].find(panel => panel.visible && panel.sliceView !== undefined);
+  const visible = member => [...viewer.display.panels].find(panel => panel.visible && panel[member] !== undefined);
+  const panel = () => visible("sliceView") ?? visible("sliceViews");  // the latter: of three dimensions
   const statusTexts = () =>
     [...document.querySelectorAll("#neuroglancer-status-container li, #neuroglancer-status-container-modal li")]
       .filter(item => item.style.display !== "none").map(item => item.textContent.trim());
@@ -245,7 +246,19 @@ _SCRIPT = """() => window.tests = (() => {
     }, {});
   }
 
-  return {settled, errors, slice, grid, chunk};
+  const base64 = array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength).toBase64();
+
+  function meshFragments() {
+    const layers = viewer.layerManager.managedLayers.flatMap(({layer}) => layer?.renderLayers ?? []);
+    const chunks = layers.flatMap(({source}) => [...source?.fragmentSource?.chunks ?? []]);
+    return chunks.filter(([, {meshData}]) => meshData).map(([key, {meshData}]) => ({
+      key, offsets: [...meshData.subChunkOffsets ?? []],
+      vertices: [meshData.vertexPositions.constructor.name, base64(meshData.vertexPositions)],
+      indices: [meshData.indices.constructor.name, base64(meshData.indices)],
+    }));
+  }
+
+  return {settled, errors, slice, grid, chunk, meshFragments};
 })()
 """
 
@@ -286,6 +299,28 @@ class View:
             cells[cell] = self.chunk(key, cell)
         return np.block(cells.tolist())
 
+    def mesh_fragments(self) -> dict[str, MeshFragment]:
+        """Return the fragments of meshes that are loaded, by the client's own keys, such as ``id/level:row``."""
+        return {
+            found["key"]: MeshFragment(_typed(*found["vertices"]), _typed(*found["indices"]), found["offsets"])
+            for found in self.page.evaluate("() => tests.meshFragments()")
+        }
+
+
+class MeshFragment(NamedTuple):
+    """A fragment of a mesh as the client decoded it."""
+
+    vertices: NDArray[Any]
+    """Float32 of legacy meshes; uint16, or uint32 that have 10 bits for each axis."""
+
+    indices: NDArray[Any]
+    offsets: list[int]
+    """Where the indices of each eighth of the cell begin, and where the last ends; empty for a legacy mesh."""
+
+
+def _typed(name: str, data: str) -> NDArray[Any]:
+    return np.frombuffer(base64.b64decode(data), name.removesuffix("Array").lower())
+
 
 class Neuroglancer:
     """The web client, at `url`."""
@@ -304,6 +339,7 @@ class Neuroglancer:
         resolution: Sequence[float] = (1e6, 1e6, 1e6),
         scale: float = 1.0,
         size: tuple[int, int] = (400, 400),
+        viewer: Mapping[str, Any] = {},
         **layer: Any,
     ) -> Iterator[View]:
         """Show the xy slice of a volume, and wait until all that is visible has been loaded or has failed.
@@ -322,6 +358,8 @@ class Neuroglancer:
             Voxels for each pixel.
         size
             Width and height of the page in pixels; the slice gets what the client's controls leave.
+        viewer
+            More of the viewer's state, such as ``{"layout": "3d"}``.
         **layer
             More of the layer's state, such as ``shader``.
 
@@ -340,6 +378,7 @@ class Neuroglancer:
             "showAxisLines": False,
             "showDefaultAnnotations": False,
             "showScaleBar": False,
+            **viewer,
         }
         with opened(self._browser, f"{self.url}#!{quote(json.dumps(state))}", size=size) as view:
             yield view
