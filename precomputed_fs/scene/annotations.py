@@ -110,7 +110,7 @@ class AnnotationCollection:
         self.info = info
         """What `info` says."""
 
-        self._folder = folder
+        self.folder = folder
         self._layout = Layout.of(info)
         self._progress = progress
 
@@ -134,14 +134,14 @@ class AnnotationCollection:
 
     def close(self) -> None:
         """Let go of connections; an archive that was written is complete then."""
-        self._folder.pyramid.close()
+        self.folder.pyramid.close()
 
     # --------------------------------------------------------------------------------------------- what there is
 
     @property
     def url(self) -> str:
         """The URL for messages: without query, password or options."""
-        return self._folder.shown()
+        return self.folder.shown()
 
     @property
     def kind(self) -> str:
@@ -218,7 +218,7 @@ class AnnotationCollection:
         absent = [key for key in unique if found[key] is None]
         if absent and missing == "error":
             others = f" and {len(absent) - 1} others are" if len(absent) > 1 else " is"
-            raise NotFoundError(f"{self._folder.shown(self._by_id.key)}: annotation {absent[0]}{others} not there")
+            raise NotFoundError(f"{self.folder.shown(self._by_id.key)}: annotation {absent[0]}{others} not there")
         return self._annotations([found[key] for key in wanted], has_related=True)
 
     @property
@@ -347,17 +347,17 @@ class AnnotationCollection:
     # ----------------------------------------------------------------------------------------------------- values
 
     def _values(self, index: Index) -> Values[int]:
-        return Folder.beside(self._folder.pyramid, self._key_of(index), "key").values(index.sharding)
+        return Folder.beside(self.folder.pyramid, self._key_of(index), "key").values(index.sharding)
 
     def _cells(self, level: Level) -> Values[Cell]:
-        folder = Folder.beside(self._folder.pyramid, self._key_of(level.index), "key")
+        folder = Folder.beside(self.folder.pyramid, self._key_of(level.index), "key")
         shape = level.grid_shape
         return folder.values(
             level.index.sharding, name_of=cell_name, id_of=lambda cell: compressed_morton_code(cell, shape)
         )
 
     def _key_of(self, index: Index) -> str:
-        return f"{self._folder.path}/{index.key}" if self._folder.path else index.key
+        return f"{self.folder.path}/{index.key}" if self.folder.path else index.key
 
     def _decode_many(self, _: object, data: bytes | None) -> Block | None:
         return None if data is None else decode_many(data, self._layout)
