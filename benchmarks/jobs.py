@@ -30,6 +30,8 @@ class DataSet:
     """Keys that the encoding adds to the scale's `info`."""
 
     key: str = "1mm"
+    beside: str = ""
+    """What stands beside the voxels: "skeletons", those of `benchmarks.segments`; empty: nothing."""
 
     @property
     def folder(self) -> str:

@@ -4,7 +4,7 @@ A tool is imported when its class is made, which only its own worker does. What 
 with the reason that goes into the results. Caches are off everywhere; each volume is opened with nothing known of it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
@@ -47,6 +47,13 @@ class SamplingTool(Tool, Protocol):
 
     def sample(self, opened: Opened, points: Array) -> Array:
         """Return the voxels at some points, of which each is a row."""
+
+
+class SceneTool(Tool, Protocol):
+    """A tool that also reads what stands beside the voxels."""
+
+    def skeletons(self, opened: Opened, segments: Sequence[int]) -> list[tuple[Array, Array, Array]]:
+        """Return the vertices, edges and radii of the skeletons of some segments."""
 
 
 class DownsamplingTool(Tool, Protocol):
@@ -103,6 +110,11 @@ class PrecomputedFs:
         volume, *_ = opened
         voxels: Array = volume[0].sample(points)
         return voxels
+
+    def skeletons(self, opened: Opened, segments: Sequence[int]) -> list[tuple[Array, Array, Array]]:
+        volume, *_ = opened
+        found = volume.skeletons.get(segments)
+        return [(each.vertices, each.edges, each.attributes["radius"]) for each in found.values()]
 
     def mode(self, labels: Array) -> Array:
         downsample = import_module("precomputed_fs.volume.downsampling").downsample
@@ -231,6 +243,10 @@ class CloudVolume:
         voxels: Array = opened[box]
         return voxels
 
+    def skeletons(self, opened: Opened, segments: Sequence[int]) -> list[tuple[Array, Array, Array]]:
+        found = sorted(opened.skeleton.get(list(segments)), key=lambda each: int(each.id))
+        return [(each.vertices, each.edges, each.radius) for each in found]
+
     def write(self, location: Location, data: DataSet, voxels: Array) -> None:
         volume = self._volume(location, info=data.info, compress="gzip" if data.gzip else False)
         volume.commit_info()
@@ -351,6 +367,10 @@ def _only_bytes(job: Job) -> bool:
     return job.action in {"fetch", "fetch many"}
 
 
+def _is_of_segments(job: Job) -> bool:
+    return job.action == "skeletons"
+
+
 def _packs_labels(job: Job) -> bool:
     return job.action == "write" and job.data.encoding == "compressed_segmentation"
 
@@ -385,6 +405,8 @@ LIMITS = (
         for setting in TENSORSTORE.settings
         if "at once" in setting
     ),
+    *(Limit(system, _is_of_segments, "reads voxels only") for system in (TENSORSTORE, NEUROGLANCER_SCRIPTS)),
+    Limit(CLOUD_VOLUME, _is_of_segments, "has processes for voxels only", "2 processes"),
     Limit(CLOUD_VOLUME, _only_bytes, "hands out no encoded chunks"),
     Limit(CLOUD_VOLUME, lambda job: job.location.kind == "s3" and not job.location.signed, "signs every request"),
     Limit(CLOUD_VOLUME, lambda job: job.data.sharding and job.action == "write", "writes no volume in shards"),

@@ -20,8 +20,19 @@ from typing import Any, cast
 
 import numpy as np
 
+from benchmarks import segments
 from benchmarks.jobs import Box, Coords, Job, Outcome
-from benchmarks.systems import SYSTEMS, Array, ChunkTool, DownsamplingTool, Opened, PrecomputedFs, SamplingTool, Tool
+from benchmarks.systems import (
+    SYSTEMS,
+    Array,
+    ChunkTool,
+    DownsamplingTool,
+    Opened,
+    PrecomputedFs,
+    SamplingTool,
+    SceneTool,
+    Tool,
+)
 
 
 def main() -> None:
@@ -65,6 +76,17 @@ def sample(tool: Tool, job: Job) -> Outcome:
     (found,), outcome = timed(lambda: [cast("SamplingTool", tool).sample(opened, points)])
     expected = np.load(job.expected, mmap_mode="r")[tuple(points.T)]
     return outcome if alike(found.reshape(-1), expected, job.tolerance) else Outcome(error="voxels are not as expected")
+
+
+def skeletons(tool: Tool, job: Job) -> Outcome:
+    """Read the skeletons of all segments at once, from a volume whose `info` alone is known."""
+    opened = tool.open(job.location, job.data)
+    found, outcome = timed(lambda: cast("SceneTool", tool).skeletons(opened, segments.SEGMENTS))
+    expected = [made for _, made in segments.skeletons()]
+    right = len(found) == len(expected) and all(
+        np.array_equal(*pair) for both in zip(found, expected, strict=True) for pair in zip(*both, strict=True)
+    )
+    return outcome if right else Outcome(error="skeletons are not as expected")
 
 
 def read_cold(tool: Tool, job: Job) -> Outcome:
@@ -148,6 +170,7 @@ ACTIONS: dict[str, Callable[[Tool, Job], Outcome]] = {
     "open": open_often,
     "fetch": fetch,
     "fetch many": fetch_many,
+    "skeletons": skeletons,
     "write": write,
     "mode": mode,
 }

@@ -166,6 +166,7 @@ OPEN = What("open", "open", chunks(10), "ms")
 FIRST = What("first open and read after import", "read cold", whole, afresh=True)
 CPU = What("processor time", "read for cpu", whole, "cpu s")
 WRITE = What("write", "write", whole, section="writing")
+SKELETONS = What("skeletons.get", "skeletons", whole, section="segments")
 MODE = What("mode of labels", "mode", whole, section="downsampling")
 MEMORY = What("memory of 1 GiB", "read once", whole, "MB", section="memory", afresh=True)
 
@@ -182,6 +183,8 @@ def workloads() -> Iterator[Workload]:
     yield from reading()
     yield from writing()
     yield row(DISK, LABELS, MODE, in_full=True)
+    for place in (HTTPS, HTTPS_30, DISK):
+        yield row(place, data_sets.SKELETONS, SKELETONS, in_full=True)
     yield from memory()
     yield from growth()
 
@@ -234,6 +237,7 @@ QUICK = {
     (DISK, RAW, WHOLE),
     (DISK, RAW, FETCH_CHUNK),
     (DISK, LABELS, MODE),
+    (HTTPS_30, data_sets.SKELETONS, SKELETONS),
 }
 
 
@@ -331,6 +335,8 @@ REQUIRED = (
     Required(0.9, [WHOLE], [HTTP], [TINY], TENSORSTORE),
     Required(0.8, [WHOLE], [DISK], [RAW], TENSORSTORE),
     Required(2.0, [MODE], [DISK], against=TENSORSTORE),
+    # of cloud-volume
+    Required(0.5, [SKELETONS], [HTTPS_30], against=CLOUD_VOLUME),
     # of neuroglancer-scripts
     Required(0.7, [FETCH_CHUNK], [HTTP], against=NEUROGLANCER_SCRIPTS),  # with latency, that is all there is
     Required(1.0, [FETCH_CHUNK], [DISK], against=NEUROGLANCER_SCRIPTS),

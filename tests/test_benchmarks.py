@@ -49,6 +49,17 @@ def test_ours_and_a_peer_read_over_http(tmp_path: Path, capsys: pytest.CaptureFi
     assert (" NO " in line) != row["holds"]
 
 
+@needs_nginx
+def test_ours_and_cloud_volume_read_skeletons(tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    small = ["--side", "128", "--rounds", "1", "--output", str(output), "--system", "cloud-volume"]
+    assert main([*small, "--only", "https 0, 1,000 skeletons"]) == 0
+    (row,) = json.loads(output.read_bytes())["rows"]
+    assert row["best_peer"] == "cloud-volume"
+    assert row["systems"]["ours"]["requests"] == 1002, "two info and 1,000 skeletons"
+    assert row["systems"]["tensorstore"]["reason"] == "reads voxels only"
+
+
 def test_ours_and_tensorstore_find_the_mode_of_labels(tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
     small = ["--side", "64", "--rounds", "2", "--output", str(output), "--system", "tensorstore"]
