@@ -5,6 +5,7 @@ import gzip
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,11 +15,12 @@ import requests
 
 from benchmarks import processes, scale_out
 from benchmarks.__main__ import main
-from benchmarks.data import RAW, Folder
+from benchmarks.data import RAW, SKELETONS, Folder
 from benchmarks.jobs import DataSet, Job, Outcome
 from benchmarks.places import HTTP, HTTP2, HTTPS, S3_TLS_SIGNED, Servers
 from benchmarks.processes import Worker, Workers
 from benchmarks.systems import NEUROGLANCER_SCRIPTS, OURS, PEERS, TENSORSTORE
+from precomputed_fs import open_volume
 from tests.support.servers import nginx_installed, nginx_server, nginx_waits
 
 needs_nginx = pytest.mark.skipif(not nginx_installed(), reason="nginx is not installed (apt-get install nginx-light)")
@@ -47,17 +49,6 @@ def test_ours_and_a_peer_read_over_http(tmp_path: Path, capsys: pytest.CaptureFi
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("HTTP 0 ms, raw, whole"))
     assert (" yes " in line) == row["holds"]
     assert (" NO " in line) != row["holds"]
-
-
-@needs_nginx
-def test_ours_and_cloud_volume_read_skeletons(tmp_path: Path) -> None:
-    output = tmp_path / "bench.json"
-    small = ["--side", "128", "--rounds", "1", "--output", str(output), "--system", "cloud-volume"]
-    assert main([*small, "--only", "https 0, 1,000 skeletons"]) == 0
-    (row,) = json.loads(output.read_bytes())["rows"]
-    assert row["best_peer"] == "cloud-volume"
-    assert row["systems"]["ours"]["requests"] == 1002, "two info and 1,000 skeletons"
-    assert row["systems"]["tensorstore"]["reason"] == "reads voxels only"
 
 
 def test_ours_and_tensorstore_find_the_mode_of_labels(tmp_path: Path) -> None:
@@ -146,6 +137,25 @@ def test_a_result_counts_if_every_voxel_is_right(tmp_path: Path) -> None:
     assert right.error == ""
     assert right.seconds > 0
     assert wrong.error.startswith("voxels are not what is expected")
+
+
+@pytest.mark.parametrize("system", ["ours", "cloud-volume"])
+def test_a_worker_knows_right_skeletons_from_wrong_ones(tmp_path: Path, system: str) -> None:
+    data = replace(SKELETONS, side=32)
+    folder = Folder(tmp_path)
+    location = folder.volume(data)
+    job = Job("skeletons", location, data, folder.source(data))
+    worker = Worker(system, "default")
+    try:
+        right = worker.run(job)
+        with open_volume(location.url) as volume:
+            volume.store_skeletons({7: volume.skeletons[8]}, overwrite=True)
+        wrong = worker.run(job)
+    finally:
+        worker.close()
+    assert right.error == ""
+    assert right.seconds > 0
+    assert wrong.error == "skeletons are not as expected"
 
 
 def test_workloads_are_found_by_name(capsys: pytest.CaptureFixture[str]) -> None:
