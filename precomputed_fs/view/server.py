@@ -281,7 +281,9 @@ class Server:
         with self._lock:
             self._proxied = self._proxied or proxied_path(self.port) or ""
             number = str(len(self._views))
-            self._views[number] = _Opened(url_fragment(state), page_script(self._origin, fit))
+            has_annotations = any(layer["type"] == "annotation" for layer in state["layers"])
+            script = page_script(self._origin, fit, has_annotations=has_annotations)
+            self._views[number] = _Opened(url_fragment(state), script)
         path = f"{self._token}/view/{number}"
         embedded = f"{self._proxied}/{path}" if self._proxied else f"{self._origin}/{path}"
         return View(f"{self._origin}/{path}", height, self, tuple(sources), embedded)

@@ -52,10 +52,28 @@ if (location.search === "?%(new)s") {
 proxy."""
 
 
-def page_script(origin: str, fit: Fit) -> str:
+_STANDSTILL = """<script>
+{
+  const now = Date.now;
+  let began;
+  Date.now = () => {
+    if (began === undefined) {
+      began = now();
+      setTimeout(() => { began = undefined; });
+    }
+    return began;
+  };
+}
+</script>"""
+"""Makes time stand still while a task of the page runs. As soon as 400 ms have passed, the client writes its state into
+the address, even while it is still restoring it; and of an annotation layer that is not restored yet it cannot, so that
+another layer is lost."""
+
+
+def page_script(origin: str, fit: Fit, *, has_annotations: bool = False) -> str:
     """Return what a page does before the client starts; `origin` is that of the sources in its state."""
     given = {"new": NEW, "origin": json.dumps(origin), "rows": fit.rows, "columns": fit.columns, "header": fit.header}
-    return _OPENING % given
+    return _STANDSTILL * has_annotations + _OPENING % given
 
 
 def client_folder() -> Path:

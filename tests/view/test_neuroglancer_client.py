@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from neuroglancer_scripts.chunk_encoding import get_encoder
 
+import precomputed_fs
 from precomputed_fs import (
     FsspecAccessor,
+    Mesh,
     Volume,
+    create_annotations,
     create_volume,
 )
 from tests.support import browser
@@ -201,3 +204,24 @@ def test_the_data_fill_the_panels_of_any_window(
     extents = {"4panel": [(x, y), (x, z), (z, y)]}.get(layout, [(x, y)])
     assert len(panels) == len(extents)
     assert 0.85 < np.divide(extents, panels[0]).max() < 1  # all panels have the same size
+
+
+def test_a_segmentation_is_shown_with_what_is_beside_it(chromium: Chromium, tmp_path: Path) -> None:
+    """Its mesh in three dimensions, its properties, and annotations in a layer of their own."""
+    labels = create_volume(tmp_path / "labels", np.ones((20, 20, 20), np.uint64), resolution="1 mm", scales=1)
+    corners = [[0, 0, 0], [2e7, 0, 0], [0, 2e7, 0], [0, 0, 2e7]]
+    labels.store_meshes({1: Mesh(corners, [[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]])}, multiresolution=False)
+    labels.store_segment_properties({"label": ["all"]}, ids=[1])
+    axes = dict.fromkeys("xyz", (1, "mm"))
+    create_annotations(tmp_path / "points", [[5, 6, 7]], kind="point", dimensions=axes)
+    shown = precomputed_fs.view(tmp_path / "labels", tmp_path / "points", segments=[1], layout="3d")
+    with shown.server, browser.opened(chromium, shown.url, size=(400, 300)) as view:
+        assert view.errors == []
+        state = view.page.evaluate("() => viewer.state.toJSON()")
+        assert [layer["type"] for layer in state["layers"]] == ["segmentation", "annotation"]
+        sources = view.page.evaluate("""() => viewer.layerManager.managedLayers.map(({layer}) =>
+            layer.dataSources[0].loadState.subsources.map(one => [one.subsourceEntry.id, one.enabled]))""")
+        wanted = {"default": True, "bounds": True, "properties": True, "mesh": True}
+        assert list(map(dict, sources)) == [wanted, {"default": True}]
+        colours = np.ptp(view.page.picture().astype(int), axis=-1)
+        assert (colours > 60).mean() > 0.02, "the mesh is coloured, and large"
