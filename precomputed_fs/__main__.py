@@ -22,6 +22,7 @@ from precomputed_fs.cli import (
     create,
     doctor,
     downsample,
+    export,
     info,
     ls,
     ngs,
@@ -49,6 +50,7 @@ _COMMANDS: Mapping[str, ModuleType] = {
     "create": create,
     "copy": copy,
     "downsample": downsample,
+    "export": export,
     "doctor": doctor,
     "ngs": ngs,
 }

@@ -17,14 +17,14 @@ precomputed-fs create brain.nii.gz s3://bucket/brain
 precomputed-fs create labels.npy labels --axes zyx --resolution 8nm --type segmentation
 precomputed-fs create brain.nii.gz brain --encoding jpeg --parameter jpeg_quality=90 --chunk-size 128 --sharding auto
 """
-HELP = "make a pyramid, with all lower scales, from a NIfTI file or a .npy file"
+HELP = "make a pyramid, with all lower scales, from a NIfTI file, a .npy file or an OME-Zarr image"
 
 _T = TypeVar("_T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    file = "the file, compressed or not: a path, or any fsspec URL"
+    file = "the file, compressed or not, or an image whose name ends in .zarr: a path, or any fsspec URL"
     completing_files(parser.add_argument("source", metavar="SOURCE", help=file))
     completing_files(parser.add_argument("destination", metavar="DESTINATION", help="where to make the pyramid"))
     add_reading_options(parser)

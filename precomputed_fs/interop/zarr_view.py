@@ -12,7 +12,7 @@ Facts are from the specifications of Zarr v3 and of OME-Zarr 0.5.
 
 import json
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class ZarrView:
     def __init__(self, volume: Volume, *, follow_links: bool = True) -> None:
         self.volume = volume
         self._follow_links = follow_links
-        self._arrays: dict[str, _Array] = {}
+        self._arrays: dict[str, ZarrArray] = {}
         """By their keys."""
 
         self._documents: dict[str, Mapping[str, Any]] = {}
@@ -62,11 +62,11 @@ class ZarrView:
         else:
             self._add("", {f"scale{i}/image": array for i, array in enumerate(arrays)}, {})
 
-    def _array(self, scale: Scale) -> "_Array":
+    def _array(self, scale: Scale) -> "ZarrArray":
         pyramid, key = self.volume.pyramid_for(scale.key)
-        return _Array(scale, pyramid if self._follow_links else pyramid.confined(), key)
+        return ZarrArray(scale, pyramid if self._follow_links else pyramid.confined(), key)
 
-    def _add(self, group: str, arrays: "Mapping[str, _Array]", attributes: Mapping[str, Any]) -> None:
+    def _add(self, group: str, arrays: "Mapping[str, ZarrArray]", attributes: Mapping[str, Any]) -> None:
         """Add a multi-scale image, with arrays by their paths in the group, the finest first."""
         datasets = []
         for path, array in arrays.items():
@@ -78,6 +78,16 @@ class ZarrView:
             self._documents[joined(group, path)] = array.metadata
         multiscale = {"name": "image", "axes": _axes(self.volume), "datasets": datasets}
         self._documents[group] = _group({"multiscales": [multiscale], **attributes})
+
+    @property
+    def images(self) -> "Mapping[str, ZarrArray]":
+        """The arrays by their keys, each once: without those below ``labels``."""
+        return {key: array for key, array in self._arrays.items() if not key.startswith(f"{_LABELS}/")}
+
+    def attributes(self, node: str) -> Mapping[str, Any]:
+        """Return the attributes of a group or an array."""
+        attributes: Mapping[str, Any] = self._documents[node]["attributes"]
+        return attributes
 
     def read(self, key: str) -> bytes | memoryview | None:
         """Return the object with a key; None if there is none.
@@ -114,7 +124,7 @@ class ZarrView:
         if folder in self._arrays:
             yield _CHUNKS
 
-    def _chunk(self, key: str) -> "tuple[_Array | None, Triple]":
+    def _chunk(self, key: str) -> "tuple[ZarrArray | None, Triple]":
         """Parse the key of a chunk."""
         node, _, rest = key.partition(f"/{_CHUNKS}/")
         array = self._arrays.get(node)
@@ -123,7 +133,7 @@ class ZarrView:
 
 
 @dataclass(frozen=True, slots=True)
-class _Array:
+class ZarrArray:
     """A scale as an array."""
 
     scale: Scale
@@ -138,6 +148,21 @@ class _Array:
         return self.scale.shape[3] > 1
 
     @property
+    def shape(self) -> list[int]:
+        """Lengths of the axes."""
+        return self._axes(self.scale.shape[:3], self.scale.shape[3])
+
+    @property
+    def chunk_shape(self) -> list[int]:
+        """The shape of a chunk."""
+        return self._axes(self._chunk_size, self.scale.shape[3])
+
+    @property
+    def dimensions(self) -> list[str]:
+        """Names of the axes."""
+        return self._axes(("x", "y", "z"), "c")
+
+    @property
     def _chunk_size(self) -> Triple:
         """The size of a chunk, xyz: not longer than the volume, which spares padding."""
         x, y, z = map(min, self.scale.chunk_size, self.scale.info.size)
@@ -147,24 +172,30 @@ class _Array:
         """Order values of the axes x, y, z and channel as the array does."""
         return [*([channel] if self._has_channels else []), *reversed(spatial)]
 
+    def read(self, block: Sequence[slice]) -> NDArray[Any]:
+        """Read a block, in the array's own coordinates."""
+        *_, z, y, x = block
+        cuts = tuple(
+            slice(cut.start + first, cut.stop + first)
+            for cut, first in zip((x, y, z), self.scale.voxel_offset, strict=True)
+        )
+        voxels: NDArray[Any] = self.scale.read(cuts, progress=False).T
+        return voxels if self._has_channels else voxels[0]
+
     @property
     def metadata(self) -> dict[str, Any]:
-        scale = self.scale
-        channels = scale.shape[3]
+        """The content of its ``zarr.json``."""
         return {
             "zarr_format": 3,
             "node_type": "array",
-            "shape": self._axes(scale.shape[:3], channels),
-            "data_type": scale.dtype.name,
-            "chunk_grid": {
-                "name": "regular",
-                "configuration": {"chunk_shape": self._axes(self._chunk_size, channels)},
-            },
+            "shape": self.shape,
+            "data_type": self.scale.dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": self.chunk_shape}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
             "fill_value": 0,
             "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
             "attributes": {},
-            "dimension_names": self._axes(("x", "y", "z"), "c"),
+            "dimension_names": self.dimensions,
         }
 
     @property

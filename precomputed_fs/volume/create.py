@@ -1,9 +1,12 @@
 """How a pyramid is made: its place claimed, its chunks stored, its `info` last, so that half of one never opens."""
 
 import contextlib
+import math
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
 
 from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
 from precomputed_fs.codecs import ENCODINGS, take_parameters
@@ -13,9 +16,10 @@ from precomputed_fs.errors import (
     NotFoundError,
     ReadOnlyError,
 )
+from precomputed_fs.format.grid import Box, ChunkGrid
 from precomputed_fs.format.info import Info, ScaleInfo
 from precomputed_fs.format.info_text import HtmlError
-from precomputed_fs.format.lengths import VoxelSize
+from precomputed_fs.format.lengths import VoxelSize, is_same
 from precomputed_fs.keywords import WritingOptions, spelled_out
 from precomputed_fs.pyramid import claims
 from precomputed_fs.pyramid.making import REPLACE, closing_archive, making, what_is_there
@@ -23,10 +27,13 @@ from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.extensions import check_not_read_from
+from precomputed_fs.volume.indexing import triple
 from precomputed_fs.volume.intake import read_source
 from precomputed_fs.volume.labels import LabelDetector, may_be_labels
+from precomputed_fs.volume.ome_zarr import Level
 from precomputed_fs.volume.placement import FILE, MEMBER, transform_of
 from precomputed_fs.volume.planning import ArrayOptions, normalized, plan
+from precomputed_fs.volume.progress import Progress
 from precomputed_fs.volume.scale import checked_missing
 from precomputed_fs.volume.sources import is_dask
 from precomputed_fs.volume.volume import Volume
@@ -36,6 +43,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from precomputed_fs.store.location import Location
+
+
+_LONGEST = 2  # times the longer one
 
 
 @spelled_out({**OPTION_DEFAULTS, "gzip": None})
@@ -67,9 +77,9 @@ def create_volume(
     source : mapping, array, path, URL, or image of nibabel
         An `info`: chunks that exist already stay. Or an array (x, y, z) or (x, y, z, channel), or any object
         that has a ``shape`` and a ``dtype`` and can be sliced, such as an open HDF5 data set: it is read chunk by
-        chunk. A dask array is stored like `Scale.store` does. Or a NIfTI or .npy file, wherever fsspec reaches (a
-        ``UPath`` has storage options of its own): see the notes. All parameters up to `downsampling` are for arrays
-        and images.
+        chunk. A dask array is stored like `Scale.store` does. Or a NIfTI or .npy file, or an OME-Zarr image, wherever
+        fsspec reaches (a ``UPath`` has storage options of its own): see the notes. All parameters up to `downsampling`
+        are for arrays and images.
     resolution : float, str, or a sequence of 3
         Voxel size: nanometres, or texts with a unit such as "1 mm"; one for all axes, or xyz. An image has its own.
     voxel_offset : sequence of 3 int
@@ -136,6 +146,11 @@ def create_volume(
     ``transform.json`` has it as neuroglancer-scripts writes it; `Scale.to_nifti` uses it. If `resolution` is given and
     differs from the header's, the affine does not hold and is not kept. A compressed or remote file is decompressed
     into a temporary file first, so memory does not hold its voxels.
+
+    Of an OME-Zarr image (0.4 or 0.5: a group of zarr, or a URL with a name that ends in ".zarr"), the levels become
+    scales, as long as each has the voxels that whole numbers of those of the level before make; the scales after these
+    are computed. Voxel size and offset are those of its metadata. It is read block by block, so that few of
+    its chunks are read twice.
     """
     checked_missing(missing)
     for_array = ArrayOptions(
@@ -152,13 +167,13 @@ def create_volume(
     accessor_options: dict[str, Any] = {"gzip": None, **options}
     parameters = take_parameters(encoding or "raw", accessor_options)
     accessor = FsspecAccessor(url, **accessor_options)
-    array = None
+    array, levels = None, tuple[Level, ...]()
     if isinstance(source, (Info, Mapping)):
         _check_for_info(source, for_array)
         info = source if isinstance(source, Info) else Info.parse(source)
     else:
-        array, for_array, placed, _ = read_source(source, for_array)
-        info = plan(array, for_array, parameters, {} if placed is None else {MEMBER: placed.to_info()})
+        array, for_array, placed, _, levels = read_source(source, for_array)
+        info = plan(array, for_array, parameters, {} if placed is None else {MEMBER: placed.to_info()}, levels)
     info = normalized(info)
     transform = transform_of(info)
     method = checked_method(downsampling, info.type)
@@ -177,10 +192,41 @@ def create_volume(
         detector = LabelDetector(volume.dtype)
     how = {"array": [*array.shape, str(array.dtype)], "gzip": accessor_options["gzip"], "flat": pyramid.options.flat}
     with closing_archive(pyramid), _making(pyramid, info, how, overwrite=overwrite):
-        volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
-        compute_lower_scales(volume.scales, method, skip_empty=skip_empty, shows=progress, detector=detector)
+        if not levels:
+            volume[0].write(volume[0].bounds, array, skip_empty=skip_empty)
+        taken = _take_levels(volume, levels, skip_empty=skip_empty)
+        computed = volume.scales[max(0, taken - 1) :]
+        compute_lower_scales(computed, method, skip_empty=skip_empty, shows=progress, detector=detector)
         _store_transform(pyramid, transform, overwrite=overwrite)
     return volume
+
+
+def _take_levels(volume: Volume, levels: Sequence[Level], *, skip_empty: bool) -> int:
+    """Write the scales that the source has itself, block by block as it stores them; return how many these are."""
+    count = 0
+    for scale, level in zip(volume, levels, strict=False):
+        if scale.shape[:3] != level.array.shape[:3] or not is_same(scale.resolution, level.resolution):
+            break
+        count += 1
+        sizes = map(_common_multiple, scale.chunk_size, level.block)
+        grid = ChunkGrid(scale.info.size, triple(sizes), scale.voxel_offset)
+        with Progress(f"writing {scale.key}", math.prod(grid.shape), volume.progress, unit="block") as bar:
+            for cell in np.ndindex(*grid.shape):
+                box = Box.of(grid.chunk(triple(cell)))
+                cuts = tuple(
+                    slice(low - first, high - first)
+                    for low, high, first in zip(box.start, box.stop, scale.voxel_offset, strict=True)
+                )
+                scale.write(box, level.array[cuts], skip_empty=skip_empty, progress=False, flush=False)
+                bar.relative_update(1)
+        volume.flush_unless_in_block()
+    return count
+
+
+def _common_multiple(chunk: int, block: int) -> int:
+    """Return a multiple of the chunk's length, of the other's as well if that is not much longer than both."""
+    common = math.lcm(chunk, block)
+    return common if common <= _LONGEST * max(chunk, block) else chunk * -(-block // chunk)
 
 
 def _check_for_info(source: Mapping[str, Any] | Info, for_array: ArrayOptions) -> None:

@@ -5,11 +5,12 @@ is imported when the method is first called. So opening a volume stays quick, an
 """
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from precomputed_fs.keywords import spelled_out
 from precomputed_fs.store.location import Location
+from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.indexing import Index
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _IMPLEMENTED_BY = {
     "to_dask": "precomputed_fs.interop.dask:to_dask",
     "to_xarray": "precomputed_fs.interop.xarray:to_xarray",
     "to_zarr": "precomputed_fs.interop.zarr:to_zarr",
+    "export_zarr": "precomputed_fs.interop.zarr_export:export_zarr",
     "store": "precomputed_fs.interop.dask_store:store",
     "to_nifti": "precomputed_fs.interop.nifti:to_nifti",
     "resize": "precomputed_fs.volume.resizing:resize",
@@ -446,6 +448,40 @@ def to_zarr(self: "Volume") -> "zarr.Group":
     """
     group: zarr.Group = call_later("to_zarr", self)
     return group
+
+
+@spelled_out()
+def export_zarr(
+    self: "Volume",
+    url: AnyURL,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> None:
+    """Write the volume as an OME-Zarr 0.5 image, with all its scales, as `to_zarr` shows it; zarr itself writes it.
+
+    Parameters
+    ----------
+    url : str, path or UPath
+        Where to write it, such as "s3://bucket/brain.zarr".
+    storage_options : mapping, optional
+        fsspec's options for that place.
+    overwrite : bool
+        Whether to replace a Zarr hierarchy that is there.
+    progress : bool, optional
+        See `open_volume`.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If there is one, and ``overwrite=False``.
+    ImportError
+        If zarr is not installed; the extra "zarr" brings it.
+    DataAccessError
+        If a chunk cannot be read.
+    """
+    call_later("export_zarr", self, url, storage_options=storage_options, overwrite=overwrite, progress=progress)
 
 
 # ---------------------------------------------------------------------------------------------------------- new bounds

@@ -1,6 +1,7 @@
 """What `create_volume` is given as a source: an array (x, y, z, channel) of it, and what the source says of itself."""
 
 import dataclasses
+import operator
 import os
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from precomputed_fs.volume.indexing import AXES, DIMENSIONS, checked_numbers
 from precomputed_fs.volume.labels import is_for_labels, storable_labels
 from precomputed_fs.volume.lazy import Arranged, arranged
 from precomputed_fs.volume.nifti import Image, is_image, read_image, read_nifti
+from precomputed_fs.volume.ome_zarr import Level, OmeImage, is_group, is_named_so, open_group
+from precomputed_fs.volume.ome_zarr import read_image as read_ome_zarr
 from precomputed_fs.volume.placement import Placement
 from precomputed_fs.volume.planning import ArrayOptions, check_voxels, checked_resolution
 from precomputed_fs.volume.scale import Scale
@@ -39,6 +42,9 @@ class Given(NamedTuple):
     names_axes: str = ""
     """What says which axes the array has; empty if nothing does."""
 
+    levels: tuple[Level, ...] = ()
+    """Lower scales that the source has itself, and the array first; empty if it has none."""
+
 
 def read_source(source: Any, options: ArrayOptions) -> Given:  # noqa: ANN401 - see `create_volume`
     """Read a source other than an `info`, and check that it can be stored.
@@ -52,6 +58,8 @@ def read_source(source: Any, options: ArrayOptions) -> Given:  # noqa: ANN401 - 
     """
     if isinstance(source, (str, os.PathLike, URLPath, Location)):
         given = _of_file(resolve(source), options)
+    elif is_group(source):
+        given = _of_ome_zarr(read_ome_zarr(source), options)
     elif is_image(source):
         given = _of_image(read_image(source), options)
     elif isinstance(source, (Scale, ScaleArray)):
@@ -99,11 +107,29 @@ def _in_order(array: Any, axes: str, *, has_fields: bool) -> Any:  # noqa: ANN40
 
 def _of_file(location: Location, options: ArrayOptions) -> Given:
     where = location.display()
+    if is_named_so(location):
+        return _of_ome_zarr(read_ome_zarr(open_group(location)), options)
     with opened(location) as file:
         array = map_array(file, where)
         if array is not None:
             return Given(_of_array(array, options.axes), options)
         return _of_image(read_nifti(file, where), options)
+
+
+def _of_ome_zarr(image: OmeImage, options: ArrayOptions) -> Given:
+    if options.type is None and image.is_of_labels:
+        options = dataclasses.replace(options, type="segmentation")
+    finest, levels = image.levels[0], image.levels
+    if options.resolution is None:
+        if not image.has_units:
+            raise TypeError("resolution: the image's axes have no unit: pass the size of a voxel, such as '1 um'")
+        options = dataclasses.replace(options, resolution=finest.resolution)
+    elif not is_same(checked_resolution(options.resolution), finest.resolution):
+        ratio = list(map(operator.truediv, checked_resolution(options.resolution), finest.resolution))
+        levels = tuple(level._replace(resolution=tuple(map(operator.mul, level.resolution, ratio))) for level in levels)
+    if options.voxel_offset is None:
+        options = dataclasses.replace(options, voxel_offset=image.voxel_offset)
+    return Given(finest.array, options, None, "an image", levels)
 
 
 def _of_image(image: Image, options: ArrayOptions) -> Given:

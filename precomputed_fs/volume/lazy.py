@@ -53,6 +53,29 @@ class Arranged:
         return part
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One index of an array along one axis, which is left out."""
+
+    source: Any
+    axis: int
+    index: int = 0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of an element."""
+        dtype: np.dtype[Any] = np.dtype(self.source.dtype)
+        return dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the other axes."""
+        return (*self.source.shape[: self.axis], *self.source.shape[self.axis + 1 :])
+
+    def __getitem__(self, cuts: tuple[slice, ...]) -> NDArray[Any]:
+        return np.asarray(self.source[(*cuts[: self.axis], self.index, *cuts[self.axis :])])
+
+
 def arranged(array: Any, order: tuple[int | None, ...]) -> Any:  # noqa: ANN401 - NumPy's or dask's
     """Bring the axes of an array into another order; None inserts an axis of length 1."""
     moved = array.transpose([axis for axis in order if axis is not None])

@@ -14,11 +14,12 @@ from precomputed_fs.codecs import ENCODINGS, codec_for
 from precomputed_fs.errors import InvalidInfoError, expected_one_of, shown
 from precomputed_fs.format.grid import Box, ChunkGrid, Triple
 from precomputed_fs.format.info import Info
-from precomputed_fs.format.lengths import VoxelSize, doubt_about, voxel_size
+from precomputed_fs.format.lengths import VoxelSize, doubt_about, is_same, voxel_size
 from precomputed_fs.format.sharding import propose_sharding
 from precomputed_fs.volume.downsampling import factors_for, halved
 from precomputed_fs.volume.indexing import AXES, DIMENSIONS, checked_numbers, checked_size, triple
 from precomputed_fs.volume.labels import TYPES, type_for
+from precomputed_fs.volume.ome_zarr import Level
 from precomputed_fs.volume.progress import warn
 from precomputed_fs.volume.sources import expression_for
 
@@ -91,6 +92,7 @@ def plan(
     options: ArrayOptions,
     parameters: Mapping[str, Any],
     further: Mapping[str, Any],
+    levels: Sequence[Level] = (),
 ) -> Info:
     """Plan the scales of a pyramid for an array.
 
@@ -104,6 +106,9 @@ def plan(
         The encoding's parameters.
     further : mapping
         Further members of `info`.
+    levels : sequence of Level, optional
+        Lower scales that there are already, after the array itself: a scale is planned for each one that has the voxels
+        that are made of whole numbers of those of the scale before.
 
     Raises
     ------
@@ -126,6 +131,7 @@ def plan(
     chunk_size = checked_size("chunk_size", usual if options.chunk_size is None else options.chunk_size)
     bounds = Box(offset, triple(map(operator.add, offset, shape[:3])))
     scales: list[dict[str, Any]] = []
+    remaining = iter(levels[1:])
     while True:
         scale = {
             "key": "_".join(f"{step:.10g}" for step in resolution),
@@ -141,6 +147,12 @@ def plan(
         elif options.sharding:
             scale["sharding"] = dict(options.sharding)
         scales.append(scale)
+        factors = _factors_of(next(remaining, None), bounds, resolution)
+        if factors is not None and len(scales) != options.scales:
+            resolution = tuple(map(operator.mul, resolution, factors))
+            bounds = halved(bounds, factors)
+            continue
+        remaining = iter(())  # those after it would not follow from what is computed
         sizes = _halvable(bounds)
         factors = factors_for(sizes, resolution)
         is_last = options.scales is None and all(
@@ -163,6 +175,16 @@ def plan(
             "scales": scales,
         }
     )
+
+
+def _factors_of(level: Level | None, bounds: Box, resolution: Sequence[float]) -> Triple | None:
+    """Return how many voxels of a scale make one of the next level; None if that is not a whole number."""
+    if level is None:
+        return None
+    ratio = list(map(operator.truediv, level.resolution, resolution))
+    factors = triple(max(1, round(each)) for each in ratio)
+    fits = is_same(ratio, factors) and max(factors) > 1 and halved(bounds, factors).shape == level.array.shape[:3]
+    return factors if fits else None
 
 
 def checked_resolution(given: VoxelSize | None) -> tuple[float, float, float]:

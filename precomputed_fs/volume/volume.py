@@ -296,6 +296,7 @@ class Volume:
     view = extensions.view
     neuroglancer_url = extensions.neuroglancer_url
     to_zarr = extensions.to_zarr
+    export_zarr = extensions.export_zarr
 
     meshes = property(scene_methods.meshes)
     store_meshes = scene_methods.store_meshes

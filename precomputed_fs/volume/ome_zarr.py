@@ -1,0 +1,202 @@
+"""OME-Zarr images as sources: their levels, with the size and place of voxels.
+
+Facts are from the specifications of OME-Zarr 0.4 and 0.5. Translations are of the centres of voxels there, and many
+writers leave them out.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from precomputed_fs.errors import InvalidInfoError, NotFoundError, shown
+from precomputed_fs.format.grid import Triple
+from precomputed_fs.format.lengths import UNITS
+from precomputed_fs.store.location import Location
+from precomputed_fs.volume.indexing import AXES, triple
+from precomputed_fs.volume.lazy import Arranged, Taken
+
+_SUFFIX = ".zarr"
+_TIMEOUT = 30.0  # seconds
+_UNITS = {  # nanometres of the units that OME-Zarr names
+    "picometer": UNITS["pm"],
+    "angstrom": UNITS["\N{LATIN CAPITAL LETTER A WITH RING ABOVE}"],
+    "nanometer": UNITS["nm"],
+    "micrometer": UNITS["um"],
+    "millimeter": UNITS["mm"],
+    "centimeter": UNITS["cm"],
+    "meter": UNITS["m"],
+}
+_NEAR = 1e-3  # voxels
+
+
+class Level(NamedTuple):
+    """One of the arrays of an image."""
+
+    array: Any
+    """Lazy: (x, y, z) or (x, y, z, channel)."""
+
+    resolution: tuple[float, float, float]
+    """Nanometres, xyz; without a unit, whatever the numbers mean."""
+
+    block: Triple
+    """Voxels, xyz, that are best read together: those of its own chunk, or shard."""
+
+
+class OmeImage(NamedTuple):
+    """An image."""
+
+    levels: tuple[Level, ...]
+    """The finest first."""
+
+    voxel_offset: Triple
+    """Coordinates of the first voxel of the finest level."""
+
+    has_units: bool
+    is_of_labels: bool
+
+
+def is_group(source: object) -> bool:
+    """Whether a value is a group of zarr; does not import zarr."""
+    kind = type(source)
+    return kind.__name__ == "Group" and kind.__module__.split(".")[0] == "zarr"
+
+
+def is_named_so(location: Location) -> bool:
+    """Whether the URL is of a Zarr hierarchy, or of a group in one."""
+    path = location.display().partition("?")[0]
+    return any(part.endswith(_SUFFIX) for part in path.split("/"))
+
+
+def open_group(location: Location) -> Any:  # noqa: ANN401 - zarr's, which is optional
+    """Open a Zarr group for reading.
+
+    Raises
+    ------
+    ImportError
+        If zarr is not installed.
+    NotFoundError
+        If there is no group.
+    """
+    store = store_at(location, read_only=True)
+    try:
+        return zarr_module().open_group(store, mode="r")
+    except FileNotFoundError as exc:
+        raise NotFoundError(f"{location.display()}: there is no Zarr group") from exc
+
+
+def store_at(location: Location, *, read_only: bool) -> Any:  # noqa: ANN401
+    """Return a store of zarr's own; raises an ImportError if zarr is not installed."""
+    storage = zarr_module().storage
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # noqa: PLC0415 - where zarr needs it
+
+    fs, root = location.open(_TIMEOUT)
+    if len(location.links) == 1 and location.links[0].protocol == "file" and location.fs is None:
+        return storage.LocalStore(root, read_only=read_only)
+    in_threads = AsyncFileSystemWrapper(fs, asynchronous=True)  # on zarr's loop, connections would never be closed
+    return storage.FsspecStore(in_threads, path=root, read_only=read_only)
+
+
+def zarr_module() -> Any:  # noqa: ANN401
+    """Import ``zarr``, or raise an ImportError that says how to install it."""
+    try:
+        import zarr  # noqa: PLC0415 - optional
+    except ImportError as exc:
+        raise ImportError("Zarr needs zarr: pip install 'precomputed-fs[zarr]'", name="zarr") from exc
+    return zarr
+
+
+def read_image(group: Any) -> OmeImage:  # noqa: ANN401
+    """Read the metadata of an image.
+
+    Raises
+    ------
+    InvalidInfoError
+        If these are not of one.
+    """
+    where = str(group.store_path)
+    attributes = group.attrs.asdict()
+    ome = attributes.get("ome", attributes)
+    if not isinstance(ome, Mapping) or not ome.get("multiscales"):
+        found = ", ".join(sorted(name for name, _ in group.members())[:5])
+        has_images = "bioformats2raw.layout" in ome or "bioformats2raw.layout" in attributes
+        hint = "the images are groups in it" if has_images else "pass the group of an image, or one array of it"
+        raise InvalidInfoError(f"{where}: there are no multiscales of OME-Zarr; {hint}: {found}")
+    try:
+        return _read(group, ome["multiscales"][0], is_of_labels="image-label" in ome)
+    except (KeyError, TypeError, AttributeError, IndexError) as exc:
+        raise InvalidInfoError(f"{where}: multiscales: not as OME-Zarr has them: {exc!r:.80}") from exc
+    except ValueError as exc:
+        raise InvalidInfoError(f"{where}: multiscales: {exc}") from exc
+
+
+def _read(group: Any, multiscale: Mapping[str, Any], *, is_of_labels: bool) -> OmeImage:  # noqa: ANN401
+    axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
+    names = [_axis_name(axis) for axis in axes]
+    if len(names) != len(set(names)) or not set(names) <= {*AXES, "c", "t"} or not {"x", "y"} <= set(names):
+        raise ValueError(f"expected axes x, y and maybe z, c and t, got {names}")
+    units = [_UNITS.get(str(axis.get("unit"))) for axis, name in zip(axes, names, strict=True) if name in AXES]
+    nm = [float(unit) if unit else 1.0 for unit in units] if all(units) else [1.0] * len(units)
+    common = multiscale.get("coordinateTransformations", [])
+    levels, places = [], []
+    depth = 0.0  # of a plane, which has no axis of its own for it
+    for dataset in multiscale["datasets"]:
+        array = group[dataset["path"]]
+        scale, place = _transformed(len(axes), [*dataset.get("coordinateTransformations", []), *common])
+        spatial = {name: index for index, name in enumerate(names) if name in AXES}
+        lengths = {name: scale[at] * unit for (name, at), unit in zip(spatial.items(), nm, strict=True)}
+        depth = depth or lengths["x"]
+        levels.append(_level(array, names, [lengths.get(name, depth) for name in AXES]))
+        places.append([place[spatial[name]] / scale[spatial[name]] if name in spatial else 0.0 for name in AXES])
+    return OmeImage(tuple(levels), triple(map(_offset, places[0])), all(units), is_of_labels)
+
+
+def _axis_name(axis: Mapping[str, Any]) -> str:
+    name = str(axis["name"]).lower()
+    return "c" if axis.get("type") == "channel" else "t" if axis.get("type") == "time" else name
+
+
+def _transformed(rank: int, transformations: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    """Return the size of an element along each axis, and the place of the first one."""
+    scale, place = [1.0] * rank, [0.0] * rank
+    for each in transformations:
+        kind = each["type"]
+        if kind not in ("scale", "translation", "identity"):
+            raise ValueError(f"expected a scale or a translation, got {shown(kind)}")
+        if kind == "identity":
+            continue
+        values = [float(value) for value in each[kind]]
+        if len(values) != rank or not all(map(math.isfinite, values)):
+            raise ValueError(f"expected {rank} numbers, got {shown(each[kind])}")
+        if kind == "scale":
+            scale = [a * b for a, b in zip(scale, values, strict=True)]
+            place = [a * b for a, b in zip(place, values, strict=True)]
+        else:
+            place = [a + b for a, b in zip(place, values, strict=True)]
+    if min(scale) <= 0:
+        raise ValueError(f"expected positive scales, got {scale}")
+    return scale, place
+
+
+def _level(array: Any, names: Sequence[str], resolution: Sequence[float]) -> Level:  # noqa: ANN401
+    if len(names) != len(array.shape):
+        raise ValueError(f"{array.path}: expected an array of {len(names)} axes, got shape {array.shape}")
+    if "t" in names and array.shape[names.index("t")] != 1:
+        count = array.shape[names.index("t")]
+        raise ValueError(f"expected one time, got {count}: pass one of them, as an array: group[path][time]")
+    chunk = dict(zip(names, getattr(array, "shards", None) or array.chunks, strict=True))
+    block = [int(chunk.get(name, 1)) for name in AXES]
+    if "t" in names:
+        array, names = Taken(array, names.index("t")), [name for name in names if name != "t"]
+    order = tuple(names.index(name) if name in names else None for name in AXES)
+    if "c" in names:
+        order = (*order, names.index("c"))
+    x, y, z = resolution
+    return Level(Arranged(array, order), (x, y, z), triple(block))
+
+
+def _offset(place: float) -> int:
+    """Return the first voxel, which has its centre at a place, in voxels; half a voxel may have been left out."""
+    corner = place - 0.5
+    if abs(corner - round(corner)) <= _NEAR:
+        return round(corner)
+    return round(place)

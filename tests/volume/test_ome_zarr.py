@@ -1,0 +1,213 @@
+"""OME-Zarr images become pyramids: as ome-zarr-py writes them, as zarr does, and as they should not be."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from upath import UPath
+
+from precomputed_fs import InvalidInfoError, NotFoundError, create_volume, open_volume
+from precomputed_fs.__main__ import main
+from precomputed_fs.errors import AlreadyExistsError
+from tests.volume.samples import make, voxels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+zarr: Any = pytest.importorskip("zarr")
+
+MICROMETERS = dict.fromkeys("zyx", "micrometer")
+
+
+@pytest.fixture(scope="module")
+def write_image() -> Any:
+    """Return what ome-zarr-py writes images with."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        formats, writer = (pytest.importorskip(f"ome_zarr.{name}") for name in ("format", "writer"))
+
+    def write(folder: Path, array: NDArray[Any], version: str, **options: Any) -> str:
+        fmt = {"0.4": formats.FormatV04, "0.5": formats.FormatV05}[version]()
+        group = zarr.open_group(folder, mode="w", zarr_format=fmt.zarr_format)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            writer.write_image(array, group, fmt=fmt, **options)
+        return str(folder)
+
+    return write
+
+
+def image(folder: Path, arrays: list[NDArray[Any]], names: str = "zyx", **changed: Any) -> Any:
+    """Write an image by hand: levels of halves, in micrometers unless said otherwise."""
+    group: Any = zarr.open_group(folder, mode="w")
+    kinds = {"c": "channel", "t": "time"}
+    described = [
+        {"name": name, "type": kinds.get(name, "space"), **({} if name in kinds else {"unit": "micrometer"})}
+        for name in names
+    ]
+    datasets = []
+    for i, array in enumerate(arrays):
+        group.create_array(str(i), data=array, chunks=tuple(min(8, size) for size in array.shape))
+        scale = {"type": "scale", "scale": [1.0 if name in kinds else 2.0**i for name in names]}
+        datasets.append({"path": str(i), "coordinateTransformations": [scale]})
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": described, "datasets": datasets, **changed}]}
+    return group
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_images_of_ome_zarr_py(tmp_path: Path, write_image: Any, version: str) -> None:
+    array = voxels((1, 2, 30, 40, 48), "uint16")
+    sizes = {"z": 1.0, "y": 0.5, "x": 0.5}
+    url = write_image(
+        tmp_path / "a.zarr", array, version, axes="tczyx", scale=sizes, axes_units=MICROMETERS, scale_factors=[2, 4]
+    )
+    volume = create_volume(tmp_path / "pyramid", url)
+    assert [scale.resolution for scale in volume][:3] == [(500, 500, 1000), (1000,) * 3, (2000, 2000, 1000)]
+    group = zarr.open_group(url, mode="r")
+    for i, scale in enumerate(volume.scales[:3]):
+        assert scale.voxel_offset == (0, 0, 0)
+        assert np.array_equal(scale[:], group[f"s{i}"][0].T)
+
+
+def test_a_level_of_other_voxels_is_computed(tmp_path: Path, write_image: Any) -> None:
+    array = voxels((30, 40, 50), "uint16")  # 50, 25 and then 12, where 13 would hold all
+    url = write_image(tmp_path / "a.zarr", array, "0.5", axes="zyx", axes_units=MICROMETERS, scale_factors=[2, 4])
+    volume = create_volume(tmp_path / "pyramid", url, scales=3)
+    assert [scale.shape[:3] for scale in volume] == [(50, 40, 30), (25, 20, 30), (25, 20, 15)]
+    computed = create_volume(tmp_path / "computed", volume[1], resolution=volume[1].resolution, scales=2)
+    assert np.array_equal(volume[2][:], computed[1][:])
+
+
+@pytest.mark.parametrize("dtype", [">u2", "float32", "int8"])
+def test_levels_are_taken_as_they_are(tmp_path: Path, dtype: str) -> None:
+    arrays = [voxels((20, 16, 12)).astype(dtype), np.full((10, 8, 6), 7, dtype)]
+    volume = create_volume(tmp_path / "pyramid", image(tmp_path / "a.zarr", arrays), scales=3)
+    assert [scale.resolution for scale in volume] == [(1000,) * 3, (2000,) * 3, (4000,) * 3]
+    assert np.array_equal(volume[0][..., 0], arrays[0].T)
+    assert (volume[1][:] == 7).all()
+    assert (volume[2][:] == 7).all()
+
+
+def test_a_pyramid_that_was_exported_comes_back(tmp_path: Path) -> None:
+    before = make(tmp_path / "before", voxels((50, 40, 30, 2)), scales=3, voxel_offset=(-4, 8, 12), chunk_size=16)
+    before.export_zarr(tmp_path / "image.zarr")
+    after = create_volume(tmp_path / "after", tmp_path / "image.zarr", chunk_size=16, scales=3)
+    assert after.info.to_dict() == before.info.to_dict()
+    for one, other in zip(before, after, strict=True):
+        assert np.array_equal(one[:], other[:])
+
+
+def test_labels_stay_labels(tmp_path: Path) -> None:
+    before = make(tmp_path / "before", voxels((50, 40, 30), "uint8"), scales=2, type="segmentation")
+    before.export_zarr(tmp_path / "image.zarr")
+    group: Any = before.to_zarr()
+    assert create_volume(tmp_path / "after", tmp_path / "image.zarr", scales=1).info.type == "segmentation"
+    assert create_volume(tmp_path / "other", group["labels/segmentation"]).info.type == "segmentation"
+
+
+def test_images_are_read_from_and_written_to_any_store(make_pyramid: Any, tmp_path: Path) -> None:
+    place = make_pyramid("s3")
+    volume = make(tmp_path / "before", voxels((50, 40, 30)), scales=2)
+    url = f"{place.url}/image.zarr"
+    volume.export_zarr(url, storage_options=place.storage_options)
+    with pytest.raises(AlreadyExistsError, match="overwrite=True"):
+        volume.export_zarr(url, storage_options=place.storage_options)
+    volume.export_zarr(url, storage_options=place.storage_options, overwrite=True)
+    source = UPath(url, **place.storage_options)
+    assert np.array_equal(create_volume(tmp_path / "after", source, scales=2)[1][:], volume[1][:])
+
+
+def test_the_command_line_exports_and_creates(tmp_path: Path) -> None:
+    volume = make(tmp_path / "before", voxels((50, 40, 30)), scales=2)
+    exported = str(tmp_path / "image.zarr")
+    assert main(["export", volume.url, exported]) == 0
+    assert main(["export", volume.url, exported]) == 1
+    assert main(["export", volume.url, exported, "--overwrite"]) == 0
+    assert main(["create", exported, str(tmp_path / "after"), "--scales", "2"]) == 0
+    assert np.array_equal(open_volume(tmp_path / "after")[1][:], volume[1][:])
+
+
+def test_each_chunk_is_read_once(tmp_path: Path) -> None:
+    group = image(tmp_path / "a.zarr", [voxels((40, 36, 33), "uint8")])
+    read: list[str] = []
+
+    class Counting(zarr.storage.LocalStore):  # type: ignore[misc]
+        async def get(self, key: str, *args: Any, **options: Any) -> Any:
+            read.append(key)
+            return await super().get(key, *args, **options)
+
+    counted = zarr.open_group(Counting(tmp_path / "a.zarr", read_only=True), mode="r")
+    volume = create_volume(tmp_path / "pyramid", counted, chunk_size=(4, 24, 2), scales=1)
+    assert np.array_equal(volume[0][..., 0], group["0"][:].T)
+    chunks = [key for key in read if key.startswith("0/c/")]
+    assert len(chunks) == len(set(chunks)) == 5**3
+
+
+@pytest.mark.parametrize(
+    ("place", "offset"),
+    [((0, 0, 0), (0, 0, 0)), ((0.5, 0.5, 0.5), (0, 0, 0)), ((-3, 4.5, 10), (10, 4, -3)), ((2.5, 3, 1.2), (1, 3, 2))],
+)
+def test_the_first_voxel_is_where_its_centre_says(tmp_path: Path, place: Any, offset: Any) -> None:
+    translation = [{"type": "translation", "translation": place}]
+    group = image(tmp_path / "a.zarr", [voxels((8, 8, 8))], coordinateTransformations=translation)
+    assert create_volume(tmp_path / "pyramid", group, scales=1)[0].voxel_offset == offset
+
+
+def test_planes_and_sizes_that_the_caller_knows_better(tmp_path: Path) -> None:
+    group = image(tmp_path / "a.zarr", [voxels((20, 16)), voxels((10, 8))], "yx")
+    given: Any = {"resolution": ("2 um", "2 um", "5 um"), "voxel_offset": (2, 2, 3), "scales": 2}
+    volume = create_volume(tmp_path / "pyramid", group, **given)
+    assert (volume[0].shape, volume[0].resolution) == ((16, 20, 1, 1), (2000, 2000, 5000))
+    assert volume[0].voxel_offset == (2, 2, 3)
+    assert volume[1].resolution == (4000, 4000, 5000)
+
+
+# -------------------------------------------------------------------------------------------------------- what is wrong
+
+
+def test_an_image_without_units_needs_a_voxel_size(tmp_path: Path) -> None:
+    group = image(tmp_path / "a.zarr", [voxels((8, 8, 8))], axes=["z", "y", "x"])
+    with pytest.raises(TypeError, match="have no unit: pass the size of a voxel"):
+        create_volume(tmp_path / "pyramid", group)
+    assert create_volume(tmp_path / "pyramid", group, resolution=4)[0].resolution == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"axes": []}, "expected axes x, y"),
+        ({"axes": ["z", "y", "q"]}, "expected axes x, y"),
+        ({"axes": ["y", "x"]}, "expected 2 numbers"),
+        ({"axes": ["y", "x"], "datasets": [{"path": "0"}]}, "expected an array of 2 axes"),
+        ({"axes": 3}, "not as OME-Zarr has them"),
+        ({"datasets": [{"path": "nowhere"}]}, "not as OME-Zarr has them"),
+        ({"datasets": []}, "not as OME-Zarr has them"),
+        ({"coordinateTransformations": [{"type": "affine"}]}, "expected a scale or a translation, got 'affine'"),
+        ({"coordinateTransformations": [{"type": "scale", "scale": [1, 0, 1]}]}, "expected positive scales"),
+        ({"coordinateTransformations": [{"type": "scale", "scale": [1]}]}, "expected 3 numbers"),
+    ],
+)
+def test_metadata_that_are_not_an_image_s_are_refused(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
+    group = image(tmp_path / "a.zarr", [voxels((8, 8, 8))], **changed)
+    with pytest.raises(InvalidInfoError, match=f"a.zarr.*{told}"):
+        create_volume(tmp_path / "pyramid", group, resolution=1)
+
+
+def test_other_groups_say_what_they_hold(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    group.create_group("series")
+    with pytest.raises(InvalidInfoError, match=r"no multiscales of OME-Zarr; .*: series"):
+        create_volume(tmp_path / "pyramid", group)
+    with pytest.raises(NotFoundError, match=r"none.zarr: there is no Zarr group"):
+        create_volume(tmp_path / "pyramid", tmp_path / "none.zarr")
+
+
+def test_several_times_are_refused(tmp_path: Path) -> None:
+    group = image(tmp_path / "a.zarr", [voxels((3, 8, 8, 8))], "tzyx")
+    with pytest.raises(InvalidInfoError, match="expected one time, got 3"):
+        create_volume(tmp_path / "pyramid", group)
