@@ -479,7 +479,7 @@ def test_a_warning_is_one_line(tmp_path: Path) -> None:
         done = run("slice", url, "--out", "-", "--size", "full")
     assert done.returncode == 0
     (line,) = done.stderr.decode().splitlines()
-    assert line.startswith(f"precomputed-fs: warning: {url}: scale 8_8_8 has none of the 12 chunks")
+    assert line.startswith(f"precomputed-fs: warning: {url}: scale 8_8_8 (8 nm) has none of the 12 chunks")
 
 
 # --------------------------------------------------------------------------------------------------- in a shell's hands
