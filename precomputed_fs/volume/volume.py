@@ -16,6 +16,7 @@ from precomputed_fs.format.byte_sizes import bytes_in, readable_bytes
 from precomputed_fs.format.grid import Box
 from precomputed_fs.format.info import Info
 from precomputed_fs.format.lengths import VoxelSize, is_same, readable, voxel_size
+from precomputed_fs.format.scene_folders import scene_folders
 from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.volume import extensions, scene_methods
@@ -96,7 +97,9 @@ class Volume:
 
     def __repr__(self) -> str:
         kind = f"{one_line(self.info.type)} of {self.info.data_type}"
-        return f"<Volume {one_line(self.url)}: {kind}, {len(self)} {'scale' if len(self) == 1 else 'scales'}>"
+        has = [f"{len(self)} {'scale' if len(self) == 1 else 'scales'}"]
+        has += (f"{folder.kind} in {one_line(folder.given)}" for folder in scene_folders(self.info))
+        return f"<Volume {one_line(self.url)}: {kind}, {', '.join(has)}>"
 
     def __len__(self) -> int:
         return len(self.scales)

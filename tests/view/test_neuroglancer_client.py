@@ -210,7 +210,8 @@ def test_a_segmentation_is_shown_with_what_is_beside_it(chromium: Chromium, tmp_
     """Its mesh in three dimensions, its properties, and annotations in a layer of their own."""
     labels = create_volume(tmp_path / "labels", np.ones((20, 20, 20), np.uint64), resolution="1 mm", scales=1)
     corners = [[0, 0, 0], [2e7, 0, 0], [0, 2e7, 0], [0, 0, 2e7]]
-    labels.store_meshes({1: Mesh(corners, [[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]])}, multiresolution=False)
+    faces = [[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]]
+    labels.store_meshes({1: Mesh(np.array(corners), np.array(faces))}, multiresolution=False)
     labels.store_segment_properties({"label": ["all"]}, ids=[1])
     axes = dict.fromkeys("xyz", (1, "mm"))
     create_annotations(tmp_path / "points", [[5, 6, 7]], kind="point", dimensions=axes)
