@@ -26,20 +26,28 @@ _TOGETHER_BITS = 4  # of ids whose annotations are in one minishard
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lists:
-    """An index of lists of annotations."""
+class Indexed:
+    """What one index has."""
 
     index: Index
     keys: Array
-    """Ids of objects, or the cells of a level."""
+    """Ids of annotations or of objects, or the cells of a level."""
 
     codes: Array
     """(m,) uint64: by which shards know them."""
 
-    members: Ragged
-    """For each the numbers of its annotations."""
+    members: Ragged | None
+    """For each key the numbers of its annotations; None for the index by id, where each is its own key."""
 
     name_of: Callable[[Any], str] = str
+
+    @property
+    def sizes(self) -> Array:
+        """How many annotations each key has."""
+        return np.ones(len(self.codes), np.int64) if self.members is None else self.members.lengths
+
+    def __len__(self) -> int:
+        return len(self.codes) if self.members is None else len(self.members.values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,13 +56,12 @@ class Plan:
 
     info: AnnotationInfo
     block: Block
-    lists: Sequence[Lists]
+    indexes: Sequence[Indexed]
 
     @property
     def keys(self) -> list[str]:
         """The folders of all indexes."""
-        by_id = [] if self.info.by_id is None else [self.info.by_id.key]
-        return [*by_id, *(each.index.key for each in self.lists)]
+        return [each.index.key for each in self.indexes]
 
 
 def planned(
@@ -105,7 +112,7 @@ def planned(
             for made, level in zip(cells, filled, strict=True)
         ),
     )
-    return Plan(info, block, [*lists, *cells])
+    return Plan(info, block, [Indexed(by_id, block.ids, block.ids, None), *lists, *cells])
 
 
 def _bounds(block: Block, schema: Schema, given: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:  # noqa: ANN401
@@ -138,7 +145,7 @@ def _keys(relationships: Iterable[str]) -> list[str]:
     return keys
 
 
-def _related(each: Relationship, objects: Ragged, sharding: bool | Mapping[str, Any] | None, size: int) -> Lists:
+def _related(each: Relationship, objects: Ragged, sharding: bool | Mapping[str, Any] | None, size: int) -> Indexed:
     """Turn the objects of each annotation into the annotations of each object."""
     owners = np.repeat(np.arange(len(objects.lengths)), objects.lengths)
     order = np.lexsort((owners, objects.values))
@@ -147,12 +154,12 @@ def _related(each: Relationship, objects: Ragged, sharding: bool | Mapping[str, 
     is_first[1:] = (ids[1:] != ids[:-1]) | (owners[1:] != owners[:-1])
     ids, counts = np.unique(ids[is_first], return_counts=True)
     index = replace(each.index, sharding=_sharding(sharding, len(ids), size * _mean(counts)))
-    return Lists(index, ids, ids, Ragged.of(owners[is_first], counts))
+    return Indexed(index, ids, ids, Ragged.of(owners[is_first], counts))
 
 
-def _cells(number: int, level: FilledLevel, sharding: bool | Mapping[str, Any] | None, size: int) -> Lists:
+def _cells(number: int, level: FilledLevel, sharding: bool | Mapping[str, Any] | None, size: int) -> Indexed:
     index = Index(f"spatial{number}", _sharding(sharding, len(level.codes), size * _mean(level.members.lengths)))
-    return Lists(index, level.cells, level.codes, level.members, cell_name)
+    return Indexed(index, level.cells, level.codes, level.members, cell_name)
 
 
 def _mean(lengths: Array) -> float:

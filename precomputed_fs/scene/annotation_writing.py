@@ -1,47 +1,30 @@
 """How annotation collections are written: sorted in memory, stored index by index, their `info` last."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
-from numpy.typing import NDArray
-
 from precomputed_fs.accessor import OPTION_DEFAULTS
-from precomputed_fs.errors import (
-    DataAccessError,
-    InvalidInfoError,
-    NotFoundError,
-    ReadOnlyError,
-    expected_one_of,
-    shown,
-)
-from precomputed_fs.format.annotation import Block, Layout, encode_lists, encode_singles
-from precomputed_fs.format.annotation_info import KINDS, AnnotationInfo, Index
+from precomputed_fs.errors import InvalidInfoError, NotFoundError, ReadOnlyError, expected_one_of, shown
+from precomputed_fs.format.annotation_info import KINDS, AnnotationInfo
 from precomputed_fs.format.grid import Box
-from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.keywords import AccessorOptions, spelled_out
-from precomputed_fs.pyramid.batches import IN_FLIGHT
 from precomputed_fs.pyramid.making import closing_archive, making
 from precomputed_fs.pyramid.pyramid import Pyramid
-from precomputed_fs.pyramid.values import Values
 from precomputed_fs.scene.annotation_columns import Properties, Relationships
 from precomputed_fs.scene.annotation_dimensions import dimensions_of
 from precomputed_fs.scene.annotation_intake import read_annotations
-from precomputed_fs.scene.annotation_plan import Lists, Plan, planned
+from precomputed_fs.scene.annotation_plan import planned
+from precomputed_fs.scene.annotation_storing import delete_folders, store_indexes
 from precomputed_fs.scene.annotation_values import counted
 from precomputed_fs.scene.annotations import AnnotationCollection
 from precomputed_fs.scene.folder import Folder
-from precomputed_fs.store.requests import Delete, Job
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.indexing import checked_integer
-from precomputed_fs.volume.progress import Progress
 
 if TYPE_CHECKING:
     from precomputed_fs.format.lengths import VoxelSize
     from precomputed_fs.volume.scale import Scale
-
-Array = NDArray[Any]
 
 _OTHER_KINDS = {
     "box": "axis_aligned_bounding_box",
@@ -51,7 +34,6 @@ _OTHER_KINDS = {
     "sphere": "ellipsoid",
     "path": "polyline",
 }
-_AT_ONCE = 1 << 16  # annotations that are encoded at once
 
 
 @spelled_out({**OPTION_DEFAULTS, "gzip": None})
@@ -171,101 +153,9 @@ def create_annotations(
         ) as was_there,
     ):
         if was_there:
-            _delete_files(pyramid, dict.fromkeys([*old, *plan.keys]))
-        _store(pyramid, plan, progress)
+            delete_folders(pyramid, dict.fromkeys([*old, *plan.keys]))
+        store_indexes(pyramid, plan, progress)
     return AnnotationCollection(folder, plan.info, progress=progress)
-
-
-def _store(pyramid: Pyramid, plan: Plan, shows: bool | None) -> None:
-    total = len(plan.block) + sum(len(each.members.values) for each in plan.lists)
-    layout = Layout.of(plan.info)
-    with Progress("writing annotations", total, shows, "annotation") as bar, pyramid.replacing_shards(plan.keys):
-        if plan.info.by_id is not None:
-            for values, items, count in _singles(pyramid, plan.info.by_id, plan.block, layout):
-                values.store_many(items, compress=False, overwrite=pyramid.can_read)
-                pyramid.flush()
-                bar.relative_update(count)
-        for each in plan.lists:
-            for cells, lists, count in _encoded(pyramid, each, plan.block, layout):
-                cells.store_many(lists, overwrite=pyramid.can_read)
-                pyramid.flush()
-                bar.relative_update(count)
-
-
-def _singles(
-    pyramid: Pyramid, index: Index, block: Block, layout: Layout
-) -> Iterator[tuple[Values[int], Iterable[tuple[int, memoryview]], int]]:
-    """Encode each annotation with its related objects, a shard at a time."""
-    values: Values[int] = Values(pyramid, index.key, index.sharding)
-    order, parts = _in_shards(block.ids, np.ones(len(block), np.int64), index.sharding)
-    for first, last in parts:
-        some = block.take(order[first:last])
-        yield values, zip(some.ids.tolist(), encode_singles(some, layout), strict=True), len(some)
-
-
-def _encoded(
-    pyramid: Pyramid, each: Lists, block: Block, layout: Layout
-) -> Iterator[tuple[Values[Any], Iterable[tuple[Any, bytes]], int]]:
-    """Encode lists of annotations, a shard at a time."""
-    order, parts = _in_shards(each.codes, each.members.lengths, each.index.sharding)
-    for first, last in parts:
-        which = order[first:last]
-        members = each.members.take(which)
-        names = [*map(each.name_of, each.keys[which].tolist())]
-        codes = dict(zip(names, each.codes[which].tolist(), strict=True))
-        values: Values[str] = Values(pyramid, each.index.key, each.index.sharding, id_of=codes.__getitem__)
-        lists = encode_lists(block.take(members.values), members.starts.tolist(), layout)
-        yield values, zip(names, lists, strict=True), len(members.values)
-
-
-def _in_shards(codes: Array, sizes: Array, sharding: Sharding | None) -> tuple[Array, list[tuple[int, int]]]:
-    """Sort values by their shards, and divide them into parts to store one after the other.
-
-    Each part has whole shards, and no more annotations than are to be in memory at once, unless it has but one.
-    """
-    order = np.arange(len(codes))
-    borders = np.arange(1, len(codes))
-    if sharding is not None:
-        locate: Any = sharding.locate  # which computes with arrays as it does with numbers
-        shards, _ = locate(codes)
-        order = np.argsort(shards, kind="stable")
-        borders = np.flatnonzero(np.diff(shards[order])) + 1
-    ends = np.append(borders, len(codes))
-    done = np.concatenate([[0], np.cumsum(sizes[order])])
-    parts = []
-    first = 0
-    while first < len(codes):
-        reached = np.searchsorted(done[ends], done[first] + _AT_ONCE, side="right")
-        following = int(np.searchsorted(ends, first, side="right"))
-        last = int(ends[max(int(reached) - 1, following)])
-        parts.append((first, last))
-        first = last
-    return order, parts
-
-
-def _delete_files(pyramid: Pyramid, keys: Iterable[str]) -> None:
-    """Delete what is in the folders of indexes, since it would be taken for a part of the new collection.
-
-    Raises
-    ------
-    DataAccessError
-        If the store does not tell what is there.
-    """
-    for key in keys:
-        before: list[str] = []
-        while (page := pyramid.store.list_page(key)) is None or page.objects:
-            names = [] if page is None else [listed.name for listed in page.objects]
-            if names == before:  # nothing was listed, or nothing is deleted
-                message = "files of other annotations may be there, which cannot be listed: delete the folder first"
-                raise DataAccessError(f"{pyramid.location.display(key)}: {message}")
-            for _ in pyramid.store.run_many(map(_deleting, names), IN_FLIGHT):
-                pass
-            before = names
-
-
-def _deleting(name: str) -> Job[list[None]]:
-    yield Delete(name)
-    return []
 
 
 def _folders_of(pyramid: Pyramid) -> list[str]:
