@@ -22,6 +22,7 @@ _MANY = 10_000  # values of an index that are sharded by default
 _IN_MINISHARD = 256
 _MINISHARDS_BITS = 8  # so that a shard has some 65,536 values, which are in memory until it is written
 _SHARD_BYTES = 64 << 20
+_WORTH_GZIP = 4096  # bytes of a value; coordinates compress little, and each small value takes its time
 _TOGETHER_BITS = 4  # of ids whose annotations are in one minishard
 
 
@@ -189,5 +190,5 @@ def _sharding(given: bool | Mapping[str, Any] | None, count: int, size: float) -
         minishard_bits=minishard_bits,
         shard_bits=bits - minishard_bits,
         minishard_index_encoding="gzip",
-        data_encoding="gzip" if size > _IN_MINISHARD else "raw",
+        data_encoding="gzip" if size > _WORTH_GZIP else "raw",
     )
