@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.jobs import DataSet, Location, box_of
-from benchmarks.segments import skeletons
-from precomputed_fs import FsspecAccessor, Skeleton, create_volume
+from benchmarks.segments import meshes, skeletons
+from precomputed_fs import FsspecAccessor, Mesh, Skeleton, create_volume
 from tests.demo import mni152
 
 Array = NDArray[Any]
@@ -50,6 +50,7 @@ SEGMENTATION_GZIP = replace(SEGMENTATION, name="compressed_segmentation gzip", g
 RAW_SHARDS = DataSet("raw shards", "image", sharding=sharding(3))
 SEGMENTATION_SHARDS = replace(SEGMENTATION, name="compressed_segmentation shards", sharding=sharding(3))
 TINY = DataSet("4 KiB chunks", "image", side=256, chunk=16)
+MESHES = DataSet("1,000 legacy meshes", "labels", side=64, gzip=True, beside="meshes")
 SKELETONS = DataSet("1,000 skeletons", "labels", side=256, beside="skeletons")
 ALL = (RAW, GZIP, JPEG, PNG, SEGMENTATION, SEGMENTATION_GZIP, RAW_SHARDS, SEGMENTATION_SHARDS, TINY)
 
@@ -100,6 +101,8 @@ class Folder:
                 if data.beside == "skeletons":
                     made = ((segment, Skeleton(*parts[:2], {"radius": parts[2]})) for segment, parts in skeletons())
                     volume.store_skeletons(made)
+                if data.beside == "meshes":
+                    volume.store_meshes((segment, Mesh(*parts)) for segment, parts in meshes())
             making.rename(self.root / data.folder)
         return Location("file", str(self.root), data.folder)
 

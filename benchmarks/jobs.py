@@ -31,7 +31,7 @@ class DataSet:
 
     key: str = "1mm"
     beside: str = ""
-    """What stands beside the voxels: "skeletons", those of `benchmarks.segments`; empty: nothing."""
+    """What stands beside the voxels: "skeletons" or "meshes", those of `benchmarks.segments`; empty: nothing."""
 
     @property
     def folder(self) -> str:

@@ -55,6 +55,9 @@ class SceneTool(Tool, Protocol):
     def skeletons(self, opened: Opened, segments: Sequence[int]) -> list[tuple[Array, Array, Array]]:
         """Return the vertices, edges and radii of the skeletons of some segments."""
 
+    def meshes(self, opened: Opened, segments: Sequence[int]) -> list[tuple[Array, Array]]:
+        """Return the vertices and triangles of the meshes of some segments."""
+
 
 class DownsamplingTool(Tool, Protocol):
     """A tool that also computes lower scales."""
@@ -115,6 +118,10 @@ class PrecomputedFs:
         volume, *_ = opened
         found = volume.skeletons.get(segments)
         return [(each.vertices, each.edges, each.attributes["radius"]) for each in found.values()]
+
+    def meshes(self, opened: Opened, segments: Sequence[int]) -> list[tuple[Array, Array]]:
+        volume, *_ = opened
+        return [(each.vertices, each.faces) for each in volume.meshes.get(segments).values()]
 
     def mode(self, labels: Array) -> Array:
         downsample = import_module("precomputed_fs.volume.downsampling").downsample
@@ -247,6 +254,10 @@ class CloudVolume:
         found = sorted(opened.skeleton.get(list(segments)), key=lambda each: int(each.id))
         return [(each.vertices, each.edges, each.radius) for each in found]
 
+    def meshes(self, opened: Opened, segments: Sequence[int]) -> list[tuple[Array, Array]]:
+        found = opened.mesh.get(list(segments), fuse=False)
+        return [(found[segment].vertices, found[segment].faces) for segment in segments]
+
     def write(self, location: Location, data: DataSet, voxels: Array) -> None:
         volume = self._volume(location, info=data.info, compress="gzip" if data.gzip else False)
         volume.commit_info()
@@ -368,7 +379,7 @@ def _only_bytes(job: Job) -> bool:
 
 
 def _is_of_segments(job: Job) -> bool:
-    return job.action == "skeletons"
+    return job.action in {"skeletons", "meshes"}
 
 
 def _packs_labels(job: Job) -> bool:

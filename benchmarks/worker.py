@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -82,11 +82,22 @@ def skeletons(tool: Tool, job: Job) -> Outcome:
     """Read the skeletons of all segments at once, from a volume whose `info` alone is known."""
     opened = tool.open(job.location, job.data)
     found, outcome = timed(lambda: cast("SceneTool", tool).skeletons(opened, segments.SEGMENTS))
-    expected = [made for _, made in segments.skeletons()]
-    right = len(found) == len(expected) and all(
+    return outcome if are_equal(found, segments.skeletons()) else Outcome(error="skeletons are not as expected")
+
+
+def meshes(tool: Tool, job: Job) -> Outcome:
+    """Read the meshes of all segments at once, from a volume whose `info` alone is known."""
+    opened = tool.open(job.location, job.data)
+    found, outcome = timed(lambda: cast("SceneTool", tool).meshes(opened, segments.SEGMENTS))
+    return outcome if are_equal(found, segments.meshes()) else Outcome(error="meshes are not as expected")
+
+
+def are_equal(found: Sequence[tuple[Array, ...]], items: Iterable[tuple[int, tuple[Array, ...]]]) -> bool:
+    """Compare the arrays of all segments."""
+    expected = [made for _, made in items]
+    return len(found) == len(expected) and all(
         np.array_equal(*pair) for both in zip(found, expected, strict=True) for pair in zip(*both, strict=True)
     )
-    return outcome if right else Outcome(error="skeletons are not as expected")
 
 
 def read_cold(tool: Tool, job: Job) -> Outcome:
@@ -171,6 +182,7 @@ ACTIONS: dict[str, Callable[[Tool, Job], Outcome]] = {
     "fetch": fetch,
     "fetch many": fetch_many,
     "skeletons": skeletons,
+    "meshes": meshes,
     "write": write,
     "mode": mode,
 }

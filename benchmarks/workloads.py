@@ -167,6 +167,7 @@ FIRST = What("first open and read after import", "read cold", whole, afresh=True
 CPU = What("processor time", "read for cpu", whole, "cpu s")
 WRITE = What("write", "write", whole, section="writing")
 SKELETONS = What("skeletons.get", "skeletons", whole, section="segments")
+MESHES = What("meshes.get", "meshes", whole, section="segments")
 MODE = What("mode of labels", "mode", whole, section="downsampling")
 MEMORY = What("memory of 1 GiB", "read once", whole, "MB", section="memory", afresh=True)
 
@@ -185,6 +186,7 @@ def workloads() -> Iterator[Workload]:
     yield row(DISK, LABELS, MODE, in_full=True)
     for place in (HTTPS, HTTPS_30, DISK):
         yield row(place, data_sets.SKELETONS, SKELETONS, in_full=True)
+        yield row(place, data_sets.MESHES, MESHES, in_full=place is HTTPS_30)  # cloud-volume takes ten seconds
     yield from memory()
     yield from growth()
 
@@ -336,7 +338,7 @@ REQUIRED = (
     Required(0.8, [WHOLE], [DISK], [RAW], TENSORSTORE),
     Required(2.0, [MODE], [DISK], against=TENSORSTORE),
     # of cloud-volume
-    Required(0.5, [SKELETONS], [HTTPS_30], against=CLOUD_VOLUME),
+    Required(0.5, [SKELETONS, MESHES], [HTTPS_30], against=CLOUD_VOLUME),
     # of neuroglancer-scripts
     Required(0.7, [FETCH_CHUNK], [HTTP], against=NEUROGLANCER_SCRIPTS),  # with latency, that is all there is
     Required(1.0, [FETCH_CHUNK], [DISK], against=NEUROGLANCER_SCRIPTS),

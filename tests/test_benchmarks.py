@@ -15,7 +15,7 @@ import requests
 
 from benchmarks import processes, scale_out
 from benchmarks.__main__ import main
-from benchmarks.data import RAW, SKELETONS, Folder
+from benchmarks.data import MESHES, RAW, SKELETONS, Folder
 from benchmarks.jobs import DataSet, Job, Outcome
 from benchmarks.places import HTTP, HTTP2, HTTPS, S3_TLS_SIGNED, Servers
 from benchmarks.processes import Worker, Workers
@@ -140,22 +140,25 @@ def test_a_result_counts_if_every_voxel_is_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("system", ["ours", "cloud-volume"])
-def test_a_worker_knows_right_skeletons_from_wrong_ones(tmp_path: Path, system: str) -> None:
-    data = replace(SKELETONS, side=32)
+def test_a_worker_knows_right_skeletons_and_meshes_from_wrong_ones(tmp_path: Path, system: str) -> None:
     folder = Folder(tmp_path)
-    location = folder.volume(data)
-    job = Job("skeletons", location, data, folder.source(data))
     worker = Worker(system, "default")
+    outcomes: list[Outcome] = []
     try:
-        right = worker.run(job)
-        with open_volume(location.url) as volume:
-            volume.store_skeletons({7: volume.skeletons[8]}, overwrite=True)
-        wrong = worker.run(job)
+        for data in (replace(SKELETONS, side=32), replace(MESHES, side=32)):
+            location = folder.volume(data)
+            job = Job(data.beside, location, data, folder.source(data))
+            outcomes.append(worker.run(job))
+            with open_volume(location.url) as volume:
+                if data.beside == "meshes":
+                    volume.store_meshes({7: volume.meshes[8]}, overwrite=True)
+                else:
+                    volume.store_skeletons({7: volume.skeletons[8]}, overwrite=True)
+            outcomes.append(worker.run(job))
     finally:
         worker.close()
-    assert right.error == ""
-    assert right.seconds > 0
-    assert wrong.error == "skeletons are not as expected"
+    assert [each.error for each in outcomes] == ["", "skeletons are not as expected", "", "meshes are not as expected"]
+    assert outcomes[0].seconds > 0
 
 
 def test_workloads_are_found_by_name(capsys: pytest.CaptureFixture[str]) -> None:

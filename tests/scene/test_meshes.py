@@ -211,7 +211,7 @@ def test_an_info_of_something_else_is_explained(tmp_path: Path, info: Any, messa
 
 def test_a_volume_whose_info_names_no_meshes_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
-        NotFoundError, match=r"info names no mesh: vol.store_meshes\(...\) stores some, and open_meshes"
+        NotFoundError, match=r"info names no meshes: vol.store_meshes\(...\) stores some, and open_meshes"
     ):
         labels(tmp_path).meshes  # noqa: B018
 
