@@ -30,7 +30,8 @@ from precomputed_fs.format.sharding import Sharding
 
 SKELETONS_TYPE = "neuroglancer_skeletons"
 
-ATTRIBUTE_TYPES = ("float32", "int8", "uint8", "int16", "uint16", "int32", "uint32")
+FLOAT = "float32"
+ATTRIBUTE_TYPES = (FLOAT, "int8", "uint8", "int16", "uint16", "int32", "uint32")
 """The data types of vertex attributes. Those of volumes beside these are read, too: some writers use them."""
 
 RADIUS = "radius"

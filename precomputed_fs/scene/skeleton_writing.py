@@ -13,6 +13,7 @@ from precomputed_fs.errors import AlreadyExistsError, expected_one_of, shown
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.format.skeleton import (
     ATTRIBUTE_TYPES,
+    FLOAT,
     RADIUS,
     SkeletonsInfo,
     StoredSkeleton,
@@ -28,7 +29,7 @@ from precomputed_fs.scene.skeleton import Skeleton
 from precomputed_fs.scene.skeletons import Skeletons, skeletons_in
 from precomputed_fs.scene.transform import Transform
 from precomputed_fs.store.url import AnyURL
-from precomputed_fs.volume.progress import Progress
+from precomputed_fs.volume.progress import Progress, warn
 from precomputed_fs.volume.volume import Volume
 
 SkeletonItems = Mapping[int, Any] | Iterable[tuple[int, Any]]
@@ -36,6 +37,8 @@ SkeletonItems = Mapping[int, Any] | Iterable[tuple[int, Any]]
 
 AttributeTypes = Sequence[str] | Mapping[str, DTypeLike]
 """Names of attributes, or their types by name."""
+
+_MOST_COMPONENTS = 4  # of a vector in a shader
 
 ShardingLike = bool | Mapping[str, Any] | Sharding | None
 """True to have one proposed."""
@@ -147,11 +150,29 @@ def _attribute_types(first: tuple[int, Skeleton] | None, chosen: AttributeTypes 
         values = skeleton.attributes[name]
         dtype = np.dtype(chosen[name]) if isinstance(chosen, Mapping) else values.dtype
         if dtype.name not in ATTRIBUTE_TYPES:
-            what = f"attributes={{{name!r}: 'float32'}} converts it"
+            what = f"attributes={{{name!r}: {FLOAT!r}}} converts it"
             known = ", ".join(ATTRIBUTE_TYPES)
             raise TypeError(f"attribute {name!r} is {dtype}, and the format has {known}: {what}")
         types.append(VertexAttribute.of(name, dtype.name, 1 if values.ndim == 1 else values.shape[1]))
+    _warn_of_unusual(types)
     return types
+
+
+def _warn_of_unusual(types: list[VertexAttribute]) -> None:
+    """Warn of what the specification allows, and with which Neuroglancer's client draws no skeletons.
+
+    It makes shaders with a variable for each attribute, which have no other type (`getWebglDataType` in its
+    ``skeleton/frontend.ts``).
+    """
+    if any(each.data_type != FLOAT for each in types):
+        converted = {each.id: FLOAT for each in types}
+        warn(f"Neuroglancer shows skeletons only if all attributes are {FLOAT}: attributes={converted} stores them so")
+    for each in types:
+        if not each.id.isascii() or not each.id.isidentifier():
+            warn(f"attribute {each.id!r}: Neuroglancer shows skeletons only if the names of attributes are identifiers")
+        if each.num_components > _MOST_COMPONENTS:
+            what = f"have at most {_MOST_COMPONENTS} components, and this one has {each.num_components}"
+            warn(f"attribute {each.id!r}: Neuroglancer shows skeletons only if attributes {what}")
 
 
 def _check_alike(folder: Folder, info: SkeletonsInfo, types: list[VertexAttribute], sharding: ShardingLike) -> None:
@@ -192,7 +213,8 @@ def _values_of(segment: int, skeleton: Skeleton, attribute: VertexAttribute) -> 
         return values
     with np.errstate(over="ignore", invalid="ignore"):
         converted = values.astype(dtype)
-    lost = ~np.isfinite(converted) & np.isfinite(values) if dtype.kind == "f" else converted != values
+    rounds = dtype.kind == values.dtype.kind == "f"  # which was asked for
+    lost = ~np.isfinite(converted) & np.isfinite(values) if rounds else converted != values
     if lost.any():
         raise ValueError(f"skeleton {segment}: attribute {attribute.id!r}: {shown(values[lost][0])} is no {dtype}")
     return converted

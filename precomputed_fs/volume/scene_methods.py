@@ -235,7 +235,7 @@ def store_skeletons(
     attributes : sequence of str, or mapping of str to dtype, optional
         The vertex attributes to store, by default all that the first skeleton has. All skeletons have to have them, in
         the same type. A mapping converts them: ``{"radius": "float32"}``. The format has float32 and integers of up to
-        32 bits.
+        32 bits; Neuroglancer shows skeletons only if all attributes are float32, and there is a warning otherwise.
     folder : str, optional
         Where to store them, from the volume's folder; by default where `info` names skeletons already, or else in
         "skeletons".

@@ -22,15 +22,14 @@ def labels(url: Any, **options: Any) -> Volume:
 
 
 def skeleton(seed: int, count: int = 20) -> Skeleton:
-    """Make a random tree with a radius and two other attributes."""
+    """Make a random tree with a radius and another attribute."""
     chance = np.random.default_rng(seed)
     return Skeleton(
         chance.normal(0, 1e5, (count, 3)),
         [(child, int(chance.integers(0, child))) for child in range(1, count)],
         {
             "radius": chance.random(count, np.float32) * 500,
-            "vertex_types": chance.integers(0, 5, count, np.uint8),
-            "direction": chance.integers(-9, 9, (count, 2), np.int16),
+            "direction": chance.random((count, 2), np.float32),
         },
     )
 

@@ -85,7 +85,7 @@ def test_arguments_that_are_mistaken_are_explained(tmp_path: Path) -> None:
 
 
 def test_skeletons_say_what_they_are(tmp_path: Path) -> None:
-    details = "radius (float32), vertex_types (uint8), direction (int16 x 2)"
+    details = "radius (float32), direction (float32 x 2)"
     assert repr(create_skeletons(tmp_path / "a", SKELETONS)) == f"<Skeletons {tmp_path}/a: {details}>"
     sharded = create_skeletons(tmp_path / "b", SKELETONS, sharding=True)
     assert repr(sharded) == f"<Skeletons {tmp_path}/b: {details}, sharded>"
@@ -219,7 +219,7 @@ def test_a_block_of_the_volume_writes_each_shard_once(make_pyramid: Callable[[st
         (
             {9: Skeleton([[0, 0, 0]])},
             {},
-            r"with the attributes radius \(float32\), vertex_types.* these have none: ",
+            r"with the attributes radius \(float32\), direction.* these have none: ",
         ),
         ({9: skeleton(1)}, {"attributes": ["radius"]}, r"these have radius \(float32\): choose another folder"),
         ({9: skeleton(1)}, {"sharding": True}, "has skeletons that are not sharded: choose another folder"),
@@ -248,7 +248,10 @@ def test_chosen_attributes_are_stored_in_chosen_types(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"'length' is float64, and the format has .*: attributes={'length': 'f"):
         create_skeletons(tmp_path / "a", {1: given})
     assert not (tmp_path / "a").exists()
-    found = create_skeletons(tmp_path / "a", {1: given}, attributes={"level": "int8", "length": np.float32})[1]
+    with pytest.warns(
+        UserWarning, match=r"Neuroglancer shows .* all attributes are float32: attributes={'level': 'float32"
+    ):
+        found = create_skeletons(tmp_path / "a", {1: given}, attributes={"level": "int8", "length": np.float32})[1]
     expected: Any = {"level": np.array([7, -1], np.int8), "length": np.array([0.1, 2.5], np.float32)}
     assert found == Skeleton(given.vertices, given.edges, expected)
     assert list(found.attributes) == ["level", "length"]
@@ -256,18 +259,31 @@ def test_chosen_attributes_are_stored_in_chosen_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("a b", [1], "'a b': Neuroglancer shows skeletons only if the names of attributes are identifiers"),
+        ("\u00fc", [1], "only if the names of attributes are identifiers"),
+        ("many", [[1] * 5], "only if attributes have at most 4 components, and this one has 5"),
+    ],
+)
+def test_what_neuroglancer_does_not_show_is_warned_of(tmp_path: Path, name: str, values: Any, message: str) -> None:
+    made = Skeleton([[0, 0, 0]], [], {name: np.array(values, np.float32)})
+    with pytest.warns(UserWarning, match=message):
+        assert create_skeletons(tmp_path, {1: made})[1] == made
+
+
+@pytest.mark.parametrize(
     ("attributes", "options", "message"),
     [
         ({}, {}, "skeleton 2 has no attribute 'size', which others have"),
-        ({"size": np.ones((1, 2), np.uint8)}, {}, "skeleton 2: attribute 'size' has 2 components, and others have 1"),
-        ({"size": [256]}, {}, "skeleton 2: attribute 'size': np.int64(256) is no uint8"),
-        ({"size": [0.5]}, {}, "skeleton 2: attribute 'size': np.float64(0.5) is no uint8"),
-        ({"size": [1e300]}, {"attributes": {"size": "float32"}}, "np.float64(1e+300) is no float32"),
+        ({"size": np.ones((1, 2))}, {}, "skeleton 2: attribute 'size' has 2 components, and others have 1"),
+        ({"size": [2**24 + 1]}, {}, "skeleton 2: attribute 'size': np.int64(16777217) is no float32"),
+        ({"size": [1e300]}, {}, "skeleton 2: attribute 'size': np.float64(1e+300) is no float32"),
         ({"size": [1]}, {"attributes": ["sizes"]}, "expected one of size, got 'sizes'; did you mean 'size'"),
     ],
 )
 def test_attributes_are_never_changed_silently(tmp_path: Path, attributes: Any, options: Any, message: str) -> None:
-    first = Skeleton([[0, 0, 0]], [], {"size": np.array([1], np.uint8)})
+    first = Skeleton([[0, 0, 0]], [], {"size": np.array([1], np.float32)})
     with pytest.raises(ValueError, match=re.escape(message)):
         create_skeletons(tmp_path, {1: first, 2: Skeleton([[0, 0, 0]], [], attributes)}, **options)
 
@@ -286,6 +302,13 @@ def test_what_are_no_skeletons_is_refused(tmp_path: Path, given: Any, message: s
     with pytest.raises(TypeError, match=message):
         create_skeletons(tmp_path, given)
     assert not (tmp_path / "info").exists()
+
+
+@pytest.mark.parametrize("value", [256, 0.5])
+def test_integers_are_stored_as_they_are_or_not_at_all(tmp_path: Path, value: float) -> None:
+    first, second = (Skeleton([[0, 0, 0]], [], {"size": np.array([each])}) for each in (255, value))
+    with pytest.warns(UserWarning, match="all attributes are float32"), pytest.raises(ValueError, match="is no uint8"):
+        create_skeletons(tmp_path, {1: first, 2: second}, attributes={"size": "uint8"})
 
 
 def test_any_number_of_skeletons_comes_from_a_generator(tmp_path: Path) -> None:

@@ -258,7 +258,28 @@ _SCRIPT = """() => window.tests = (() => {
     }));
   }
 
-  return {settled, errors, slice, grid, chunk, meshFragments};
+  function skeletons() {
+    const layers = viewer.layerManager.managedLayers.flatMap(({layer}) => layer?.renderLayers ?? []);
+    const chunks = layers.flatMap(({base}) => [...base?.source?.chunks ?? []]);
+    return chunks.filter(([, {vertexAttributes}]) => vertexAttributes).map(([key, chunk]) => ({
+      key, positions: base64(chunk.vertexAttributes.subarray(0, 12 * chunk.numVertices)), edges: base64(chunk.indices),
+      attributes: [...chunk.vertexAttributeOffsets.slice(1)].map((start, index, starts) =>
+        base64(chunk.vertexAttributes.subarray(start, starts[index + 1]))),
+    }));
+  }
+
+  function segmentProperties() {
+    const {ids, properties} = viewer.layerManager.managedLayers[0].layer.displayState.segmentPropertyMap.value
+      .segmentPropertyMap.inlineProperties;
+    const values = ({type, tags, values}) => type !== "tags" ? [...values] :
+      values.map(value => [...value].map(tag => tags[tag.charCodeAt(0)]));
+    return {
+      ids: [...ids].map(String),
+      properties: properties.map(each => ({...each, values: values(each), typed: each.values.constructor.name})),
+    };
+  }
+
+  return {settled, errors, slice, grid, chunk, meshFragments, skeletons, segmentProperties};
 })()
 """
 
@@ -305,6 +326,29 @@ class View:
             found["key"]: MeshFragment(_typed(*found["vertices"]), _typed(*found["indices"]), found["offsets"])
             for found in self.page.evaluate("() => tests.meshFragments()")
         }
+
+    def skeletons(self) -> dict[int, DecodedSkeleton]:
+        """Return the skeletons that are loaded, by segment id."""
+        return {
+            int(found["key"]): DecodedSkeleton(
+                _typed("Float32Array", found["positions"]).reshape(-1, 3),
+                _typed("Uint32Array", found["edges"]).reshape(-1, 2),
+                [base64.b64decode(each) for each in found["attributes"]],
+            )
+            for found in self.page.evaluate("() => tests.skeletons()")
+        }
+
+    def segment_properties(self) -> Any:
+        """Return the segment properties of the first layer: ``ids``, and ``properties`` with tags as texts."""
+        return self.page.evaluate("() => tests.segmentProperties()")
+
+
+class DecodedSkeleton(NamedTuple):
+    """A skeleton as the client decoded it."""
+
+    vertices: NDArray[Any]
+    edges: NDArray[Any]
+    attributes: list[bytes]
 
 
 class MeshFragment(NamedTuple):
