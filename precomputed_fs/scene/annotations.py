@@ -14,7 +14,6 @@ from precomputed_fs.format.annotation import Block, Layout, decode_many, decode_
 from precomputed_fs.format.annotation_info import AnnotationInfo, Dimension, Index, Level, Property
 from precomputed_fs.format.grid import Box, compressed_morton_code
 from precomputed_fs.keywords import AccessorOptions, spelled_out
-from precomputed_fs.pyramid import claims
 from precomputed_fs.pyramid.values import Values
 from precomputed_fs.scene.annotation_geometry import bounds_of, corners_of, meets
 from precomputed_fs.scene.annotation_values import Annotation, Annotations
@@ -86,13 +85,7 @@ def open_annotations(
 
 def collection_of(folder: Folder, *, progress: bool | None = None) -> "AnnotationCollection":
     """Open the collection in a folder."""
-    try:
-        given = folder.info()
-    except NotFoundError as exc:
-        if folder.path or not (said := claims.absence(folder.pyramid, exc)):
-            raise
-        raise NotFoundError(said) from exc
-    return AnnotationCollection(folder, AnnotationInfo.parse(given, folder.shown("info")), progress=progress)
+    return AnnotationCollection(folder, AnnotationInfo.parse(folder.info(), folder.shown("info")), progress=progress)
 
 
 class AnnotationCollection:

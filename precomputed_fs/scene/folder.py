@@ -11,6 +11,7 @@ from precomputed_fs.format.info_text import parse_info
 from precomputed_fs.format.names import joined
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.keywords import AccessorOptions
+from precomputed_fs.pyramid import claims
 from precomputed_fs.pyramid.options import MAX_FILE_BYTES
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.values import Values
@@ -84,20 +85,31 @@ class Folder:
         Raises
         ------
         NotFoundError, AccessDeniedError, DataAccessError
-            If it cannot be read.
+            If it cannot be read; for a folder that stands alone, the message says what is there instead.
         InvalidInfoError
             If it is not a JSON object.
         """
-        return parse_info(self.info_text(), self.shown("info"), self.pyramid.options.max_file_bytes)
+        return self._parsed(self.info_text())
 
     def info_text(self) -> bytes:
         """Fetch the folder's `info` without parsing it; it raises as `info`."""
+        try:
+            return self._fetch_info()
+        except NotFoundError as exc:
+            if self.path or not (said := claims.absence(self.pyramid, exc)):
+                raise
+            raise NotFoundError(said) from exc
+
+    def _fetch_info(self) -> bytes:
         return self.pyramid.fetch_file(joined(self.path, "info"))
+
+    def _parsed(self, text: bytes) -> dict[str, Any]:
+        return parse_info(text, self.shown("info"), self.pyramid.options.max_file_bytes)
 
     def info_if_any(self) -> dict[str, Any] | None:
         """Fetch the folder's `info`; None if there is none."""
         try:
-            return self.info()
+            return self._parsed(self._fetch_info())
         except NotFoundError:
             return None
 

@@ -50,3 +50,10 @@ def test_an_info_that_is_no_object_is_refused(tmp_path: Path) -> None:
     (tmp_path / "info").write_text("[1]")
     with pytest.raises(InvalidInfoError, match="expected a JSON object, got list"):
         Folder.open(tmp_path).info()
+
+
+def test_what_is_there_instead_of_an_info_is_told(tmp_path: Path) -> None:
+    (tmp_path / "lab/skeletons").mkdir(parents=True)
+    (tmp_path / "lab/skeletons/info").write_text('{"@type": "neuroglancer_skeletons"}')
+    with pytest.raises(NotFoundError, match=r"lab/info does not exist; .*skeletons"):
+        Folder.open(tmp_path / "lab").info()
