@@ -38,7 +38,8 @@ class Mesh:
     faces: npt.NDArray[np.uint32]
 
     def __init__(self, vertices: npt.ArrayLike, faces: npt.ArrayLike) -> None:
-        self.vertices = _rows(vertices, "vertices").astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what float32 cannot tell is infinite, and is not stored
+            self.vertices = _rows(vertices, "vertices").astype(np.float32, copy=False)
         self.faces = _indices(_rows(faces, "faces"), len(self.vertices))
 
     @classmethod

@@ -199,7 +199,10 @@ def _checked(items: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, list[Mesh]
         if segment in seen:
             raise ValueError(f"segment {segment} is given twice: a segment has one mesh; join several with trimesh")
         seen.add(segment)
-        levels = [Mesh.from_trimesh(mesh) for mesh in (given if isinstance(given, (list, tuple)) else [given])]
+        try:
+            levels = [Mesh.from_trimesh(mesh) for mesh in (given if isinstance(given, (list, tuple)) else [given])]
+        except (TypeError, ValueError) as exc:
+            raise type(exc)(f"mesh {segment}: {exc}") from exc
         if not 1 <= len(levels) <= MOST_LEVELS:
             raise ValueError(f"mesh {segment}: expected 1 to {MOST_LEVELS} levels of detail, got {len(levels)}")
         for lod, mesh in enumerate(levels):

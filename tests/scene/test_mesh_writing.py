@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,6 +115,20 @@ def test_info_names_the_folder_of_meshes(tmp_path: Path) -> None:
         volume.store_meshes(MESHES, folder="other")
 
 
+@pytest.mark.parametrize(("kind", "puts"), [("legacy", 2), ("files", 2), ("shards", 0)])
+def test_a_mesh_takes_two_writes_and_in_shards_none_of_its_own(
+    make_pyramid: Callable[[str], Place], kind: str, puts: int
+) -> None:
+    place = make_pyramid("s3")
+    options: Any = {"storage_options": place.storage_options}
+    create_meshes(place.url, MESHES, **KINDS[kind], **options)
+    place.server.log.clear()
+    some = {segment: ball(0) for segment in range(10, 20)}
+    create_meshes(place.url, some, overwrite=True, **KINDS[kind], **options)
+    shards = {entry.path for entry in place.server.log.entries() if entry.path.endswith(".shard")}
+    assert place.server.log.methods().count("PUT") == 10 * puts + len(shards)
+
+
 @each_kind
 def test_an_existing_mesh_is_replaced_only_if_asked(pyramid: Place, kind: str) -> None:
     options: Any = {"storage_options": pyramid.storage_options}
@@ -213,7 +228,17 @@ BAD_MESHES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "twice": (lambda: [(5, ball(0)), (5, ball(0))], ValueError, "segment 5 is given twice"),
     "a large id": (lambda: {1 << 64: ball(0)}, ValueError, "expected a segment id of at most"),
     "a text": (lambda: {"a": ball(0)}, TypeError, "expected a segment id"),
-    "no mesh": (lambda: {5: 7}, TypeError, "expected a mesh with vertices and faces, got 7"),
+    "no mesh": (lambda: {5: 7}, TypeError, "mesh 5: expected a mesh with vertices and faces, got 7"),
+    "no vertices": (
+        lambda: {5: SimpleNamespace(vertices=[], faces=[[0, 0, 0]])},
+        ValueError,
+        "mesh 5: faces: expected vertices",
+    ),
+    "beyond float32": (
+        lambda: {5: Mesh([[0, 0, 1e300]] * 3, [[0, 1, 2]])},
+        ValueError,
+        "mesh 5: .* not a finite number",
+    ),
     "no mapping": (lambda: 5, TypeError, "expected a mapping of segment ids to meshes"),
 }
 

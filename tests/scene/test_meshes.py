@@ -265,6 +265,34 @@ def test_meshes_are_read_over_http_but_not_listed(
         meshes.ids  # noqa: B018
 
 
+@pytest.mark.parametrize("when", ["before its manifest is read", "after its manifest is read"])
+def test_a_mesh_whose_shard_is_replaced_is_read_from_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    create_meshes(tmp_path, {1: balls(2, 1), 2: ball(3)}, sharding=ONE_SHARD)
+    meshes = open_meshes(tmp_path)
+    before = meshes.get([1])[1]
+    indexes = meshes.pyramid.shards.indexes
+    read = indexes.read
+
+    def replace() -> None:
+        monkeypatch.undo()
+        create_meshes(tmp_path, {1: balls(3, 1), 7: ball(4)}, overwrite=True)
+
+    def replace_first(name: str, start: int, end: int, what: str) -> Any:
+        if "level" in what:
+            replace()
+        return read(name, start, end, what)
+
+    if when.startswith("before"):
+        replace()
+    else:
+        monkeypatch.setattr(indexes, "read", replace_first)
+    after = meshes.get([1])[1]
+    assert len(after.faces) > 2 * len(before.faces)
+    assert same_surface(after, ball(3), 1)
+
+
 # -------------------------------------------------------------------------------------------------------------- damage
 
 
