@@ -95,12 +95,14 @@ class Finder:
     def one_of_many(self, folder: str, name: str) -> Job[Stored]:
         """Find a file of a folder with many alike: first under the suffixes that others had."""
         path, names = joined(folder, name), self._known.names_in(folder)
-        suffixes = dict.fromkeys((*(variant.suffix for variant in names.seen), *suffixes_of(path)))
+        suffixes: Iterable[str] = self._suffixes_to_read(path, names)
+        if self._store.protocol.cheap_misses:
+            suffixes = list(suffixes)
         limit = file_limit("", self._options)
         denials: list[AccessDeniedError] = []
         found = yield from self._first(suffixes, _by_suffix(path, limit), limit, denials)
         if found is None:
-            failure = denials[0] if denials else self._not_found(path, len(suffixes))
+            failure = denials[0] if denials else self._not_found(path, len(list(self._suffixes_to_read(path, names))))
             denials.clear()
             try:
                 raise failure
@@ -291,7 +293,7 @@ class Finder:
 
     def _first(
         self,
-        variants: Collection[_T],
+        variants: Iterable[_T],
         request_of: Callable[[_T], Get],
         limit: Limit,
         denials: list[AccessDeniedError] | None = None,
@@ -355,6 +357,13 @@ class Finder:
         if self._store.protocol.cheap_misses or not known:
             return VARIANTS
         return dict.fromkeys((*known, *self.own_variants())) if self._can_write else known
+
+    def _suffixes_to_read(self, path: str, names: ScaleNames) -> Iterator[str]:
+        """Choose the suffixes to ask for as `_variants_to_read` does; what is found meanwhile counts."""
+        for suffix in dict.fromkeys((*(variant.suffix for variant in names.seen), *suffixes_of(path))):
+            used = {variant.suffix for variant in (*names.seen, *self.own_variants())}
+            if self._store.protocol.cheap_misses or not names.seen or suffix in used:
+                yield suffix
 
     def own_variants(self) -> list[Variant]:
         """Return the kinds of names that our own writer uses."""

@@ -19,6 +19,7 @@ from precomputed_fs.format.annotation_info import (
     property_of,
 )
 from precomputed_fs.scene.annotation_values import BOOLEAN, ID_COLUMN, POINTS_COLUMN, Annotations, coordinate_columns
+from precomputed_fs.volume.progress import warn
 
 Array = NDArray[Any]
 
@@ -31,6 +32,7 @@ Relationships = Sequence[str] | Mapping[str, Any] | None
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}([0-9a-fA-F]{2})?")
 _MOST_LABELS = 1000  # distinct texts that are taken for categories
 _LARGEST_EXACT = 2.0**53  # integers beyond are rounded in float64
+_LARGEST_ERROR = 0.5  # units by which coordinates are rounded without a warning
 _PAIR = 2
 _IDS = 1 << 64
 _SHOWN_COLUMNS = 12
@@ -307,6 +309,10 @@ def _finite(values: Array, rows: Array, what: str) -> Array:
         others = int(is_bad.sum()) - 1
         more = f", and {others} more: drop them first, such as with df.dropna()" if others else ""
         raise ValueError(f"row {rows[first]}: expected finite float32 for each {what}, got {got}{more}")
+    error = float(np.abs(rounded - values).max(initial=0))
+    if error > _LARGEST_ERROR:
+        advice = "the format has float32: give larger units in `dimensions`, such as voxels instead of nanometres"
+        warn(f"coordinates are rounded by up to {error:g}, as {advice}")
     return rounded
 
 

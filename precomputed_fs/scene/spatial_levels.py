@@ -24,7 +24,8 @@ MAX_LEVELS = 20
 
 _ID_BITS = 64
 _AT_ONCE = 1 << 18  # vectors of annotations that are compared with cells at once
-_WHOLE = 256  # units that an extent is divided into, so that cells have round sizes
+_EXTENT_BITS = 8  # of the steps that an extent is rounded to, so that cells have round sizes
+_MANY_UNITS = 16  # from here on bounds are whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,8 @@ def round_bounds(low: Sequence[float], high: Sequence[float]) -> tuple[tuple[flo
     lower, upper = [], []
     for first, last in zip(low, high, strict=True):
         extent = last - first
-        step = 2.0 ** (math.frexp(extent)[1] - (_WHOLE.bit_length() - 1)) if extent else 1.0
+        step = 2.0 ** (math.frexp(extent)[1] - _EXTENT_BITS) if extent else 1.0
+        step = max(step, 1.0) if extent >= _MANY_UNITS else step
         begin = math.floor(first / min(step, 1)) * min(step, 1.0)
         lower.append(begin)
         upper.append(begin + (math.floor((last - begin) / step) + 1) * step)
