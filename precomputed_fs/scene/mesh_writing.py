@@ -165,7 +165,7 @@ def _write(folder: Folder, meshes: MeshItems, layout: _Layout, *, overwrite: boo
     pairs = items if first is None else itertools.chain([first], items)
     jobs = (_counted(writer.store(segment, levels, overwrite=overwrite)) for segment, levels in pairs)
     there.values.check_writable()
-    with Progress("storing meshes", total or 0, shows, "mesh") as bar:
+    with Progress("storing meshes", total, shows, "mesh") as bar:
         for stored in folder.pyramid.store.run_many(jobs, _IN_FLIGHT):
             bar.relative_update(len(stored))
 

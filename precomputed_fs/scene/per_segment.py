@@ -117,7 +117,7 @@ class PerSegment(Generic[_T]):
         wanted = checked_ids(segments)
         shows = self.progress if progress is None else progress
         with Progress(f"reading {self.kinds}", len(wanted), shows, self.kind) as bar:
-            for segment, found in self._found(wanted, _Updates(bar)):
+            for segment, found in self._found(wanted, bar):
                 if found is not None:
                     yield segment, found
                 elif not skips:
@@ -173,20 +173,6 @@ class PerSegment(Generic[_T]):
         listed = ", ".join(map(str, segments[:_NAMED])) + (", ..." if len(segments) > _NAMED else "")
         instead = "missing='skip' leaves them out"
         return NotFoundError(f"{self.url}: {len(segments)} segments have no {self.kind}: {listed}; {instead}")
-
-
-class _Updates:
-    """Tells a progress bar of each value."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-
-    def set_size(self, size: int) -> None:
-        """Ignore how many there are: the bar knows it."""
-
-    def relative_update(self, count: int) -> None:
-        """Add finished values."""
-        self._bar.relative_update(count)
 
 
 def checked_id(given: object) -> int:
@@ -274,7 +260,6 @@ def sharding_for(
         return Sharding.from_info(given)
     count = count_of(items)
     if count is None or not isinstance(items, Mapping | list | tuple):
-        what = "sharding=True has to know how many there are: pass a mapping, or the sharding itself"
-        raise TypeError(f"{what}, such as propose_hashed_sharding(count, value_bytes).to_info()")
+        raise TypeError("sharding=True has to know how many there are: pass a mapping, or the sharding itself")
     sizes = list(itertools.islice(encoded_sizes(), _SAMPLED))
     return propose_hashed_sharding(count, sum(sizes) // max(1, len(sizes)))

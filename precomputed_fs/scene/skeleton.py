@@ -191,7 +191,7 @@ class Skeleton:
             raise ValueError(f"root: expected a vertex from 0 to {count - 1}, got {root!r}")
         positions = _texts_of(self.vertices.reshape(-1), factor)
         radii = _texts_of(self._column(RADIUS, np.float32), factor)
-        types = self._column(VERTEX_TYPES, np.int64).tolist()
+        types = self._column(VERTEX_TYPES, np.int64).astype(np.int64).tolist()
         lines = [f"# id type x y z radius parent, in {unit}\n"]
         numbers: dict[int, int] = {_NO_PARENT: _NO_PARENT}
         edges = _without_cycles(self.edges, self.vertices) if break_cycles else self.edges
@@ -206,7 +206,9 @@ class Skeleton:
         values = self.attributes.get(name)
         if values is None:
             return np.zeros(len(self.vertices), dtype)
-        if values.ndim != 1 or not np.can_cast(values.dtype, dtype, "same_kind"):
+        with np.errstate(invalid="ignore"):
+            fits = values.ndim == 1 and (dtype is not np.int64 or (values == values.astype(dtype)).all())
+        if not fits:
             what = "whole numbers" if name == VERTEX_TYPES else "numbers"
             raise ValueError(f"attribute {name!r}: expected {what} for SWC, one a vertex, got {_kind_of(values)}")
         return values

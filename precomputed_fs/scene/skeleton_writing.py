@@ -122,16 +122,22 @@ def _write(
         if first is not None:
             _check_alike(folder, info, _attribute_types(first, attributes), sharding)
         encoded = functools.partial(_encoded, attributes=info.vertex_attributes, transform=Transform.of(info.transform))
-    with Progress("storing skeletons", total or 0, shows, "skeleton") as bar:
+    with Progress("storing skeletons", total, shows, "skeleton") as bar:
         pairs = ((item[0], encoded(item)) for item in items)
         Values[int](folder.pyramid, folder.path, info.sharding).store_many(pairs, overwrite=overwrite, callback=bar)
 
 
 def _peeked(items: Iterator[tuple[int, Any]]) -> tuple[tuple[int, Skeleton] | None, Iterator[tuple[int, Skeleton]]]:
     """Return the first item, and all items; without any, None."""
-    made = ((segment, Skeleton.of(given)) for segment, given in items)
+    made = ((segment, _checked(given)) for segment, given in items)
     first = next(made, None)
     return first, made if first is None else itertools.chain([first], made)
+
+
+def _checked(given: Any) -> Skeleton:  # noqa: ANN401 - see `Skeleton.of`
+    """Return a skeleton whose arrays are right now: they may have been changed since it was made."""
+    skeleton = Skeleton.of(given)
+    return Skeleton(skeleton.vertices, skeleton.edges, skeleton.attributes)
 
 
 # ----------------------------------------------------------------------------------------------------------- attributes
@@ -189,7 +195,7 @@ def _check_alike(folder: Folder, info: SkeletonsInfo, types: list[VertexAttribut
 
 
 def _encoded(item: tuple[int, Any], *, attributes: Sequence[VertexAttribute], transform: Transform | None) -> bytes:
-    segment, skeleton = item[0], Skeleton.of(item[1])
+    segment, skeleton = item[0], _checked(item[1])
     arrays = {each.id: _values_of(segment, skeleton, each) for each in attributes}
     vertices = skeleton.vertices
     if transform is not None:

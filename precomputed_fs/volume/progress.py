@@ -16,15 +16,15 @@ class Progress:
     ----------
     title : str
         The operation, such as ``"reading 8_8_40"``.
-    total : int
-        Number of units.
+    total : int, optional
+        Number of units, if it is known.
     shows : bool, optional
         Whether to show it at once, or never; by default after two seconds, in a notebook or on a terminal.
     unit : str
         What is counted.
     """
 
-    def __init__(self, title: str, total: int, shows: bool | None, unit: str = "chunk") -> None:
+    def __init__(self, title: str, total: int | None, shows: bool | None, unit: str = "chunk") -> None:
         self._title = title
         self._total = total
         self._unit = unit
@@ -41,12 +41,20 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
+    @property
+    def _is_complete(self) -> bool:
+        return self._total is not None and self._done >= self._total
+
     def expect(self, count: int) -> None:
         """Add units that were not known before."""
-        self._total += count
+        self._total = count + (self._total or 0)
         if self._bar is not None:
             self._bar.total = self._total
             self._bar.refresh()
+
+    def set_size(self, size: int) -> None:
+        """Set the number of units, as batches do that know how many there are."""
+        self._total = size
 
     def relative_update(self, count: int, note: str = "") -> None:
         """Add finished units; the note is shown at the end of the bar."""
@@ -55,7 +63,7 @@ class Progress:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
-        elif self._shows is not False and time.monotonic() >= self._due and self._done < self._total:
+        elif self._shows is not False and time.monotonic() >= self._due and not self._is_complete:
             self._shows = self._shows or _can_show()
             if self._shows:
                 self._bar = _tqdm()(

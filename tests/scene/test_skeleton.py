@@ -73,6 +73,11 @@ def test_swc_has_trees_whose_parents_come_first() -> None:
     ]
 
 
+def test_types_may_be_stored_as_floats_which_neuroglancer_wants() -> None:
+    as_floats = Skeleton(VERTICES, EDGES, {"vertex_types": np.arange(6, dtype=np.float32)})
+    assert as_floats.to_swc() == Skeleton(VERTICES, EDGES, {"vertex_types": np.arange(6)}).to_swc()
+
+
 def test_swc_grows_from_a_root_in_any_unit() -> None:
     lines = Skeleton(VERTICES, EDGES).to_swc(unit="um", root=3).splitlines()
     assert lines[:3] == [
@@ -110,7 +115,11 @@ def test_a_long_skeleton_is_no_deep_recursion() -> None:
 @pytest.mark.parametrize(
     ("attributes", "arguments", "message"),
     [
-        ({"vertex_types": np.ones(6)}, {}, "attribute 'vertex_types': expected whole numbers for SWC, one a vertex"),
+        (
+            {"vertex_types": np.full(6, 0.5)},
+            {},
+            "attribute 'vertex_types': expected whole numbers for SWC, one a vertex",
+        ),
         (
             {"radius": np.ones((6, 2))},
             {},

@@ -311,6 +311,14 @@ def test_integers_are_stored_as_they_are_or_not_at_all(tmp_path: Path, value: fl
         create_skeletons(tmp_path, {1: first, 2: second}, attributes={"size": "uint8"})
 
 
+def test_arrays_that_were_changed_are_checked_again(tmp_path: Path) -> None:
+    made = skeleton(1, 3)
+    made.attributes["level"] = [1.0, 2.0, 3.0]  # type: ignore[assignment]
+    made.edges = np.array([[0, 7]], np.uint32)
+    with pytest.raises(ValueError, match="edges: expected indices of 3 vertices"):
+        create_skeletons(tmp_path, {1: made})
+
+
 def test_any_number_of_skeletons_comes_from_a_generator(tmp_path: Path) -> None:
     waiting = [0]
 

@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from precomputed_fs import (
     Scale,
 )
+from precomputed_fs.volume.progress import Progress
 from tests.volume.samples import make, voxels
 
 
@@ -73,3 +74,9 @@ def test_a_notebook_shows_widgets_where_it_can(monkeypatch: pytest.MonkeyPatch, 
     assert "application/vnd.jupyter.widget-view+json" in widget.data
     assert "writing 8_8_8: " in widget.data["text/plain"]
     assert "writing 8_8_8: 100%" in "".join(output.text for output in texts)
+
+
+def test_a_bar_appears_also_if_nobody_knows_how_many_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("storing", None, True) as progress:
+        progress.relative_update(7)
+    assert "storing: 7chunk" in capsys.readouterr().err
