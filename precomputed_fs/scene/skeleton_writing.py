@@ -77,7 +77,7 @@ def create_skeletons(
         See `Volume.store_skeletons`.
     """
     folder = Folder.open(url, **accessor_options)
-    _write(folder, skeletons, attributes, sharding, overwrite=overwrite, shows=progress)
+    _write(folder, skeletons, attributes, sharding, overwrite=overwrite, shows=progress, even_none=True)
     folder.pyramid.flush()
     return skeletons_in(folder, progress)
 
@@ -95,8 +95,8 @@ def store_skeletons(
     """Store skeletons beside a volume: see `Volume.store_skeletons`."""
     place = folder_to_write(volume, "skeletons", folder, "skeletons", overwrite=overwrite)
     shows = volume.progress if progress is None else progress
-    _write(place, skeletons, attributes, sharding, overwrite=overwrite, shows=shows)
-    finish_writing(volume, "skeletons", place, folder or volume.info.skeletons or "skeletons")
+    if _write(place, skeletons, attributes, sharding, overwrite=overwrite, shows=shows):
+        finish_writing(volume, "skeletons", place, folder or volume.info.skeletons or "skeletons")
 
 
 def _write(
@@ -107,24 +107,42 @@ def _write(
     *,
     overwrite: bool,
     shows: bool | None,
-) -> None:
+    even_none: bool = False,
+) -> bool:
+    """Store skeletons in a folder; tell whether it has an `info`, which without any skeletons is made only if asked."""
     total = count_of(skeletons)
     first, items = _peeked(items_of(skeletons, "skeletons"))
     there = folder.info_if_any()
     if there is None:
-        types = _attribute_types(first, attributes)
-        encoded = functools.partial(_encoded, attributes=types, transform=None)
-        made = sharding_for(sharding, skeletons, lambda: (len(encoded(item)) for item in items_of(skeletons, "")))
-        info = SkeletonsInfo.of(types, made)
-        folder.store_info(info.to_dict())
-    else:
-        info = SkeletonsInfo.parse(there, folder.shown("info"), folder.pyramid.options.max_file_bytes)
-        if first is not None:
-            _check_alike(folder, info, _attribute_types(first, attributes), sharding)
-        encoded = functools.partial(_encoded, attributes=info.vertex_attributes, transform=Transform.of(info.transform))
+        if first is None and not even_none:
+            return False
+        there = _store_info(folder, skeletons, _attribute_types(first, attributes), sharding)
+    info = SkeletonsInfo.parse(there, folder.shown("info"), folder.pyramid.options.max_file_bytes)
+    if first is not None:
+        _check_alike(folder, info, _attribute_types(first, attributes), sharding)
+    encoded = functools.partial(_encoded, attributes=info.vertex_attributes, transform=Transform.of(info.transform))
     with Progress("storing skeletons", total, shows, "skeleton") as bar:
         pairs = ((item[0], encoded(item)) for item in items)
         Values[int](folder.pyramid, folder.path, info.sharding).store_many(pairs, overwrite=overwrite, callback=bar)
+    return True
+
+
+def _store_info(
+    folder: Folder, skeletons: SkeletonItems, types: list[VertexAttribute], sharding: ShardingLike
+) -> dict[str, Any]:
+    """Store the `info` of a new folder, and return it: or that of another writer, who was faster."""
+
+    def sizes() -> Iterator[int]:
+        for item in items_of(skeletons, "skeletons"):
+            yield len(_encoded(item, attributes=types, transform=None))
+
+    info = SkeletonsInfo.of(types, sharding_for(sharding, skeletons, sizes)).to_dict()
+    try:
+        folder.store_info(info)
+    except AlreadyExistsError:
+        return folder.info()
+    _warn_of_unusual(types)
+    return info
 
 
 def _peeked(items: Iterator[tuple[int, Any]]) -> tuple[tuple[int, Skeleton] | None, Iterator[tuple[int, Skeleton]]]:
@@ -160,7 +178,6 @@ def _attribute_types(first: tuple[int, Skeleton] | None, chosen: AttributeTypes 
             known = ", ".join(ATTRIBUTE_TYPES)
             raise TypeError(f"attribute {name!r} is {dtype}, and the format has {known}: {what}")
         types.append(VertexAttribute.of(name, dtype.name, 1 if values.ndim == 1 else values.shape[1]))
-    _warn_of_unusual(types)
     return types
 
 

@@ -7,12 +7,15 @@ from typing import Unpack
 import numpy as np
 
 from precomputed_fs.accessor import OPTION_DEFAULTS
+from precomputed_fs.errors import NotFoundError
+from precomputed_fs.format.scene_folders import resolved
 from precomputed_fs.format.skeleton import RADIUS, SkeletonsInfo, decode_skeleton
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.batches import Callback
 from precomputed_fs.scene.beside import named_folder
 from precomputed_fs.scene.folder import Folder
 from precomputed_fs.scene.per_segment import PerSegment
+from precomputed_fs.scene.segment_properties import SegmentProperties, properties_in
 from precomputed_fs.scene.skeleton import Skeleton
 from precomputed_fs.scene.transform import Transform
 from precomputed_fs.store.url import AnyURL
@@ -47,6 +50,21 @@ class Skeletons(PerSegment[Skeleton]):
         if has_radius and self._transform is not None and self._transform.uniform_scale is None:
             where = folder.shown("info")
             warn(f"{where}: the transform scales x, y and z differently, so that a radius stays in stored units")
+
+    @property
+    def segment_properties(self) -> SegmentProperties:
+        """The segment properties that the folder's own `info` names, read anew; those of a volume are named by its.
+
+        Raises
+        ------
+        NotFoundError
+            If it names none.
+        """
+        given = self.info.segment_properties
+        if not given:
+            raise NotFoundError(f"{self.folder.shown('info')} names no segment properties")
+        path = given if "://" in given else resolved(self.folder.path, given)
+        return properties_in(Folder.beside(self.pyramid, path, "segment_properties"))
 
     def _found(self, segments: Iterable[int], callback: Callback) -> Iterator[tuple[int, Skeleton | None]]:
         return self.values.fetch_many(segments, decode=self._decoded, callback=callback)

@@ -17,6 +17,7 @@ from precomputed_fs import (
     NotFoundError,
     Skeleton,
     URLError,
+    create_segment_properties,
     create_skeletons,
     open_skeletons,
     open_volume,
@@ -180,6 +181,32 @@ def test_info_names_the_folder_of_skeletons(tmp_path: Path) -> None:
         volume.store_skeletons(SKELETONS, folder="other")
     volume.store_skeletons({0: SKELETONS[0]}, folder="other", overwrite=True)
     assert list(volume.skeletons) == [0]
+
+
+def test_no_skeletons_are_not_named(tmp_path: Path) -> None:
+    volume = labels(tmp_path)
+    volume.store_skeletons({})
+    assert "skeletons" not in volume.info
+    volume.store_skeletons(SKELETONS)
+    volume.store_skeletons({})
+    assert len(volume.skeletons) == len(SKELETONS)
+
+
+def test_writers_of_one_new_folder_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_skeletons(tmp_path, {7: SKELETONS[7]}, sharding=SHARDING)
+    monkeypatch.setattr("precomputed_fs.scene.folder.Folder.info_if_any", lambda _: None)  # as before the other began
+    assert create_skeletons(tmp_path, {1: SKELETONS[1]}).get([1, 7]) == {1: SKELETONS[1], 7: SKELETONS[7]}
+    with pytest.raises(AlreadyExistsError, match="these have none"):
+        create_skeletons(tmp_path, {1: Skeleton([[0, 0, 0]])})
+
+
+def test_a_folder_of_skeletons_may_have_properties_of_its_own(tmp_path: Path) -> None:
+    skeletons = create_skeletons(tmp_path / "a/skeletons", SKELETONS)
+    with pytest.raises(NotFoundError, match="skeletons/info names no segment properties"):
+        skeletons.segment_properties  # noqa: B018
+    create_segment_properties(tmp_path / "a/properties", {"size": [1, 2]}, ids=[1, 7])
+    skeletons.folder.store_info({**skeletons.folder.info(), "segment_properties": "../properties/"}, overwrite=True)
+    assert open_skeletons(tmp_path / "a/skeletons").segment_properties["size"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(("path", "error"), [("https://elsewhere/skeletons", URLError), ("../" * 99, InvalidInfoError)])
