@@ -92,17 +92,27 @@ class Finder:
         suffix, body = found
         return Stored(self._location, name + suffix, body, suffix, limit, sniff=not split_suffix(name)[1])
 
-    def one_of_many(self, folder: str, name: str) -> Job[Stored]:
-        """Find a file of a folder with many alike: first under the suffixes that others had."""
+    def one_of_many(self, folder: str, name: str, *, is_uniform: bool = False) -> Job[Stored]:
+        """Find a file of a folder with many alike: first under the suffixes that others had.
+
+        Parameters
+        ----------
+        is_uniform : bool
+            Whether all of them have one suffix, so that an absent one costs a request once another was found.
+        """
         path, names = joined(folder, name), self._known.names_in(folder)
-        suffixes: Iterable[str] = self._suffixes_to_read(path, names)
+        suffixes: Iterable[str] = self._suffixes_to_read(path, names, is_uniform=is_uniform)
         if self._store.protocol.cheap_misses:
             suffixes = list(suffixes)
         limit = file_limit("", self._options)
         denials: list[AccessDeniedError] = []
         found = yield from self._first(suffixes, _by_suffix(path, limit), limit, denials)
         if found is None:
-            failure = denials[0] if denials else self._not_found(path, len(list(self._suffixes_to_read(path, names))))
+            failure = (
+                denials[0]
+                if denials
+                else self._not_found(path, 1 if is_uniform and names.seen else len(suffixes_of(path)))
+            )
             denials.clear()
             try:
                 raise failure
@@ -358,11 +368,11 @@ class Finder:
             return VARIANTS
         return dict.fromkeys((*known, *self.own_variants())) if self._can_write else known
 
-    def _suffixes_to_read(self, path: str, names: ScaleNames) -> Iterator[str]:
-        """Choose the suffixes to ask for as `_variants_to_read` does; what is found meanwhile counts."""
+    def _suffixes_to_read(self, path: str, names: ScaleNames, *, is_uniform: bool) -> Iterator[str]:
+        """Choose the suffixes to ask for; of uniform files, what is found meanwhile counts."""
         for suffix in dict.fromkeys((*(variant.suffix for variant in names.seen), *suffixes_of(path))):
             used = {variant.suffix for variant in (*names.seen, *self.own_variants())}
-            if self._store.protocol.cheap_misses or not names.seen or suffix in used:
+            if not (is_uniform and names.seen) or self._store.protocol.cheap_misses or suffix in used:
                 yield suffix
 
     def own_variants(self) -> list[Variant]:

@@ -35,6 +35,8 @@ class Values(Generic[_Key]):
         Returns the name of a key's file in the folder.
     id_of : callable
         Returns the uint64 by which shards know a key.
+    is_uniform : bool
+        Whether all files have one suffix, if any: see `Finder.one_of_many`.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class Values(Generic[_Key]):
         *,
         name_of: Callable[[_Key], str] = str,
         id_of: Callable[[_Key], int] = int,  # type: ignore[assignment] # of keys that are numbers
+        is_uniform: bool = False,
     ) -> None:
         self.pyramid = pyramid
         self.folder = folder
         self.sharding = sharding
         self.name_of = name_of
         self._id_of = id_of
+        self._is_uniform = is_uniform
 
     def find(self, key: _Key) -> Job[Stored | None]:
         """Find one value; None if it is absent."""
@@ -58,7 +62,7 @@ class Values(Generic[_Key]):
         if self.sharding is not None:
             described = functools.partial(self._described, key)
             return finder.in_shards.one(self.folder, self.sharding, self._id_of(key), described)
-        return _or_none(finder.one_of_many(self.folder, self._checked_name(key)))
+        return _or_none(finder.one_of_many(self.folder, self._checked_name(key), is_uniform=self._is_uniform))
 
     def fetch(self, key: _Key) -> bytes | None:
         """Fetch one value, without the compression it is stored with; None if it is absent."""

@@ -13,6 +13,7 @@ from precomputed_fs.errors import NotFoundError, expected_one_of, shown
 from precomputed_fs.format.annotation import Block, Layout, decode_many, decode_single
 from precomputed_fs.format.annotation_info import AnnotationInfo, Dimension, Index, Level, Property
 from precomputed_fs.format.grid import Box, compressed_morton_code
+from precomputed_fs.format.names import joined
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.values import Values
 from precomputed_fs.scene.annotation_geometry import bounds_of, corners_of, meets
@@ -340,17 +341,18 @@ class AnnotationCollection:
     # ----------------------------------------------------------------------------------------------------- values
 
     def _values(self, index: Index) -> Values[int]:
-        return Folder.beside(self.folder.pyramid, self._key_of(index), "key").values(index.sharding)
+        return self._folder_of(index).values(index.sharding, is_uniform=True)
 
     def _cells(self, level: Level) -> Values[Cell]:
-        folder = Folder.beside(self.folder.pyramid, self._key_of(level.index), "key")
-        shape = level.grid_shape
-        return folder.values(
-            level.index.sharding, name_of=cell_name, id_of=lambda cell: compressed_morton_code(cell, shape)
+        return self._folder_of(level.index).values(
+            level.index.sharding,
+            name_of=cell_name,
+            id_of=lambda cell: compressed_morton_code(cell, level.grid_shape),
+            is_uniform=True,
         )
 
-    def _key_of(self, index: Index) -> str:
-        return f"{self.folder.path}/{index.key}" if self.folder.path else index.key
+    def _folder_of(self, index: Index) -> Folder:
+        return Folder.beside(self.folder.pyramid, joined(self.folder.path, index.key), "key")
 
     def _decode_many(self, _: object, data: bytes | None) -> Block | None:
         return None if data is None else decode_many(data, self._layout)

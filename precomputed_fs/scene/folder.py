@@ -131,7 +131,8 @@ class Folder:
         name_of: Callable[[_Key], str] = str,
         id_of: Callable[[_Key], int] = int,  # type: ignore[assignment] # of keys that are numbers
         subfolder: str = "",
+        is_uniform: bool = False,
     ) -> Values[_Key]:
         """Return what the folder, or one in it, holds by key: see `Values`."""
         path = joined(self.path, subfolder) if subfolder else self.path
-        return Values(self.pyramid, path, sharding, name_of=name_of, id_of=id_of)
+        return Values(self.pyramid, path, sharding, name_of=name_of, id_of=id_of, is_uniform=is_uniform)
