@@ -466,7 +466,7 @@ def test_a_driver_that_is_not_installed(pyramid: str, capsys: pytest.CaptureFixt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli_options, "open_volume", needs_more)
-        assert __main__.main(["info", pyramid]) == 1
+        assert __main__.main(["ls", pyramid]) == 1
     said = "precomputed-fs: error: crackle needs crackle: pip install 'precomputed-fs[codecs]'\n"
     assert capsys.readouterr().err == said
 
