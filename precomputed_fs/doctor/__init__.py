@@ -35,11 +35,13 @@ def doctor(
     Parameters
     ----------
     url : str, path, UPath, Volume or FsspecAccessor
-        The pyramid.
+        The pyramid, with the meshes, skeletons and segment properties that its `info` names. Or a folder of
+        annotations, meshes, skeletons or segment properties on its own, by its `info`.
     samples : int
         Chunks of each scale that are examined: the first, the last, the middle one, and others at random. Each takes
         at most 12 requests (`precomputed_fs.doctor.examine.MOST_REQUESTS`). `info` is read as well, and over HTTP its
-        first byte once more, as a web page would.
+        first byte once more, as a web page would. Each folder that it names takes at most 7 more
+        (`precomputed_fs.doctor.folders.MOST_REQUESTS`).
     seed : int
         Seed of the random choice.
     time_limit : float

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from precomputed_fs.accessor import FsspecAccessor
 from precomputed_fs.doctor.chunks import examine_chunk, examine_indexes, is_hidden_gzip, state_of
 from precomputed_fs.doctor.cors import ask_as_page
+from precomputed_fs.doctor.folders import examine_alone, examine_folder, find_folders
 from precomputed_fs.doctor.report import Report
 from precomputed_fs.doctor.seen import LARGEST_CHUNK, SeenPyramid, SeenScale
 from precomputed_fs.errors import DataAccessError, InvalidInfoError, NotFoundError, URLError
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, Triple
 from precomputed_fs.format.info import Info
 from precomputed_fs.format.info_text import parse_info
+from precomputed_fs.format.scene_types import scene_type_of
 from precomputed_fs.keywords import AccessorOptions
 from precomputed_fs.pyramid import claims
 from precomputed_fs.store.url import AnyURL
@@ -90,6 +92,7 @@ class _Examination:
                 self._ask_as_page()
                 with self.accessor.pyramid.expecting_info(self.seen.given):  # already read
                     self._examine_scales()
+                    self._examine_folders()
         except Exception as exc:  # noqa: BLE001 - a finding, and not an exception
             if self.seen.state in ("unseen", "found"):
                 self.seen.state, self.seen.said = "failed", type(exc).__name__  # its message may contain secrets
@@ -138,6 +141,10 @@ class _Examination:
 
     def _parse(self) -> None:
         seen = self.seen
+        kind = scene_type_of(seen.given)
+        if kind is not None:
+            seen.folders = [examine_alone(seen, kind)]
+            return
         given = seen.given.get("scales")
         scales = [
             SeenScale(seen, i, scale)
@@ -150,6 +157,7 @@ class _Examination:
             seen.state, seen.said = "wrong", str(exc)
         else:
             seen.state = "found"
+            seen.folders = find_folders(seen, info)
             for scale, described in zip(scales, info.scales, strict=True):
                 scale.info = described
         seen.scales = scales
@@ -159,7 +167,7 @@ class _Examination:
             self.seen.server = ask_as_page(self.accessor.pyramid, float(self.options["timeout"]))
 
     def _examine_scales(self) -> None:
-        if self.seen.state != "found":
+        if self.seen.state != "found" or self.seen.alone is not None:
             return
         volume = Volume(self.accessor, Info.parse(self.seen.text, most=self.accessor.pyramid.options.max_info_bytes))
         try:
@@ -168,6 +176,11 @@ class _Examination:
                     self._examine_scale(scale, Scale(volume, scale.index))
         finally:
             volume.close()
+
+    def _examine_folders(self) -> None:
+        for folder in self.seen.folders:
+            if not self.is_over:
+                examine_folder(folder, self.accessor.pyramid)
 
     def _examine_scale(self, seen: SeenScale, scale: Scale) -> None:
         sizes = map(min, scale.chunk_size, scale.shape[:3])

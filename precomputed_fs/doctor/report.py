@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from precomputed_fs.doctor.checks import READERS
+from precomputed_fs.doctor.folder_checks import READ
+from precomputed_fs.doctor.folder_rules import FOLDER_RULES
 from precomputed_fs.doctor.rules import RULES, Rule
-from precomputed_fs.doctor.seen import SeenPyramid, SeenScale
+from precomputed_fs.doctor.seen import SeenFolder, SeenPyramid, SeenScale
+from precomputed_fs.format.scene_folders import KINDS
 from precomputed_fs.volume import one_line
 
 _SHOWN_KEYS = 6  # of scales, in a line of the report
+_ALL = ""  # among keys: all that there is
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,10 @@ class Finding:
     found: str
 
     scale: str | None = None
-    """The key of the scale; None for the pyramid."""
+    """The key of the scale; None for the pyramid or a folder."""
+
+    folder: str | None = None
+    """The member of `info` that names the folder; None for the pyramid or a scale."""
 
     @property
     def message(self) -> str:
@@ -38,6 +45,7 @@ class Finding:
             "severity": rule.severity,
             "readers": list(rule.readers),
             "scale": self.scale,
+            "folder": self.folder,
             "message": self.message,
             "advice": rule.advice,
             "source": rule.source,
@@ -51,11 +59,14 @@ class Verdict:
     reader: str
 
     ok: bool | None
-    """Whether it reads all scales correctly, as far as they were examined; None if that is not known, for example if no
-    chunk was examined."""
+    """Whether it reads all scales correctly, as far as they were examined, and those of the folders of meshes,
+    skeletons and segment properties that it knows; None if that is not known, for example if no chunk was examined."""
 
     scales: Mapping[str, bool | None]
     """The same for each scale, by its key."""
+
+    folders: Mapping[str, bool | None]
+    """The same for each folder, by the member of `info` that names it; None also if the reader does not know such."""
 
     findings: tuple[Finding, ...]
     """The findings that concern it, errors first."""
@@ -64,7 +75,7 @@ class Verdict:
         if self.ok is not False:
             is_elsewhere = any(finding.rule.id == "protocol" for finding in self.findings)
             return f"ok{' elsewhere' * is_elsewhere}" if self.ok else "unknown"
-        good = [key for key, ok in self.scales.items() if ok]
+        good = [key for key, ok in (*self.scales.items(), *self.folders.items()) if ok]
         return f"only {_some(good)}" if good else "no"
 
 
@@ -81,6 +92,10 @@ class Report:
     scales: tuple[str, ...]
     """Keys of the scales."""
 
+    folders: Mapping[str, str]
+    """The folders of meshes, skeletons and segment properties that `info` names, by its members; of a folder that
+    stands alone, only that one."""
+
     chunks: int
     """The number of chunks that were examined."""
 
@@ -95,24 +110,38 @@ class Report:
         """Apply the rules to what was seen."""
         scales = tuple(seen.scales)
         closed: dict[str, set[str]] = {reader: set() for reader in READERS}
+        closed_folders: dict[str, set[str]] = {reader: set() for reader in READERS}
         unknown: set[str] = set()
         findings = list(_findings(seen, scales))
         keys = [one_line(scale.key) for scale in scales]
         for finding in findings:
-            rule, everywhere = finding.rule, {*keys, ""}
+            rule, everywhere = finding.rule, {*keys, _ALL}
             here = everywhere if finding.scale is None else {finding.scale}
             if rule.hides:
                 unknown |= here
             if rule.severity == "error":
                 for reader in rule.readers:
-                    closed[reader] |= everywhere if rule.closes_all else here
+                    if finding.folder is not None:
+                        closed_folders[reader].add(finding.folder)
+                    if rule.closes_all or finding.folder is None:
+                        closed[reader] |= everywhere if rule.closes_all else here
         order = ("error", "warning", "note")
         findings.sort(key=lambda finding: order.index(finding.rule.severity))
         return cls(
             one_line(seen.location.display()),
             tuple(keys),
+            {folder.member: folder.folder.given if folder.folder else "" for folder in seen.folders},
             sum(len(scale.samples) for scale in scales),
-            {reader: _verdict(reader, keys, closed[reader], unknown, findings) for reader in READERS},
+            {
+                reader: _verdict(
+                    reader,
+                    _judged(keys, closed[reader], unknown),
+                    _judged_folders(reader, seen, closed[reader] | closed_folders[reader], unknown),
+                    closed=bool(closed[reader] or closed_folders[reader]),
+                    findings=findings,
+                )
+                for reader in READERS
+            },
             tuple(findings),
         )
 
@@ -135,9 +164,11 @@ class Report:
         return {
             "url": self.url,
             "scales": list(self.scales),
+            "folders": dict(self.folders),
             "chunks": self.chunks,
             "readers": {
-                reader: {"ok": verdict.ok, "scales": dict(verdict.scales)} for reader, verdict in self.verdicts.items()
+                reader: {"ok": verdict.ok, "scales": dict(verdict.scales), "folders": dict(verdict.folders)}
+                for reader, verdict in self.verdicts.items()
             },
             "findings": [finding.to_dict() for finding in self.findings],
         }
@@ -147,7 +178,9 @@ class Report:
 
     def __str__(self) -> str:
         width = max(map(len, READERS))
-        lines = [f"{self.url}: {_counted(len(self.scales), 'scale')}, {_counted(self.chunks, 'chunk')} examined"]
+        examined = [_counted(len(self.scales), "scale"), _counted(self.chunks, "chunk")] if self.scales else []
+        examined += [KINDS.get(member, member) for member in self.folders]
+        lines = [f"{self.url}: {', '.join(examined) or 'nothing'} examined"]
         lines += [f"  {reader:{width}}  {verdict}" for reader, verdict in self.verdicts.items()]
         for group in self._grouped():
             rule = group[0].rule
@@ -177,22 +210,42 @@ class Report:
 
 
 def _findings(seen: SeenPyramid, scales: Iterable[SeenScale]) -> Iterator[Finding]:
-    for rule in RULES:
-        for place in (seen,) if rule.looks_at == "pyramid" else scales:
+    places: Mapping[str, Iterable[Any]] = {"pyramid": (seen,), "scale": scales, "folder": seen.folders}
+    for rule in (*RULES, *FOLDER_RULES):
+        for place in places[rule.looks_at]:
             found = None
             with contextlib.suppress(Exception):  # an invalid `info` may be anything
                 found = rule.finds(place)
             if found is not None:
-                yield Finding(rule, one_line(found), one_line(place.key) if isinstance(place, SeenScale) else None)
+                key = one_line(place.key) if isinstance(place, SeenScale) else None
+                yield Finding(rule, one_line(found), key, place.member if isinstance(place, SeenFolder) else None)
+
+
+def _judged(keys: Iterable[str], closed: set[str], unknown: set[str]) -> dict[str, bool | None]:
+    return {key: False if key in closed else None if key in unknown else True for key in keys}
+
+
+def _judged_folders(reader: str, seen: SeenPyramid, closed: set[str], unknown: set[str]) -> dict[str, bool | None]:
+    read = [folder.member for folder in seen.folders if folder.member in READ.get(reader, ())]
+    everywhere = set(read)
+    judged = _judged(
+        read, everywhere if _ALL in closed else closed, everywhere if _ALL in unknown else unknown & everywhere
+    )
+    return {folder.member: judged.get(folder.member) for folder in seen.folders}
 
 
 def _verdict(
-    reader: str, keys: Iterable[str], closed: set[str], unknown: set[str], findings: Iterable[Finding]
+    reader: str,
+    scales: Mapping[str, bool | None],
+    folders: Mapping[str, bool | None],
+    *,
+    closed: bool,
+    findings: Iterable[Finding],
 ) -> Verdict:
-    scales = {key: False if key in closed else None if key in unknown else True for key in keys}
-    is_open = None if unknown else True
+    known = [*scales.values(), *(ok for member, ok in folders.items() if not scales or member in READ.get(reader, ()))]
+    is_open = None if None in known or not known else True
     concerned = tuple(finding for finding in findings if reader in finding.rule.readers)
-    return Verdict(reader, False if closed else is_open, scales, concerned)
+    return Verdict(reader, False if closed else is_open, scales, folders, concerned)
 
 
 def _concerned(group: Iterable[Finding]) -> str:
@@ -201,9 +254,10 @@ def _concerned(group: Iterable[Finding]) -> str:
 
 
 def _described(group: Sequence[Finding]) -> str:
-    """Return the first message of a group, and the scales that it concerns."""
-    scales = list(dict.fromkeys(finding.scale for finding in group if finding.scale is not None))
-    return group[0].message + (f" (in {_some(scales)})" if scales else "")
+    """Return the first message of a group, and the scales or folders that it concerns."""
+    places = (finding.scale if finding.folder is None else finding.folder for finding in group)
+    found = list(dict.fromkeys(place for place in places if place is not None))
+    return group[0].message + (f" (in {_some(found)})" if found else "")
 
 
 def _counted(count: int, what: str) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 from precomputed_fs.format.grid import ChunkCoords, ChunkGrid, chunk_name
 from precomputed_fs.format.info import ScaleInfo
 from precomputed_fs.format.info_members import lowercase
+from precomputed_fs.format.scene_folders import SceneFolder
+from precomputed_fs.format.scene_types import SceneType
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.protocols import protocol_of
@@ -93,6 +95,42 @@ class SeenScale:
 
 
 @dataclass(slots=True)
+class SeenFolder:
+    """A folder of meshes, skeletons, segment properties or annotations, by its `info`."""
+
+    pyramid: "SeenPyramid"
+    member: str
+    """The member of `info` that names it: see `precomputed_fs.format.scene_folders`. Of one that stands alone, what it
+    holds."""
+
+    folder: SceneFolder | None = None
+    """None if it stands alone."""
+
+    state: str = "unseen"
+    """Of its `info`: as `SeenPyramid.state`."""
+
+    said: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    is_empty: bool = False
+    """Whether the store says that there is nothing in it."""
+
+    suffixed: str = ""
+    """A file in it whose name has the suffix of a compression."""
+
+    wrong: str = ""
+    """Why this package cannot read its `info`."""
+
+    violations: Sequence[str] = ()
+    """What its `info` has otherwise than the specification, though its meaning is clear."""
+
+    @property
+    def type(self) -> str:
+        """Its ``@type``, as it is written; empty if there is none."""
+        kind = self.given.get("@type")
+        return kind if isinstance(kind, str) else ""
+
+
+@dataclass(slots=True)
 class ServerAnswer:
     """How the server answers a web page that asks for the first byte of `info`."""
 
@@ -117,6 +155,10 @@ class SeenPyramid:
     redirected_to: str = ""
     given: Mapping[str, Any] = field(default_factory=dict)
     scales: Sequence[SeenScale] = ()
+    folders: Sequence[SeenFolder] = ()
+    alone: SceneType | None = None
+    """What it is, if it is not a volume but a folder of annotations or the like; `given` is empty then."""
+
     server: ServerAnswer | None = None
     is_late: bool = False
     state: str = "unseen"

@@ -11,6 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from precomputed_fs import URLError, __main__, create_volume, doctor, open_volume
 from precomputed_fs.doctor.checks import READERS
+from precomputed_fs.doctor.folder_rules import FOLDER_RULES
 from precomputed_fs.doctor.rules import RULES
 from tests.doctor.flaws import IDENTITY, KEY, edited, first, ids, scale, server, write
 from tests.support import servers
@@ -48,7 +49,7 @@ def test_the_report_says_which_scale(tmp_path: Path) -> None:
     assert str(report["tensorstore"]) == "no"
     assert "neuroglancer-scripts  only 8_8_8, 32_32_32" in str(report)
     assert json.loads(json.dumps(report.to_dict()))["readers"]["cloud-volume"] == {
-        "ok": False, "scales": {"8_8_8": True, "16_16_16": False, "32_32_32": True},
+        "ok": False, "scales": {"8_8_8": True, "16_16_16": False, "32_32_32": True}, "folders": {},
     }  # fmt: skip
 
 
@@ -60,12 +61,15 @@ def test_a_notebook_is_shown_no_markup_of_others(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in shown
 
 
+ALL_RULES = (*RULES, *FOLDER_RULES)
+
+
 def test_each_rule_says_all_that_it_is_to_say() -> None:
-    concerned = [(rule.id, reader, rule.severity) for rule in RULES for reader in rule.readers]
+    concerned = [(rule.id, reader, rule.severity) for rule in ALL_RULES for reader in rule.readers]
     assert len(concerned) == len(set(concerned)), "two rules say the same"
-    for rule in RULES:
+    for rule in ALL_RULES:
         assert rule.severity in {"error", "warning", "note"}
-        assert rule.looks_at in {"pyramid", "scale"}
+        assert rule.looks_at in {"pyramid", "scale", "folder"}
         assert set(rule.readers) <= set(READERS)
         assert all((rule.readers, rule.message, rule.advice, rule.source)), rule
 
