@@ -170,8 +170,11 @@ def reads_with_ours(folder: Path, flaw: Flaw) -> bool:
     return True
 
 
+SHOWN = {"folder-absent", "quantization-bits", "folder-sharding-null", "attribute-type", "ids-not-texts"}
+
+
 @pytest.mark.parametrize(
-    "flaw", [flaw for flaw in FLAWS if flaw.member != "mesh" or not flaw.multiresolution][::2], ids=lambda flaw: flaw.id
+    "flaw", [flaw for flaw in FLAWS if flaw.id in SHOWN], ids=lambda flaw: f"{flaw.id} {flaw.member}"
 )
 def test_neuroglancer_agrees(tmp_path: Path, neuroglancer: Neuroglancer, flaw: Flaw) -> None:
     report = made(tmp_path / "pyramid", flaw)
