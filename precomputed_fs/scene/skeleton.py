@@ -1,28 +1,20 @@
 """A skeleton: points in space joined by edges, with attributes of the points; read from SWC and written to it."""
 
-import contextlib
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from precomputed_fs.errors import expected_one_of, shown
-from precomputed_fs.format.lengths import UNITS
+from precomputed_fs.errors import shown
 from precomputed_fs.format.skeleton import RADIUS
+from precomputed_fs.scene.swc import read_swc, write_swc
 
 VERTEX_TYPES = "vertex_types"
 """The attribute that has the types of SWC, as cloud-volume names it."""
 
 _AXES = 3
 _ENDS = 2  # of an edge
-_COLUMNS = 7  # of SWC
-_NO_PARENT = -1
-_UNKNOWN_RADII = ("NA", "N/A")
-_LARGEST_TYPE = 255
 
 
 class Skeleton:
@@ -110,7 +102,9 @@ class Skeleton:
 
     def __repr__(self) -> str:
         attributes = (f", {name} ({_kind_of(values)})" for name, values in self.attributes.items())
-        return f"Skeleton({len(self.vertices)} vertices, {len(self.edges)} edges{''.join(attributes)})"
+        vertices = f"{len(self.vertices)} {'vertex' if len(self.vertices) == 1 else 'vertices'}"
+        edges = f"{len(self.edges)} {'edge' if len(self.edges) == 1 else 'edges'}"
+        return f"Skeleton({vertices}, {edges}{''.join(attributes)})"
 
     @property
     def cable_length(self) -> float:
@@ -142,23 +136,8 @@ class Skeleton:
         ValueError
             If a line is not of SWC; the message has its number.
         """
-        factor = _nanometres_of(unit)
-        rows = [_Row.read(number, line, factor) for number, line in _lines_of(text)]
-        indices = {row.id: index for index, row in enumerate(rows)}
-        edges = []
-        for index, row in enumerate(rows):
-            if indices[row.id] != index:
-                raise ValueError(f"line {row.line}: id {row.id} is that of another line, too")
-            if row.parent >= 0:
-                if row.parent not in indices or row.parent == row.id:
-                    raise ValueError(f"line {row.line}: expected the id of another line as parent, got {row.parent}")
-                edges.append((index, indices[row.parent]))
-        attributes: dict[str, NDArray[Any]] = {
-            RADIUS: np.array([row.radius for row in rows], np.float32),
-            VERTEX_TYPES: np.array([row.type for row in rows], np.uint8),
-        }
-        vertices = np.array([row.position for row in rows], np.float32).reshape(-1, _AXES)
-        return cls(vertices, np.array(edges, np.uint32).reshape(-1, _ENDS), attributes)
+        vertices, edges, radii, types = read_swc(text, unit)
+        return cls(vertices, edges, {RADIUS: radii, VERTEX_TYPES: types})
 
     def to_swc(self, *, unit: str = "nm", root: int | None = None, break_cycles: bool = False) -> str:
         """Write SWC, the text format of neuron tracing.
@@ -185,21 +164,8 @@ class Skeleton:
         ValueError
             If the edges have a cycle and `break_cycles` is false, or an attribute is not what SWC has.
         """
-        factor = _nanometres_of(unit)
-        count = len(self.vertices)
-        if root is not None and not 0 <= root < count:
-            raise ValueError(f"root: expected a vertex from 0 to {count - 1}, got {root!r}")
-        positions = _texts_of(self.vertices.reshape(-1), factor)
-        radii = _texts_of(self._column(RADIUS, np.float32), factor)
-        types = self._column(VERTEX_TYPES, np.int64).astype(np.int64).tolist()
-        lines = [f"# id type x y z radius parent, in {unit}\n"]
-        numbers: dict[int, int] = {_NO_PARENT: _NO_PARENT}
-        edges = _without_cycles(self.edges, self.vertices) if break_cycles else self.edges
-        for vertex, parent in _grown(edges, count, root):
-            number = numbers[vertex] = len(lines)
-            place = " ".join(positions[_AXES * vertex : _AXES * (vertex + 1)])
-            lines.append(f"{number} {types[vertex]} {place} {radii[vertex]} {numbers[parent]}\n")
-        return "".join(lines)
+        radii, types = self._column(RADIUS, np.float32), self._column(VERTEX_TYPES, np.int64)
+        return write_swc(self.vertices, self.edges, radii, types, unit=unit, root=root, break_cycles=break_cycles)
 
     def _column(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
         """Return an attribute as a column of SWC."""
@@ -256,95 +222,3 @@ def _checked_attribute(name: str, given: ArrayLike, vertices: int) -> NDArray[An
 
 def _kind_of(values: NDArray[Any]) -> str:
     return str(values.dtype) + (f" x {values.shape[1]}" if values.ndim > 1 else "")
-
-
-# ------------------------------------------------------------------------------------------------------------------ SWC
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A line of SWC, in nanometres."""
-
-    line: int
-    id: int
-    type: int
-    position: tuple[float, ...]
-    radius: float
-    parent: int
-
-    @classmethod
-    def read(cls, number: int, line: str, factor: Decimal) -> Self:
-        columns = line.split()
-        with contextlib.suppress(ValueError, InvalidOperation):
-            point, kind, *position, radius, parent = columns[:_COLUMNS]
-            place = tuple(float(Decimal(text) * factor) for text in position)
-            size = math.nan if radius in _UNKNOWN_RADII else float(Decimal(radius) * factor)
-            row = cls(number, int(point), int(kind), place, size, int(parent))
-            if len(place) == _AXES and all(map(math.isfinite, place)) and 0 <= row.type <= _LARGEST_TYPE:
-                return row
-        what = f"id, type (0 to {_LARGEST_TYPE}), x, y, z, radius and parent"
-        raise ValueError(f"line {number}: expected {what}, got {shown(line.strip())}")
-
-
-def _lines_of(text: str) -> Iterator[tuple[int, str]]:
-    """Return the lines that are not empty or comments, with their numbers."""
-    if not isinstance(text, str):
-        raise TypeError(f"text: expected the contents of a file, got {type(text).__name__}")
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line
-
-
-def _nanometres_of(unit: str) -> Decimal:
-    if unit not in UNITS:
-        raise ValueError(expected_one_of("unit", UNITS, unit))
-    return UNITS[unit]
-
-
-def _texts_of(values: NDArray[Any], factor: Decimal) -> list[str]:
-    """Write nanometres in another unit, without rounding: the shortest text of each value, with its point moved."""
-    texts: list[str] = values.astype(np.float32).astype(str).tolist()
-    return [f"{Decimal(text) / factor:f}" for text in texts]
-
-
-def _grown(edges: NDArray[np.uint32], count: int, root: int | None) -> Iterator[tuple[int, int]]:
-    """Walk through all trees from their roots, depth first: each vertex once, with the parent that came before it."""
-    neighbours = _neighbours(edges, count)
-    seen = bytearray(count)
-    for start in range(count) if root is None else (root, *range(count)):
-        waiting = [] if seen[start] else [(start, _NO_PARENT)]
-        while waiting:
-            vertex, parent = waiting.pop()
-            if seen[vertex]:
-                what = f"vertices {parent} and {vertex} close one: break_cycles=True leaves out its longest edge"
-                raise ValueError(f"edges: expected trees, as SWC has no cycles; {what}")
-            seen[vertex] = True
-            yield vertex, parent
-            waiting += ((other, vertex) for other in reversed(neighbours[vertex]) if other != parent)
-
-
-def _without_cycles(edges: NDArray[np.uint32], vertices: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Return a minimum spanning forest: Kruskal's, with the shortest edges first."""
-    starts, ends = vertices.astype(np.float64)[edges.T]
-    order = np.argsort(((ends - starts) ** 2).sum(axis=1), kind="stable")
-    above = list(range(len(vertices)))  # a tree of vertices that are connected
-
-    def top(vertex: int) -> int:
-        while above[vertex] != vertex:
-            above[vertex] = vertex = above[above[vertex]]
-        return vertex
-
-    kept = []
-    for index, (start, end) in zip(order.tolist(), edges[order].tolist(), strict=True):
-        first, second = top(start), top(end)
-        if first != second:
-            above[first] = second
-            kept.append(index)
-    return edges[sorted(kept)]
-
-
-def _neighbours(edges: NDArray[np.uint32], count: int) -> Sequence[Sequence[int]]:
-    """Return the vertices that each vertex has an edge to, each once, in order."""
-    both = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
-    ends = np.searchsorted(both[:, 0], np.arange(1, count))
-    return [part.tolist() for part in np.split(both[:, 1], ends)] if count else []

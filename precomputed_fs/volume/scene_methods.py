@@ -268,7 +268,7 @@ def store_skeletons(
     >>> vol = create_volume("memory://docs/skeletal", np.ones((20, 15, 10), np.uint64), resolution=(8, 8, 40))
     >>> vol.store_skeletons({1: Skeleton([[0, 0, 0], [80, 0, 40]], [[0, 1]], {"radius": [20, 10]})})
     >>> vol.skeletons[1]
-    Skeleton(2 vertices, 1 edges, radius (float32))
+    Skeleton(2 vertices, 1 edge, radius (float32))
     """
     call_later(
         "store_skeletons", self, skeletons, attributes=attributes, folder=folder, sharding=sharding,
