@@ -182,15 +182,22 @@ def _cut_up(mesh: Mesh, octree: Octree, size: float) -> _Pieces:
     last = np.maximum(np.ceil(points.max(axis=0)).astype(np.int64) - 1, 0)
     for axis in range(_AXES):
         points, faces = _cut_along(points, faces, axis)
-    lowest = np.floor(points[faces].min(axis=1)).astype(np.int64)
+    lowest = np.floor(_extremes(points, faces)[0]).astype(np.int64)
     # A triangle that lies in the outermost plane belongs to the last piece.
     return _Pieces(points, faces, np.clip(lowest, 0, last))
 
 
+def _extremes(points: Points, faces: Triangles) -> tuple[Points, Points]:
+    """Return the least and the greatest coordinates of each triangle: numpy takes long for that along a short axis."""
+    one, two, three = (points[corner] for corner in faces.T)
+    return np.minimum(np.minimum(one, two), three), np.maximum(np.maximum(one, two), three)
+
+
 def _check_pieces(points: Points, faces: Triangles) -> None:
     """Check that triangles are not cut into very many pieces, because cells are very small beside them."""
-    corners = points[faces]
-    crossed = np.maximum(np.ceil(corners.max(axis=1)) - np.floor(corners.min(axis=1)), 1).prod(axis=1).sum()
+    low, high = _extremes(points, faces)
+    x, y, z = np.maximum(np.ceil(high) - np.floor(low), 1).T
+    crossed = (x * y * z).sum()
     if crossed > _MOST_PIECES + 8 * len(faces):
         raise ValueError(
             f"fragment_size: expected larger fragments, as its {len(faces)} triangles would be cut into up to "
@@ -202,8 +209,7 @@ def _cut_along(points: Points, faces: Triangles, axis: int) -> tuple[Points, Tri
     """Cut triangles until none crosses an integer along an axis, each at a plane in its middle first."""
     done = []
     while len(faces):
-        along = points[faces, axis]
-        low, high = along.min(axis=1), along.max(axis=1)
+        low, high = _extremes(points[:, axis], faces)
         first, last = np.floor(low) + 1, np.ceil(high) - 1  # the planes strictly inside
         crosses = first <= last
         done.append(faces[~crosses])
