@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from precomputed_fs import CorruptDataError
+from precomputed_fs.codecs import draco
 from precomputed_fs.codecs.draco import decode_draco, encode_draco
 
 DracoPy = pytest.importorskip("DracoPy")
@@ -93,3 +94,15 @@ def test_a_missing_library_is_an_import_error_with_the_command(monkeypatch: pyte
     for call in (lambda: decode_draco(b"DRACO"), lambda: encode_draco(*grid(2), 16)):
         with pytest.raises(ImportError, match=r"pip install 'precomputed-fs\[mesh\]'"):
             call()
+
+
+def test_a_refusal_of_the_library_does_not_end_the_child() -> None:
+    """Starting one for each of thousands of damaged fragments would take minutes."""
+    data = encode_draco(*grid(6), 16)
+    decode_draco(data)
+    before = {child.pid for children in draco._SANDBOX._idle.values() for child in children}
+    for _ in range(3):
+        with pytest.raises(CorruptDataError, match="not a Draco mesh"):
+            decode_draco(data[:40])
+    after = {child.pid for children in draco._SANDBOX._idle.values() for child in children}
+    assert after == before != set()

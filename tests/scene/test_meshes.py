@@ -339,3 +339,14 @@ def test_a_level_of_more_bytes_than_a_file_may_have_is_refused_before_it_is_read
 def test_the_manifest_of_a_stored_mesh_names_the_fragment_of_cloud_volume(tmp_path: Path) -> None:
     create_meshes(tmp_path, {5: ball(0)})
     assert parse_manifest((tmp_path / "5:0").read_bytes()) == ["5:0:1"]
+
+
+def test_a_cache_of_values_keeps_manifests_of_shards(make_pyramid: Callable[[str], Place]) -> None:
+    place = make_pyramid("s3")
+    options: Any = {"storage_options": place.storage_options}
+    create_meshes(place.url, {1: balls(3, 2), 2: ball(2)}, sharding=ONE_SHARD, **options)
+    meshes = open_meshes(place.url, cache="1 MiB", **options)
+    found = meshes.get([1, 2])
+    place.server.log.clear()
+    assert meshes.get([1, 2]) == found
+    assert place.server.log.methods() == ["GET"] * 2
