@@ -9,7 +9,7 @@ from precomputed_fs.errors import AccessDeniedError, InvalidInfoError, shown
 from precomputed_fs.format.legacy_mesh import LEGACY_TYPE
 from precomputed_fs.format.multilod_mesh import MULTILOD_TYPE, MultilodInfo
 from precomputed_fs.keywords import AccessorOptions, spelled_out
-from precomputed_fs.pyramid.batches import Callback
+from precomputed_fs.pyramid.batches import IN_FLIGHT, Callback, checked_in_flight
 from precomputed_fs.pyramid.stored import Stored
 from precomputed_fs.scene.beside import named_folder
 from precomputed_fs.scene.folder import Folder
@@ -49,13 +49,21 @@ class Meshes(PerSegment[Mesh]):
         See `open_volume`.
     lod : int
         The level of detail that ``meshes[id]`` reads; see `get`.
+    in_flight : int
+        See `stream`.
     """
 
     kind = "mesh"
     kinds = "meshes"
 
     def __init__(
-        self, folder: Folder, info: dict[str, Any] | None, *, progress: bool | None = None, lod: int = 0
+        self,
+        folder: Folder,
+        info: dict[str, Any] | None,
+        *,
+        progress: bool | None = None,
+        lod: int = 0,
+        in_flight: int = IN_FLIGHT,
     ) -> None:
         self.reader = _reader(folder, info)
         """Makes the jobs that read meshes of this kind."""
@@ -65,6 +73,7 @@ class Meshes(PerSegment[Mesh]):
         """The content of the folder's `info`, or None."""
 
         self._lod = lod
+        self._in_flight = checked_in_flight(in_flight)
 
     @property
     def has_levels(self) -> bool:
@@ -106,7 +115,13 @@ class Meshes(PerSegment[Mesh]):
         return super(Meshes, self._at(lod)).get(segments, missing=missing, progress=progress)
 
     def stream(
-        self, segments: Iterable[int], *, lod: int = 0, missing: str = "error", progress: bool | None = None
+        self,
+        segments: Iterable[int],
+        *,
+        lod: int = 0,
+        missing: str = "error",
+        in_flight: int = IN_FLIGHT,
+        progress: bool | None = None,
     ) -> Iterator[tuple[int, Mesh]]:
         """Read the meshes of any number of segments; memory holds only those in flight.
 
@@ -114,13 +129,15 @@ class Meshes(PerSegment[Mesh]):
         ----------
         segments, lod, missing, progress
             See `get`.
+        in_flight : int
+            How many meshes are read at a time: fewer take less memory, where each is large.
 
         Yields
         ------
         segment, mesh
             In the order in which they arrive.
         """
-        return super(Meshes, self._at(lod)).stream(segments, missing=missing, progress=progress)
+        return super(Meshes, self._at(lod, in_flight)).stream(segments, missing=missing, progress=progress)
 
     def levels(self, segment: int) -> list[MeshLevel]:
         """Return the levels of detail of a segment's mesh, the finest first; empty for a legacy mesh, which has none.
@@ -146,11 +163,11 @@ class Meshes(PerSegment[Mesh]):
             for level in levels
         ]
 
-    def _at(self, lod: int) -> "Meshes":
-        return Meshes(self.folder, self.info, progress=self.progress, lod=lod)
+    def _at(self, lod: int, in_flight: int = IN_FLIGHT) -> "Meshes":
+        return Meshes(self.folder, self.info, progress=self.progress, lod=lod, in_flight=in_flight)
 
     def _found(self, segments: Iterable[int], callback: Callback) -> Iterator[tuple[int, Mesh | None]]:
-        return self.values.find_many(segments, self._then, callback=callback)
+        return self.values.find_many(segments, self._then, in_flight=self._in_flight, callback=callback)
 
     def _then(self, segment: int, stored: Stored | None) -> Job[tuple[int, Mesh | None]]:
         geometry = yield from self.reader.read(segment, stored, self._lod)

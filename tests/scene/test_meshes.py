@@ -58,7 +58,7 @@ def test_legacy_meshes_are_read_as_they_were_stored(pyramid: Place) -> None:
     meshes = open_volume(pyramid.url, **options).meshes
     assert {segment: meshes[segment] for segment in MESHES} == MESHES
     assert meshes.get(reversed(MESHES)) == MESHES
-    assert dict(meshes.stream(np.array([*MESHES], np.uint64))) == MESHES
+    assert dict(meshes.stream(np.array([*MESHES], np.uint64), in_flight=1)) == MESHES
     assert meshes.ids.tolist() == sorted(MESHES)
     assert [segment in meshes for segment in (1, LARGEST, 8)] == [True, True, False]
     assert meshes.levels(7) == []
