@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.format.compression import split_suffix
@@ -32,7 +33,7 @@ def stored_ids(values: Values[int]) -> Iterator[int]:
         If an index is damaged.
     """
     if values.sharding is None:
-        found = dict.fromkeys(split_suffix(name)[0] for name in _names(values))
+        found = dict.fromkeys(stored_names(values))
         numbered = ((name, int(match[0])) for name in found if (match := _ID.match(name)))
         yield from (number for name, number in numbered if number < _IDS and values.name_of(number) == name)
         return
@@ -43,12 +44,23 @@ def stored_ids(values: Values[int]) -> Iterator[int]:
         yield from ids
 
 
+def stored_names(values: Values[Any]) -> Iterator[str]:
+    """Yield the names of the files in the folder of values, without what tells their compression; maybe repeated.
+
+    Raises
+    ------
+    NoListingError
+        If the protocol has no listings, as HTTP.
+    """
+    return (split_suffix(name)[0] for name in _names(values))
+
+
 def _ids_in(values: Values[int], sharding: Sharding, shard: int, minishard: int) -> Job[list[int]]:
     found = yield from values.pyramid.shards.indexes.minishard(values.folder, sharding, shard, minishard)
     return [] if found is None else [wanted.chunk_id for wanted in found.index]
 
 
-def _names(values: Values[int]) -> Iterator[str]:
+def _names(values: Values[Any]) -> Iterator[str]:
     """Yield the names of the files in the folder, and of those in folders below it from there."""
     start = f"{values.folder}/" if values.folder else ""
     more = None

@@ -1,7 +1,9 @@
 """How annotation collections are read: by id, by related object, and by place."""
 
+import contextlib
 import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -11,15 +13,17 @@ from numpy.typing import NDArray
 from precomputed_fs.accessor import OPTION_DEFAULTS
 from precomputed_fs.errors import NotFoundError, expected_one_of, shown
 from precomputed_fs.format.annotation import Block, Layout, decode_many, decode_single
-from precomputed_fs.format.annotation_info import AnnotationInfo, Dimension, Index, Level, Property
+from precomputed_fs.format.annotation_info import MAX_GRID, AnnotationInfo, Dimension, Index, Level, Property
 from precomputed_fs.format.grid import Box, compressed_morton_code
+from precomputed_fs.format.lengths import readable
 from precomputed_fs.format.names import joined
 from precomputed_fs.keywords import AccessorOptions, spelled_out
+from precomputed_fs.pyramid.value_ids import NoListingError, stored_ids, stored_names
 from precomputed_fs.pyramid.values import Values
 from precomputed_fs.scene.annotation_geometry import bounds_of, corners_of, meets
 from precomputed_fs.scene.annotation_values import Annotation, Annotations
 from precomputed_fs.scene.folder import Folder
-from precomputed_fs.scene.spatial_levels import Grid
+from precomputed_fs.scene.spatial_levels import Grid, split_unit
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.progress import Progress
 
@@ -35,7 +39,9 @@ BoxLike = Box | Sequence[Sequence[float]] | Mapping[str, Sequence[float]] | None
 """Two corners, or a range for some of the dimensions by name; None: everything."""
 
 _IDS = 1 << 64
-_PAIR = 2
+_MANY_CELLS = 4096  # in a box: to list those that are stored takes no longer
+_MOST_CELLS = 10_000_000
+_CELL = re.compile(r"\d{1,10}(_\d{1,10})*", re.ASCII)
 
 
 @spelled_out({**OPTION_DEFAULTS, "gzip": None})
@@ -110,7 +116,7 @@ class AnnotationCollection:
 
     def __repr__(self) -> str:
         info = self.info
-        axes = ", ".join(f"{name} ({unit.scale:g} {unit.unit})" for name, unit in self.dimensions.items())
+        axes = ", ".join(f"{name} ({_readable(unit)})" for name, unit in self.dimensions.items())
         lines = [f"<AnnotationCollection {self.url}>", f"  {info.kind.replace('_', ' ')} annotations in {axes}"]
         bounds = zip(info.lower_bound, info.upper_bound, strict=True)
         lines.append("  within " + ", ".join(f"{low:g} to {high:g}" for low, high in bounds))
@@ -216,6 +222,11 @@ class AnnotationCollection:
         return self._annotations([found[key] for key in wanted], has_related=True)
 
     @property
+    def ids(self) -> Array:
+        """All ids, sorted: listed, or read from the indexes of shards; an error where the protocol has no listings."""
+        return np.sort(np.fromiter(stored_ids(self._values(self._by_id)), np.uint64))
+
+    @property
     def _by_id(self) -> Index:
         if self.info.by_id is None:
             message = "`info` names no index by id: use within() or related()"
@@ -286,16 +297,14 @@ class AnnotationCollection:
             Those of one cell, in any order; each annotation once.
         """
         low, high = self._corners(box)
-        ranges = [(level, _cells_in(self._grid(level), low, high)) for level in self.info.levels]
         if np.any(low > high) or np.any(low > self.bounds[1]) or np.any(high < self.bounds[0]):
             return
         seen: set[int] = set()
-        total = sum(math.prod(map(len, cells)) for _, cells in ranges)
+        wanted = [(level, *self._cells_in(level, low, high)) for level in self.info.levels]
+        total = sum(count for _, _, count in wanted)
         with Progress("reading annotations", total, self._progress, "cell") as callback:
-            for level, cells in ranges:
-                for _, block in self._cells(level).fetch_many(
-                    itertools.product(*cells), decode=self._decode_many, callback=callback
-                ):
+            for level, cells, _ in wanted:
+                for _, block in self._cells(level).fetch_many(cells, decode=self._decode_many, callback=callback):
                     if block is None:
                         continue
                     if exact:
@@ -320,6 +329,31 @@ class AnnotationCollection:
         elif box is not None:
             low, high = corners_of(box, names, "box")
         return low, np.where(np.isinf(high), high, np.nextafter(high, -np.inf))
+
+    def _cells_in(self, level: Level, low: Array, high: Array) -> tuple[Iterator[Cell], int]:
+        """Return the cells of a level that meet a box, and how many: of very many, those that are stored."""
+        first, last = self._grid(level).cells_of(np.stack([low, high]))
+        ranges = [range(begin, end + 1) for begin, end in zip(first.tolist(), last.tolist(), strict=True)]
+        count = math.prod(map(len, ranges))
+        if count > _MANY_CELLS:
+            with contextlib.suppress(NoListingError):
+                stored = self._stored_cells(level)
+                inside = stored[np.all((stored >= first) & (stored <= last), axis=1)]
+                return map(tuple, inside.tolist()), len(inside)
+        if count > _MOST_CELLS:
+            message = f"{count:,} cells of {level.index.key} meet the box, and what is stored cannot be listed"
+            raise ValueError(f"{self.url}: {message}: choose a smaller box")
+        return itertools.product(*ranges), count
+
+    def _stored_cells(self, level: Level) -> Array:
+        """List the cells (n, rank) of a level that are stored."""
+        values: Any = self._cells(level)
+        if level.index.sharding is not None:
+            return self._grid(level).cells_at(np.fromiter(stored_ids(values), np.uint64))
+        names = {name for name in stored_names(values) if _CELL.fullmatch(name)}
+        cells = [[*map(int, name.split("_"))] for name in names]
+        of_rank = [cell for cell in cells if len(cell) == self.info.rank and max(cell) <= MAX_GRID]
+        return np.array(sorted(of_rank), np.int64).reshape(-1, self.info.rank)
 
     def _grid(self, level: Level) -> Grid:
         return Grid(self.bounds[0], level.grid_shape, np.array(level.chunk_size, float))
@@ -366,15 +400,16 @@ class AnnotationCollection:
         return Annotations(self.info, Block.joined(found))
 
 
+def _readable(unit: Dimension) -> str:
+    base, exponent = split_unit(unit.unit)
+    if base == "m":
+        return readable([unit.scale * 10.0 ** (exponent + 9)])
+    return f"{unit.scale:g} {unit.unit}".rstrip()
+
+
 def cell_name(cell: Cell) -> str:
     """Name the file of a cell of the spatial index."""
     return "_".join(map(str, cell))
-
-
-def _cells_in(grid: Grid, low: Array, high: Array) -> list[range]:
-    """Return the range of cells along each dimension that meets a box."""
-    first, last = grid.cells_of(np.stack([low, high]))
-    return [range(begin, end + 1) for begin, end in zip(first.tolist(), last.tolist(), strict=True)]
 
 
 def _checked_id(given: Any) -> int:  # noqa: ANN401 - anything

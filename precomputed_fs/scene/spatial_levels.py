@@ -52,15 +52,25 @@ class Grid:
         return np.where(cells == 0, -np.inf, low), np.where(cells == np.array(self.shape) - 1, np.inf, high)
 
     def codes_of(self, cells: Array) -> Array:
-        """Return the compressed Morton codes of cells (n, rank)."""
+        """Return the compressed Morton codes of cells (n, rank), in any order."""
         codes = np.zeros(len(cells), np.uint64)
-        widths = [(count - 1).bit_length() for count in self.shape]
-        position = 0
-        for bit, axis in itertools.product(range(max(widths)), range(len(widths))):
-            if bit < widths[axis]:
-                codes |= (cells[:, axis].astype(np.uint64) >> np.uint64(bit) & np.uint64(1)) << np.uint64(position)
-                position += 1
+        for position, (axis, bit) in enumerate(self._bits):
+            codes |= (cells[:, axis].astype(np.uint64) >> bit & np.uint64(1)) << np.uint64(position)
         return codes
+
+    def cells_at(self, codes: Array) -> Array:
+        """Return the cells (n, rank) with these compressed Morton codes."""
+        cells = np.zeros((len(codes), len(self.shape)), np.int64)
+        for position, (axis, bit) in enumerate(self._bits):
+            cells[:, axis] |= ((codes >> np.uint64(position) & np.uint64(1)) << bit).astype(np.int64)
+        return cells
+
+    @property
+    def _bits(self) -> list[tuple[int, np.uint64]]:
+        """For each bit of a code, from the lowest, its axis and the bit of the index on that axis."""
+        widths = [(count - 1).bit_length() for count in self.shape]
+        pairs = itertools.product(range(max(widths)), range(len(widths)))
+        return [(axis, np.uint64(bit)) for bit, axis in pairs if bit < widths[axis]]
 
     def halved(self, axes: Sequence[int]) -> "Grid":
         """Return the grid whose cells are half as long along some axes."""
@@ -234,10 +244,11 @@ def round_bounds(low: Sequence[float], high: Sequence[float]) -> tuple[tuple[flo
     ((0.0, 3.0), (1004.0, 4.0))
     """
     lower, upper = [], []
-    for first, last in zip(low, high, strict=True):
+    for first, last in zip(map(float, low), map(float, high), strict=True):
         extent = last - first
         step = 2.0 ** (math.frexp(extent)[1] - _EXTENT_BITS) if extent else 1.0
-        step = max(step, 1.0) if extent >= _MANY_UNITS else step
+        if extent >= _MANY_UNITS or (first.is_integer() and last.is_integer()):
+            step = max(step, 1.0)
         begin = math.floor(first / min(step, 1)) * min(step, 1.0)
         lower.append(begin)
         upper.append(begin + (math.floor((last - begin) / step) + 1) * step)

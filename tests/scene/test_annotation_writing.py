@@ -13,6 +13,7 @@ from precomputed_fs import AlreadyExistsError, NotFoundError, create_annotations
 from precomputed_fs.format.annotation_info import AnnotationInfo
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.scene import annotation_storing
+from tests.support import servers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,6 +128,25 @@ def test_annotations_at_one_place_end_in_the_last_level(tmp_path: Path) -> None:
     assert len(made.info.levels) == 20
     assert made.info.levels[-1].limit == 200 - 19 * 5
     assert made.within([(0, 0, 0), (1e-5, 1e-5, 1e-5)]).ids.tolist() == [*range(200)]
+
+
+@pytest.mark.parametrize("sharding", [False, True], ids=["files", "shards"])
+def test_of_very_many_cells_those_that_are_stored_are_read(tmp_path: Path, *, sharding: bool) -> None:
+    points = np.concatenate([POINTS[:50] * 1e-3, POINTS[:50] * 1e4])  # half of them in a corner
+    made = create_annotations(tmp_path, points, limit=3, sharding=sharding)
+    assert np.prod(made.info.levels[-1].grid_shape) > 1e9
+    assert made.within().ids.tolist() == [*range(100)]
+    assert made.within([(0, 0, 0), (1, 1, 1)]).ids.tolist() == [*range(50)]
+    assert made.ids.tolist() == [*range(100)]
+
+
+def test_cells_that_cannot_be_listed_may_be_too_many(tmp_path: Path) -> None:
+    create_annotations(tmp_path, np.zeros((30, 3)), limit=3, bounds=[(0, 0, 0), (1, 1, 1)], sharding=False)
+    with servers.fault_server(servers.files(tmp_path)) as server:
+        collection = open_annotations(server.url)
+        with pytest.raises(ValueError, match=r"16,777,216 cells of spatial8 meet the box, .* choose a smaller box"):
+            collection.within()
+        assert len(collection.within([(0, 0, 0), (1e-3, 1e-3, 1e-3)])) == 30
 
 
 def test_the_same_is_written_each_time(tmp_path: Path) -> None:
