@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import re
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.copying.samples import IDENTITY, Run, make, voxels_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from tests.support.places import Place
 
@@ -120,6 +122,37 @@ def test_compression_is_marked_as_the_place_can(
     assert copied(end) == {name: packed if is_said or name.endswith(".gz") else body}
     if end.keeps_headers:
         assert end.fields(name).get("ContentEncoding") == ("gzip" if is_said else None)
+
+
+def test_folders_are_copied_on_a_cluster(make_pyramid: Callable[[str], Place], dask_client: Any) -> None:
+    source, there = make_scene(make_pyramid("local")), make_pyramid("s3")
+    copy_pyramid(source.url, there.url, client=dask_client, storage_options=there.storage_options, verify=True)
+    assert copied(there) == FILES
+
+
+def test_folders_are_copied_into_an_archive(make_pyramid: Callable[[str], Place], tmp_path: Path) -> None:
+    source = make_scene(make_pyramid("memory"))
+    copy_pyramid(source.url, f"zip://brain::{tmp_path}/copy.zip", storage_options={"zip": {"mode": "w"}})
+    with zipfile.ZipFile(tmp_path / "copy.zip") as archive:
+        found = {name.removeprefix("brain/"): archive.read(name) for name in archive.namelist()}
+    assert {name: body for name, body in found.items() if not name.startswith(("8_8_8", "16_", "32_", "info"))} == FILES
+
+
+def test_requests_are_few(make_pyramid: Callable[[str], Place]) -> None:
+    source = make_scene(make_pyramid("s3"))
+    volume = open_volume(source.url, storage_options=source.storage_options)
+    server = source.server
+    counts = []
+    for scene in (False, True):
+        there = make_pyramid("s3")
+        server.log.clear()
+        copy_pyramid(volume, there.url, storage_options=there.storage_options, scene=scene)
+        counts.append((server.log.count("GET"), server.log.count("PUT")))
+    gets, puts = (more - fewer for fewer, more in zip(*counts, strict=True))
+    assert puts == len(FILES)
+    plan = 3 + 2 + 1  # a page of each folder, the info of meshes and skeletons, and properties that these name: none
+    there_before = 3  # whether there is anything in the way
+    assert gets <= plan + there_before + 3 + len(FILES), "a page of each folder, and each file"
 
 
 # ------------------------------------------------------------------------------------------------ what cannot be copied
