@@ -71,7 +71,10 @@ def _geometry(stored: Stored) -> Geometry:
     """Decode a fragment; also one that igneous encodes with Draco, as PyChunkedGraph takes them, in nanometres."""
     data = stored.decoded()
     with stored.naming():
-        return checked(Geometry(*decode_draco(data))) if data.startswith(MAGIC) else parse_fragment(data)
+        if not data.startswith(MAGIC):
+            return parse_fragment(data)
+        (arrays,) = decode_draco(data)
+        return checked(Geometry(*arrays))
 
 
 def _joined(stored: Stored, parts: Sequence[Geometry]) -> Geometry:

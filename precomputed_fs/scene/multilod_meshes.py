@@ -133,16 +133,21 @@ class _Level:
             yield ranges
 
     def _decode(self, data: bytes, ranges: _Ranges) -> list[Geometry]:
-        geometries = []
-        for fragment, start, end in ranges:
-            try:
-                points, faces = decode_draco(data[start:end])
-                vertices = self.manifest.placed(self.lod, fragment, points, self.info)
-            except CorruptDataError as exc:
-                message = f"{self.stored.shown}: fragment {fragment} of level {self.lod}: {exc}"
-                raise CorruptDataError(message) from exc
-            geometries.append(Geometry(vertices, faces))
-        return geometries
+        """Decode some fragments at once; one by one if that fails, to name the damaged one."""
+        try:
+            return self._decode_at_once(data, ranges)
+        except CorruptDataError as exc:
+            if len(ranges) > 1:
+                return [geometry for each in ranges for geometry in self._decode(data, [each])]
+            message = f"{self.stored.shown}: fragment {ranges[0][0]} of level {self.lod}: {exc}"
+            raise CorruptDataError(message) from exc
+
+    def _decode_at_once(self, data: bytes, ranges: _Ranges) -> list[Geometry]:
+        decoded = decode_draco(*(data[start:end] for _, start, end in ranges))
+        return [
+            Geometry(self.manifest.placed(self.lod, fragment, points, self.info), faces)
+            for (fragment, *_), (points, faces) in zip(ranges, decoded, strict=True)
+        ]
 
 
 def _checked_lod(manifest: Manifest, lod: int, stored: Stored) -> int:

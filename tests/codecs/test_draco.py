@@ -37,9 +37,15 @@ def triangles(points: np.ndarray, faces: np.ndarray) -> list[Any]:
 def test_vertices_come_back_exactly(bits: int) -> None:
     points, faces = grid(12)
     points[-1] = (1 << bits) - 1
-    decoded, decoded_faces = decode_draco(encode_draco(points, faces, bits))
+    ((decoded, decoded_faces),) = decode_draco(encode_draco(points, faces, bits))
     assert (decoded.dtype.str, decoded_faces.dtype.str) == ("<f4", "<u4")
     assert triangles(decoded, decoded_faces) == triangles(points, faces)
+
+
+def test_several_meshes_are_decoded_at_once() -> None:
+    meshes = [grid(size) for size in (2, 12, 5)]
+    found = decode_draco(*(encode_draco(*mesh, 16) for mesh in meshes))
+    assert [triangles(*mesh) for mesh in found] == [triangles(*mesh) for mesh in meshes]
 
 
 def test_vertices_are_of_the_only_integer_type_that_neuroglancer_decodes() -> None:
@@ -59,7 +65,7 @@ def test_mutated_meshes_are_decoded_or_refused() -> None:
         if chance.random() < 0.2:
             del changed[chance.randrange(len(changed)) :]
         try:
-            vertices, decoded = decode_draco(bytes(changed))
+            ((vertices, decoded),) = decode_draco(bytes(changed))
         except CorruptDataError:
             refused += 1
         else:

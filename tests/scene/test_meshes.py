@@ -23,6 +23,7 @@ from precomputed_fs import (
 from precomputed_fs.errors import DataAccessError
 from precomputed_fs.format.legacy_mesh import pack_fragment, parse_manifest
 from precomputed_fs.format.mesh_geometry import Geometry
+from precomputed_fs.format.multilod_mesh import Manifest
 from tests.scene.mesh_samples import LEVELS, MESHES, SHARDS, ball, balls, merged, same_surface
 from tests.scene.samples import LARGEST, labels
 
@@ -350,3 +351,14 @@ def test_a_cache_of_values_keeps_manifests_of_shards(make_pyramid: Callable[[str
     place.server.log.clear()
     assert meshes.get([1, 2]) == found
     assert place.server.log.methods() == ["GET"] * 2
+
+
+def test_the_fragment_that_is_damaged_is_named(tmp_path: Path) -> None:
+    create_meshes(tmp_path, {1: balls(3, 1)}, fragment_size=1000)
+    data = bytearray((tmp_path / "1").read_bytes())
+    sizes = Manifest.from_bytes((tmp_path / "1.index").read_bytes()).levels[0].sizes
+    start = int(sizes[:5].sum())
+    data[start : start + 40] = bytes(40)
+    (tmp_path / "1").write_bytes(data)
+    with pytest.raises(CorruptDataError, match=f"{tmp_path}/1.index: fragment 5 of level 0: it does not begin like"):
+        open_meshes(tmp_path)[1]

@@ -91,7 +91,7 @@ def test_the_client_decodes_the_levels_that_we_write(
         for size in level.sizes.tolist():
             fragment = found.get(f"{SEGMENT}/{lod}:{row}")
             if fragment is not None:
-                points, faces = decode_draco(fragments[position : position + size])
+                ((points, faces),) = decode_draco(fragments[position : position + size])
                 theirs = unpacked(fragment.vertices)
                 assert triangles(theirs, fragment.indices.reshape(-1, 3)) == triangles(points, faces)
                 if lod:
