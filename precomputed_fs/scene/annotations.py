@@ -303,8 +303,8 @@ class AnnotationCollection:
         wanted = [(level, *self._cells_in(level, low, high)) for level in self.info.levels]
         total = sum(count for _, _, count in wanted)
         with Progress("reading annotations", total, self._progress, "cell") as callback:
-            for level, cells, _ in wanted:
-                for _, block in self._cells(level).fetch_many(cells, decode=self._decode_many, callback=callback):
+            for values, keys in self._batches([(level, cells) for level, cells, _ in wanted]):
+                for _, block in values.fetch_many(keys, decode=self._decode_many, callback=callback):
                     if block is None:
                         continue
                     if exact:
@@ -384,6 +384,17 @@ class AnnotationCollection:
             id_of=lambda cell: compressed_morton_code(cell, level.grid_shape),
             is_uniform=True,
         )
+
+    def _batches(self, wanted: Sequence[tuple[Level, Iterator[Cell]]]) -> Iterator[tuple[Values[Any], Iterator[Any]]]:
+        """Divide cells into batches: those of all levels that are files are read at once, each level's shards alone."""
+        in_files = [each for each in wanted if each[0].index.sharding is None and ".." not in each[0].index.key]
+        values: Values[tuple[str, Cell]] = self.folder.values(
+            name_of=lambda key: joined(key[0], cell_name(key[1])), is_uniform=True
+        )
+        yield values, ((level.index.key.removesuffix("/"), cell) for level, cells in in_files for cell in cells)
+        for level, cells in wanted:
+            if (level, cells) not in in_files:
+                yield self._cells(level), cells
 
     def _folder_of(self, index: Index) -> Folder:
         return Folder.beside(self.folder.pyramid, joined(self.folder.path, index.key), "key")
