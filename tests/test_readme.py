@@ -1,13 +1,36 @@
-"""README.md: its sessions run as they stand, and what it links to is there."""
+"""README.md and the chapters of the guide: their sessions run as they stand, and what they link to and claim is so."""
 
 import doctest
 import re
+import shutil
+from collections.abc import Callable, Mapping
+from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import neuroglancer_scripts.accessor
+import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
+
+import precomputed_fs
+from precomputed_fs import create_volume
+from precomputed_fs.doctor.rules import RULES
+from precomputed_fs.store.location import resolve
+from precomputed_fs.store.storage_options import check_options
+from tests.support.brain import scan
+from tests.support.tables import table
+from tests.tour import PICTURES
 
 README = Path(__file__).parents[1] / "README.md"
+GUIDE = README.parent / "precomputed_fs" / "guide"
+CHAPTERS = sorted(GUIDE.glob("*.md"))
+PAGES = [README, *CHAPTERS]
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=[chapter.stem for chapter in CHAPTERS])
 
 
 def only_sessions(markdown: str) -> str:
@@ -23,22 +46,159 @@ def only_sessions(markdown: str) -> str:
     return "\n".join(lines)
 
 
-def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One session from top to bottom, in an empty folder."""
+def without_code(markdown: str) -> str:
+    return re.sub(r"^```.*?^```$", "", markdown, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names of a page's headings, as they are linked."""
+    headings = re.findall(r"^#+ (.*)$", without_code(page.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go to an empty folder, with nothing in memory://."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
     for name in neuroglancer_scripts.accessor.__all__:  # a session replaces some: they come back
         monkeypatch.setattr(neuroglancer_scripts.accessor, name, getattr(neuroglancer_scripts.accessor, name))
-    sessions = doctest.DocTestParser().get_doctest(
-        only_sessions(README.read_text(encoding="utf-8")), {}, README.name, str(README), 0
-    )
+    return tmp_path
+
+
+def run(page: Path) -> dict[str, Any]:
+    """Run all sessions of a page in one namespace; return it."""
+    text = only_sessions(page.read_text(encoding="utf-8"))
+    sessions = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
     output: list[str] = []
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    result = runner.run(sessions, out=output.append)
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(sessions, out=output.append, clear_globs=False)
     assert result.attempted > 0
     assert result.failed == 0, "".join(output)
+    return sessions.globs
 
 
-def test_links() -> None:
-    targets = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
-    assert targets
-    assert [target for target in targets if not (README.parent / target).exists()] == []
+@each_chapter
+def test_sessions(place: Path, chapter: Path) -> None:
+    run(chapter)
+
+
+def test_the_session_of_the_readme_makes_its_picture(place: Path) -> None:
+    shutil.copy(scan(), "brain.nii.gz")
+    run(README)
+    with Image.open("slices.png") as made, Image.open(PICTURES["slices"]) as shown:
+        np.testing.assert_array_equal(np.asarray(made), np.asarray(shown))
+    assert f"({PICTURES['slices'].relative_to(README.parent).as_posix()})" in README.read_text(encoding="utf-8")
+
+
+@each_page
+def test_links(page: Path) -> None:
+    for target in re.findall(r"\]\(([^):]+)\)", without_code(page.read_text(encoding="utf-8"))):
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+        assert page == README or there.parent == GUIDE, f"{target} is not in the package"
+
+
+def test_the_readme_is_short_and_leads_to_each_chapter() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    paths = {chapter.relative_to(README.parent).as_posix() for chapter in CHAPTERS}
+    assert {path for path in paths if f"({path})" not in text} == set()
+
+
+@each_chapter
+def test_chapters_are_in_the_package(chapter: Path) -> None:
+    text = (resources.files("precomputed_fs") / "guide" / chapter.name).read_text(encoding="utf-8")
+    titles = re.findall(r"^# (.*)$", without_code(text), flags=re.MULTILINE)
+    assert len(titles) == 1
+    assert text.startswith(f"# {titles[0]}\n")
+    assert f"[{titles[0]}](" in README.read_text(encoding="utf-8") or chapter.stem.startswith("from-")
+
+
+# ---------------------------------------------------------------------------------------------- the tables of README.md
+
+
+STORES = {
+    **{str(row): row.code(1) for row in table(README, "where")},
+    **{
+        url: f"open_volume({url!r}, storage_options={options.code(1)})"
+        for url, options in zip(
+            ("s3://b/p", "s3://b/p", "s3://b/p", "gs://b/p", "az://c/p", "https://h/p"),
+            table(GUIDE / "stores.md", "", "`storage_options=`"),
+            strict=True,
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("call", STORES.values(), ids=STORES)
+def test_stores_take_these_options(call: str) -> None:
+    """They are URLs, and the drivers know the options; nothing is asked of a store."""
+    location = eval(call, {"open_volume": resolve})
+    for link in location.links:
+        check_options(link)
+
+
+def protocols(*names: str) -> Callable[[Path, str], bool]:
+    """Return a check of the rules that say which protocols a reader opens."""
+
+    def opens(_folder: Path, reader: str) -> bool:
+        rules = [rule for rule in RULES if rule.id == "protocol" and reader in rule.readers]
+        found = {name: any(rule.finds(SimpleNamespace(protocol=name)) for rule in rules) for name in names}
+        assert len({*found.values()}) == 1, found
+        return not any(found.values())
+
+    return opens
+
+
+def volumes(*several: Mapping[str, Any], hole: bool = False) -> Callable[[Path, str], bool]:
+    """Return a check that a reader can open pyramids which are made with these options."""
+
+    def opens(folder: Path, reader: str) -> bool:
+        verdicts: set[bool] = set()
+        for number, options in enumerate(several):
+            url = folder / str(number)
+            if not url.exists():
+                given = {"data_type": "uint8", "channels": 1, **options}
+                shape = (32, 32, 32, given.pop("channels"))
+                voxels = np.random.default_rng(0).integers(0, 100, shape).astype(given.pop("data_type"))
+                create_volume(url, voxels, **{"resolution": 8, "chunk_size": 16, "scales": 1, "gzip": False, **given})
+                if hole:
+                    min((url / "8_8_8").iterdir()).unlink()
+            verdicts.add(precomputed_fs.doctor(url)[reader].ok is True)
+        (verdict,) = verdicts
+        return verdict
+
+    return opens
+
+
+READERS = ("precomputed_fs", "neuroglancer-scripts", "cloud-volume", "tensorstore")
+PEERS = {
+    "local files, `https://`": protocols("file", "http"),
+    "`s3://`, `gs://`": protocols("s3", "gs"),
+    "`az://`, `sftp://`, `zip://`": protocols("az", "sftp", "zip"),
+    "`compressed_segmentation`": volumes(
+        {"encoding": "compressed_segmentation", "data_type": "uint32", "type": "segmentation"}
+    ),
+    "`png`": volumes({"encoding": "png"}),
+    "`jxl`, `compresso`": volumes({"encoding": "jxl"}, {"encoding": "compresso", "type": "segmentation"}),
+    "images of three channels in `jpeg`": volumes({"encoding": "jpeg", "channels": 3, "type": "image"}),
+    "signed integers": volumes({"data_type": "int16", "type": "image"}, {"data_type": "int32", "type": "image"}),
+    "a `voxel_offset`": volumes({"voxel_offset": (1, 2, 3)}),
+    "shards, compressed": volumes({"sharding": True, "gzip": True}),
+    "chunks in files `.gz`": volumes({"gzip": True}),
+    "sub-directories, as neuroglancer-scripts writes them": volumes({"flat": False}),
+    "absent chunks, unless told to fill them": volumes({}, hole=True),
+}
+
+
+def test_other_packages_open_what_the_readme_says(tmp_path: Path) -> None:
+    said = {str(row): row.cells[1:] for row in table(README, "", *READERS)}
+    answers = ("no", "yes")
+    found = {
+        claim: tuple(answers[opens(tmp_path / str(number), reader)] for reader in READERS)
+        for number, (claim, opens) in enumerate(PEERS.items())
+    }
+    assert said == found

@@ -1,6 +1,6 @@
 """Run the tour, `tour.ipynb`, from top to bottom in a fresh kernel.
 
-``python -m tests.tour`` keeps what comes out of it: in the notebook, and the pictures that README.md shows.
+``python -m tests.tour`` keeps what comes out of it: in the notebook, and the pictures that the guide shows.
 """
 
 import base64
@@ -25,11 +25,12 @@ from PIL import Image
 from tests.demo import nothing_between
 
 NOTEBOOK = Path(__file__).with_name("tour.ipynb")
+GUIDE = NOTEBOOK.parents[1] / "precomputed_fs" / "guide"
 PICTURES = {
-    "slices": NOTEBOOK.with_name("tour_brain.png"),
-    "overlay": NOTEBOOK.with_name("tour_tissues.png"),
+    "slices": GUIDE / "brain.png",
+    "overlay": GUIDE / "tissues.png",
 }
-"""What README.md shows, by the cell that draws it."""
+"""What README.md and the guide show, by the cell that draws it."""
 
 _FOLDER = re.compile(rf"{re.escape(tempfile.gettempdir())}/tmp\w+/")
 """The temporary folder of one run."""

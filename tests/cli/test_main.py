@@ -684,14 +684,15 @@ def test_doctor_reports_on_the_readers_that_are_asked_about(pyramid: str) -> Non
     assert [finding["id"] for finding in report["findings"]] == ["protocol"]
 
 
-def test_what_the_readme_says() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    commands = [line for line in readme.splitlines() if line.startswith("precomputed-fs ")]
+def test_what_the_guide_says() -> None:
+    guide = Path(__file__).parents[2] / "precomputed_fs" / "guide"
+    chapters = [chapter.read_text(encoding="utf-8") for chapter in guide.glob("*.md")]
+    commands = [line for text in chapters for line in text.splitlines() if line.startswith("precomputed-fs ")]
     parsed = [__main__._parser().parse_args(shlex.split(line)[1:]) for line in commands]
     commands_shown = {args.command.__module__.rpartition(".")[2] for args in parsed}
     assert commands_shown == set(__main__._COMMANDS)
     for code in {*__main__._EXIT_CODES.values(), "130, 141"}:
-        assert f"\n| {code} | " in readme
+        assert f"\n| {code} | " in (guide / "command-line.md").read_text(encoding="utf-8")
 
 
 def test_the_script_is_this_command() -> None:

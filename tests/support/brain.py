@@ -12,9 +12,15 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+def scan(name: str = "t1") -> Path:
+    """Return the NIfTI file of a map, without importing nilearn."""
+    (folder,) = importlib.util.find_spec("nilearn").submodule_search_locations  # type: ignore[union-attr,misc]
+    return Path(folder) / f"datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+
+
 @cache
 def template(name: str = "t1") -> Array:
-    """Return the map of T1, of grey matter ("gm") or of white matter ("wm"), without importing nilearn.
+    """Return the map of T1, of grey matter ("gm") or of white matter ("wm").
 
     Returns
     -------
@@ -23,8 +29,7 @@ def template(name: str = "t1") -> Array:
     """
     import nibabel
 
-    (folder,) = importlib.util.find_spec("nilearn").submodule_search_locations  # type: ignore[union-attr,misc]
-    image: Any = nibabel.load(Path(folder) / f"datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz")
+    image: Any = nibabel.load(scan(name))
     voxels = np.asarray(image.dataobj, np.uint8)
     voxels.flags.writeable = False
     return voxels
