@@ -10,7 +10,7 @@ from precomputed_fs.format.legacy_mesh import LEGACY_TYPE
 from precomputed_fs.format.multilod_mesh import MULTILOD_TYPE
 from precomputed_fs.format.scene_folders import KINDS
 from precomputed_fs.format.segment_properties import SEGMENT_PROPERTIES_TYPE
-from precomputed_fs.format.skeleton import SKELETONS_TYPE
+from precomputed_fs.format.skeleton import FLOAT, MOST_COMPONENTS, SKELETONS_TYPE, is_identifier
 
 READ = {
     OURS: ("mesh", "skeletons", "segment_properties", "annotations"),
@@ -100,11 +100,36 @@ def lacks_attributes(folder: SeenFolder) -> str | None:
     return when(is_here and "vertex_attributes" not in folder.given)
 
 
-def unknown_attribute_type(folder: SeenFolder) -> str | None:
+def _attributes(folder: SeenFolder) -> list[dict[str, Any]]:
     attributes = folder.given.get("vertex_attributes") if folder.member == _SKELETONS else None
-    types = [each.get("data_type") for each in attributes or () if isinstance(each, dict)]
-    unknown = [each for each in types if isinstance(each, str) and each.lower() not in _CLIENT_TYPES]
+    return [each for each in attributes if isinstance(each, dict)] if isinstance(attributes, list) else []
+
+
+def _attribute_types(folder: SeenFolder) -> list[str]:
+    types = (each.get("data_type") for each in _attributes(folder))
+    return [each for each in types if isinstance(each, str)]
+
+
+def unknown_attribute_type(folder: SeenFolder) -> str | None:
+    unknown = [each for each in _attribute_types(folder) if each.lower() not in _CLIENT_TYPES]
     return when(unknown, ", ".join(unknown))
+
+
+def attribute_not_drawn(folder: SeenFolder) -> str | None:
+    """Find attributes that are decoded, and then have no place in a shader."""
+    types = [each for each in _attribute_types(folder) if each.lower() in _CLIENT_TYPES and each.lower() != FLOAT]
+    return when(types, ", ".join(dict.fromkeys(types)))
+
+
+def attribute_not_named(folder: SeenFolder) -> str | None:
+    names = [each.get("id") for each in _attributes(folder)]
+    wrong = [name for name in names if isinstance(name, str) and not is_identifier(name)]
+    return when(wrong, ", ".join(map(repr, wrong)))
+
+
+def attribute_too_wide(folder: SeenFolder) -> str | None:
+    wide = [each.get("num_components") for each in _attributes(folder)]
+    return when([each for each in wide if isinstance(each, int) and each > MOST_COMPONENTS], shown(wide))
 
 
 def ids_that_are_not_texts(folder: SeenFolder) -> str | None:

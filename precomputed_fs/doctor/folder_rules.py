@@ -12,6 +12,7 @@ _MESHES = "specification, meshes.md"
 _SKELETONS = "specification, skeletons.md"
 _PROPERTIES = "specification, segment_properties.md"
 _VOLUME = "specification, volume.md"
+_SHADER = "measured with Neuroglancer 2.41.2; its src/skeleton/frontend.ts, getWebglDataType"
 _UPLOAD = "upload it, or leave it out of the volume's `info`"
 _NOT_VOXELS = ("skeletons", "segment_properties")
 
@@ -208,6 +209,20 @@ FOLDER_RULES: tuple[Rule, ...] = (
         "attribute-type", "error", NG, "folder", checks.unknown_attribute_type,
         "attributes of {} are not supported, and the volume is not shown, either", "write them as float32",
         f"{NG_FRONTEND}, parseSkeletonMetadata", closes_all=True,
+    ),
+    make_rule(
+        "attribute-not-drawn", "error", NG, "folder", checks.attribute_not_drawn,
+        "skeletons with attributes of {} are not shown, and segment properties are not, either",
+        "store them as float32", _SHADER,
+    ),
+    make_rule(
+        "attribute-components", "error", NG, "folder", checks.attribute_too_wide,
+        "skeletons are not shown whose attributes have more than 4 components: {}", "store them apart", _SHADER,
+    ),
+    make_rule(
+        "attribute-name", "warning", NG, "folder", checks.attribute_not_named,
+        "skeletons may not be shown whose attributes have such names, which are not identifiers: {}", "choose other names",
+        _SHADER,
     ),
     make_rule(
         "ids-not-texts", "error", NG, "folder", checks.ids_that_are_not_texts,

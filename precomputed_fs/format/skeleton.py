@@ -43,12 +43,20 @@ MAX_ATTRIBUTES = 1024
 MAX_COMPONENTS = 1 << 16
 """Values of one attribute of a vertex; the specification has no limit."""
 
+MOST_COMPONENTS = 4
+"""Components of an attribute that Neuroglancer's client can pass to a shader."""
+
 _COUNTS = struct.Struct("<II")
 _MOST = (1 << 32) - 1  # vertices, or edges
 _AXES = 3
 _ENDS = 2  # of an edge
 _POSITION = np.dtype("<f4")
 _INDEX = np.dtype("<u4")
+
+
+def is_identifier(name: str) -> bool:
+    """Whether Neuroglancer's client can use the name of an attribute in its shaders."""
+    return name.isascii() and name.isidentifier()
 
 
 # ---------------------------------------------------------------------------------------------------------------- info

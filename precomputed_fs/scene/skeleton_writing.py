@@ -14,11 +14,13 @@ from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.format.skeleton import (
     ATTRIBUTE_TYPES,
     FLOAT,
+    MOST_COMPONENTS,
     RADIUS,
     SkeletonsInfo,
     StoredSkeleton,
     VertexAttribute,
     encode_skeleton,
+    is_identifier,
 )
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.values import Values
@@ -37,8 +39,6 @@ SkeletonItems = Mapping[int, Any] | Iterable[tuple[int, Any]]
 
 AttributeTypes = Sequence[str] | Mapping[str, DTypeLike]
 """Names of attributes, or their types by name."""
-
-_MOST_COMPONENTS = 4  # of a vector in a shader
 
 ShardingLike = bool | Mapping[str, Any] | Sharding | None
 """True to have one proposed."""
@@ -182,7 +182,7 @@ def _attribute_types(first: tuple[int, Skeleton] | None, chosen: AttributeTypes 
 
 
 def _warn_of_unusual(types: list[VertexAttribute]) -> None:
-    """Warn of what the specification allows, and with which Neuroglancer's client draws no skeletons.
+    """Warn of attributes that the specification allows, and with which Neuroglancer's client shows no skeletons.
 
     It makes shaders with a variable for each attribute, which have no other type (`getWebglDataType` in its
     ``skeleton/frontend.ts``).
@@ -191,11 +191,11 @@ def _warn_of_unusual(types: list[VertexAttribute]) -> None:
         converted = {each.id: FLOAT for each in types}
         warn(f"Neuroglancer shows skeletons only if all attributes are {FLOAT}: attributes={converted} stores them so")
     for each in types:
-        if not each.id.isascii() or not each.id.isidentifier():
-            warn(f"attribute {each.id!r}: Neuroglancer shows skeletons only if the names of attributes are identifiers")
-        if each.num_components > _MOST_COMPONENTS:
-            what = f"have at most {_MOST_COMPONENTS} components, and this one has {each.num_components}"
-            warn(f"attribute {each.id!r}: Neuroglancer shows skeletons only if attributes {what}")
+        if not is_identifier(each.id):
+            warn(f"attribute {each.id!r}: Neuroglancer may show no skeletons, as this name is not an identifier")
+        if each.num_components > MOST_COMPONENTS:
+            what = f"at most {MOST_COMPONENTS} components, and this one has {each.num_components}"
+            warn(f"attribute {each.id!r}: Neuroglancer shows skeletons only if attributes have {what}")
 
 
 def _check_alike(folder: Folder, info: SkeletonsInfo, types: list[VertexAttribute], sharding: ShardingLike) -> None:

@@ -54,6 +54,12 @@ def with_(**members: Any) -> Callable[[dict[str, Any]], object]:
     return lambda info: info.update(members)
 
 
+def adding(name: str, data_type: str, components: int) -> Callable[[dict[str, Any]], object]:
+    """Add an attribute of vertices, which no skeleton has."""
+    attribute = {"id": name, "data_type": data_type, "num_components": components}
+    return lambda info: info["vertex_attributes"].append(attribute)
+
+
 @dataclass(frozen=True)
 class Flaw:
     """What is wrong with a folder, and who cannot read what."""
@@ -99,10 +105,13 @@ FLAWS = (
     Flaw(
         "attribute-type",
         "skeletons",
-        lambda info: info["vertex_attributes"].append({"id": "a", "data_type": "float64", "num_components": 1}),
+        adding("a", "float64", 1),
         NG,
         NG,
     ),
+    Flaw("attribute-not-drawn", "skeletons", adding("kind", "uint8", 1), NG),
+    Flaw("attribute-components", "skeletons", adding("wide", "float32", 5), NG),
+    Flaw("attribute-name", "skeletons", adding("1x", "float32", 1)),
     Flaw("ids-not-texts", "segment_properties", lambda info: info["inline"].update(ids=[1]), OURS | NG, NG),
     Flaw(
         "properties-otherwise",
@@ -164,7 +173,7 @@ def reads_with_ours(folder: Path, flaw: Flaw) -> bool:
     try:
         _ = volume.segment_properties if flaw.member == "segment_properties" else None
         _ = volume.meshes[1] if flaw.member == "mesh" else None
-        _ = volume.skeletons[1] if flaw.member == "skeletons" and flaw.id != "attribute-type" else None
+        _ = volume.skeletons[1] if flaw.member == "skeletons" and not flaw.id.startswith("attribute-") else None
     except Exception:  # noqa: BLE001
         return False
     return True

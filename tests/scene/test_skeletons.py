@@ -288,8 +288,8 @@ def test_chosen_attributes_are_stored_in_chosen_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("a b", [1], "'a b': Neuroglancer shows skeletons only if the names of attributes are identifiers"),
-        ("\u00fc", [1], "only if the names of attributes are identifiers"),
+        ("a b", [1], "'a b': Neuroglancer may show no skeletons, as this name is not an identifier"),
+        ("\u00fc", [1], "as this name is not an identifier"),
         ("many", [[1] * 5], "only if attributes have at most 4 components, and this one has 5"),
     ],
 )

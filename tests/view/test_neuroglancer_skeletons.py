@@ -66,16 +66,22 @@ def test_the_client_decodes_the_skeletons_that_we_write(
     assert (picture[..., 0] > picture[..., 2] + 50).sum() > 500
 
 
-def test_the_client_has_no_attributes_but_floats(
-    neuroglancer: Neuroglancer, run: Callable[..., Server], tmp_path: Path
+@pytest.mark.parametrize(
+    ("values", "warning", "error"),
+    [
+        (np.ones(1, np.uint8), "only if all attributes are float32", "Data type not supported by WebGL: UINT8"),
+        (np.ones((1, 5), np.float32), "at most 4 components", "error: No supported texture format for FLOAT32[5]."),
+    ],
+)
+def test_the_client_shows_no_skeletons_with_other_attributes(
+    neuroglancer: Neuroglancer, run: Callable[..., Server], tmp_path: Path, values: Any, warning: str, error: str
 ) -> None:
-    """Where it has others, the warning of `store_skeletons` can go."""
+    """Where it does, the warnings of `store_skeletons` and the rules of `doctor` can go."""
     volume = volume_in(tmp_path)
-    made = Skeleton([[8000, 8000, 8000]], [], {"kind": np.ones(1, np.uint8)})
-    with pytest.warns(UserWarning, match="only if all attributes are float32"):
-        volume.store_skeletons({SEGMENTS[0]: made})
+    with pytest.warns(UserWarning, match=warning):
+        volume.store_skeletons({SEGMENTS[0]: Skeleton([[8000, 8000, 8000]], [], {"kind": values})})
     with show(neuroglancer, run(volume)) as view:
-        assert view.errors == ["Data type not supported by WebGL: UINT8"]
+        assert view.errors == [error]
 
 
 def test_the_client_decodes_the_properties_that_we_write(
