@@ -1,7 +1,7 @@
 """When a function that Numba compiles takes over from the one that is always there.
 
-To import Numba and to load a function from its cache takes most of a second, to compile the function two to four. So
-this begins only once the other function has taken about as long, and in the background: reads never wait for it.
+To import Numba and to load a function from its cache takes about half a second, to compile the function two. So this
+begins only once the other function has taken a while, and in the background: reads never wait for it.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 _Function = TypeVar("_Function")
 
-_WORTH = 0.5  # seconds that the other function takes
+_WORTH = 0.25  # seconds that the other function takes
 
 _log = logging.getLogger("precomputed_fs")
 

@@ -18,7 +18,7 @@ from precomputed_fs.codecs.encoding import (
     Parameter,
     is_integer,
 )
-from precomputed_fs.codecs.label_blocks import Kernels, LabelBlocks, label_blocks
+from precomputed_fs.codecs.label_blocks import Kernel, LabelBlocks, label_blocks
 from precomputed_fs.format.grid import Triple
 from precomputed_fs.format.scale_layout import Chunk
 
@@ -28,17 +28,25 @@ _SLOWER = 10  # how many times as long as the library NumPy takes for a voxel
 _WHOLE: ChunkIndex = (slice(None), slice(None), slice(None), slice(None))
 
 
-def _load_kernel(data_type: str) -> Kernels:
+def _load_for_boxes(data_type: str) -> Kernel:
     from precomputed_fs.codecs import label_kernel
 
-    return label_kernel.load(data_type)
+    return label_kernel.load_for_boxes(data_type)
 
 
-KERNELS = {
-    data_type: Compiled(f"decoding {data_type} labels", functools.partial(_load_kernel, data_type))
-    for data_type in ("uint32", "uint64")
-}
-"""Decode boxes and points, once they are compiled."""
+def _load_for_points(data_type: str) -> Kernel:
+    from precomputed_fs.codecs import label_kernel
+
+    return label_kernel.load_for_points(data_type)
+
+
+_DATA_TYPES = ("uint32", "uint64")
+
+BOX_KERNELS, POINT_KERNELS = (
+    {name: Compiled(f"decoding {name} labels {of}", functools.partial(load, name)) for name in _DATA_TYPES}
+    for of, load in (("in boxes", _load_for_boxes), ("at points", _load_for_points))
+)
+"""By type: decode labels, once they are compiled."""
 
 
 def _decode(kind: ChunkKind, data: bytes, size: Triple) -> Array:
@@ -48,13 +56,14 @@ def _decode(kind: ChunkKind, data: bytes, size: Triple) -> Array:
 def _decode_part(kind: ChunkKind, data: bytes, size: Triple, index: ChunkIndex, out: Array | None) -> Array:
     """Decode by the compiled kernels once they are there; before, by NumPy or the library."""
     blocks = label_blocks(kind, data, size, kind.parameters[_BLOCK_SIZE])
-    kernels = KERNELS[kind.data_type]
-    if kernels.function is not None:
-        decoded = blocks.decode(kernels.function, index, out)
+    is_box = isinstance(index[0], slice)
+    kernel = (BOX_KERNELS if is_box else POINT_KERNELS)[kind.data_type]
+    if kernel.function is not None:
+        decoded = blocks.decode(kernel.function, index, out)
         if decoded is not None:
             return decoded  # otherwise a block is damaged: which one, the others tell
-    with kernels.stood_in_for():
-        if isinstance(index[0], slice) and math.prod(map(len, box_ranges(index, size))) * _SLOWER > math.prod(size):
+    with kernel.stood_in_for():
+        if is_box and math.prod(map(len, box_ranges(index, size))) * _SLOWER > math.prod(size):
             return _decode_by_library(kind, blocks, data)[index]
         return blocks.pick(index)
 
@@ -100,7 +109,7 @@ def _is_block_size(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) == 3 and all(is_integer(1, largest, each) for each in value)  # noqa: PLR2004
 
 
-_KINDS = ((("uint32", "uint64"), ANY),)
+_KINDS = ((_DATA_TYPES, ANY),)
 
 
 def _largest(chunk: Chunk) -> int:
@@ -111,7 +120,7 @@ def _largest(chunk: Chunk) -> int:
 
 COMPRESSED_SEGMENTATION = Encoding(
     "compressed_segmentation",
-    ("uint32", "uint64"),
+    _DATA_TYPES,
     None,
     _decode,
     _encode,

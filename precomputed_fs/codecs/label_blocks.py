@@ -22,42 +22,27 @@ _WORD_BITS = 32
 _IS_READ = np.isin(np.arange(256), [0, 1, 2, 4, 8, 16])  # by bits of a voxel; the library misreads 32, which is allowed
 
 
-class Kernels(NamedTuple):
-    """Compiled functions that decode labels into any array.
+Kernel = Callable[..., bool]
+"""Decodes a box or points. It returns False, with anything in `out`, if a block that is touched is damaged.
 
-    They return False, with anything in `out`, if a block that is touched is damaged. Both begin with the parameters
-
-    words : ndarray of uint32
-        The chunk.
-    starts : ndarray of uint32
-        Where its channels begin.
-    grid : tuple of int
-        Number of blocks, xyz.
-    block_size : tuple of int
-    voxels : int
-        Of a block; no more than the words have bits, and one.
-    """
-
-    box: Callable[..., bool]
-    """Decodes a box; further parameters:
-
-    xs, ys, zs : ndarray of int64
-        What `_cut` returns for each axis.
-    steps : tuple of int
-    out : ndarray
-        ``[x, y, z, channel]``, with any strides.
-    """
-
-    points: Callable[..., bool]
-    """Decodes points; False, too, if one is not in the chunk; further parameters:
-
-    size : tuple of int
-        The chunk's, in voxels.
-    xs, ys, zs : ndarray of int64
-        (n,) in the chunk.
-    out : ndarray
-        ``[point, 1, 1, channel]``, with any strides.
-    """
+Parameters
+----------
+words : ndarray of uint32
+    The chunk.
+starts : ndarray of uint32
+    Where its channels begin.
+grid : tuple of int
+    Number of blocks, xyz.
+block_size : tuple of int
+voxels : int
+    Of a block; no more than the words have bits, and one.
+xs, ys, zs : ndarray of int64
+    Of a box: what `_cut` returns for each axis. Of points: where they are in the chunk, (n,).
+steps or size : tuple of int
+    Of a box: its steps. Of points: the size of the chunk in voxels; False is returned, too, if one is not in it.
+out : ndarray
+    ``[x, y, z, channel]`` of a box, ``[point, 1, 1, channel]`` of points, with any strides.
+"""
 
 
 class _Headers(NamedTuple):
@@ -123,11 +108,8 @@ class LabelBlocks:
             labels[...] = self._picked(words, self._headers(words, blocks), block_of, at)
         return picked.T
 
-    def decode(self, kernels: "Kernels", index: ChunkIndex, out: Array | None) -> Array | None:
-        """Decode by a kernel, into `out` if that is an array for it; return None if a block is damaged.
-
-        None, too, if a point is not within the chunk as the kernel counts.
-        """
+    def decode(self, kernel: Kernel, index: ChunkIndex, out: Array | None) -> Array | None:
+        """Decode by the kernel for such an index, into `out` if that is an array for it; return None if it refuses."""
         *axes, channels = index
         starts = self.words[: len(self.channels)][channels]
         if not starts.flags.c_contiguous:
@@ -139,11 +121,11 @@ class LabelBlocks:
             boxed = box_ranges(index, self.size)
             out = _array_for(out, (*map(len, boxed), starts.size), self.dtype)
             cuts = [_cut(voxels, block) for voxels, block in zip(boxed, self.block_size, strict=True)]
-            is_sound = kernels.box(*blocks, *cuts, tuple(voxels.step for voxels in boxed), out)
+            is_sound = kernel(*blocks, *cuts, tuple(voxels.step for voxels in boxed), out)
         else:
             points = [np.array(axis, np.int64) for axis in axes]
             out = _array_for(out, (points[0].size, starts.size), self.dtype)
-            is_sound = kernels.points(*blocks, self.size, *points, out[:, np.newaxis, np.newaxis])
+            is_sound = kernel(*blocks, *points, self.size, out[:, np.newaxis, np.newaxis])
         return out if is_sound else None
 
     @property

@@ -4,14 +4,13 @@ Indices are unsigned: Numba looks whether a signed one is negative.
 """
 # ruff: noqa: PLR0917 - Numba compiles plain functions of numbers and arrays
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 
 from precomputed_fs.codecs.chunks import Array
-from precomputed_fs.codecs.label_blocks import Kernels
+from precomputed_fs.codecs.label_blocks import Kernel
 from precomputed_fs.format.grid import Triple
 
 _U = np.uint64
@@ -23,30 +22,33 @@ _THREE = numba.types.UniTuple(numba.types.int64, 3)
 _part_of_it = numba.njit(error_model="numpy")
 
 
-def load(data_type: str) -> Kernels:
-    """Compile the kernels for labels of a type, or load them from Numba's cache on disk.
+def load_for_boxes(data_type: str) -> Kernel:
+    """Compile `_box` for labels of a type, or load it from Numba's cache on disk.
 
     The cache is beside this file or in the user's folder. Where neither can be written to, there is none.
     """
-    chunk = (_WORDS, _WORDS, _THREE, _THREE, numba.types.int64)
+    return _compiled(_box, data_type, _CUTS)
+
+
+def load_for_points(data_type: str) -> Kernel:
+    """Compile `_points`, or load it: see `load_for_boxes`."""
+    return _compiled(_points, data_type, _AXIS)
+
+
+def _compiled(function: Kernel, data_type: str, axis: numba.types.Array) -> Kernel:
     labels = numba.types.Array(getattr(numba.types, data_type), 4, "A")
-    box = (*chunk, _CUTS, _CUTS, _CUTS, _THREE, labels)
-    points = (*chunk, _THREE, _AXIS, _AXIS, _AXIS, labels)
-    return Kernels(_compiled(_box, box), _compiled(_points, points))
-
-
-def _compiled(function: Callable[..., bool], signature: tuple[Any, ...]) -> Callable[..., bool]:
+    signature = (_WORDS, _WORDS, _THREE, _THREE, numba.types.int64, axis, axis, axis, _THREE, labels)
     try:
         return _compiled_once(function, signature, cache=True)
     except Exception:  # noqa: BLE001 - whatever is wrong with the folder, or a file in it
         return _compiled_once(function, signature, cache=False)
 
 
-def _compiled_once(function: Callable[..., bool], signature: tuple[Any, ...], *, cache: bool) -> Callable[..., bool]:
+def _compiled_once(function: Kernel, signature: tuple[Any, ...], *, cache: bool) -> Kernel:
     kernel: Any = numba.njit(function, nogil=True, error_model="numpy", cache=cache)
     kernel.compile(signature)
     kernel.disable_compile()  # for arrays of other layouts: these are taken as they are
-    compiled: Callable[..., bool] = kernel
+    compiled: Kernel = kernel
     return compiled
 
 
@@ -62,7 +64,7 @@ def _box(  # pragma: no cover - it runs as machine code
     steps: Triple,
     out: Array,
 ) -> bool:
-    """Decode a box; see `Kernels`."""
+    """Decode a box; see `Kernel`."""
     columns, rows, layers = grid
     width, height, _ = block_size
     header_words = 2 * columns * rows * layers
@@ -85,13 +87,13 @@ def _points(  # pragma: no cover
     grid: Triple,
     block_size: Triple,
     voxels: int,
-    size: Triple,
     xs: Array,
     ys: Array,
     zs: Array,
+    size: Triple,
     out: Array,
 ) -> bool:
-    """Decode points; see `Kernels`."""
+    """Decode points; see `Kernel`."""
     columns, rows, layers = grid
     width, height, depth = block_size
     header_words = 2 * columns * rows * layers

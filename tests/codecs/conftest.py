@@ -1,14 +1,14 @@
-"""The decoders of labels that NumPy and the library are; tests/codecs/test_label_kernel.py has the compiled one."""
+"""The decoders of labels that NumPy and the library are; tests/codecs/test_label_kernel.py has the compiled ones."""
 
 from __future__ import annotations
 
 import pytest
 
-from precomputed_fs.codecs.compressed_segmentation import KERNELS
+from precomputed_fs.codecs.compressed_segmentation import BOX_KERNELS, POINT_KERNELS
 
 
 @pytest.fixture(autouse=True)
 def _without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode labels as before the kernels are compiled."""
-    for kernel in KERNELS.values():
+    for kernel in (*BOX_KERNELS.values(), *POINT_KERNELS.values()):
         monkeypatch.setattr(kernel, "_function", None)

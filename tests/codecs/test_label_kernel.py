@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import compressed_segmentation
 import numpy as np
@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from precomputed_fs import CorruptDataError
 from precomputed_fs.codecs.chunks import DamagedError
-from precomputed_fs.codecs.compressed_segmentation import KERNELS
+from precomputed_fs.codecs.compressed_segmentation import BOX_KERNELS, POINT_KERNELS
 from precomputed_fs.codecs.label_blocks import LabelBlocks, label_blocks
 from tests.codecs.samples import BLOCK_SIZE, SEGMENTATION, Array, Case, codec_of, sample, small_arrays, voxels_of
 from tests.codecs.test_damage import mutated
 
 if TYPE_CHECKING:
     from precomputed_fs.codecs import Codec
-    from precomputed_fs.codecs.label_blocks import Kernels
+    from precomputed_fs.codecs.label_blocks import Kernel
     from precomputed_fs.format.grid import Triple
 
 ALL = slice(None)
@@ -31,19 +31,28 @@ DATA_TYPES = ("uint32", "uint64")
 pytest.importorskip("numba")
 
 
+class Kernels(NamedTuple):
+    box: Kernel
+    points: Kernel
+
+    def of(self, index: Any) -> Kernel:
+        return self.box if isinstance(index[0], slice) else self.points
+
+
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, Kernels]:
     from precomputed_fs.codecs import label_kernel
 
-    return {name: label_kernel.load(name) for name in DATA_TYPES}
+    return {name: Kernels(label_kernel.load_for_boxes(name), label_kernel.load_for_points(name)) for name in DATA_TYPES}
 
 
 @pytest.fixture(autouse=True)
 def kernels(_without_kernels: None, loaded: dict[str, Kernels], monkeypatch: pytest.MonkeyPatch) -> dict[str, Kernels]:
     """Let kernels decode, and for boxes nothing else unless a block is damaged."""
     monkeypatch.delattr(compressed_segmentation, "decompress")
-    for name, kernel in loaded.items():
-        monkeypatch.setattr(KERNELS[name], "_function", kernel)
+    for name, kernels in loaded.items():
+        monkeypatch.setattr(BOX_KERNELS[name], "_function", kernels.box)
+        monkeypatch.setattr(POINT_KERNELS[name], "_function", kernels.points)
     return loaded
 
 
@@ -104,17 +113,17 @@ def test_points_are_what_was_encoded_there(
     expected = array[points]
     room = np.full([2 * length + 1 for length in expected.shape], 77, data_type)
     out = room[1::2, 1::2]
-    assert blocks.decode(loaded[data_type], points, out) is out
+    assert blocks.decode(loaded[data_type].points, points, out) is out
     np.testing.assert_array_equal(out, expected)
     assert np.count_nonzero(room != 77) <= out.size, "nothing else is written"
-    np.testing.assert_array_equal(blocks.decode(loaded[data_type], points, None), expected)
+    np.testing.assert_array_equal(blocks.decode(loaded[data_type].points, points, None), expected)
 
 
 @pytest.mark.parametrize("x", [12, -1, -13, 2**40])
 def test_points_outside_of_the_chunk_are_left_to_numpy(kernels: dict[str, Kernels], x: int) -> None:
     codec, data = sample(Case(SEGMENTATION, "uint64", 1))
     points = (np.array([3, x]), np.array([0, 0]), np.array([0, 0]), ALL)
-    assert blocks_of(codec, data, (12, 10, 9)).decode(kernels["uint64"], points, None) is None
+    assert blocks_of(codec, data, (12, 10, 9)).decode(kernels["uint64"].points, points, None) is None
 
 
 def test_no_layout_of_arrays_is_compiled_for_while_reading(kernels: dict[str, Kernels]) -> None:
@@ -176,7 +185,7 @@ def assert_same_outcome(kernels: Kernels, codec: Codec, data: bytes, size: Tripl
     except DamagedError:
         return True
     expected = outcome(blocks, box)
-    decoded = blocks.decode(kernels, box, None)
+    decoded = blocks.decode(kernels.of(box), box, None)
     assert (decoded is None) == (expected is None)
     if decoded is not None:
         np.testing.assert_array_equal(decoded, expected)
@@ -236,5 +245,6 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.Monk
         return bool
 
     monkeypatch.setattr(label_kernel, "_compiled_once", compile_)
-    assert label_kernel.load("uint32") == (bool, bool)
+    for load in (label_kernel.load_for_boxes, label_kernel.load_for_points):
+        assert load("uint32") is bool
     assert asked == [True, False, True, False]
