@@ -229,7 +229,7 @@ class Finder:
     ) -> Job[list[tuple[ChunkCoords, Stored | None]]]:
         try:
             if pieces_of is not None and not self._kept.limit:
-                found = yield from self.unsharded(key, layout, coords, pieces_of=pieces_of)
+                found = yield from self._some_pieces(key, layout, coords, pieces_of)
             else:
                 found = yield from self._kept_or_unsharded(key, layout, coords)
         except NotFoundError:
@@ -251,6 +251,32 @@ class Finder:
             raise self._not_found(f"{key}/{chunk_name(coords)}", len(self._variants_to_read(self._known.names_in(key))))
         return kept.stored
 
+    def _some_pieces(self, key: str, layout: ScaleLayout, coords: ChunkCoords, pieces_of: PiecesOf) -> Job[Stored]:
+        """Find pieces of a raw chunk, if chunks are stored plainly, or all of it.
+
+        Where it would cost a request to ask for pieces in vain, one chunk tells how all are stored, and others wait.
+        """
+        names, pieces = self._known.names_in(key), pieces_of(coords)
+        if pieces is None or layout.raw_voxel_bytes is None or names.is_plain is False:
+            return (yield from self.unsharded(key, layout, coords))
+        if names.is_plain or self._store.protocol.cheap_misses:
+            return (yield from self.unsharded(key, layout, coords, pieces=pieces))
+        found: list[Stored] = []
+
+        def load() -> Job[bool]:
+            try:
+                found.append((yield from self.unsharded(key, layout, coords)))
+            finally:
+                names.has_told = True
+            return True
+
+        if not names.has_told:
+            yield from self._store.once(("how chunks are stored", key), lambda: names.has_told or None, load)
+        if found:
+            return found[0]
+        has_pieces = self._known.names_in(key).is_plain  # by now
+        return (yield from self.unsharded(key, layout, coords, pieces=pieces if has_pieces else None))
+
     def unsharded(
         self,
         key: str,
@@ -258,9 +284,9 @@ class Finder:
         coords: ChunkCoords,
         *,
         versioned: bool = False,
-        pieces_of: PiecesOf | None = None,
+        pieces: Pieces | None = None,
     ) -> Job[Stored]:
-        """Find a chunk that is an object of its own."""
+        """Find a chunk that is an object of its own, or pieces of it where it is not compressed."""
         names = self._known.names_in(key)
         to_read = names.to_read
         if to_read is None or to_read[0] is not names.seen:
@@ -269,7 +295,6 @@ class Finder:
         limit = chunk_limit(layout, size_of(coords), self._options)
         denials: list[AccessDeniedError] = []
         length = raw_length(layout, coords)
-        pieces = pieces_of(coords) if pieces_of and length and self._may_be_plain(names) else None
         request_of = _asking_for(key, coords, stored_limit(limit.size), pieces, length, versioned=versioned)
         found = yield from self._first(variants, request_of, limit, denials)
         if found is not None:
@@ -294,10 +319,6 @@ class Finder:
             raise failure
         finally:
             del failure  # its traceback holds this frame, which would keep everything in it alive
-
-    def _may_be_plain(self, names: ScaleNames) -> bool:
-        """Whether to ask for pieces; where it costs a request to find out that chunks are compressed, not at first."""
-        return self._store.protocol.cheap_misses if names.is_plain is None else names.is_plain
 
     # ---------------------------------------------------------------------------- name by name
 

@@ -21,6 +21,9 @@ class ScaleNames:
     is_plain: bool | None = None
     """Whether raw chunks are stored without compression, so that parts of them can be read; None: not known."""
 
+    has_told: bool = False
+    """Whether a chunk was asked for to learn that; it may have been absent."""
+
     to_read: tuple[list[Variant], Collection[Variant]] | None = None
     """The list `seen` and the names to ask for because of it; outdated if `seen` is another list."""
 

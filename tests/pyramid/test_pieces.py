@@ -59,6 +59,34 @@ def test_over_http_one_chunk_tells_whether_they_are_plain(folder: Path) -> None:
         assert_right(scale)
 
 
+def test_while_one_chunk_tells_the_others_wait(folder: Path) -> None:
+    with servers.fault_server(servers.latency(0.05, servers.files(folder))) as server:
+        scale = open_volume(server.url)[0]
+        assert np.array_equal(scale[PLANE], ARRAY[PLANE])
+        first, *others = chunk_requests(server)
+        assert first == ""
+        assert len(others) == 5
+        assert others.count("") == 1, "the smallest one"
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_where_the_first_chunk_is_absent_or_damaged_the_others_are_looked_for_whole(
+    folder: Path, damaged: bool
+) -> None:
+    for path in (folder / KEY).glob("*_32-64"):
+        path.write_bytes(b"") if damaged else path.unlink()
+    with servers.fault_server(servers.latency(0.05, servers.files(folder))) as server:
+        scale = open_volume(server.url)[0]
+        if damaged:
+            with pytest.raises(CorruptDataError):
+                scale[PLANE]
+        else:
+            with pytest.warns(UserWarning, match="none of the 6 chunks"):
+                assert not scale[PLANE].any()
+            assert set(chunk_requests(server)) == {""}
+        assert np.array_equal(scale[:, :, 5], ARRAY[:, :, 5])
+
+
 def encoded(root: Path) -> servers.Handler:
     """Serve chunks that are gzip as such."""
     files = servers.files(root)
