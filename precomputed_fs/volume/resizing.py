@@ -16,11 +16,14 @@ from precomputed_fs.errors import DataAccessError, ReadOnlyError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
 from precomputed_fs.format.info import Info
 from precomputed_fs.pyramid import renaming
+from precomputed_fs.pyramid.batches import IN_FLIGHT
 from precomputed_fs.volume.downsampling import factors_between, halved
 from precomputed_fs.volume.indexing import checked_size, triple
 from precomputed_fs.volume.info_update import update_info
 from precomputed_fs.volume.progress import Progress
 from precomputed_fs.volume.scale import Scale
+
+_LISTED_AT_ONCE = 1000  # names of a page
 
 
 def resize(scale: Scale, size: int | Sequence[int], *, progress: bool | None = None) -> None:
@@ -119,7 +122,11 @@ class _Change:
         pyramid, key = self.scale.volume.pyramid_for(self.scale.key)
         renamed = _shell(self._common, self._unchanged)
         new = [*_shell(self.new.shape, self._common), *renamed]
-        yield from renaming.delete_chunks(pyramid, key, _chunks(self.new, new))
+        listed = None
+        rounds = -(-_count(new) // IN_FLIGHT)  # of deletions at once; a listing is one page after another
+        if _count([Box((0, 0, 0), self.old.shape)]) <= rounds * _LISTED_AT_ONCE:
+            listed = renaming.list_chunks(pyramid, key, 2 * rounds * _LISTED_AT_ONCE)  # chunks may have two names
+        yield from renaming.delete_chunks(pyramid, key, _chunks(self.new, new), listed)
         pairs = zip(_chunks(self.old, renamed), _chunks(self.new, renamed), strict=True)
         mime_type, in_flight = self.scale.codec.mime_type, self.scale.in_flight
         yield from renaming.copy_chunks(pyramid, key, pairs, self._remade, mime_type, in_flight=in_flight)

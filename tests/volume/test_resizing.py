@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from precomputed_fs import DataAccessError, Volume, create_volume, open_volume
 from precomputed_fs.errors import ReadOnlyError
+from precomputed_fs.format.grid import ChunkGrid
 from precomputed_fs.pyramid import renaming
 from tests.support import servers
-from tests.volume.samples import make, voxels
+from tests.volume.samples import CHUNK, OFFSET, make, voxels
 
 BEFORE, AFTER = (45, 33, 20), (50, 29, 41)
 
@@ -220,6 +221,49 @@ def test_a_bucket_is_resized() -> None:
         expected = np.zeros((*AFTER, 2), np.uint16)
         expected[:45, :29, :20] = voxels()[:, :29]
         assert np.array_equal(open_volume("s3://bucket/resized", storage_options=options)[0][...], expected)
+
+
+def test_where_chunks_can_be_listed_only_those_that_are_there_are_deleted() -> None:
+    with servers.s3_server() as server:
+        server.create_bucket("bucket")
+        options = server.storage_options
+        volume = made("s3://bucket/listed", voxels(), storage_options=options, gzip=None, scales=1)
+        left_over = ChunkGrid(AFTER, CHUNK, OFFSET).chunk((3, 3, 4))
+        volume.pyramid.store_chunk(b"what another has left here", "8_8_40", left_over)
+        server.log.clear()
+        volume[0].resize(AFTER)
+        assert np.array_equal(volume[0][...][:45, :29, :20], voxels()[:, :29])
+        assert not volume[0][...][45:].any()
+        assert not volume[0][...][..., 20:, :].any()
+        entries = server.log.entries()
+        listings = [entry for entry in entries if entry.method == "GET" and "list-type" in entry.query]
+        clipped = 3 * 5 * 3 - 2 * 3 * 2  # chunks that end elsewhere now, or are gone
+        assert entry_count(entries, "DELETE") == clipped + 1
+        assert len(listings) <= 2
+
+
+def entry_count(entries: list[servers.Request], method: str) -> int:
+    return sum(entry.method == method for entry in entries)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_listed_chunks_have_all_of_their_names(tmp_path: Path, flat: bool) -> None:
+    volume = made(tmp_path, voxels(), scales=1, flat=flat)
+    first = (-5, 11, 7, 15, 100, 109)
+    there = next(
+        path for path in (tmp_path / "8_8_40").rglob("*100-109*") if "-5-11" in str(path) and "7-15" in str(path)
+    )
+    there.with_name(f"{there.name}.gz").write_bytes(b"")
+    for other in ("notes.txt", "5-4_0-1_0-1"):
+        (tmp_path / "8_8_40" / other).write_bytes(b"")
+    listed = renaming.list_chunks(volume.pyramid, "8_8_40", 1000)
+    assert listed is not None
+    assert len(listed) == 3 * 5 * 3
+    name = str(there.relative_to(tmp_path))
+    assert sorted(listed[first]) == [name, f"{name}.gz"]
+    assert renaming.list_chunks(volume.pyramid, "8_8_40", 10) is None, "these are too many"
+    with servers.http_server(tmp_path) as server:
+        assert renaming.list_chunks(open_volume(server.url).pyramid, "8_8_40", 1000) is None
 
 
 def test_one_number_stands_for_all_axes(tmp_path: Path) -> None:
