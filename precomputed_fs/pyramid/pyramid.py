@@ -7,7 +7,6 @@ import posixpath
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from precomputed_fs.codecs import ChunkPart
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError
 from precomputed_fs.format.compression import decode, split_suffix
 from precomputed_fs.format.grid import ChunkCoords, chunk_coords
@@ -15,7 +14,16 @@ from precomputed_fs.format.info_text import parse_info
 from precomputed_fs.format.names import suffixes_of
 from precomputed_fs.format.scale_layout import ScaleLayout
 from precomputed_fs.pyramid import late_writes
-from precomputed_fs.pyramid.batches import IN_FLIGHT, Callback, checked_in_flight, counted, report
+from precomputed_fs.pyramid.batches import (
+    IN_FLIGHT,
+    Callback,
+    Decode,
+    checked_in_flight,
+    counted,
+    finished,
+    per_hop,
+    report,
+)
 from precomputed_fs.pyramid.chunk_cache import ChunkCache
 from precomputed_fs.pyramid.finding import Finder, PiecesOf
 from precomputed_fs.pyramid.known import Known
@@ -29,7 +37,6 @@ from precomputed_fs.store import jobs
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.loop import in_thread
 from precomputed_fs.store.objects import ObjectStore
-from precomputed_fs.store.pool import HOP
 from precomputed_fs.store.requests import Job
 from precomputed_fs.store.url import check_relative_path
 
@@ -37,9 +44,6 @@ _T = TypeVar("_T")
 
 Buffer = bytes | bytearray | memoryview
 """What can be stored; a NumPy array passes its memory as ``array.data``."""
-
-Decode = Callable[[ChunkCoords, Any], _T]
-"""Makes the result of a batch from a chunk's bytes, from a `ChunkPart`, or from None if the chunk is absent."""
 
 Encode = Callable[[ChunkCoords, Any], bytes | Update]
 """Makes a chunk's bytes, or a change to it, from an item that was passed to a batch."""
@@ -405,7 +409,7 @@ class Pyramid:
         batch = self.finder.chunks(
             key, layout, coords, window=in_flight, range_size=self.options.max_range, pieces_of=pieces
         )
-        return batch, in_flight, functools.partial(_finished, decode), _per_hop(layout)
+        return batch, in_flight, functools.partial(finished, decode), per_hop(layout)
 
     def store_chunks(
         self,
@@ -494,20 +498,6 @@ def _unpickled(store: ObjectStore, options: Options, known: Known, shards: Shard
     return pyramid
 
 
-def _finished(decode: Decode[Any] | None, result: tuple[ChunkCoords, Stored | None]) -> tuple[ChunkCoords, Any]:
-    """Decompress a chunk, and make the result that the caller of a batch wants."""
-    coords, found = result
-    data = None if found is None else found.decoded()
-    if decode is None:
-        return coords, data
-    if found is None:
-        return coords, decode(coords, None)
-    try:
-        return coords, decode(coords, data if found.pieces is None else ChunkPart(found.data, found.pieces))
-    except CorruptDataError as exc:
-        raise found.named(exc) from exc
-
-
 def bytes_of(buf: Buffer) -> bytes:
     """Return the bytes of a buffer, in the order in which they are in memory."""
     return buf if isinstance(buf, bytes) else memoryview(buf).tobytes(order="A")
@@ -527,8 +517,3 @@ def _checked_mime_type(mime_type: str) -> str:
     if not mime_type.isprintable() or not mime_type.isascii():
         raise ValueError(f"mime_type: expected a media type, got {mime_type!r}")
     return mime_type
-
-
-def _per_hop(layout: ScaleLayout) -> int:
-    """Return how many chunks of a scale a thread decodes in one hop."""
-    return max(1, HOP // layout.chunk_bytes)

@@ -71,7 +71,8 @@ def list_chunks(pyramid: Pyramid, key: str, most: int) -> Mapping[ChunkCoords, S
         The most files to list.
     """
     listed: dict[ChunkCoords, list[str]] = {}
-    left, more = most, None  # type: int, Any
+    left = most
+    more = None
     while True:
         try:
             page = pyramid.store.list_page(key, more)

@@ -27,14 +27,13 @@ from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.extensions import check_not_read_from
-from precomputed_fs.volume.indexing import triple
+from precomputed_fs.volume.indexing import checked_missing, triple
 from precomputed_fs.volume.intake import read_source
 from precomputed_fs.volume.labels import LabelDetector, may_be_labels
 from precomputed_fs.volume.ome_zarr import Level
 from precomputed_fs.volume.placement import FILE, MEMBER, transform_of
 from precomputed_fs.volume.planning import ArrayOptions, normalized, plan
 from precomputed_fs.volume.progress import Progress
-from precomputed_fs.volume.scale import checked_missing
 from precomputed_fs.volume.sources import is_dask
 from precomputed_fs.volume.volume import Volume
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from precomputed_fs.errors import shown
+from precomputed_fs.errors import expected_one_of, shown
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, morton_block
 from precomputed_fs.format.sharding import Sharding
 
@@ -17,6 +17,7 @@ AXES = "xyz"
 DIMENSIONS = 4
 """x, y, z and channel."""
 
+_MISSING = ("zeros", "raise")
 _CACHED_OVERLAPS = 1 << 14  # of chunks along an axis with voxels; each is that of many chunks
 
 Index = Any
@@ -79,6 +80,19 @@ def checked_size(name: str, given: int | Iterable[int]) -> Triple:
     if min(size) < 1:
         raise ValueError(f"{name}: expected a positive integer, or 3, xyz, got {given!r}")
     return size
+
+
+def checked_missing(missing: str) -> str:
+    """Check an option `missing`, and return it.
+
+    Raises
+    ------
+    ValueError
+        If it is neither "zeros" nor "raise".
+    """
+    if missing not in _MISSING:
+        raise ValueError(expected_one_of("missing", _MISSING, missing))
+    return missing
 
 
 # ---------------------------------------------------------------------------------------------------------- selections

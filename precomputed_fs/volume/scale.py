@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from precomputed_fs.codecs import ChunkPart, Codec, codec_for
-from precomputed_fs.errors import NotFoundError, expected_one_of
+from precomputed_fs.errors import NotFoundError
 from precomputed_fs.format.grid import Box, ChunkCoords, ChunkGrid, Triple, size_of
 from precomputed_fs.format.lengths import Length, readable
 from precomputed_fs.format.scale_layout import Pieces
@@ -18,7 +18,7 @@ from precomputed_fs.pyramid.batches import IN_FLIGHT
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.updates import Update
 from precomputed_fs.volume import extensions
-from precomputed_fs.volume.indexing import DIMENSIONS, Index, Selection, Touched, overlaps_with, select
+from precomputed_fs.volume.indexing import DIMENSIONS, Index, Selection, Touched, checked_missing, overlaps_with, select
 from precomputed_fs.volume.positions import box_between
 from precomputed_fs.volume.progress import Progress, warn
 from precomputed_fs.volume.sampling import PointsByChunk, sample
@@ -34,20 +34,6 @@ _BYTES_IN_FLIGHT = 64 << 20  # decoded
 _LEAST_COMPRESSION = 4  # what is counted on
 _MIN_IN_FLIGHT = 2
 _SHARD_BUFFER_BYTES = 256 << 20  # decoded bytes of a large write, after which complete shards are flushed
-_MISSING = ("zeros", "raise")
-
-
-def checked_missing(missing: str) -> str:
-    """Check an option `missing`, and return it.
-
-    Raises
-    ------
-    ValueError
-        If it is neither "zeros" nor "raise".
-    """
-    if missing not in _MISSING:
-        raise ValueError(expected_one_of("missing", _MISSING, missing))
-    return missing
 
 
 class Scale:
@@ -205,10 +191,7 @@ class Scale:
 
     @property
     def layout(self) -> str:
-        """How chunks are named: "shards", "flat", "sub-directories"; or "unknown" until one was seen.
-
-        Makes no request.
-        """
+        """How chunks are named: "shards", "flat", "sub-directories"; or "unknown" until one was seen."""
         if self.info.sharding is not None:
             return "shards"
         if "_place" not in vars(self):
@@ -360,7 +343,7 @@ class Scale:
         pieces : callable
             Which bytes of a raw chunk suffice, or None for all.
         touched : str
-            What touches these chunks, such as "this box touches"; for messages.
+            What messages say of these chunks, such as "this box touches".
         """
         total = len(chunks)
         with Progress(f"reading {self.key}", total, self._shows(progress)) as bar:

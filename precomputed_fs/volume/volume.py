@@ -21,11 +21,11 @@ from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.volume import extensions, scene_methods
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
-from precomputed_fs.volume.indexing import Index, index_text, select
+from precomputed_fs.volume.indexing import Index, checked_missing, index_text, select
 from precomputed_fs.volume.orientation import NEUROGLANCER, checked_orientation
 from precomputed_fs.volume.positions import VOXEL, rescaled, to_nanometres
 from precomputed_fs.volume.sampling import as_points
-from precomputed_fs.volume.scale import Scale, checked_missing
+from precomputed_fs.volume.scale import Scale
 from precomputed_fs.volume.text import one_line
 
 _T = TypeVar("_T")
