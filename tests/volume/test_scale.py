@@ -250,7 +250,7 @@ def test_a_failed_read_leaves_no_thread_running(tmp_path: Path, monkeypatch: pyt
         return calls[-1]
 
     monkeypatch.setattr(pool, "call", noting)
-    monkeypatch.setattr("precomputed_fs.pyramid.pyramid.HOP", 1)  # else one thread is enough for all
+    monkeypatch.setattr("precomputed_fs.pyramid.batches.HOP", 1)  # else one thread is enough for all
     for _ in range(3):
         with pytest.raises(CorruptDataError):
             scale[...]
