@@ -221,7 +221,7 @@ FOLDER_RULES: tuple[Rule, ...] = (
     ),
     make_rule(
         "attribute-name", "warning", NG, "folder", checks.attribute_not_named,
-        "skeletons may not be shown whose attributes have such names, which are not identifiers: {}", "choose other names",
+        "skeletons may not be shown, as names of attributes are not identifiers: {}", "choose other names",
         _SHADER,
     ),
     make_rule(

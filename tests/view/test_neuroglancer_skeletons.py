@@ -67,18 +67,18 @@ def test_the_client_decodes_the_skeletons_that_we_write(
 
 
 @pytest.mark.parametrize(
-    ("values", "warning", "error"),
+    ("values", "error"),
     [
-        (np.ones(1, np.uint8), "only if all attributes are float32", "Data type not supported by WebGL: UINT8"),
-        (np.ones((1, 5), np.float32), "at most 4 components", "error: No supported texture format for FLOAT32[5]."),
+        (np.ones(1, np.uint8), "Data type not supported by WebGL: UINT8"),
+        (np.ones((1, 5), np.float32), "error: No supported texture format for FLOAT32[5]."),
     ],
 )
 def test_the_client_shows_no_skeletons_with_other_attributes(
-    neuroglancer: Neuroglancer, run: Callable[..., Server], tmp_path: Path, values: Any, warning: str, error: str
+    neuroglancer: Neuroglancer, run: Callable[..., Server], tmp_path: Path, values: Any, error: str
 ) -> None:
     """Where it does, the warnings of `store_skeletons` and the rules of `doctor` can go."""
     volume = volume_in(tmp_path)
-    with pytest.warns(UserWarning, match=warning):
+    with pytest.warns(UserWarning, match="Neuroglancer shows skeletons only if"):
         volume.store_skeletons(dict.fromkeys(SEGMENTS, Skeleton([[8000, 8000, 8000]], [], {"kind": values})))
     with show(neuroglancer, run(volume)) as view:
         assert set(view.errors) == {error}
