@@ -1,6 +1,7 @@
 """What a folder holds by key, such as meshes, skeletons and annotations: each in a file of its own, or in shards."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -236,6 +237,37 @@ class Values(Generic[_Key]):
             expect_end()
             number = self._id_of(key)
             yield from self.pyramid.writer.add(self.folder, self.sharding, number, data, overwrite=overwrite, lead=lead)
+
+
+def fetch_from_several(
+    wanted: Iterable[tuple[Values[Any], Any]],
+    *,
+    decode: Callable[[Any, bytes | None], Any],
+    in_flight: int = IN_FLIGHT,
+    callback: Callback = None,
+) -> Iterator[tuple[Any, Any]]:
+    """Fetch values of several folders of a pyramid at once; those of shards each by itself.
+
+    Parameters
+    ----------
+    wanted : iterable of (Values, key)
+    decode, in_flight, callback
+        See `Values.fetch_many`.
+
+    Yields
+    ------
+    key, result
+        In the order in which they arrive.
+    """
+    first = next(items := iter(wanted), None)
+    if first is None:
+        return
+    jobs = (_listed(key, values.find(key)) for values, key in itertools.chain([first], items))
+    store = first[0].pyramid.store
+    for results in store.run_many(jobs, checked_in_flight(in_flight), functools.partial(_finished, decode)):
+        for result in results:
+            report(callback)
+            yield result
 
 
 def _or_none(job: Job[Stored]) -> Job[Stored | None]:

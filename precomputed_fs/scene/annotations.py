@@ -19,7 +19,7 @@ from precomputed_fs.format.lengths import readable
 from precomputed_fs.format.names import joined
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.value_ids import NoListingError, stored_ids, stored_names
-from precomputed_fs.pyramid.values import Values
+from precomputed_fs.pyramid.values import Values, fetch_from_several
 from precomputed_fs.scene.annotation_geometry import bounds_of, corners_of, meets
 from precomputed_fs.scene.annotation_values import Annotation, Annotations
 from precomputed_fs.scene.folder import Folder
@@ -39,6 +39,7 @@ BoxLike = Box | Sequence[Sequence[float]] | Mapping[str, Sequence[float]] | None
 """Two corners, or a range for some of the dimensions by name; None: everything."""
 
 _IDS = 1 << 64
+_FEW_CELLS = 8  # of one level's shards, which are read without joining those that are close to each other
 _MANY_CELLS = 4096  # in a box: to list those that are stored takes no longer
 _MOST_CELLS = 10_000_000
 _CELL = re.compile(r"\d{1,10}(_\d{1,10})*", re.ASCII)
@@ -303,15 +304,14 @@ class AnnotationCollection:
         wanted = [(level, *self._cells_in(level, low, high)) for level in self.info.levels]
         total = sum(count for _, _, count in wanted)
         with Progress("reading annotations", total, self._progress, "cell") as callback:
-            for values, keys in self._batches([(level, cells) for level, cells, _ in wanted]):
-                for _, block in values.fetch_many(keys, decode=self._decode_many, callback=callback):
-                    if block is None:
-                        continue
-                    if exact:
-                        block = block.take(meets(self.kind, block.geometry, low, high))  # noqa: PLW2901
-                    block = self._not_seen(block, seen)  # noqa: PLW2901
-                    if len(block):
-                        yield Annotations(self.info, block)
+            for _, block in self._fetched(wanted, callback):
+                if block is None:
+                    continue
+                if exact:
+                    block = block.take(meets(self.kind, block.geometry, low, high))  # noqa: PLW2901
+                block = self._not_seen(block, seen)  # noqa: PLW2901
+                if len(block):
+                    yield Annotations(self.info, block)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Read all annotations into a table; see `Annotations.to_pandas`."""
@@ -385,16 +385,28 @@ class AnnotationCollection:
             is_uniform=True,
         )
 
-    def _batches(self, wanted: Sequence[tuple[Level, Iterator[Cell]]]) -> Iterator[tuple[Values[Any], Iterator[Any]]]:
-        """Divide cells into batches: those of all levels that are files are read at once, each level's shards alone."""
-        in_files = [each for each in wanted if each[0].index.sharding is None and ".." not in each[0].index.key]
-        values: Values[tuple[str, Cell]] = self.folder.values(
+    def _fetched(
+        self, wanted: Sequence[tuple[Level, Iterator[Cell], int]], callback: Progress
+    ) -> Iterator[tuple[Any, Block | None]]:
+        """Fetch cells: of all levels at once, but many of one level's shards by themselves, to join neighbours."""
+        alone = [each for each in wanted if each[0].index.sharding is not None and each[2] > _FEW_CELLS]
+        at_once = [each for each in wanted if each not in alone]
+        in_files: Values[tuple[str, Cell]] = self.folder.values(
             name_of=lambda key: joined(key[0], cell_name(key[1])), is_uniform=True
         )
-        yield values, ((level.index.key.removesuffix("/"), cell) for level, cells in in_files for cell in cells)
-        for level, cells in wanted:
-            if (level, cells) not in in_files:
-                yield self._cells(level), cells
+
+        def several() -> Iterator[tuple[Values[Any], Any]]:
+            for level, cells, _ in at_once:
+                key = level.index.key.removesuffix("/")
+                if level.index.sharding is None and ".." not in key.split("/"):
+                    yield from ((in_files, (key, cell)) for cell in cells)  # where what is known of names is shared
+                else:
+                    values = self._cells(level)
+                    yield from ((values, cell) for cell in cells)
+
+        yield from fetch_from_several(several(), decode=self._decode_many, callback=callback)
+        for level, cells, _ in alone:
+            yield from self._cells(level).fetch_many(cells, decode=self._decode_many, callback=callback)
 
     def _folder_of(self, index: Index) -> Folder:
         return Folder.beside(self.folder.pyramid, joined(self.folder.path, index.key), "key")

@@ -70,7 +70,7 @@ def test_within_a_box_each_cell_is_asked_for_once(counted: Counted, request: pyt
     sent, found = counted(collection.within)
     assert len(found) == COUNT
     if is_sharded:
-        assert len(sent) <= 3 * len(levels)
+        assert len(sent) <= 3 * len(levels) + 8  # neighbours are joined where there are more than 8 cells
         return
     assert len(sent) == sum(cells)  # those that are empty, too: only the answer tells
     paths = [entry.path for entry in counted.server.log.entries()]
