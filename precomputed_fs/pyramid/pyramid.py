@@ -183,21 +183,16 @@ class Pyramid:
         inside = posixpath.normpath(path)
         levels = inside.split("/").count("..")
         inside = check_relative_path(inside.removeprefix("../" * levels))
-        store = ObjectStore(
-            self.location.above(levels) if levels else self.location,
-            attempts=self.store.attempts,
-            timeout=self.store.timeout,
-            denied_is_missing=self.store.denied_is_missing,
-        )
-        return Pyramid(store, self.options, shards=ShardReader(store, self.shards.kept)), inside
+        return self._at(self.location.above(levels) if levels else self.location), inside
 
     def rooted_at(self, folder: str) -> "Pyramid":
         """Return a pyramid of its own in a folder of this one."""
+        return self._at(self.location.below(self.finder.checked(folder)))
+
+    def _at(self, location: Location) -> "Pyramid":
+        known = self.store
         store = ObjectStore(
-            self.location.below(self.finder.checked(folder)),
-            attempts=self.store.attempts,
-            timeout=self.store.timeout,
-            denied_is_missing=self.store.denied_is_missing,
+            location, attempts=known.attempts, timeout=known.timeout, denied_is_missing=known.denied_is_missing
         )
         return Pyramid(store, self.options, shards=ShardReader(store, self.shards.kept))
 

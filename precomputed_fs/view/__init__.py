@@ -24,8 +24,8 @@ def view(
     *sources : str, path, UPath, Volume or FsspecAccessor
         The pyramids, the lowest layer first. They are aligned in nanometres. A segmentation is shown with the meshes,
         skeletons and properties that its `info` names. Folders of annotations, and of meshes, skeletons or segment
-        properties on their own, are layers as well: their URLs, or what `open_annotations` and the like return. Open
-        what needs credentials or other options with `open_volume` and the like.
+        properties on their own, are layers as well: their URLs, or what `open_annotations`, `open_meshes` and
+        `open_skeletons` return. Open what needs credentials or other options with these, or with `open_volume`.
     names : sequence of str, optional
         The names of the layers; by default the last parts of the URLs.
     segments, layout, height

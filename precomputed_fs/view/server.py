@@ -79,8 +79,8 @@ def serve(
     ----------
     source : str, path, UPath, Volume or FsspecAccessor
         The pyramid, with the meshes, skeletons and segment properties that its `info` names. Or a folder of
-        annotations, meshes, skeletons or segment properties on its own: its URL, or what `open_annotations` and the
-        like return.
+        annotations, meshes, skeletons or segment properties on its own: its URL, or what `open_annotations`,
+        `open_meshes` or `open_skeletons` returns.
     port : int
         The port on 127.0.0.1; by default any free one.
     follow_links : bool

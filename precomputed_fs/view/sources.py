@@ -1,5 +1,6 @@
 """What can be shown in Neuroglancer: volumes, and folders of annotations, meshes, skeletons or segment properties."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, Unpack
@@ -11,6 +12,7 @@ from precomputed_fs.keywords import AccessorOptions
 from precomputed_fs.pyramid import claims
 from precomputed_fs.scene.folder import Folder
 from precomputed_fs.store.location import Location
+from precomputed_fs.store.url import URLPath
 from precomputed_fs.volume import Scale, Volume, check_not_redirected
 from precomputed_fs.volume.open import open_info, volume_from
 
@@ -73,8 +75,11 @@ def source_of(source: Any, **accessor_options: Unpack[AccessorOptions]) -> Shown
     if isinstance(source, FsspecAccessor):
         accessor, given = source, claims.fetch_info(source.pyramid)
         check_not_redirected(given, source.pyramid.location.display("info"))
-    else:
+    elif isinstance(source, str | os.PathLike | URLPath):
         accessor, given = open_info(source, **accessor_options)
+    else:
+        what = "a volume, a URL or a path, or what open_annotations, open_meshes or open_skeletons returns"
+        raise TypeError(f"expected {what}, got {type(source).__name__}")
     if scene_type_of(given) is None:
         return volume_from(accessor, given)
     return _alone(Folder(accessor.pyramid), given)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from precomputed_fs import AlreadyExistsError, copy_pyramid, open_volume
+from precomputed_fs import AccessDeniedError, AlreadyExistsError, copy_pyramid, open_volume
 from precomputed_fs.format.sharding import Sharding
+from precomputed_fs.store.objects import ObjectStore
 from tests.copying.samples import IDENTITY, Run, make, voxels_of
 
 if TYPE_CHECKING:
@@ -238,6 +239,24 @@ def test_a_folder_without_listing_is_copied_whole_or_not_at_all(
         copy = copy_pyramid(place.url, there.url)
     assert not copied(there)
     assert "skeletons" not in copy.info
+
+
+def test_a_bucket_that_may_not_be_listed_is_as_a_web_server(
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, there = make_scene(make_pyramid("memory")), make_pyramid("memory")
+    listing = ObjectStore.list_page
+
+    def denied(store: ObjectStore, folder: str, more: Any = None) -> Any:
+        if source.url.endswith(store.location.display().rpartition("/")[2]):
+            message = f"{folder}: 403"
+            raise AccessDeniedError(message)
+        return listing(store, folder, more)
+
+    monkeypatch.setattr(ObjectStore, "list_page", denied)
+    with warned("meshes in 'mesh', which may not be listed"):
+        copy_pyramid(source.url, there.url)
+    assert copied(there) == {name: body for name, body in FILES.items() if not name.startswith("mesh")}
 
 
 def test_a_box_and_some_scales_have_all_of_the_scene(make_pyramid: Callable[[str], Place]) -> None:

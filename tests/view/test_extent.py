@@ -103,3 +103,10 @@ def test_annotations_are_viewed_beside_a_volume() -> None:
     assert view(folder).server is view(folder).server
     shown.server.close()
     view(folder).server.close()
+
+
+def test_what_cannot_be_shown_is_named() -> None:
+    labels = volume()
+    labels.store_segment_properties({"label": ["one"]}, ids=[1])
+    with pytest.raises(TypeError, match="or what open_annotations, open_meshes or open_skeletons returns, got Segment"):
+        view(labels, labels.segment_properties)
