@@ -71,7 +71,8 @@ class FolderCopy:
 
     def mark(self, listed: Listed) -> bytes:
         """Return what tells a file from others, whether the source or the destination lists it."""
-        told = f"{listed.size} {listed.name}" if self.keeps_bytes else split_suffix(listed.name)[0]
+        has_size = self.keeps_bytes and self.names is None
+        told = f"{listed.size} {listed.name}" if has_size else split_suffix(listed.name)[0]
         return hashlib.blake2b(told.encode(errors="surrogateescape"), digest_size=15).digest() + b"\1"
 
 

@@ -90,6 +90,14 @@ def test_what_cannot_be_compared_by_size_is_compared_by_name(make_pyramid: Calla
     assert run(folder_copy(source, there, resumes=True)).done == 1
 
 
+def test_a_second_run_from_a_web_server_copies_what_is_missing(places: tuple[Place, Place]) -> None:
+    copy = folder_copy(*places, names=("mesh/1:0", "mesh/2:0", "mesh/none"), resumes=True)
+    assert [run(copy).done, run(copy).done] == [2, 0]
+    places[1].delete("mesh/2:0")
+    assert run(copy).done == 1
+    assert places[1].contents() == {name: BODIES[name] for name in ("mesh/1:0", "mesh/2:0")}
+
+
 def test_what_is_copied_is_verified(places: tuple[Place, Place], monkeypatch: pytest.MonkeyPatch) -> None:
     source, there = places
     run(folder_copy(source, there))
