@@ -78,6 +78,10 @@ def _encoded(fragment: Fragment, bits: int) -> bytes:
 
 
 def _scales(meshes: Sequence[Mesh]) -> list[float]:
+    """Return the resolutions of levels: the average lengths of their edges, which do not decrease.
+
+    Neuroglancer compares them with the size of a pixel. igneous writes 1, 2, 4, ... voxels, whatever the meshes are.
+    """
     scales: list[float] = []
     for mesh in meshes:
         corners = mesh.vertices[mesh.faces[:: math.ceil(len(mesh.faces) / _EDGES)]].astype(np.float64)

@@ -77,7 +77,7 @@ def test_cloud_volume_reads_all_our_levels(tmp_path: Path, options: Any, bits: i
 def tissues() -> np.ndarray[Any, np.dtype[np.uint64]]:
     """Return labels of a part of a real brain: ``[x, y, z]``."""
     part = template()[60:130, 60:124, 60:110]
-    ids = np.array([0, 7, 2**40 + 1, 2**62], np.uint64)
+    ids = np.array([0, 7, 2**40 + 1, 2**62], np.uint64)  # igneous makes shards of ids below 2**63 only
     return ids[np.digitize(part, (90, 150, 190))]
 
 

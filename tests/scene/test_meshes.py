@@ -144,6 +144,17 @@ def test_each_level_is_read_as_it_was_stored(pyramid: Place, sharding: Any) -> N
 
 
 @each_sharding
+def test_fragments_without_triangles_are_left_out(tmp_path: Path, sharding: Any) -> None:
+    """They stand for cells of a level in which only another level has triangles."""
+    fine = ball(3, (5500, 6500, 7500), 800)
+    meshes = create_meshes(tmp_path, {1: [fine, ball(1, radius=2600)]}, sharding=sharding)
+    stored = meshes.pyramid.store.run(meshes.values.find(1))
+    assert stored is not None
+    assert 0 in Manifest.from_bytes(stored.decoded()).levels[0].sizes
+    assert same_surface(meshes[1], fine, 1)
+
+
+@each_sharding
 def test_the_levels_of_a_mesh_are_described(tmp_path: Path, sharding: Any) -> None:
     meshes = create_meshes(tmp_path, {1: balls(3, 2, 1)}, sharding=sharding, level_scales=[100, "0.2 um", 450])
     levels = meshes.levels(1)

@@ -119,3 +119,21 @@ def test_triangles_in_millions_of_pieces_are_refused() -> None:
 def test_too_many_cells_are_refused() -> None:
     with pytest.raises(ValueError, match="fragment_size: expected fewer than"):
         octree_around([ball()], cell=(1e-6, 1, 1))
+
+
+def area(points: Any, faces: Any) -> float:
+    one, two, three = (np.asarray(points, np.float64)[corner] for corner in faces.T)
+    return float(np.linalg.norm(np.cross(two - one, three - one), axis=1).sum() / 2)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_triangles_that_are_no_surface_are_cut_too(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    points = chance.random((20, 3)) if seed % 2 else chance.integers(0, 5, (20, 3))  # on borders, or anywhere
+    mesh = Mesh(points * 10.0 ** (seed - 4), [chance.choice(20, 3, replace=False) for _ in range(30)])
+    octree = octree_around([mesh] * 3)
+    for lod, fragments in enumerate(cut([mesh] * 3, octree, BITS)):
+        size = np.array(octree.cell) * 2**lod
+        placed = [(size * (np.array(each.position) + each.points / STEPS), each.faces) for each in fragments]
+        assert all(0 <= each.points.min(initial=0) <= each.points.max(initial=0) <= STEPS for each in fragments)
+        assert sum(area(*each) for each in placed) == pytest.approx(area(mesh.vertices, mesh.faces), rel=0.01)
