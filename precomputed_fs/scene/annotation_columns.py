@@ -378,8 +378,9 @@ def _colours(values: Any, each: Property, place: str) -> Array:  # noqa: ANN401
     if array.ndim == 1 and array.dtype.kind in "OUT":
         texts = array.tolist()
         for row, text in enumerate(texts):
-            if not isinstance(text, str) or not _COLOUR.fullmatch(text):
-                raise ValueError(f"{place}: expected a colour such as '#ff8000', got {shown(text)} in row {row}")
+            if not isinstance(text, str) or not _COLOUR.fullmatch(text) or len(text) // 2 > count:
+                example = "#ff8000" if each.type == "rgb" else "#ff8000ff"
+                raise ValueError(f"{place}: expected {each.type} such as {example!r}, got {shown(text)} in row {row}")
         opaque = [text[1:] + "ff" for text in texts]  # of those without alpha
         joined = bytes.fromhex("".join(text[: 2 * count] for text in opaque))
         return np.frombuffer(joined, np.uint8).reshape(len(texts), count)
@@ -443,7 +444,12 @@ def _one_id(item: Any) -> int:  # noqa: ANN401
 
 
 def _array(values: Any) -> Array:  # noqa: ANN401
-    """Return a column as an array; pandas' nullable types with missing values as objects."""
+    """Return a column as an array; integers of pandas with missing values as objects."""
+    nullable = getattr(getattr(values, "dtype", None), "numpy_dtype", None)  # of pandas' own types
+    if nullable is not None and not values.isna().any():
+        return np.asarray(values, nullable)
+    if nullable is not None and nullable.kind == "f":
+        return np.asarray(values.to_numpy(nullable, na_value=np.nan))
     try:
         array = np.asarray(values)
     except ValueError:  # lists of different lengths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,3 +104,33 @@ def test_a_damaged_file_is_named(tmp_path: Path, *, sharding: bool) -> None:
     damaged.write_bytes(data[:-1] if not sharding else data[:16] + b"\xff" * 8 + data[24:])
     with pytest.raises(CorruptDataError, match="spatial0"):
         open_annotations(tmp_path).within()
+
+
+@pytest.mark.parametrize("sharding", [False, True], ids=["files", "shards"])
+def test_mutated_files_are_read_or_damage(tmp_path: Path, *, sharding: bool) -> None:
+    create_annotations(tmp_path, POINTS[:60], limit=20, sharding=sharding, relationships={"s": np.arange(60) % 3})
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "info"]
+    rng = random.Random(7)
+    damaged = 0
+    for _ in range(60):
+        path = rng.choice(files)
+        before = path.read_bytes()
+        mutated = bytearray(before)
+        for _ in range(rng.randint(1, 3)):
+            mutated[rng.randrange(min(len(mutated), 64))] = rng.choice((0, 1, 127, 255))
+        path.write_bytes(mutated[: rng.choice((len(mutated), rng.randrange(len(mutated))))])
+        collection = open_annotations(tmp_path)
+        for read in (
+            collection.within,
+            lambda: collection.get(range(60), missing="skip"),  # noqa: B023 - called at once
+            lambda: collection.related("s", [0, 1, 2]),  # noqa: B023
+        ):
+            try:
+                found = read()
+            except CorruptDataError:
+                damaged += 1
+            else:
+                assert len(found) <= 60
+        path.write_bytes(before)
+    assert 20 < damaged < 120
+    assert len(open_annotations(tmp_path).within()) == 60

@@ -51,7 +51,11 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
         {"relationships": ["seg"]},
         r"floats are rounded beyond 2\*\*53",
     ),
-    (TABLE.assign(name=[*map(str, range(300))]), {"properties": {"name": "rgb"}}, r"expected a colour such as"),
+    (
+        TABLE.assign(name=[*map(str, range(300))]),
+        {"properties": {"name": "rgb"}},
+        r"expected rgb such as '#ff8000', got '0' in row 0",
+    ),
     (POINTS, {"bounds": [(0, 0, 0), (100, 100, 50)]}, r"row \d+: \[.*\] is outside of the bounds .*, and \d+ more"),
     (POINTS, {"bounds": [(0, 0, 0), (0, 1, 1)]}, r"bounds: expected finite ones, the upper one larger"),
     (POINTS, {"bounds": [0, 1]}, r"bounds: expected two corners of 3 numbers \(x, y, z\)"),
@@ -92,6 +96,8 @@ def test_what_other_tables_have(tmp_path: Path) -> None:
             "pre": [1, np.nan, 3],
             "post": [[BIG, BIG + 1], None, []],
             "alpha": ["#00000080", "#ffffff", "#01020304"],
+            "flag": pd.array([True, False, True], "boolean"),
+            "weight": pd.array([0.5, None, 1.0], "Float64"),
         }
     )
     made = create_annotations(
@@ -99,7 +105,8 @@ def test_what_other_tables_have(tmp_path: Path) -> None:
         table,
         dimensions={"t": "20 ms", "x": (4, "um")},
         relationships={"before": "pre", "after synapse": "post"},
-        properties={"label": {"description": "what it is"}, "count": "uint32", "alpha": None},
+        properties={"label": {"description": "what it is"}, "count": "uint32", "alpha": None}
+        | dict.fromkeys(["flag", "weight"]),
     )
     assert dict(made.dimensions) == {"t": (0.02, "s"), "x": (4e-6, "m")}
     found = made.get(range(3))
@@ -109,6 +116,8 @@ def test_what_other_tables_have(tmp_path: Path) -> None:
     read = found.to_pandas()
     assert read["label"].astype(object).where(read["label"].notna(), None).tolist() == ["a", None, "b"]
     assert read["count"].tolist() == [1, 2, 3]
+    assert read["flag"].tolist() == [True, False, True]
+    np.testing.assert_array_equal(read["weight"], [0.5, np.nan, 1])
     assert read["alpha"].tolist() == ["#00000080", "#ffffffff", "#01020304"]
     assert {each.id: each.description for each in made.properties}["label"] == "what it is"
     info = json.loads((tmp_path / "info").read_text())
