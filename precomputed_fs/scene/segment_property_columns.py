@@ -117,7 +117,7 @@ class _Column:
             raise ColumnError(f"column {name!r}: expected a text as name, got {type(name).__name__}")
         if not hasattr(given, "dtype"):
             given = _objects(given)
-        is_missing = np.asarray(given.isna()) if hasattr(given, "isna") else np.zeros(len(ids), bool)
+        is_missing = np.asarray(given.isna()) if hasattr(given, "isna") else np.ma.getmaskarray(given)
         values = given.to_numpy() if hasattr(given, "to_numpy") else np.asarray(given)
         if len(values) != len(ids) or values.ndim != 1:
             raise ColumnError(f"column {name!r}: expected a value for each of {len(ids)} segments, got {values.shape}")

@@ -280,6 +280,7 @@ NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
         (pd.Series([1, None, 3], dtype="Int64"), "1 missing, first of segment 0"),
         (["a", None, None], r"2 missing, first of segment 0, .*: .fillna\(...\) with '', or leave these segments out"),
         (pd.Series(["a", None, "b"]), "1 missing"),
+        (np.ma.array([1, 2, 3], mask=[False, True, False]), "1 missing, first of segment 0"),
         (pd.Series(["a", None, "b"], dtype="category"), "1 missing"),
         (pd.Series([["a"], None, []]), "1 missing"),
         (pd.Series(["2026", None, "2027"], dtype="datetime64[ns]"), "1 missing"),
