@@ -4,6 +4,7 @@ A few damaged bytes can make the library take gigabytes, and seconds to fill the
 with a limit of memory, which also keeps our interpreter's lock free: DracoPy makes Python lists of all numbers.
 """
 
+import functools
 import importlib.util
 import itertools
 from collections.abc import Iterator
@@ -30,8 +31,9 @@ _ROW_BYTES = 12  # three numbers
 _COMPRESSION = 7  # of 10: half the time of decoding without, and hardly larger than the best
 
 
+@functools.cache
 def require_draco() -> None:
-    """Check that DracoPy is installed.
+    """Check that DracoPy is installed; once, if it is.
 
     Raises
     ------

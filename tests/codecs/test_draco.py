@@ -95,6 +95,7 @@ def test_other_bytes_are_refused_without_the_library() -> None:
 
 
 def test_a_missing_library_is_an_import_error_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    draco.require_draco.cache_clear()
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setitem(sys.modules, "DracoPy", None)
     for call in (lambda: decode_draco(b"DRACO"), lambda: encode_draco(*grid(2), 16)):

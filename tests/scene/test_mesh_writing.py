@@ -18,6 +18,7 @@ from precomputed_fs import (
     open_meshes,
     open_volume,
 )
+from precomputed_fs.codecs.draco import require_draco
 from precomputed_fs.format.multilod_mesh import Manifest
 from tests.scene.mesh_samples import LEVELS, MESHES, SHARDS, ball, balls, merged, same_surface
 from tests.scene.samples import LARGEST, labels
@@ -280,13 +281,18 @@ def test_a_sharding_that_is_mistaken_is_explained(tmp_path: Path) -> None:
         create_meshes(tmp_path, {5: ball(0)}, sharding={"@type": "x"})
 
 
-def test_without_draco_nothing_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_draco_such_meshes_are_neither_read_nor_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = create_meshes(tmp_path / "stored", LEVELS)
+    require_draco.cache_clear()
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setitem(sys.modules, "DracoPy", None)
     with pytest.raises(ImportError, match=r"pip install 'precomputed-fs\[mesh\]'"):
-        create_meshes(tmp_path, LEVELS)
-    assert not any(tmp_path.iterdir())
-    assert create_meshes(tmp_path, MESHES).get(MESHES) == MESHES
+        stored[1]
+    assert 1 in stored
+    with pytest.raises(ImportError, match=r"pip install 'precomputed-fs\[mesh\]'"):
+        create_meshes(tmp_path / "new", LEVELS)
+    assert not (tmp_path / "new").exists()
+    assert create_meshes(tmp_path / "new", MESHES).get(MESHES) == MESHES
 
 
 def test_no_meshes_make_an_empty_folder(tmp_path: Path) -> None:
