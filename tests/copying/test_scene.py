@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from precomputed_fs import AccessDeniedError, AlreadyExistsError, copy_pyramid, open_volume
+from precomputed_fs import AccessDeniedError, AlreadyExistsError, DataAccessError, copy_pyramid, open_volume
 from precomputed_fs.format.sharding import Sharding
+from precomputed_fs.store import jobs
 from precomputed_fs.store.objects import ObjectStore
 from tests.copying.samples import IDENTITY, Run, make, voxels_of
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from precomputed_fs.store.requests import Job, Put
     from tests.support.places import Place
 
 SHARDED: dict[str, Any] = {"@type": "neuroglancer_skeletons", "sharding": {**IDENTITY, "shard_bits": 3}}
@@ -278,6 +280,31 @@ def test_files_of_unknown_origin_are_in_the_way(make_pyramid: Callable[[str], Pl
     copy_pyramid(source.url, there.url, overwrite=True)
     assert copied(there) == FILES
     assert there.get("elsewhere/9:0") == b"{}"
+
+
+def test_a_copy_that_failed_among_the_meshes_is_resumed(
+    make_pyramid: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, there = make_scene(make_pyramid("memory")), make_pyramid("memory")
+    write, written = jobs.write, list[str]()
+
+    def failing(put: Put) -> Job[None]:
+        if put.name == "mesh/1:0:a" and not written:
+            message = "the disk is full"
+            raise DataAccessError(message)
+        if written:
+            written.append(put.name)
+        yield from write(put)
+
+    monkeypatch.setattr(jobs, "write", failing)
+    with pytest.raises(DataAccessError, match="the disk is full"):
+        copy_pyramid(source.url, there.url)
+    assert "info" not in there.names()
+    before = copied(there)
+    written.append("from now on")
+    copy_pyramid(source.url, there.url)
+    assert copied(there) == FILES
+    assert sorted(name for name in written if name in FILES) == sorted(FILES.keys() - before.keys())
 
 
 def test_shards_of_a_folder_have_the_names_of_the_specification() -> None:
