@@ -29,11 +29,18 @@ def has_files(pyramid: Pyramid, folder: str) -> bool:
 
 
 def delete_files(pyramid: Pyramid, folder: str) -> None:
-    """Delete all files in a folder and in the folders below it."""
+    """Delete all files in a folder and in the folders below it.
+
+    Raises
+    ------
+    AccessDeniedError
+        If there is a symbolic link to a folder outside of the pyramid.
+    """
     pyramid.storer.checked(folder)
+    store = pyramid.store.confined()
     try:
         while found := next(pages(pyramid, folder), ()):  # always the first page: tokens may not survive what they list
-            for _ in pyramid.store.run_many((_deleting(name) for name, _ in found), IN_FLIGHT):
+            for _ in store.run_many((_deleting(name) for name, _ in found), IN_FLIGHT):
                 pass
     finally:
         pyramid.shards.kept.clear()

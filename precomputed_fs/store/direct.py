@@ -244,11 +244,16 @@ class Direct:
         """Return a path without symbolic links, which must not lead out of the root."""
         if not self._protocol.follows_links:
             return path
-        with self._turn:
-            real, root = (self._protocol.real_path(self.fs, one) for one in (path, self._root))
-        if not PurePath(real).is_relative_to(root):
+        real = self._real(path)
+        if real is None:
             raise PermissionError("a symbolic link leads out of the pyramid; serve(..., follow_links=True) follows it")
         return real
+
+    def _real(self, path: str) -> str | None:
+        """Return a path without symbolic links; None if they lead out of the root."""
+        with self._turn:
+            real, root = (self._protocol.real_path(self.fs, one) for one in (path, self._root))
+        return real if PurePath(real).is_relative_to(root) else None
 
     def _get(self, request: Get) -> Body:
         path, start, end = self._path(request.name), request.start, request.end
@@ -295,6 +300,9 @@ class Direct:
 
     def _delete(self, request: Delete) -> None:
         path = join(self._root, request.name)
+        is_checked = self._is_confined and self._protocol.follows_links
+        if is_checked and self._real(path.rpartition("/")[0]) is None:
+            raise PermissionError("a symbolic link leads out of the pyramid: what is there is not deleted")
         with self._turn, self._protocol.lock(self.fs, path):
             self._check_version(path, request.replacing)
             with contextlib.suppress(FileNotFoundError):

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from precomputed_fs import AccessDeniedError, FsspecAccessor
 from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.pyramid import folders
 from precomputed_fs.store import walking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.places import Place
 
@@ -44,3 +46,17 @@ def test_nothing_is_deleted_where_nothing_can_be_written(make_pyramid: Callable[
     with pytest.raises(ReadOnlyError):
         folders.delete_files(place.accessor().pyramid, "mesh")
     assert not folders.has_files(place.accessor().pyramid, "mesh"), "it cannot be listed"
+
+
+def test_what_is_behind_a_link_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1").write_bytes(b"1")
+    (tmp_path / "brain" / "mesh").mkdir(parents=True)
+    (tmp_path / "brain" / "mesh" / "2").symlink_to(tmp_path / "other" / "1")
+    pyramid = FsspecAccessor(tmp_path / "brain").pyramid
+    folders.delete_files(pyramid, "mesh")
+    assert [*(tmp_path / "brain" / "mesh").iterdir()] == []
+    (tmp_path / "brain" / "mesh" / "more").symlink_to(tmp_path / "other")
+    with pytest.raises(AccessDeniedError, match="what is there is not deleted"):
+        folders.delete_files(pyramid, "mesh")
+    assert (tmp_path / "other" / "1").read_bytes() == b"1"
