@@ -6,9 +6,7 @@ how. A run that finds the record of the same copy resumes it; one that finds ano
 
 import contextlib
 import json
-import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from precomputed_fs.copying.plan import ScaleCopy, Target
 from precomputed_fs.errors import (
@@ -23,8 +21,7 @@ from precomputed_fs.pyramid import claims, copies, folders
 from precomputed_fs.pyramid.claims import Claimed
 from precomputed_fs.pyramid.making import what_is_there
 from precomputed_fs.pyramid.pyramid import Pyramid
-from precomputed_fs.store.location import Location, store_of
-from precomputed_fs.store.protocols import protocol_of
+from precomputed_fs.store.overlap import place_of
 from precomputed_fs.volume import Volume
 from precomputed_fs.volume.placement import FILE, transform_of
 
@@ -41,36 +38,11 @@ def check_writable(pyramid: Pyramid, target: Target) -> None:
 
 def check_apart(volume: Volume, copy: ScaleCopy) -> None:
     """Check that source and destination do not overlap, since the destination may be cleared."""
-    there = _place(copy.destination.location)
-    for place in (_place(volume.pyramid.location), _place(copy.source.location, copy.source_key)):
-        if place.container != there.container:
-            continue
-        shorter = min(len(place.path), len(there.path))
-        if place.path[:shorter] == there.path[:shorter]:
+    there = place_of(copy.destination.location)
+    for place in (place_of(volume.pyramid.location), place_of(copy.source.location, copy.source_key)):
+        if place.has(there) or there.has(place):
             relation = "are the same place" if place.path == there.path else "are one inside the other"
             raise ValueError(f"{volume.url} and {copy.destination.url} {relation}: copy to somewhere else")
-
-
-class _Place(NamedTuple):
-    """Where a URL's objects are, to compare places."""
-
-    container: tuple[Any, ...]
-    """The kind of store, the server or bucket, and the archives."""
-
-    path: tuple[str, ...]
-
-
-def _place(location: Location, key: str = "") -> _Place:
-    links = [link for link in location.links if not protocol_of(link.protocol).keeps_copies or not link.has_path]
-    links = [link for link in links if link.has_path] or list(location.links)
-    first, *behind = links
-    path = first.url.partition("://")[2] or first.url
-    if first.protocol in ("http", "https"):
-        path = path.partition("?")[0]
-    if first.protocol == "file":
-        path = os.path.realpath(path)
-    parts = [part for part in f"{path}/{key}".split("/") if part]
-    return _Place((*store_of(first), *(link.url for link in behind)), tuple(parts))
 
 
 class Destination:

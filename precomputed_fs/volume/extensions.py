@@ -468,14 +468,18 @@ def export_zarr(
     storage_options : mapping, optional
         fsspec's options for that place.
     overwrite : bool
-        Whether to replace a Zarr hierarchy that is there.
+        Whether to replace a Zarr hierarchy that is there; other files are never replaced.
     progress : bool, optional
         See `open_volume`.
 
     Raises
     ------
     AlreadyExistsError
-        If there is one, and ``overwrite=False``.
+        If there is one, and ``overwrite=False``; or if other files are there.
+    ValueError
+        If the volume itself is there.
+    ReadOnlyError
+        If this is not where zarr can write, such as an archive.
     ImportError
         If zarr is not installed; the extra "zarr" brings it.
     DataAccessError

@@ -14,8 +14,8 @@ from precomputed_fs import (
     copy_pyramid,
     open_volume,
 )
-from precomputed_fs.copying import place as copying_place
 from precomputed_fs.pyramid import copies
+from precomputed_fs.store.overlap import place_of
 from tests.copying.samples import KEY, MURMUR, make, present, read, voxels_of
 from tests.support import servers
 
@@ -63,7 +63,7 @@ def test_containers_of_one_name_in_two_places(tmp_path: Path, url: str, option: 
     one, two = ({option: value, "secret" if "s3" in url else "password": "x"} for value in (9, 10))
     volume.pyramid.store.location = FsspecAccessor(url, storage_options=one).pyramid.location
     accessors = [FsspecAccessor(url, storage_options=options) for options in (one, dict(one), two)]
-    place, same, other = (copying_place._place(accessor.pyramid.location) for accessor in accessors)
+    place, same, other = (place_of(accessor.pyramid.location) for accessor in accessors)
     assert place == same != other
     with pytest.raises(ValueError, match="are the same place"):
         copy_pyramid(volume, FsspecAccessor(url, storage_options=one))

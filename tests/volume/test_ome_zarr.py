@@ -11,7 +11,7 @@ from upath import UPath
 
 from precomputed_fs import InvalidInfoError, NotFoundError, create_volume, open_volume
 from precomputed_fs.__main__ import main
-from precomputed_fs.errors import AlreadyExistsError
+from precomputed_fs.errors import AlreadyExistsError, ReadOnlyError
 from tests.volume.samples import make, voxels
 
 if TYPE_CHECKING:
@@ -211,3 +211,21 @@ def test_several_times_are_refused(tmp_path: Path) -> None:
     group = image(tmp_path / "a.zarr", [voxels((3, 8, 8, 8))], "tzyx")
     with pytest.raises(InvalidInfoError, match="expected one time, got 3"):
         create_volume(tmp_path / "pyramid", group)
+
+
+@pytest.mark.parametrize("place", ["files", "pyramid", "."])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_but_a_zarr_hierarchy_is_replaced(tmp_path: Path, place: str, overwrite: bool) -> None:
+    volume = make(tmp_path / "pyramid", voxels((8, 8, 8)))
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/precious").write_text("x")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises((AlreadyExistsError, ValueError), match="export to somewhere else"):
+        volume.export_zarr(tmp_path / place, overwrite=overwrite)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_archives_are_not_exported_to(tmp_path: Path) -> None:
+    volume = make(tmp_path / "pyramid", voxels((8, 8, 8)))
+    with pytest.raises(ReadOnlyError, match="export to a folder or a bucket"):
+        volume.export_zarr(f"zip://a.zarr::{tmp_path}/a.zip")
