@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import operator
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
@@ -16,7 +17,7 @@ from precomputed_fs.errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from precomputed_fs.format.grid import Box, ChunkGrid
+from precomputed_fs.format.grid import Box, ChunkGrid, Triple
 from precomputed_fs.format.info import Info, ScaleInfo
 from precomputed_fs.format.info_text import HtmlError
 from precomputed_fs.format.lengths import VoxelSize, is_same
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 
 _LONGEST = 2  # times the longer one
+_BLOCK_BYTES = 256 << 20  # that are read at once
+_BLOCKS = 8  # of the source, if these are larger; zarr decodes as many at once
 
 
 @spelled_out({**OPTION_DEFAULTS, "gzip": None})
@@ -206,9 +209,11 @@ def _take_levels(volume: Volume, levels: Sequence[Level], *, skip_empty: bool) -
     for scale, level in zip(volume, levels, strict=False):
         if scale.shape[:3] != level.array.shape[:3] or not is_same(scale.resolution, level.resolution):
             break
+        if not level.begins_at(scale.voxel_offset, levels[0], volume[0].voxel_offset):
+            break
         count += 1
-        sizes = map(_common_multiple, scale.chunk_size, level.block)
-        grid = ChunkGrid(scale.info.size, triple(sizes), scale.voxel_offset)
+        size = _block_size(scale.chunk_size, level.block, scale.shape[3] * scale.dtype.itemsize)
+        grid = ChunkGrid(scale.info.size, size, scale.voxel_offset)
         with Progress(f"writing {scale.key}", math.prod(grid.shape), volume.progress, unit="block") as bar:
             for cell in np.ndindex(*grid.shape):
                 box = Box.of(grid.chunk(triple(cell)))
@@ -220,6 +225,17 @@ def _take_levels(volume: Volume, levels: Sequence[Level], *, skip_empty: bool) -
                 bar.relative_update(1)
         volume.flush_unless_in_block()
     return count
+
+
+def _block_size(chunk: Triple, block: Triple, voxel_bytes: int) -> Triple:
+    """Return the size of what is read at once: whole chunks, and as much of the source's as memory may hold."""
+    sizes = list(map(_common_multiple, chunk, block))
+    most = max(_BLOCK_BYTES, _BLOCKS * math.prod(block) * voxel_bytes)
+    while math.prod(sizes) * voxel_bytes > most and any(map(operator.gt, sizes, chunk)):
+        counts = list(map(operator.floordiv, sizes, chunk))
+        longest = counts.index(max(counts))
+        sizes[longest] = -(-counts[longest] // 2) * chunk[longest]
+    return triple(sizes)
 
 
 def _common_multiple(chunk: int, block: int) -> int:

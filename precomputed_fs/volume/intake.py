@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from precomputed_fs.errors import shown
 from precomputed_fs.format.lengths import is_same
 from precomputed_fs.store.location import Location, resolve
 from precomputed_fs.store.url import URLPath
@@ -119,10 +120,15 @@ def _of_file(location: Location, options: ArrayOptions) -> Given:
 def _of_ome_zarr(image: OmeImage, options: ArrayOptions) -> Given:
     if options.type is None and image.is_of_labels:
         options = dataclasses.replace(options, type="segmentation")
-    finest, levels = image.levels[0], image.levels
+    encoding, levels = options.encoding or "raw", image.levels
+    if is_for_labels(options.type, encoding) or levels[0].array.dtype == np.int64:
+        levels = tuple(level._replace(array=storable_labels(level.array, encoding)) for level in levels)
+    finest = levels[0]
     if options.resolution is None:
         if not image.has_units:
-            raise TypeError("resolution: the image's axes have no unit: pass the size of a voxel, such as '1 um'")
+            units = ", ".join(sorted({shown(unit) for unit in image.units if unit is not None}))
+            has = f"units that are not of length, or not known, {units}" if units else "no unit"
+            raise TypeError(f"resolution: the image's axes have {has}: pass the size of a voxel, such as '1 um'")
         options = dataclasses.replace(options, resolution=finest.resolution)
     elif not is_same(checked_resolution(options.resolution), finest.resolution):
         ratio = list(map(operator.truediv, checked_resolution(options.resolution), finest.resolution))

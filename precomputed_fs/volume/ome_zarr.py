@@ -4,19 +4,28 @@ Facts are from the specifications of OME-Zarr 0.4 and 0.5. Translations are of t
 writers leave them out.
 """
 
+import gzip
+import lzma
 import math
+import operator
+import re
+import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from precomputed_fs.errors import InvalidInfoError, NotFoundError, shown
+import numpy as np
+
+from precomputed_fs.errors import CorruptDataError, DataAccessError, InvalidInfoError, NotFoundError, shown
 from precomputed_fs.format.grid import Triple
 from precomputed_fs.format.lengths import UNITS
 from precomputed_fs.store.location import Location
+from precomputed_fs.store.redaction import without_secrets
 from precomputed_fs.volume.indexing import AXES, triple
 from precomputed_fs.volume.lazy import Arranged, Taken
 
 _SUFFIX = ".zarr"
-_TIMEOUT = 30.0  # seconds
+_SERVED = "zarr"  # the last part of `Server.zarr_url`
 _UNITS = {  # nanometres of the units that OME-Zarr names
     "picometer": UNITS["pm"],
     "angstrom": UNITS["\N{LATIN CAPITAL LETTER A WITH RING ABOVE}"],
@@ -27,6 +36,11 @@ _UNITS = {  # nanometres of the units that OME-Zarr names
     "meter": UNITS["m"],
 }
 _NEAR = 1e-3  # voxels
+_MOST_SHIFT = 0.51  # voxels of the finest level: writers disagree by half a one
+_MOST_SHARD_BYTES = 256 << 20  # that are read at once
+_COLLECTIONS = ("bioformats2raw.layout", "plate", "well")  # of groups that have images
+_BROKEN = (RuntimeError, ValueError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)  # what decoders of zarr raise
+_FILES = (".npy", ".nii", ".nii.gz", ".hdr", ".img")
 
 
 class Level(NamedTuple):
@@ -41,6 +55,17 @@ class Level(NamedTuple):
     block: Triple
     """Voxels, xyz, that are best read together: those of its own chunk, or shard."""
 
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """How far its first voxel begins behind that of the finest level, in voxels of that."""
+
+    def begins_at(self, start: Triple, finest: "Level", first: Triple) -> bool:
+        """Whether it begins at a voxel of its own size, where the finest level begins at `first`."""
+        factors = map(operator.truediv, self.resolution, finest.resolution)
+        return all(
+            abs(low * factor - origin - shift) <= _MOST_SHIFT
+            for low, factor, origin, shift in zip(start, factors, first, self.shift, strict=True)
+        )
+
 
 class OmeImage(NamedTuple):
     """An image."""
@@ -51,7 +76,12 @@ class OmeImage(NamedTuple):
     voxel_offset: Triple
     """Coordinates of the first voxel of the finest level."""
 
+    units: tuple[str | None, ...]
+    """Those of its axes of space, as they are named."""
+
     has_units: bool
+    """Whether all of them are known."""
+
     is_of_labels: bool
 
 
@@ -63,8 +93,8 @@ def is_group(source: object) -> bool:
 
 def is_named_so(location: Location) -> bool:
     """Whether the URL is of a Zarr hierarchy, or of a group in one."""
-    path = location.display().partition("?")[0]
-    return any(part.endswith(_SUFFIX) for part in path.split("/"))
+    parts = re.split("/|::", location.display().rstrip("/"))
+    return parts[-1] == _SERVED or (not parts[-1].endswith(_FILES) and any(part.endswith(_SUFFIX) for part in parts))
 
 
 def open_group(location: Location) -> Any:  # noqa: ANN401 - zarr's, which is optional
@@ -76,24 +106,24 @@ def open_group(location: Location) -> Any:  # noqa: ANN401 - zarr's, which is op
         If zarr is not installed.
     NotFoundError
         If there is no group.
+    InvalidInfoError
+        If there is an array instead.
     """
-    store = store_at(location, read_only=True)
+    zarr, store = zarr_module(), store_at(location, read_only=True)
     try:
-        return zarr_module().open_group(store, mode="r")
+        return zarr.open_group(store, mode="r")
+    except zarr.errors.ContainsArrayError as exc:
+        raise InvalidInfoError(f"{location.display()}: this is an array: pass the group of its image") from exc
     except FileNotFoundError as exc:
         raise NotFoundError(f"{location.display()}: there is no Zarr group") from exc
 
 
 def store_at(location: Location, *, read_only: bool) -> Any:  # noqa: ANN401
-    """Return a store of zarr's own; raises an ImportError if zarr is not installed."""
-    storage = zarr_module().storage
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # noqa: PLC0415 - where zarr needs it
+    """Return a store of zarr's own; raises an ImportError if zarr is not installed, and as `zarr_store.store_at`."""
+    zarr_module()
+    from precomputed_fs.volume import zarr_store  # noqa: PLC0415 - imports zarr
 
-    fs, root = location.open(_TIMEOUT)
-    if len(location.links) == 1 and location.links[0].protocol == "file" and location.fs is None:
-        return storage.LocalStore(root, read_only=read_only)
-    in_threads = AsyncFileSystemWrapper(fs, asynchronous=True)  # on zarr's loop, connections would never be closed
-    return storage.FsspecStore(in_threads, path=root, read_only=read_only)
+    return zarr_store.store_at(location, read_only=read_only)
 
 
 def zarr_module() -> Any:  # noqa: ANN401
@@ -113,12 +143,13 @@ def read_image(group: Any) -> OmeImage:  # noqa: ANN401
     InvalidInfoError
         If these are not of one.
     """
-    where = str(group.store_path)
+    where = _shown(group)
     attributes = group.attrs.asdict()
     ome = attributes.get("ome", attributes)
-    if not isinstance(ome, Mapping) or not ome.get("multiscales"):
+    ome = ome if isinstance(ome, Mapping) else {}
+    if not ome.get("multiscales"):
         found = ", ".join(sorted(name for name, _ in group.members())[:5])
-        has_images = "bioformats2raw.layout" in ome or "bioformats2raw.layout" in attributes
+        has_images = any(name in {**attributes, **dict(ome)} for name in _COLLECTIONS)
         hint = "the images are groups in it" if has_images else "pass the group of an image, or one array of it"
         raise InvalidInfoError(f"{where}: there are no multiscales of OME-Zarr; {hint}: {found}")
     try:
@@ -134,20 +165,60 @@ def _read(group: Any, multiscale: Mapping[str, Any], *, is_of_labels: bool) -> O
     names = [_axis_name(axis) for axis in axes]
     if len(names) != len(set(names)) or not set(names) <= {*AXES, "c", "t"} or not {"x", "y"} <= set(names):
         raise ValueError(f"expected axes x, y and maybe z, c and t, got {names}")
-    units = [_UNITS.get(str(axis.get("unit"))) for axis, name in zip(axes, names, strict=True) if name in AXES]
+    named = [axis.get("unit") for axis, name in zip(axes, names, strict=True) if name in AXES]
+    units = [_UNITS.get(str(name), UNITS.get(str(name))) for name in named]
     nm = [float(unit) if unit else 1.0 for unit in units] if all(units) else [1.0] * len(units)
     common = multiscale.get("coordinateTransformations", [])
-    levels, places = [], []
+    levels: list[Level] = []
+    first, offset, left_out = [0.0] * len(AXES), (0, 0, 0), [0.0] * len(AXES)
     depth = 0.0  # of a plane, which has no axis of its own for it
-    for dataset in multiscale["datasets"]:
+    for dataset in multiscale["datasets"] or [{}]:
         array = group[dataset["path"]]
         scale, place = _transformed(len(axes), [*dataset.get("coordinateTransformations", []), *common])
         spatial = {name: index for index, name in enumerate(names) if name in AXES}
         lengths = {name: scale[at] * unit for (name, at), unit in zip(spatial.items(), nm, strict=True)}
         depth = depth or lengths["x"]
-        levels.append(_level(array, names, [lengths.get(name, depth) for name in AXES]))
-        places.append([place[spatial[name]] / scale[spatial[name]] if name in spatial else 0.0 for name in AXES])
-    return OmeImage(tuple(levels), triple(map(_offset, places[0])), all(units), is_of_labels)
+        level = _level(array, names, [lengths.get(name, depth) for name in AXES])
+        centre = [place[spatial[name]] / scale[spatial[name]] if name in spatial else 0.0 for name in AXES]
+        if not levels:
+            first, offset = centre, triple(map(_offset, centre))
+            left_out = [at - 0.5 - low for at, low in zip(centre, offset, strict=True)]
+        factors = map(operator.truediv, level.resolution, levels[0].resolution if levels else level.resolution)
+        x, y, z = map(_shift, centre, factors, first, offset, left_out)
+        levels.append(level._replace(shift=(x, y, z)))
+    return OmeImage(tuple(levels), offset, tuple(named), all(units), is_of_labels)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """An array of zarr; what cannot be decoded is an error that names it."""
+
+    source: Any
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of an element."""
+        dtype: np.dtype[Any] = np.dtype(self.source.dtype)
+        return dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        shape: tuple[int, ...] = self.source.shape
+        return shape
+
+    def __getitem__(self, cuts: Any) -> Any:  # noqa: ANN401 - as zarr's
+        try:
+            return self.source[cuts]
+        except DataAccessError:
+            raise
+        except _BROKEN as exc:
+            raise CorruptDataError(f"{_shown(self.source)}: a chunk cannot be decoded: {exc}") from exc
+
+
+def _shown(node: Any) -> str:  # noqa: ANN401 - a group or an array
+    """Return where it is, without secrets."""
+    return re.sub(r"[A-Za-z][\w+.-]*://[^\s)>]*", lambda found: without_secrets(found[0]), str(node.store_path))
 
 
 def _axis_name(axis: Mapping[str, Any]) -> str:
@@ -183,8 +254,12 @@ def _level(array: Any, names: Sequence[str], resolution: Sequence[float]) -> Lev
     if "t" in names and array.shape[names.index("t")] != 1:
         count = array.shape[names.index("t")]
         raise ValueError(f"expected one time, got {count}: pass one of them, as an array: group[path][time]")
-    chunk = dict(zip(names, getattr(array, "shards", None) or array.chunks, strict=True))
+    shards = getattr(array, "shards", None)
+    if shards is None or math.prod(shards) * array.dtype.itemsize > _MOST_SHARD_BYTES:
+        shards = array.chunks
+    chunk = dict(zip(names, shards, strict=True))
     block = [int(chunk.get(name, 1)) for name in AXES]
+    array = _Checked(array)
     if "t" in names:
         array, names = Taken(array, names.index("t")), [name for name in names if name != "t"]
     order = tuple(names.index(name) if name in names else None for name in AXES)
@@ -200,3 +275,10 @@ def _offset(place: float) -> int:
     if abs(corner - round(corner)) <= _NEAR:
         return round(corner)
     return round(place)
+
+
+def _shift(centre: float, factor: float, first: float, offset: int, left_out: float) -> float:
+    """Return how far a level begins behind the finest one, whose first voxel has its centre at `first`."""
+    if abs(centre * factor - first) <= _NEAR:  # as of writers that give all levels one translation, or none
+        return 0.0
+    return (centre - 0.5) * factor - left_out - offset

@@ -147,7 +147,7 @@ def plan(
         elif options.sharding:
             scale["sharding"] = dict(options.sharding)
         scales.append(scale)
-        factors = _factors_of(next(remaining, None), bounds, resolution)
+        factors = _factors_of(next(remaining, None), bounds, resolution, levels[:1], offset)
         if factors is not None and len(scales) != options.scales:
             resolution = tuple(map(operator.mul, resolution, factors))
             bounds = halved(bounds, factors)
@@ -177,14 +177,17 @@ def plan(
     )
 
 
-def _factors_of(level: Level | None, bounds: Box, resolution: Sequence[float]) -> Triple | None:
-    """Return how many voxels of a scale make one of the next level; None if that is not a whole number."""
+def _factors_of(
+    level: Level | None, bounds: Box, resolution: Sequence[float], finest: Sequence[Level], first: Triple
+) -> Triple | None:
+    """Return how many voxels of a scale make one of the next level; None if that is not a whole number of its own."""
     if level is None:
         return None
     ratio = list(map(operator.truediv, level.resolution, resolution))
     factors = triple(max(1, round(each)) for each in ratio)
-    fits = is_same(ratio, factors) and max(factors) > 1 and halved(bounds, factors).shape == level.array.shape[:3]
-    return factors if fits else None
+    lower = halved(bounds, factors)
+    fits = is_same(ratio, factors) and max(factors) > 1 and lower.shape == level.array.shape[:3]
+    return factors if fits and level.begins_at(lower.start, finest[0], first) else None
 
 
 def checked_resolution(given: VoxelSize | None) -> tuple[float, float, float]:

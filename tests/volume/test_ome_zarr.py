@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +10,28 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from precomputed_fs import InvalidInfoError, NotFoundError, create_volume, open_volume
+from precomputed_fs import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    CorruptDataError,
+    InvalidInfoError,
+    NotFoundError,
+    URLError,
+    create_volume,
+    open_volume,
+)
 from precomputed_fs.__main__ import main
-from precomputed_fs.errors import AlreadyExistsError, ReadOnlyError
+from precomputed_fs.errors import ReadOnlyError
+from precomputed_fs.volume import create
+from tests.support import servers
 from tests.volume.samples import make, voxels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from precomputed_fs.format.grid import Triple
 
 zarr: Any = pytest.importorskip("zarr")
 
@@ -167,7 +181,113 @@ def test_planes_and_sizes_that_the_caller_knows_better(tmp_path: Path) -> None:
     assert volume[1].resolution == (4000, 4000, 5000)
 
 
+@pytest.mark.parametrize(("first", "second", "is_taken"), [(1.5, 2.0, False), (1.5, 1.0, True), (0.5, 1.0, True)])
+def test_a_level_whose_voxels_lie_elsewhere_is_computed(
+    tmp_path: Path, first: float, second: float, is_taken: bool
+) -> None:
+    """From 1 on, scales have one voxel of half a size too early: a level that has none is not theirs."""
+    arrays = [voxels((9, 9, 9), "uint8"), np.full((5, 5, 5), 7, "uint8")]
+    group = image(tmp_path / "a.zarr", arrays)
+    datasets = [
+        {
+            "path": str(i),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [2.0**i] * 3},
+                {"type": "translation", "translation": [at] * 3},
+            ],
+        }
+        for i, at in enumerate((first, second))
+    ]
+    ome = group.attrs["ome"]
+    group.attrs["ome"] = {**ome, "multiscales": [{**ome["multiscales"][0], "datasets": datasets}]}
+    volume = create_volume(tmp_path / "pyramid", group, scales=2)
+    assert volume[1].shape[:3] == (5, 5, 5)
+    assert (volume[1][:] == 7).all() == is_taken
+
+
+@pytest.mark.parametrize(
+    ("chunk", "block", "voxel_bytes", "size"),
+    [
+        ((64, 64, 64), (96, 32, 1), 1, (192, 64, 64)),
+        ((64, 64, 64), (20_000, 20_000, 1), 1, (5056, 5056, 64)),  # a plane has 400 MB, and eight of them 3.2 GB
+        ((64, 64, 64), (1000, 1000, 1000), 2, (1024, 1024, 1024)),
+        ((8, 8, 8), (1, 1, 1), 1 << 30, (8, 8, 8)),
+    ],
+)
+def test_memory_holds_few_blocks(chunk: Triple, block: Triple, voxel_bytes: int, size: Triple) -> None:
+    assert create._block_size(chunk, block, voxel_bytes) == size
+
+
+def test_labels_of_64_bits_become_storable(tmp_path: Path) -> None:
+    labels = np.zeros((8, 8, 8), "int64")
+    labels[2, 3, 4] = 70_000
+    group = image(tmp_path / "a.zarr", [labels, labels[::2, ::2, ::2]])
+    volume = create_volume(tmp_path / "pyramid", group, scales=2)
+    assert (volume.info.type, volume.dtype) == ("segmentation", np.dtype("uint32"))
+    assert volume[0][4, 3, 2, 0] == 70_000
+
+
+@pytest.mark.parametrize("name", ["image.zarr", "zarr"])
+def test_any_place_that_says_zarr_is_read(tmp_path: Path, name: str) -> None:
+    image(tmp_path / name, [voxels((8, 8, 8))])
+    assert create_volume(tmp_path / "pyramid", tmp_path / name, scales=1)[0].shape == (8, 8, 8, 1)
+    np.save(tmp_path / name / "array.npy", voxels((8, 8, 8)))
+    given = create_volume(tmp_path / "other", tmp_path / name / "array.npy", resolution=1, scales=1)
+    assert np.array_equal(given[0][..., 0], voxels((8, 8, 8)))
+
+
 # -------------------------------------------------------------------------------------------------------- what is wrong
+
+
+def test_failures_name_the_url_without_secrets(tmp_path: Path) -> None:
+    image(tmp_path / "a.zarr", [voxels((8, 8, 8))])
+    files = servers.files(tmp_path)
+
+    async def denying(request: Any) -> Any:
+        return await (servers.respond(403) if "/c/" in request.path else files)(request)
+
+    with servers.fault_server(denying) as server:
+        secret = server.url.replace("://", "://user:hidden@")
+        with pytest.raises(AccessDeniedError, match=r"a.zarr/0/c/0/0/0") as denied:
+            create_volume("memory://denied", f"{secret}/a.zarr")
+        with pytest.raises(InvalidInfoError, match="this is an array") as invalid:
+            create_volume("memory://denied", f"{secret}/a.zarr/0")
+        with pytest.raises(URLError, match="a URL with a query") as queried:
+            create_volume("memory://denied", f"{secret}/a.zarr?token=hidden")
+    for failure in (denied, invalid, queried):
+        assert "hidden" not in "".join(traceback.format_exception_only(failure.value))
+
+
+def test_a_damaged_chunk_is_a_failure(tmp_path: Path) -> None:
+    group = image(tmp_path / "a.zarr", [voxels((8, 8, 8))])
+    (tmp_path / "a.zarr/0/c/0/0/0").write_bytes(b"damaged")
+    with pytest.raises(CorruptDataError, match=r"a.zarr/0: a chunk cannot be decoded"):
+        create_volume(tmp_path / "pyramid", group)
+
+
+def test_an_unknown_unit_is_named(tmp_path: Path) -> None:
+    axes = [{"name": name, "type": "space", "unit": "pixel"} for name in "zyx"]
+    group = image(tmp_path / "a.zarr", [voxels((8, 8, 8))], axes=axes)
+    with pytest.raises(TypeError, match="not known, 'pixel': pass the size of a voxel"):
+        create_volume(tmp_path / "pyramid", group)
+
+
+@pytest.mark.parametrize("place", ["files", "pyramid", "."])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_but_a_zarr_hierarchy_is_replaced(tmp_path: Path, place: str, overwrite: bool) -> None:
+    volume = make(tmp_path / "pyramid", voxels((8, 8, 8)))
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/precious").write_text("x")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises((AlreadyExistsError, ValueError), match="export to somewhere else"):
+        volume.export_zarr(tmp_path / place, overwrite=overwrite)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_archives_are_not_exported_to(tmp_path: Path) -> None:
+    volume = make(tmp_path / "pyramid", voxels((8, 8, 8)))
+    with pytest.raises(ReadOnlyError, match="export to a folder or a bucket"):
+        volume.export_zarr(f"zip://a.zarr::{tmp_path}/a.zip")
 
 
 def test_an_image_without_units_needs_a_voxel_size(tmp_path: Path) -> None:
@@ -211,21 +331,3 @@ def test_several_times_are_refused(tmp_path: Path) -> None:
     group = image(tmp_path / "a.zarr", [voxels((3, 8, 8, 8))], "tzyx")
     with pytest.raises(InvalidInfoError, match="expected one time, got 3"):
         create_volume(tmp_path / "pyramid", group)
-
-
-@pytest.mark.parametrize("place", ["files", "pyramid", "."])
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_nothing_but_a_zarr_hierarchy_is_replaced(tmp_path: Path, place: str, overwrite: bool) -> None:
-    volume = make(tmp_path / "pyramid", voxels((8, 8, 8)))
-    (tmp_path / "files").mkdir()
-    (tmp_path / "files/precious").write_text("x")
-    before = {path for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises((AlreadyExistsError, ValueError), match="export to somewhere else"):
-        volume.export_zarr(tmp_path / place, overwrite=overwrite)
-    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-def test_archives_are_not_exported_to(tmp_path: Path) -> None:
-    volume = make(tmp_path / "pyramid", voxels((8, 8, 8)))
-    with pytest.raises(ReadOnlyError, match="export to a folder or a bucket"):
-        volume.export_zarr(f"zip://a.zarr::{tmp_path}/a.zip")
