@@ -26,8 +26,6 @@ class LegacyMeshes:
     folder : Folder
     """
 
-    levels = 1
-
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self.values = folder.values(name_of=manifest_name)
@@ -43,11 +41,10 @@ class LegacyMeshes:
         parts: list[Geometry] = []
         for begin in range(0, len(names), _FRAGMENTS_AT_ONCE):
             some = names[begin : begin + _FRAGMENTS_AT_ONCE]
-            outcomes = yield [self._fragment(stored, name) for name in some]
-            for outcome in outcomes:
+            for outcome in (yield [self._fragment(stored, name) for name in some]):
                 if isinstance(outcome, Exception):
                     raise outcome
-            parts += outcomes
+                parts.append(outcome)
         mesh: Geometry = yield Compute(functools.partial(_joined, stored, parts))
         return mesh
 

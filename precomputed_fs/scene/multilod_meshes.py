@@ -83,11 +83,19 @@ class MultilodMeshes:
         begin = stored.position - level.manifest.nbytes
         if begin < sharding.index_size * stored.name.endswith(".shard"):
             raise CorruptDataError(f"{stored.shown}: its fragments do not fit into the shard before it")
-        body = yield from self._range(level, stored.name, begin + start, begin + end)
-        if body.version != stored.body.version:
-            self._pyramid.shards.forget(self._folder.path, sharding.locate(segment)[0])
+        shard = sharding.locate(segment)[0]
+        try:
+            body = yield from self._range(level, stored.name, begin + start, begin + end)
+        except CorruptDataError:  # or a smaller shard has replaced this one
+            self._pyramid.shards.forget(self._folder.path, shard)
+            there = yield from self.values.find(segment)
+            if there is not None and there.body.version == stored.body.version:
+                raise
             return None
-        return body.data
+        if body.version == stored.body.version:
+            return body.data
+        self._pyramid.shards.forget(self._folder.path, shard)
+        return None
 
     def _range(self, level: "_Level", name: str, start: int, end: int) -> Job[Body]:
         what = f"level {level.lod} of the mesh"

@@ -278,10 +278,12 @@ def test_meshes_are_read_over_http_but_not_listed(
 
 
 @pytest.mark.parametrize("when", ["before its manifest is read", "after its manifest is read"])
+@pytest.mark.parametrize("other", [0, 5])
 def test_a_mesh_whose_shard_is_replaced_is_read_from_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, other: int
 ) -> None:
-    create_meshes(tmp_path, {1: balls(2, 1), 2: ball(3)}, sharding=ONE_SHARD)
+    """By one that is smaller, or larger."""
+    create_meshes(tmp_path, {1: balls(2, 1), 2: ball(4), 0: ball(4)}, sharding=ONE_SHARD)
     meshes = open_meshes(tmp_path)
     before = meshes.get([1])[1]
     indexes = meshes.pyramid.shards.indexes
@@ -289,7 +291,8 @@ def test_a_mesh_whose_shard_is_replaced_is_read_from_the_new_one(
 
     def replace() -> None:
         monkeypatch.undo()
-        create_meshes(tmp_path, {1: balls(3, 1), 7: ball(4)}, overwrite=True)
+        shards = {0: ball(other), 1: balls(3, 1), 2: ball(other)}
+        create_meshes(tmp_path, shards, overwrite=True)
 
     def replace_first(name: str, start: int, end: int, what: str) -> Any:
         if "level" in what:
