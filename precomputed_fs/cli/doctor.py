@@ -14,6 +14,7 @@ CANNOT_OPEN = 6
 EXAMPLES = """\
 precomputed-fs doctor s3://bucket/brain
 precomputed-fs doctor s3://bucket/brain --reader neuroglancer --reader tensorstore
+precomputed-fs doctor gs://bucket/annotations --reader neuroglancer
 """
 HELP = "find out which readers can open a pyramid, and why the others cannot"
 

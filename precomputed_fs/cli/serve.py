@@ -1,4 +1,4 @@
-"""``precomputed-fs serve``: show a pyramid in Neuroglancer until interrupted."""
+"""``precomputed-fs serve``: show a pyramid, or annotations, in Neuroglancer until interrupted."""
 
 import argparse
 import threading
@@ -9,9 +9,10 @@ from precomputed_fs.cli.output import say
 EXAMPLES = """\
 precomputed-fs serve s3://bucket/brain
 precomputed-fs serve brain --port 8899
+precomputed-fs serve gs://bucket/annotations
 ssh -L 8899:127.0.0.1:8899 machine  # where the browser is, to see what `machine` serves
 """
-HELP = "show a pyramid in the Neuroglancer web client, until interrupted"
+HELP = "show a pyramid, or annotations, in the Neuroglancer web client, until interrupted"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -478,3 +478,19 @@ def test_options_that_settle_it_send_no_probe(
 ) -> None:
     assert is_anonymous(resolve(url, storage_options=options).open(TIMEOUT)[0]) is anonymous
     assert machine.metadata.log.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "expected", "shown"),
+    [
+        ("/data/a brain", "file:///data/a brain/mesh/a#1", "/data/a brain/mesh/a#1"),
+        ("s3://bucket/lab/", "s3://bucket/lab/mesh/a#1", "s3://bucket/lab/mesh/a#1"),
+        ("https://host/lab?sig=x", "https://host/lab/mesh/a%231?sig=x", "https://host/lab/mesh/a#1"),
+        ("zip://brain::/data/a.zip", "zip://brain/mesh/a#1", "zip://brain/mesh/a#1::/data/a.zip"),
+        ("simplecache::https://host/lab", "simplecache://", "simplecache::https://host/lab/mesh/a#1"),
+    ],
+)
+def test_a_folder_is_below(url: str, expected: str, shown: str) -> None:
+    below = resolve(url).below("mesh/a#1")
+    assert (below.links[0].url, below.display()) == (expected, shown)
+    assert below.above(2).display() == resolve(url).display().rstrip("/")
