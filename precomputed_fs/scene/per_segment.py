@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from precomputed_fs.errors import NotFoundError, expected_one_of, shown
 from precomputed_fs.format.names import joined
 from precomputed_fs.format.sharding import Sharding, propose_hashed_sharding
+from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.batches import Callback
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.value_ids import stored_ids
@@ -68,6 +69,7 @@ class PerSegment(Generic[_T]):
                 return found
         raise self._absent([wanted])
 
+    @spelled_out()
     def get(self, segments: Iterable[int], *, missing: str = "error", progress: bool | None = None) -> dict[int, _T]:
         """Read the objects of some segments, many at once.
 
@@ -98,6 +100,7 @@ class PerSegment(Generic[_T]):
             raise self._absent([segment for segment in wanted if segment not in found])
         return {segment: found[segment] for segment in wanted if segment in found}
 
+    @spelled_out()
     def stream(
         self, segments: Iterable[int], *, missing: str = "error", progress: bool | None = None
     ) -> Iterator[tuple[int, _T]]:
@@ -231,6 +234,23 @@ def count_of(given: Any) -> int | None:  # noqa: ANN401 - see `items_of`
     return len(given) if isinstance(given, Sized) else None
 
 
+def checked_sharding(given: bool | Mapping[str, Any] | Sharding | None) -> bool | Sharding | None:
+    """Check how values are to be sharded: True to have it proposed, None for no wish.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    InvalidInfoError
+        If a mapping is not a ``sharding``.
+    """
+    if given is None or isinstance(given, bool | Sharding):
+        return given
+    if not isinstance(given, Mapping):
+        raise TypeError(f"sharding: expected True, False or a mapping, got {shown(given)}")
+    return Sharding.from_info(given)
+
+
 def sharding_for(
     given: bool | Mapping[str, Any] | Sharding | None,
     items: Any,  # noqa: ANN401 - see `items_of`
@@ -241,7 +261,7 @@ def sharding_for(
     Parameters
     ----------
     given : bool, mapping or Sharding, optional
-        True to have it proposed.
+        See `checked_sharding`.
     items : mapping or iterable
         The values, see `items_of`.
     encoded_sizes : callable
@@ -250,14 +270,13 @@ def sharding_for(
     Raises
     ------
     TypeError
-        If it is to be proposed for an unknown number of values.
+        If it is to be proposed for an unknown number of values, or is something else.
     InvalidInfoError
-        If the mapping is not valid.
+        If a mapping is not valid.
     """
-    if given is None or given is False or isinstance(given, Sharding):
-        return given or None
-    if given is not True:
-        return Sharding.from_info(given)
+    wanted = checked_sharding(given)
+    if wanted is not True:
+        return wanted or None
     count = count_of(items)
     if count is None or not isinstance(items, Mapping | list | tuple):
         raise TypeError("sharding=True has to know how many there are: pass a mapping, or the sharding itself")

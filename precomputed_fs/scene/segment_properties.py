@@ -115,6 +115,7 @@ class SegmentProperties:
         table = f"<table><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
         return f"<div><code>{html.escape(repr(self))}</code>{table}{more}</div>"
 
+    @spelled_out()
     def to_pandas(self, *, tags: str = "tuples") -> "pd.DataFrame":
         """Make a table: a row for each segment, with its id as index, and a column for each property.
 

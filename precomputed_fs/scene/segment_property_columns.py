@@ -116,10 +116,12 @@ class _Column:
         if not isinstance(name, str):
             raise ColumnError(f"column {name!r}: expected a text as name, got {type(name).__name__}")
         if not hasattr(given, "dtype"):
+            if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+                raise ColumnError(f"column {name!r}: expected a value for each segment, got {shown(given)}")
             given = _objects(given)
         is_missing = np.asarray(given.isna()) if hasattr(given, "isna") else np.ma.getmaskarray(given)
         values = given.to_numpy() if hasattr(given, "to_numpy") else np.asarray(given)
-        if len(values) != len(ids) or values.ndim != 1:
+        if values.shape != (len(ids),):
             raise ColumnError(f"column {name!r}: expected a value for each of {len(ids)} segments, got {values.shape}")
         if values.dtype.kind in "UT":
             values = values.astype(object)

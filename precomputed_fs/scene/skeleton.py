@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from precomputed_fs.errors import shown
 from precomputed_fs.format.skeleton import RADIUS
+from precomputed_fs.keywords import spelled_out
 from precomputed_fs.scene.swc import read_swc, write_swc
 
 VERTEX_TYPES = "vertex_types"
@@ -115,6 +116,7 @@ class Skeleton:
     # ------------------------------------------------------------------------------------------------------------- SWC
 
     @classmethod
+    @spelled_out()
     def from_swc(cls, text: str, *, unit: str = "nm") -> Self:
         """Read SWC: lines of id, type, x, y, z, radius and parent.
 
@@ -139,6 +141,7 @@ class Skeleton:
         vertices, edges, radii, types = read_swc(text, unit)
         return cls(vertices, edges, {RADIUS: radii, VERTEX_TYPES: types})
 
+    @spelled_out()
     def to_swc(self, *, unit: str = "nm", root: int | None = None, break_cycles: bool = False) -> str:
         """Write SWC, the text format of neuron tracing.
 

@@ -26,7 +26,7 @@ from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.values import Values
 from precomputed_fs.scene.beside import finish_writing, folder_to_write
 from precomputed_fs.scene.folder import Folder
-from precomputed_fs.scene.per_segment import count_of, items_of, sharding_for
+from precomputed_fs.scene.per_segment import checked_sharding, count_of, items_of, sharding_for
 from precomputed_fs.scene.skeleton import Skeleton
 from precomputed_fs.scene.skeletons import Skeletons, skeletons_in
 from precomputed_fs.scene.transform import Transform
@@ -200,11 +200,11 @@ def _warn_of_unusual(types: list[VertexAttribute]) -> None:
 
 def _check_alike(folder: Folder, info: SkeletonsInfo, types: list[VertexAttribute], sharding: ShardingLike) -> None:
     """Check that new skeletons fit to those that are there."""
-    has, have = (", ".join(map(str, some)) or "none" for some in (info.vertex_attributes, types))
+    has, have = (", ".join(map(str, some)) or "no attributes" for some in (info.vertex_attributes, types))
     if has != have:
-        what = f"has skeletons with the attributes {has}, and these have {have}"
+        what = f"has skeletons with {has}, and these have {have}"
         raise AlreadyExistsError(f"{folder.shown('info')} {what}: choose another folder, or attributes=[...]")
-    wanted = Sharding.from_info(sharding) if isinstance(sharding, Mapping) else sharding
+    wanted = checked_sharding(sharding)
     is_alike = bool(info.sharding) is wanted if isinstance(wanted, bool) else wanted in (None, info.sharding)
     if not is_alike:
         what = "not sharded" if not info.sharding else "sharded" if wanted is False else "sharded in another way"

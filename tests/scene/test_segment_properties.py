@@ -303,6 +303,9 @@ NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
         ([["a"], ["A"], []], "tags: expected tags that differ by more than case, got 'a' 2 times"),
         (["a", "\ud800", "b"], r"column 'c': values\[1\]: expected a string"),
         ([1, 2], r"column 'c': expected a value for each of 3 segments, got \(2,\)"),
+        ("xyz", "expected a value for each segment, got 'xyz'"),
+        (5, "expected a value for each segment, got 5"),
+        (np.array(5), r"expected a value for each of 3 segments, got \(\)"),
         (np.ones((3, 2)), r"expected a value for each of 3 segments, got \(3, 2\)"),
     ],
 )

@@ -81,6 +81,10 @@ def test_arguments_that_are_mistaken_are_explained(tmp_path: Path) -> None:
     skeletons = create_skeletons(tmp_path, SKELETONS)
     with pytest.raises(TypeError, match="expected several segment ids, such as"):
         skeletons.get(7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"get\(\) has no keyword 'mising'; did you mean 'missing'"):
+        skeletons.get([7], mising="skip")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="sharding: expected True, False or a mapping, got 'yes'"):
+        create_skeletons(tmp_path, SKELETONS, sharding="yes")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="missing: expected one of error, skip, got 'raise'; did you mean 'error'"):
         skeletons.get([7], missing="raise")
 
@@ -196,7 +200,7 @@ def test_writers_of_one_new_folder_agree(tmp_path: Path, monkeypatch: pytest.Mon
     create_skeletons(tmp_path, {7: SKELETONS[7]}, sharding=SHARDING)
     monkeypatch.setattr("precomputed_fs.scene.folder.Folder.info_if_any", lambda _: None)  # as before the other began
     assert create_skeletons(tmp_path, {1: SKELETONS[1]}).get([1, 7]) == {1: SKELETONS[1], 7: SKELETONS[7]}
-    with pytest.raises(AlreadyExistsError, match="these have none"):
+    with pytest.raises(AlreadyExistsError, match="these have no attributes"):
         create_skeletons(tmp_path, {1: Skeleton([[0, 0, 0]])})
 
 
@@ -246,7 +250,7 @@ def test_a_block_of_the_volume_writes_each_shard_once(make_pyramid: Callable[[st
         (
             {9: Skeleton([[0, 0, 0]])},
             {},
-            r"with the attributes radius \(float32\), direction.* these have none: ",
+            r"has skeletons with radius \(float32\), direction.* these have no attributes: ",
         ),
         ({9: skeleton(1)}, {"attributes": ["radius"]}, r"these have radius \(float32\): choose another folder"),
         ({9: skeleton(1)}, {"sharding": True}, "has skeletons that are not sharded: choose another folder"),
