@@ -26,7 +26,7 @@ from precomputed_fs.scene.mesh import Mesh
 from precomputed_fs.scene.meshes import Meshes, meshes_in
 from precomputed_fs.scene.multilod_encoding import EncodedMesh, encoded_mesh
 from precomputed_fs.scene.multilod_meshes import MultilodMeshes
-from precomputed_fs.scene.per_segment import count_of, items_of, sharding_for
+from precomputed_fs.scene.per_segment import count_of, items_of, sharding_for, sharding_mismatch
 from precomputed_fs.store.requests import Compute, Delete, Job
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.progress import Progress
@@ -235,9 +235,7 @@ def _check_alike(there: Meshes, layout: _Layout) -> None:
         if bits is not None and bits != info.vertex_quantization_bits:
             has = f"vertices of {info.vertex_quantization_bits} bits"
             raise AlreadyExistsError(f"{where} is of meshes that have {has}: {otherwise}")
-        wanted = Sharding.from_info(layout.sharding) if isinstance(layout.sharding, Mapping) else layout.sharding
-        if wanted not in (None, info.sharding) and not (wanted is True and info.sharding):
-            how = "sharded in another way" if info.sharding else "not sharded"
+        if how := sharding_mismatch(layout.sharding, info.sharding):
             raise AlreadyExistsError(f"{where} is of meshes that are {how}: {otherwise}")
     elif layout.multiresolution or layout.options_of_levels:
         raise AlreadyExistsError(f"{where} is of legacy meshes, which have no levels of detail: {otherwise}")

@@ -251,6 +251,14 @@ def checked_sharding(given: bool | Mapping[str, Any] | Sharding | None) -> bool 
     return Sharding.from_info(given)
 
 
+def sharding_mismatch(given: bool | Mapping[str, Any] | Sharding | None, there: Sharding | None) -> str:
+    """Say how the values of a folder are sharded if that is not as it is wanted; empty if it is."""
+    wanted = checked_sharding(given)
+    if (bool(there) is wanted) if isinstance(wanted, bool) else (wanted in (None, there)):
+        return ""
+    return "not sharded" if there is None else "sharded" if wanted is False else "sharded in another way"
+
+
 def sharding_for(
     given: bool | Mapping[str, Any] | Sharding | None,
     items: Any,  # noqa: ANN401 - see `items_of`

@@ -26,7 +26,7 @@ from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.values import Values
 from precomputed_fs.scene.beside import finish_writing, folder_to_write
 from precomputed_fs.scene.folder import Folder
-from precomputed_fs.scene.per_segment import checked_sharding, count_of, items_of, sharding_for
+from precomputed_fs.scene.per_segment import count_of, items_of, sharding_for, sharding_mismatch
 from precomputed_fs.scene.skeleton import Skeleton
 from precomputed_fs.scene.skeletons import Skeletons, skeletons_in
 from precomputed_fs.scene.transform import Transform
@@ -204,11 +204,8 @@ def _check_alike(folder: Folder, info: SkeletonsInfo, types: list[VertexAttribut
     if has != have:
         what = f"has skeletons with {has}, and these have {have}"
         raise AlreadyExistsError(f"{folder.shown('info')} {what}: choose another folder, or attributes=[...]")
-    wanted = checked_sharding(sharding)
-    is_alike = bool(info.sharding) is wanted if isinstance(wanted, bool) else wanted in (None, info.sharding)
-    if not is_alike:
-        what = "not sharded" if not info.sharding else "sharded" if wanted is False else "sharded in another way"
-        raise AlreadyExistsError(f"{folder.shown('info')} has skeletons that are {what}: choose another folder")
+    if how := sharding_mismatch(sharding, info.sharding):
+        raise AlreadyExistsError(f"{folder.shown('info')} has skeletons that are {how}: choose another folder")
 
 
 def _encoded(item: tuple[int, Any], *, attributes: Sequence[VertexAttribute], transform: Transform | None) -> bytes:
