@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import sys
+import types
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack
@@ -167,8 +168,8 @@ def _noted(accessor: _Accessor) -> _Accessor:
 
 def _replace_everywhere(old: object, new: object) -> None:
     """Replace a function in every module that has imported it, except in this package."""
-    for module in list(sys.modules.values()):
-        if module.__name__.partition(".")[0] == "precomputed_fs":
+    for path, module in list(sys.modules.items()):
+        if path.partition(".")[0] == "precomputed_fs" or not isinstance(module, types.ModuleType):
             continue
         for name, value in list(vars(module).items()):
             if value is old:
@@ -181,11 +182,12 @@ def _replace_everywhere(old: object, new: object) -> None:
 def _accessor(self: Any) -> FsspecAccessor:  # noqa: ANN401 - an instance of one of their classes
     """Return the accessor of ours behind one of theirs; it is made for the place that theirs is at now."""
     place, options = _place(self)
-    known: tuple[Any, FsspecAccessor] | None = vars(self).get("_precomputed_fs")
-    if known is None or known[0] != (place, options):
-        accessor = _noted(FsspecAccessor(place, **{**_options, **options}))
-        known = vars(self)["_precomputed_fs"] = (place, options), accessor
-    return known[1]
+    made: dict[Any, FsspecAccessor] = vars(self).setdefault("_precomputed_fs", {})
+    key = place, *options.items()
+    found = made.get(key)
+    if found is None:  # setdefault: of two threads, one wins, and has all chunks that wait
+        found = _noted(made.setdefault(key, FsspecAccessor(place, **{**_options, **options})))
+    return found
 
 
 def _place(self: Any) -> tuple[str, dict[str, Any]]:  # noqa: ANN401

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gzip
 import json
 import pathlib
 import sys
+import threading
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from neuroglancer_scripts.sharded_http_accessor import ShardedHttpAccessor
 import precomputed_fs
 from precomputed_fs import DataAccessError, FsspecAccessor, NotFoundError, URLError, Volume, create_volume, open_volume
 from precomputed_fs.__main__ import main
+from precomputed_fs.interop import neuroglancer_scripts as ngs
 from tests.interop import samples
 from tests.interop.samples import sharding, voxels
 from tests.support.servers import http_server
@@ -211,3 +214,29 @@ def test_shards_of_a_tool_are_complete_when_it_has_ended(tmp_path: Path) -> None
     (tmp_path / "copy/info").write_text(json.dumps(info))
     assert main(["ngs", "convert-chunks", str(tmp_path / "source"), str(tmp_path / "copy")]) == 0
     assert open_volume(tmp_path / "copy", missing="raise")[0][:].all()
+
+
+@pytest.mark.parametrize("odd", [None, object(), types.ModuleType("odd")])
+def test_modules_of_any_kind_are_passed_over(monkeypatch: pytest.MonkeyPatch, odd: Any) -> None:
+    """An entry of None forbids an import; packages put objects of their own there, too."""
+    if isinstance(odd, types.ModuleType):
+        odd.__name__ = None  # type: ignore[assignment]
+    before = neuroglancer_scripts.accessor.get_accessor_for_url
+    monkeypatch.setitem(sys.modules, "odd", odd)
+    precomputed_fs.install()
+    assert neuroglancer_scripts.accessor.get_accessor_for_url is ngs.get_accessor_for_url
+    precomputed_fs.uninstall()
+    assert neuroglancer_scripts.accessor.get_accessor_for_url is before
+
+
+@pytest.mark.usefixtures("installed")
+def test_threads_that_share_an_accessor_share_what_waits(tmp_path: Path) -> None:
+    shared = ShardedFileAccessor(tmp_path)
+    barrier = threading.Barrier(8)
+
+    def ours(_: int) -> FsspecAccessor:
+        barrier.wait()
+        return ngs._accessor(shared)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        assert len(set(map(id, threads.map(ours, range(8))))) == 1
