@@ -13,8 +13,9 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
-from precomputed_fs.errors import NotFoundError, ReadOnlyError
+from precomputed_fs.errors import AccessDeniedError, InvalidInfoError, NotFoundError, ReadOnlyError
 from precomputed_fs.format.grid import ChunkCoords, chunk_name, parse_chunk_name
+from precomputed_fs.store.redaction import without_secrets
 from precomputed_fs.volume import Scale, Volume, open_volume
 
 _SCHEME = "precomputed://"
@@ -70,6 +71,19 @@ class PrecomputedFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec 
             entries = [self.info(path)]
         return entries if detail else [entry["name"] for entry in entries]
 
+    def exists(self, path: str, **_: Any) -> bool:  # noqa: ANN401
+        """Tell whether there is a folder or a file; what cannot be reached is an error, and not absent."""
+        try:
+            self.info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        """Open pyramids again, as they may have been replaced."""
+        super().invalidate_cache(path)
+        self._volumes.clear()
+
     def info(self, path: str, **_: Any) -> dict[str, Any]:  # noqa: ANN401
         """Describe a folder or a file; the size of a file is known when it is fetched, which this does.
 
@@ -94,13 +108,14 @@ class PrecomputedFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec 
             pyramid, inside = volume.pyramid_for(key)
             data = pyramid.fetch_chunk(inside, coords)
         elif not rest or _scale(volume, rest) is not None:
-            raise IsADirectoryError(path)
+            raise IsADirectoryError(without_secrets(path))
         else:
             data = volume.pyramid.fetch_file(rest)
         return data[slice(start, end)]
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> io.BytesIO:  # noqa: ANN401
         if mode != "rb":
+            path = without_secrets(self._strip_protocol(path))
             raise ReadOnlyError(f"{path}: {_SCHEME} is read-only; create_volume makes a pyramid, vol[0][...] writes it")
         return io.BytesIO(self.cat_file(path))
 
@@ -111,18 +126,19 @@ class PrecomputedFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec 
             root = "/".join(parts[:length])
             if root in self._volumes:
                 return self._volumes[root], "/".join(parts[length:])
-        failure: NotFoundError | None = None
+        failure: Exception | None = None
         for length in range(len(parts) - _level_of(parts[-1]), max(0, len(parts) - _MOST_LEVELS), -1):
             root = "/".join(parts[:length])
             if root.endswith(("/", ":")):
                 break
             try:
                 self._volumes[root] = open_volume(root, storage_options=self._options, anon=self._anon)
-            except NotFoundError as exc:
-                failure = failure or exc
+            except (NotFoundError, AccessDeniedError, InvalidInfoError) as exc:  # the `info` may be that of its meshes
+                if failure is None or isinstance(failure, NotFoundError):
+                    failure = exc if failure is None or not isinstance(exc, NotFoundError) else failure
             else:
                 return self._volumes[root], "/".join(parts[length:])
-        raise failure or NotFoundError(f"{path}: there is no pyramid")
+        raise failure or NotFoundError(f"{without_secrets(path)}: there is no pyramid")
 
 
 def _level_of(name: str) -> int:

@@ -28,9 +28,14 @@ def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None
     """
     if not isinstance(path, str):
         return None
-    if path.startswith(_SCHEME) or (Path(path) / "info").is_file() or (Path(path) / "info.gz").is_file():
-        return read
-    return None
+    return read if path.startswith(_SCHEME) or _has_info(Path(path)) else None
+
+
+def _has_info(folder: Path) -> bool:
+    try:
+        return (folder / "info").is_file() or (folder / "info.gz").is_file()
+    except OSError:  # such as a name that is too long; another reader may know what it is
+        return False
 
 
 def read(path: str) -> list[LayerData]:
@@ -49,7 +54,7 @@ def layer_of(volume: Volume) -> LayerData:
     """Return a volume as a layer: see `read`."""
     finest = volume[0]
     channels = finest.shape[3]
-    is_labels = volume.info.type == "segmentation"
+    is_labels = volume.info.type == "segmentation" and volume.dtype.kind in "iu"
     is_rgb = channels == _COLOURS and volume.info.data_type == "uint8" and not is_labels
     order = (2, 1, 0, 3) if is_rgb else (3, 2, 1, 0)
     scales = [to_dask(scale).transpose(order) for scale in volume]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import fsspec
 import numpy as np
 import pytest
 
-from precomputed_fs import NotFoundError, open_volume
+from precomputed_fs import DataAccessError, NotFoundError, open_volume
 from precomputed_fs.errors import ReadOnlyError
 from precomputed_fs.interop.filesystem import PrecomputedFileSystem
 from tests.interop.samples import CHUNKS, empty, make, sharding, voxels
+from tests.support.servers import refused_url
 
 CHUNK = "8_8_40/-5-11_7-15_100-109"
 
@@ -81,3 +83,33 @@ def test_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(ReadOnlyError, match="read-only"), fsspec.open(f"precomputed://{tmp_path}/{CHUNK}", "wb"):
         pass
     assert np.array_equal(open_volume(tmp_path)[0][:], voxels())
+
+
+def test_what_cannot_be_reached_is_not_absent() -> None:
+    fs = fsspec.filesystem("precomputed", skip_instance_cache=True)
+    url = refused_url().replace("://", "://user:hidden@")
+    with pytest.raises(DataAccessError, match="cannot read"):
+        fs.exists(f"precomputed://{url}/brain/info")
+    with pytest.raises(ReadOnlyError) as failure:
+        fs.open(f"precomputed://{url}/brain/info", "wb")
+    assert "hidden" not in str(failure.value)
+
+
+def test_files_beside_a_pyramid_that_have_an_info_of_their_own(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / "mesh").mkdir()
+    for name, content in (("info", '{"@type": "neuroglancer_legacy_mesh"}'), ("1:0", "{}"), ("2.gz", "as it is")):
+        (tmp_path / "mesh" / name).write_text(content)
+        fs = fsspec.filesystem("precomputed", skip_instance_cache=True)
+        assert fs.cat_file(f"precomputed://{tmp_path}/mesh/{name}") == content.encode()
+
+
+def test_a_pyramid_that_was_replaced_is_opened_again(tmp_path: Path) -> None:
+    make(tmp_path)
+    fs = fsspec.filesystem("precomputed", skip_instance_cache=True)
+    assert len(fs.ls(f"{tmp_path}/8_8_40")) == CHUNKS
+    shutil.rmtree(tmp_path)
+    make(tmp_path, sharding=sharding(), chunk_size=(64, 64, 64))
+    fs.invalidate_cache()
+    (chunk,) = fs.ls(f"{tmp_path}/8_8_40", detail=False)
+    assert fs.cat_file(chunk) == voxels().tobytes(order="F")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import precomputed_fs.interop
+from precomputed_fs import create_volume
 from precomputed_fs.interop.napari import get_reader, read
 from tests.interop.samples import OFFSET, RESOLUTION, SIZE, make, voxels
 
@@ -83,3 +84,16 @@ def test_three_channels_of_bytes_are_colours_and_others_are_an_axis(tmp_path: Pa
     assert np.array_equal(np.asarray(data[0]), voxels().transpose(3, 2, 1, 0))
     assert attributes["scale"] == [1, 40, 8, 8]
     assert attributes["units"] == ["pixel", "nm", "nm", "nm"]
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "nul\0", "precomputed:/a"])
+def test_what_is_no_path_is_left_to_other_readers(path: str) -> None:
+    assert get_reader(path) is None
+
+
+def test_labels_that_are_not_integers_are_an_image(tmp_path: Path) -> None:
+    scale = {"key": "1", "size": [4] * 3, "chunk_sizes": [[4] * 3], "resolution": [1] * 3, "encoding": "raw"}
+    info = {"type": "segmentation", "data_type": "float32", "num_channels": 1, "scales": [scale]}
+    create_volume(tmp_path, info)
+    ((_, _, kind),) = read(str(tmp_path))
+    assert kind == "image"
