@@ -1,9 +1,10 @@
 """Volumes written as OME-Zarr, by zarr itself: `Volume.export_zarr`."""
 
-import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from precomputed_fs.errors import AccessDeniedError, AlreadyExistsError, ReadOnlyError
 from precomputed_fs.interop.zarr_view import ZarrArray, ZarrView
@@ -44,9 +45,9 @@ def export_zarr(
         array = root.create_array(
             key, shape=image.shape, dtype=image.scale.dtype, chunks=image.chunk_shape, dimension_names=image.dimensions
         )
-        blocks = _blocks(image)
-        with Progress(f"exporting {image.scale.key}", len(blocks), progress, unit="block") as bar:
-            for block in blocks:
+        cuts = _cuts(image)
+        with Progress(f"exporting {image.scale.key}", math.prod(map(len, cuts)), progress, unit="block") as bar:
+            for block in _blocks(cuts):
                 array[block] = image.read(block)
                 bar.relative_update(1)
     root.attrs.update(dict(view.attributes("")))  # last: half of an image is none
@@ -92,14 +93,19 @@ def _listed(store: ObjectStore, *, overwrite: bool) -> Page | None:
         return None
 
 
-def _blocks(image: ZarrArray) -> list[tuple[slice, ...]]:
-    """Cut an array into blocks of whole chunks, as many as memory may hold at once."""
+def _cuts(image: ZarrArray) -> list[list[slice]]:
+    """Cut the axes of an array, so that blocks have whole chunks, as many as memory may hold at once."""
     sizes = list(image.chunk_shape)
     for axis in reversed(range(len(sizes))):
         chunk_bytes = math.prod(sizes) * image.scale.dtype.itemsize
         sizes[axis] *= max(1, min(-(-image.shape[axis] // sizes[axis]), _BLOCK_BYTES // chunk_bytes))
-    cuts = (
+    return [
         [slice(low, min(low + size, end)) for low in range(0, end, size)]
         for end, size in zip(image.shape, sizes, strict=True)
-    )
-    return list(itertools.product(*cuts))
+    ]
+
+
+def _blocks(cuts: Sequence[Sequence[slice]]) -> Iterator[tuple[slice, ...]]:
+    """Yield the blocks, in C order."""
+    for cell in np.ndindex(*map(len, cuts)):
+        yield tuple(axis[at] for axis, at in zip(cuts, cell, strict=True))

@@ -31,6 +31,7 @@ METADATA = "zarr.json"
 _OME_VERSION = "0.5"
 _CHUNKS = "c"  # the folder of an array's chunks
 _LABELS = "labels"
+_MOST_DIGITS = 20  # of an index in the grid
 _HALF = 0.5  # voxels: OME-Zarr places the centres of voxels, `info` their corners
 
 
@@ -46,6 +47,7 @@ class ZarrView:
 
     def __init__(self, volume: Volume, *, follow_links: bool = True) -> None:
         self.volume = volume
+        self._info = volume.info
         self._follow_links = follow_links
         self._arrays: dict[str, ZarrArray] = {}
         """By their keys."""
@@ -64,7 +66,7 @@ class ZarrView:
 
     def _array(self, scale: Scale) -> "ZarrArray":
         pyramid, key = self.volume.pyramid_for(scale.key)
-        return ZarrArray(scale, pyramid if self._follow_links else pyramid.confined(), key)
+        return ZarrArray(scale, pyramid if self._follow_links else pyramid.confined(), key, scale.shape)
 
     def _add(self, group: str, arrays: "Mapping[str, ZarrArray]", attributes: Mapping[str, Any]) -> None:
         """Add a multi-scale image, with arrays by their paths in the group, the finest first."""
@@ -78,6 +80,11 @@ class ZarrView:
             self._documents[joined(group, path)] = array.metadata
         multiscale = {"name": "image", "axes": _axes(self.volume), "datasets": datasets}
         self._documents[group] = _group({"multiscales": [multiscale], **attributes})
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the volume has the same `info` as when this was made."""
+        return self.volume.info is self._info
 
     @property
     def images(self) -> "Mapping[str, ZarrArray]":
@@ -128,6 +135,8 @@ class ZarrView:
         """Parse the key of a chunk."""
         node, _, rest = key.partition(f"/{_CHUNKS}/")
         array = self._arrays.get(node)
+        if array is not None:
+            array.check_shape()
         cell = None if array is None else array.cell(rest)
         return (None, (0, 0, 0)) if cell is None else (array, cell)
 
@@ -142,6 +151,9 @@ class ZarrArray:
 
     key: str
     """The scale's key in it."""
+
+    made_for: tuple[int, ...]
+    """The scale's shape when this was made."""
 
     @property
     def _has_channels(self) -> bool:
@@ -208,14 +220,25 @@ class ZarrArray:
             {"type": "translation", "translation": self._axes(at, 0.0)},
         ]
 
+    def check_shape(self) -> None:
+        """Refuse to read for an array that was made before the scale became smaller: that would be zeros."""
+        scale = self.scale
+        if any(now < before for now, before in zip(scale.shape, self.made_for, strict=True)):
+            raise ValueError(
+                f"{scale.volume.url}: {scale.shown} had {self.made_for} voxels when the group was made, and has "
+                f"{scale.shape} since it was resized: call to_zarr() again"
+            )
+
     def cell(self, name: str) -> Triple | None:
         """Return the place in the grid, xyz, that a chunk's name stands for; None if there is no such chunk."""
         digits = name.split("/")
         if self._has_channels and digits.pop(0) != "0":
             return None
         if len(digits) != len(self.scale.grid.shape) or not all(
-            part.isascii() and part.isdecimal() and str(int(part)) == part for part in digits
+            part.isascii() and part.isdecimal() and (part == "0" or part[0] != "0") for part in digits
         ):
+            return None
+        if len(max(digits, key=len)) > _MOST_DIGITS:
             return None
         z, y, x = map(int, digits)
         return (x, y, z) if all(map(operator.lt, (x, y, z), self.scale.grid.shape)) else None

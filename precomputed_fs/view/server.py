@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from precomputed_fs.accessor import OPTION_DEFAULTS, FsspecAccessor
-from precomputed_fs.errors import NotFoundError
+from precomputed_fs.errors import CorruptDataError, NotFoundError
 from precomputed_fs.interop.zarr_view import METADATA, ZarrView
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.store.loop import in_thread
@@ -396,10 +396,13 @@ class Server:
 
     async def _zarr(self, volume: Volume, key: str) -> Content:
         """Fetch an object of a volume as a Zarr group."""
-        view = self._zarr_views.get(volume) or self._zarr_views.setdefault(
-            volume, ZarrView(volume, follow_links=self._follow_links)
-        )
-        data = await in_thread(functools.partial(view.read, key))
+        view = self._zarr_views.get(volume)
+        if view is None or not view.is_current:
+            view = self._zarr_views[volume] = ZarrView(volume, follow_links=self._follow_links)
+        try:
+            data = await in_thread(functools.partial(view.read, key))
+        except NotFoundError as exc:  # the volume says ``missing="raise"``: a 404 would be read as zeros
+            raise CorruptDataError(str(exc)) from exc
         if data is None:
             raise NotFoundError(key)
         return Content(bytes(data), JSON_TYPE if key.endswith(METADATA) else OCTETS_TYPE)

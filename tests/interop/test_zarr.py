@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,6 +115,7 @@ def test_a_huge_volume_is_listed_without_its_chunks(tmp_path: Path) -> None:
         "zarr.json/x", "scale0", "scale0/image", "scale0/image/c", "scale0/image/c/0/0", "scale0/image/c/0/0/0/0/0",
         "scale0/image/c/0/00/0/0", "scale0/image/c/0/-1/0/0", "scale0/image/c/0/3/0/0", "scale0/image/c/1/0/0/0",
         "scale0/image/c/0/٣/0/0", "scale9/image/zarr.json", "../info", "info", "8_8_40/0-16_0-8_0-9", "",
+        f"scale0/image/c/0/{'9' * 9999}/0/0",
     ],
 )  # fmt: skip
 def test_other_keys_name_nothing(tmp_path: Path, key: str) -> None:
@@ -213,3 +216,30 @@ def test_the_metadata_are_json_without_python_s_own(tmp_path: Path) -> None:
         document = view.read(key)
         assert isinstance(document, bytes)
         json.loads(document, parse_constant=pytest.fail)
+
+
+def test_an_array_of_more_than_there_is_now_is_refused(tmp_path: Path) -> None:
+    volume = make(tmp_path, voxels((*SIZE, 1)))
+    array = group_of(volume)["scale0/image"]
+    volume[0].resize((SIZE[0] + 20, *SIZE[1:]))
+    assert np.array_equal(array[:], expected(volume)[..., : SIZE[0]])
+    volume[0].resize((SIZE[0] - 20, *SIZE[1:]))
+    with pytest.raises(ValueError, match="since it was resized: call to_zarr"):
+        array[:]
+    assert np.array_equal(group_of(volume)["scale0/image"][:], expected(volume))
+
+
+def test_what_is_served_is_as_it_is_now(tmp_path: Path) -> None:
+    volume = make(tmp_path, voxels((*SIZE, 1)))
+    with serve(volume) as server:
+        assert zarr.open_group(server.zarr_url, mode="r")["scale0/image"].shape == SIZE[::-1]
+        volume[0].resize((SIZE[0] + 20, *SIZE[1:]))
+        assert np.array_equal(zarr.open_group(server.zarr_url, mode="r")["scale0/image"][:], expected(volume))
+
+
+def test_what_must_not_miss_is_not_served_as_zeros(tmp_path: Path) -> None:
+    empty(tmp_path, (8, 8, 8), 4)
+    with serve(open_volume(tmp_path, missing="raise")) as server:
+        request = urllib.request.Request(f"{server.zarr_url}/scale0/image/c/0/0/0")
+        with pytest.raises(urllib.error.HTTPError, match="502"):
+            urllib.request.urlopen(request)
