@@ -452,6 +452,8 @@ def _array(values: Any) -> Array:  # noqa: ANN401
         return np.asarray(values.to_numpy(nullable, na_value=np.nan))
     try:
         array = np.asarray(values)
+        if array.dtype.kind == "U" and isinstance(values, (list, tuple)):  # NumPy makes texts of the numbers among them
+            array = np.asarray(values, object)
     except ValueError:  # lists of different lengths
         array = np.empty(len(values), object)
         array[:] = values
