@@ -1,12 +1,17 @@
 """Where layers are, and in which coordinates they are shown together."""
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from precomputed_fs.errors import DataAccessError, InvalidInfoError
+from precomputed_fs.scene.folder import Folder
+from precomputed_fs.scene.meshes import meshes_in
+from precomputed_fs.scene.skeletons import skeletons_in
 from precomputed_fs.view.orientation import AXES
 from precomputed_fs.view.slices import bounds_of
 from precomputed_fs.view.sources import Alone, Shown
@@ -52,15 +57,22 @@ class Frame:
         return [*found, *[1.0] * (len(AXES) - len(found))]
 
 
-def frame_of(sources: Sequence[Shown]) -> Frame:
-    """Return the coordinates of the first source that has some, with the part that all aligned ones take."""
+def frame_of(sources: Sequence[Shown], segments: Sequence[int] = ()) -> Frame:
+    """Return the coordinates of the first source that has some, with the part that all aligned ones take.
+
+    Parameters
+    ----------
+    segments : sequence of int
+        Ids that are selected: meshes and skeletons on their own tell only by one of these where they are.
+    """
     for source in sources:
         if isinstance(source, Volume):
             return _in_voxels(source, sources)
     for source in sources:
         if isinstance(source, Alone) and (frame := _of_annotations(source.info)) is not None:
             return frame
-    return Frame({axis: [_NM, "m"] for axis in AXES}, (), ())
+    low, high = next(filter(None, (_of_segment(source, segments) for source in sources)), ((), ()))
+    return Frame({axis: [_NM, "m"] for axis in AXES}, low, high)
 
 
 def _in_voxels(volume: Volume, sources: Sequence[Shown]) -> Frame:
@@ -95,3 +107,24 @@ def _of_annotations(info: Mapping[str, Any]) -> Frame | None:
     is_valid = len(low) == len(high) == len(steps) > 0 and all(map(math.isfinite, (*low, *high)))
     is_valid = is_valid and all(0 < step < math.inf for step in steps.values())
     return Frame({name: [steps[name], units[name]] for name in steps}, low, high) if is_valid else None
+
+
+def _of_segment(source: Shown, segments: Sequence[int]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the first and last corner of the first selected segment, in nanometres; None if it cannot be read."""
+    if not isinstance(source, Alone) or not segments:
+        return None
+    opened = _OPENED.get(source.type.holds)
+    if opened is None:
+        return None
+    with contextlib.suppress(DataAccessError, InvalidInfoError, ImportError):
+        vertices = opened(source.folder)[segments[0]].vertices
+        if len(vertices):
+            return tuple(vertices.min(axis=0).tolist()), tuple(vertices.max(axis=0).tolist())
+    return None
+
+
+_OPENED: Mapping[str, Callable[[Folder], Any]] = {
+    "meshes": lambda folder: meshes_in(folder, progress=False),
+    "skeletons": lambda folder: skeletons_in(folder, progress=False),
+}
+"""What reads segments, by `SceneType.holds`."""

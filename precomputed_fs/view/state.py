@@ -89,8 +89,9 @@ def view_state(
     if not isinstance(height, numbers.Integral) or height < 1:
         raise ValueError(f"height: expected a number of pixels, at least 1, got {height!r}")
     selected = None if segments is None else checked_segments(segments)
-    seen = frame_of([layer.shown for layer in layers])
-    layout = layout or ("xy" if seen.is_flat else "4panel" if seen.is_known else "3d")
+    seen = frame_of([layer.shown for layer in layers], list(map(int, selected or ())))
+    has_slices = any(isinstance(layer.shown, Volume) or layer.shown.type.holds == "annotations" for layer in layers)
+    layout = layout or (("xy" if seen.is_flat else "4panel") if has_slices else "3d")
     fit = _fitting(layout, seen.extents)
     state = {
         "dimensions": seen.dimensions,

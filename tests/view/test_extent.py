@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from precomputed_fs import FsspecAccessor, create_volume, view
+from precomputed_fs import FsspecAccessor, Mesh, Skeleton, create_meshes, create_skeletons, create_volume, view
 from precomputed_fs.view.extent import Frame, frame_of
 from precomputed_fs.view.sources import Alone, source_of
 from precomputed_fs.view.state import Layer, view_state
@@ -76,6 +76,21 @@ def test_meshes_alone_are_shown_in_three_dimensions() -> None:
         "selectedLayer": {"layer": "meshes"},
         "layout": "3d",
     }
+
+
+def test_meshes_and_skeletons_alone_are_where_the_first_selected_segment_is() -> None:
+    corners = np.array([[-5, 0, 0], [95, 0, 0], [0, 40, 0], [0, 0, 60]], np.float32)
+    create_meshes(f"{URL}/own", {7: Mesh(corners, np.array([[0, 1, 2], [1, 2, 3]]))}, overwrite=True)
+    create_skeletons(f"{URL}/skeletons", {7: Skeleton(corners, np.array([[0, 1]]))}, overwrite=True)
+    for name in ("own", "skeletons"):
+        source = source_of(f"{URL}/{name}")
+        frame = frame_of([source], [7, 8])
+        assert frame.low == pytest.approx((-5, 0, 0), abs=0.1)
+        assert frame.high == pytest.approx((95, 40, 60), abs=0.1)
+        state, _ = view_state([Layer(source, "a", name)], None, 600, [7])
+        assert (state["position"], state["layout"]) == ([45.5, 20.5, 30.5], "3d")
+        assert not frame_of([source], [8]).is_known
+        assert not frame_of([source]).is_known
 
 
 def test_segments_are_selected_in_segmentations() -> None:
