@@ -1,22 +1,28 @@
 """README.md and the chapters of the guide: their sessions run as they stand, and what they link to and claim is so."""
 
+import ast
 import doctest
 import re
+import shlex
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import resources
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import neuroglancer_scripts.accessor
+import neuroglancer_scripts.utils
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 import precomputed_fs
-from precomputed_fs import create_volume
+from precomputed_fs import create_volume, open_volume
 from precomputed_fs.doctor.rules import RULES
 from precomputed_fs.store.location import resolve
 from precomputed_fs.store.storage_options import check_options
@@ -62,6 +68,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(MemoryFileSystem, "store", {})
     monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+    monkeypatch.setattr(neuroglancer_scripts.utils, "init_logging_for_cmdline", lambda: None)
     for name in neuroglancer_scripts.accessor.__all__:  # a session replaces some: they come back
         monkeypatch.setattr(neuroglancer_scripts.accessor, name, getattr(neuroglancer_scripts.accessor, name))
     return tmp_path
@@ -78,9 +85,72 @@ def run(page: Path) -> dict[str, Any]:
     return sessions.globs
 
 
+PLAIN: Mapping[str, Callable[[Any], Any]] = {
+    "Bbox": lambda box: [box.minpt, box.maxpt],
+    "Box": lambda box: [box.start, box.stop],
+    "CloudVolumePrecomputed": lambda volume: np.array(volume[:, :, :]),
+    "Scale": lambda scale: scale[...],
+    "TensorStore": lambda store: store.read().result(),
+    "WriteFutures": lambda _: None,
+    "set": sorted,
+}
+"""What can be compared of the values of any package, by the names of their types."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A folder in which a chapter was run, and its names: where the code of one column of a table is done."""
+
+    folder: Path
+    names: dict[str, Any]
+
+    def do(self, code: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Run a command, a statement or an expression; return what comes of it."""
+        monkeypatch.chdir(self.folder)
+        for script in entry_points(group="console_scripts", name=code.partition(" ")[0]):
+            command = shlex.split(code)
+            return script.load()(command[1:] if command[0] == "precomputed-fs" else command)
+        self.names["_"] = None
+        (statement,) = ast.parse(code).body
+        assigned = code if isinstance(statement, ast.Assign) else f"_ = {code}"
+        exec(assigned, self.names)  # noqa: S102 - as it is in the table
+        value = self.names["_"]
+        return PLAIN.get(type(value).__name__, lambda value: value)(value)
+
+    def voxels(self) -> dict[tuple[str, str], Any]:
+        """Return what is in the folder, by volume and scale."""
+        folders = sorted(info.parent for info in self.folder.glob("*/info"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that one is empty
+            return {(folder.name, scale.key): scale[...] for folder in folders for scale in open_volume(folder)}
+
+
+def same(there: Any, here: Any) -> bool:
+    """Compare values of two packages; axes of one element do not matter."""
+    if isinstance(there, dict) or there is None or here is None:
+        return bool(there == here)
+    return np.array_equal(np.squeeze(np.asarray(there)), np.squeeze(np.asarray(here)))
+
+
 @each_chapter
-def test_sessions(place: Path, chapter: Path) -> None:
-    run(chapter)
+def test_sessions(place: Path, chapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chapters for users of another package have a table, too: its code does the same there and here."""
+    if not chapter.stem.startswith("from-"):
+        run(chapter)
+        return
+    sides = []
+    for side in ("there", "here"):
+        (place / side).mkdir()
+        monkeypatch.chdir(place / side)
+        sides.append(Side(place / side, run(chapter)))
+    rows = table(chapter, "", "there", "here")
+    assert len(rows) >= 15
+    for row in rows:
+        there, here = (side.do(row.code(column), monkeypatch) for column, side in enumerate(sides, 1))
+        assert same(there, here), (str(row), there, here)
+        wrote_there, wrote_here = (side.voxels() for side in sides)
+        assert {name for name, _ in wrote_there} == {name for name, _ in wrote_here}, str(row)
+        assert [both for both in wrote_there.keys() & wrote_here if not same(wrote_there[both], wrote_here[both])] == []
 
 
 def test_the_session_of_the_readme_makes_its_picture(place: Path) -> None:
