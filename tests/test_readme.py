@@ -23,6 +23,7 @@ from PIL import Image
 
 import precomputed_fs
 from precomputed_fs import create_volume, open_volume
+from precomputed_fs.doctor.folder_checks import READ
 from precomputed_fs.doctor.rules import RULES
 from precomputed_fs.store.location import resolve
 from precomputed_fs.store.storage_options import check_options
@@ -34,8 +35,8 @@ README = Path(__file__).parents[1] / "README.md"
 GUIDE = README.parent / "precomputed_fs" / "guide"
 CHAPTERS = sorted(GUIDE.glob("*.md"))
 PAGES = [README, *CHAPTERS]
+CONTRIBUTING = sorted((README.parent / ".github").glob("*.md"))
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=[chapter.stem for chapter in CHAPTERS])
 
 
@@ -161,14 +162,23 @@ def test_the_session_of_the_readme_makes_its_picture(place: Path) -> None:
     assert f"({PICTURES['slices'].relative_to(README.parent).as_posix()})" in README.read_text(encoding="utf-8")
 
 
-@each_page
+@pytest.mark.parametrize("page", [*PAGES, *CONTRIBUTING], ids=lambda page: page.stem)
 def test_links(page: Path) -> None:
     for target in re.findall(r"\]\(([^):]+)\)", without_code(page.read_text(encoding="utf-8"))):
         path, _, anchor = target.partition("#")
         there = page.parent / path if path else page
         assert there.exists(), target
         assert not anchor or anchor in anchors(there), target
-        assert page == README or there.parent == GUIDE, f"{target} is not in the package"
+        assert page not in CHAPTERS or there.parent == GUIDE, f"{target} is not in the package"
+
+
+def test_contributors_are_sent_to_what_there_is() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in CONTRIBUTING)
+    paths = re.findall(r"`((?:precomputed_fs|tests|benchmarks)/[^`]*)`", text)
+    assert len(paths) > 20
+    assert [path for path in paths if not (README.parent / path.partition(" ")[0]).exists()] == []
+    rooms = {f"{path.parent.relative_to(README.parent).as_posix()}/" for path in GUIDE.parent.glob("*/__init__.py")}
+    assert rooms - {*paths} == set()
 
 
 def test_the_readme_is_short_and_leads_to_each_chapter() -> None:
@@ -244,6 +254,11 @@ def volumes(*several: Mapping[str, Any], hole: bool = False) -> Callable[[Path, 
     return opens
 
 
+def beside(*kinds: str) -> Callable[[Path, str], bool]:
+    """Return a check of what the rules say that a reader reads beside voxels."""
+    return lambda _folder, reader: {*kinds} <= {*READ.get(reader, ())}
+
+
 READERS = ("precomputed_fs", "neuroglancer-scripts", "cloud-volume", "tensorstore")
 PEERS = {
     "local files, `https://`": protocols("file", "http"),
@@ -261,6 +276,8 @@ PEERS = {
     "chunks in files `.gz`": volumes({"gzip": True}),
     "sub-directories, as neuroglancer-scripts writes them": volumes({"flat": False}),
     "absent chunks, unless told to fill them": volumes({}, hole=True),
+    "meshes, skeletons": beside("mesh", "skeletons"),
+    "segment properties, annotations": beside("segment_properties", "annotations"),
 }
 
 
