@@ -17,7 +17,7 @@ from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.batches import IN_FLIGHT
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.updates import Update
-from precomputed_fs.volume import extensions
+from precomputed_fs.volume import extensions, interop_methods, picture_methods
 from precomputed_fs.volume.indexing import DIMENSIONS, Index, Selection, Touched, checked_missing, overlaps_with, select
 from precomputed_fs.volume.positions import box_between
 from precomputed_fs.volume.progress import Progress, warn
@@ -218,13 +218,13 @@ class Scale:
 
     __iter__ = None  # iterating from 0 would use wrong coordinates; iterate over `array` instead
 
-    _repr_html_ = extensions.html
-    show = extensions.show
-    plot = extensions.plot
-    to_dask = extensions.to_dask
-    to_xarray = extensions.to_xarray
-    store = extensions.store
-    to_nifti = extensions.to_nifti
+    _repr_html_ = picture_methods.html
+    show = picture_methods.show
+    plot = picture_methods.plot
+    to_dask = interop_methods.to_dask
+    to_xarray = interop_methods.to_xarray
+    store = interop_methods.store
+    to_nifti = interop_methods.to_nifti
     resize = extensions.resize
     sample = sample
 

@@ -19,7 +19,7 @@ from precomputed_fs.format.lengths import VoxelSize, is_same, readable, voxel_si
 from precomputed_fs.format.scene_folders import scene_folders
 from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.pyramid import Pyramid
-from precomputed_fs.volume import extensions, scene_methods
+from precomputed_fs.volume import interop_methods, picture_methods, scene_methods
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.indexing import Index, checked_missing, index_text, select
 from precomputed_fs.volume.orientation import NEUROGLANCER, checked_orientation
@@ -293,13 +293,13 @@ class Volume:
             points, unit = to_nanometres(as_points(points), self.scales[0].resolution), "nm"
         return scale.sample(points, unit=unit, fill=fill, missing=missing, progress=progress)
 
-    _repr_html_ = extensions.html
-    show = extensions.show
-    plot = extensions.plot
-    view = extensions.view
-    neuroglancer_url = extensions.neuroglancer_url
-    to_zarr = extensions.to_zarr
-    export_zarr = extensions.export_zarr
+    _repr_html_ = picture_methods.html
+    show = picture_methods.show
+    plot = picture_methods.plot
+    view = picture_methods.view
+    neuroglancer_url = picture_methods.neuroglancer_url
+    to_zarr = interop_methods.to_zarr
+    export_zarr = interop_methods.export_zarr
 
     meshes = property(scene_methods.meshes)
     store_meshes = scene_methods.store_meshes
