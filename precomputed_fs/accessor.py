@@ -16,8 +16,9 @@ from precomputed_fs.format.grid import ChunkCoords
 from precomputed_fs.format.info_text import MAX_INFO_BYTES
 from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.batches import IN_FLIGHT, Callback, Decode
+from precomputed_fs.pyramid.buffers import OCTET_STREAM, Buffer, bytes_of
 from precomputed_fs.pyramid.options import MAX_FILE_BYTES, MAX_GAP, MAX_RANGE, Options
-from precomputed_fs.pyramid.pyramid import OCTET_STREAM, Buffer, Encode, Pyramid, bytes_of
+from precomputed_fs.pyramid.pyramid import Encode, Pyramid
 from precomputed_fs.store.location import Location, resolve
 from precomputed_fs.store.loop import in_thread
 from precomputed_fs.store.objects import ObjectStore

@@ -3,7 +3,7 @@
 import argparse
 
 from precomputed_fs.format.grid import ChunkCoords
-from precomputed_fs.pyramid.pyramid import OCTET_STREAM, Buffer
+from precomputed_fs.pyramid.buffers import OCTET_STREAM, Buffer
 
 
 class Accessor:

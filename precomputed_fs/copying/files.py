@@ -25,7 +25,8 @@ from precomputed_fs.errors import AccessDeniedError, CorruptDataError, NoRangesE
 from precomputed_fs.format.compression import GZIP_SUFFIX, gzip_compress, split_suffix
 from precomputed_fs.pyramid import folders
 from precomputed_fs.pyramid.batches import IN_FLIGHT
-from precomputed_fs.pyramid.pyramid import OCTET_STREAM, Pyramid
+from precomputed_fs.pyramid.buffers import OCTET_STREAM
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.stored import Stored, file_limit
 from precomputed_fs.store import jobs
 from precomputed_fs.store.requests import Body, Get, Job, Listed, Put

@@ -19,7 +19,7 @@ from precomputed_fs.contract import add_argparse_options
 from precomputed_fs.errors import DataAccessError, URLError
 from precomputed_fs.format.grid import ChunkCoords
 from precomputed_fs.keywords import AccessorOptions, spelled_out
-from precomputed_fs.pyramid.pyramid import OCTET_STREAM, Buffer
+from precomputed_fs.pyramid.buffers import OCTET_STREAM, Buffer
 from precomputed_fs.store.url import AnyURL, convert_file_url_to_pathname
 
 try:

@@ -24,6 +24,7 @@ from precomputed_fs.pyramid.batches import (
     per_hop,
     report,
 )
+from precomputed_fs.pyramid.buffers import OCTET_STREAM, Buffer, bytes_of, checked_mime_type
 from precomputed_fs.pyramid.chunk_cache import ChunkCache
 from precomputed_fs.pyramid.finding import Finder, PiecesOf
 from precomputed_fs.pyramid.known import Known
@@ -42,14 +43,8 @@ from precomputed_fs.store.url import check_relative_path
 
 _T = TypeVar("_T")
 
-Buffer = bytes | bytearray | memoryview
-"""What can be stored; a NumPy array passes its memory as ``array.data``."""
-
 Encode = Callable[[ChunkCoords, Any], bytes | Update]
 """Makes a chunk's bytes, or a change to it, from an item that was passed to a batch."""
-
-OCTET_STREAM = "application/octet-stream"
-"""The media type of bytes of unknown content."""
 
 
 class Pyramid:
@@ -260,7 +255,7 @@ class Pyramid:
     ) -> None:
         """Store a file, whole or not at all."""
         name = self.storer.checked(relative_path)
-        self._store_file(name, bytes_of(buf), _checked_mime_type(mime_type), overwrite=overwrite)
+        self._store_file(name, bytes_of(buf), checked_mime_type(mime_type), overwrite=overwrite)
 
     def _store_file(
         self, name: str, data: bytes, mime_type: str, *, overwrite: bool, listed: Collection[str] | None = None
@@ -324,7 +319,7 @@ class Pyramid:
     ) -> None:
         """Store a chunk, whole or not at all."""
         key, checked = self.storer.checked(key), chunk_coords(coords)
-        job = self.storer.chunk(key, checked, _ready(buf), _checked_mime_type(mime_type), overwrite=overwrite)
+        job = self.storer.chunk(key, checked, _ready(buf), checked_mime_type(mime_type), overwrite=overwrite)
         self.store.run(job)
 
     # --------------------------------------------------------------------------------- batches
@@ -452,7 +447,7 @@ class Pyramid:
         def storing(given: Iterable[int], chunk: Any) -> Job[list[None]]:  # noqa: ANN401 - what `encode` takes
             coords = chunk_coords(given)
             make = _ready(chunk) if encode is None else functools.partial(encode, coords, chunk)
-            return _listed(self.storer.chunk(key, coords, make, _checked_mime_type(mime_type), overwrite=overwrite))
+            return _listed(self.storer.chunk(key, coords, make, checked_mime_type(mime_type), overwrite=overwrite))
 
         return itertools.starmap(storing, chunks)
 
@@ -493,11 +488,6 @@ def _unpickled(store: ObjectStore, options: Options, known: Known, shards: Shard
     return pyramid
 
 
-def bytes_of(buf: Buffer) -> bytes:
-    """Return the bytes of a buffer, in the order in which they are in memory."""
-    return buf if isinstance(buf, bytes) else memoryview(buf).tobytes(order="A")
-
-
 def _ready(buf: Buffer | Update) -> Callable[[], bytes | Update]:
     """Copy the bytes now, because the caller may change the buffer afterwards."""
     data = buf if isinstance(buf, Update) else bytes_of(buf)
@@ -506,9 +496,3 @@ def _ready(buf: Buffer | Update) -> Callable[[], bytes | Update]:
 
 def _listed(job: Job[_T]) -> Job[list[_T]]:
     return [(yield from job)]
-
-
-def _checked_mime_type(mime_type: str) -> str:
-    if not mime_type.isprintable() or not mime_type.isascii():
-        raise ValueError(f"mime_type: expected a media type, got {mime_type!r}")
-    return mime_type

@@ -9,8 +9,9 @@ from precomputed_fs.errors import NotFoundError
 from precomputed_fs.format.names import joined
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid.batches import IN_FLIGHT, Callback, checked_in_flight, counted, report
+from precomputed_fs.pyramid.buffers import OCTET_STREAM, Buffer, bytes_of
 from precomputed_fs.pyramid.late_writes import expect_end
-from precomputed_fs.pyramid.pyramid import OCTET_STREAM, Buffer, Pyramid, bytes_of
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.stored import Stored, file_limit
 from precomputed_fs.store.requests import Compute, FollowUps, Job, Put
 

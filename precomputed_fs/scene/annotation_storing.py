@@ -18,7 +18,8 @@ from precomputed_fs.format.compression import gzip_compress
 from precomputed_fs.format.shard_index import ByteRange, pack_shard_index
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid.batches import IN_FLIGHT
-from precomputed_fs.pyramid.pyramid import OCTET_STREAM, Buffer, Pyramid
+from precomputed_fs.pyramid.buffers import OCTET_STREAM, Buffer
+from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.values import Values
 from precomputed_fs.scene.annotation_plan import Indexed, Plan
 from precomputed_fs.store import jobs
