@@ -15,6 +15,7 @@ from precomputed_fs.pyramid import claims
 from precomputed_fs.pyramid.options import MAX_FILE_BYTES
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.values import Values
+from precomputed_fs.store.redaction import without_secrets
 from precomputed_fs.store.url import AnyURL
 
 _Key = TypeVar("_Key")
@@ -69,7 +70,7 @@ class Folder:
         if not isinstance(path, str) or not path:
             raise InvalidInfoError(f"{where}: expected the path of a folder, got {path!r:.80}")
         if "://" in path:
-            raise URLError(f"{where} is an absolute URL, {path.partition('?')[0]!r}: open that")
+            raise URLError(f"{where} is an absolute URL, {without_secrets(path)!r}: open that")
         try:
             return cls(*pyramid.reaching(path.removesuffix("/")))
         except ValueError as exc:

@@ -37,6 +37,8 @@ def test_an_absolute_url_is_not_followed() -> None:
     pyramid = FsspecAccessor("s3://bucket/pyramid", anon=True).pyramid
     with pytest.raises(URLError, match="'gs://other/mesh': open that"):
         Folder.beside(pyramid, "gs://other/mesh?token=1", "mesh")
+    with pytest.raises(URLError, match="'https://other/mesh': open that"):
+        Folder.beside(pyramid, "https://user:hidden@other/mesh", "mesh")
 
 
 def test_an_absent_info_is_told_with_its_url(tmp_path: Path) -> None:
