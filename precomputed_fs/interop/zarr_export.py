@@ -39,8 +39,12 @@ def export_zarr(
     store = store_at(location, read_only=False)
     try:
         root = zarr.create_group(store, overwrite=overwrite)
-    except (zarr.errors.ContainsGroupError, zarr.errors.ContainsArrayError) as exc:
+        _write(view, root, progress)
+    except (zarr.errors.ContainsGroupError, zarr.errors.ContainsArrayError) as exc:  # maybe another writer's
         raise AlreadyExistsError(f"{location.display()} exists; pass overwrite=True to replace it") from exc
+
+
+def _write(view: ZarrView, root: Any, progress: bool | None) -> None:  # noqa: ANN401 - a group of zarr
     for key, image in view.images.items():
         array = root.create_array(
             key, shape=image.shape, dtype=image.scale.dtype, chunks=image.chunk_shape, dimension_names=image.dimensions

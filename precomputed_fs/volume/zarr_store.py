@@ -10,10 +10,14 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from precomputed_fs.errors import URLError
+from precomputed_fs.pyramid.pyramid import OCTET_STREAM
 from precomputed_fs.store.failures import Failures, Tries
 from precomputed_fs.store.location import Location
+from precomputed_fs.store.loop import in_thread
+from precomputed_fs.store.objects import ObjectStore
+from precomputed_fs.store.protocols import protocol_of
 from precomputed_fs.store.protocols.base import Filesystem
-from precomputed_fs.store.requests import Delete, Get, List, Put
+from precomputed_fs.store.requests import Delete, Get, List
 
 _ATTEMPTS, _TIMEOUT = 5, 30.0  # of requests
 
@@ -35,10 +39,13 @@ class RemoteStore(zarr.storage.FsspecStore):
     def __init__(self, location: Location, fs: Filesystem, root: str, *, read_only: bool) -> None:
         from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # noqa: PLC0415 - where it is needed
 
-        in_threads = AsyncFileSystemWrapper(fs, asynchronous=True)  # on zarr's loop, connections are never closed
+        is_alone = any(protocol_of(link.protocol).one_at_a_time for link in location.links)  # SFTP's client would hang
+        turns = asyncio.Semaphore(1) if is_alone else None
+        in_threads = AsyncFileSystemWrapper(fs, True, semaphore=turns)  # on zarr's loop, connections are never closed
         super().__init__(in_threads, path=root, read_only=read_only)
         self._location = location
         self._failures = Failures(location, _ATTEMPTS)
+        self._objects = ObjectStore(location, attempts=_ATTEMPTS, timeout=_TIMEOUT)
 
     def __repr__(self) -> str:
         return self._location.display()
@@ -52,8 +59,12 @@ class RemoteStore(zarr.storage.FsspecStore):
         return await self._tried(Get(key), lambda: super(RemoteStore, self).get(key, prototype, byte_range))
 
     async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
-        """Store an object."""
-        await self._tried(Put(key, b"", ""), lambda: super(RemoteStore, self).set(key, value, byte_range))
+        """Store an object, whole or not at all, in a folder that is made if need be."""
+        if byte_range is not None:
+            raise NotImplementedError(f"{self}: a part of {key} cannot be written")
+        self._check_writable()
+        data = value.to_bytes()
+        await in_thread(lambda: self._objects.write(key, data, content_type=OCTET_STREAM, create=False))
 
     async def delete(self, key: str) -> None:
         """Delete an object."""
