@@ -263,7 +263,7 @@ READERS = ("precomputed_fs", "neuroglancer-scripts", "cloud-volume", "tensorstor
 PEERS = {
     "local files, `https://`": protocols("file", "http"),
     "`s3://`, `gs://`": protocols("s3", "gs"),
-    "`az://`, `sftp://`, `zip://`": protocols("az", "sftp", "zip"),
+    "`az://`, `sftp://`": protocols("az", "sftp"),
     "`compressed_segmentation`": volumes(
         {"encoding": "compressed_segmentation", "data_type": "uint32", "type": "segmentation"}
     ),

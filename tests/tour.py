@@ -30,7 +30,7 @@ PICTURES = {
     "slices": GUIDE / "brain.png",
     "overlay": GUIDE / "tissues.png",
 }
-"""What README.md and the guide show, by the cell that draws it."""
+"""What the guide shows, by the cell that draws it."""
 
 _FOLDER = re.compile(rf"{re.escape(tempfile.gettempdir())}/tmp\w+/")
 """The temporary folder of one run."""
