@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import neuroglancer_scripts.accessor
 import neuroglancer_scripts.utils
 import numpy as np
@@ -25,6 +26,7 @@ import precomputed_fs
 from precomputed_fs import create_volume, open_volume
 from precomputed_fs.doctor.folder_checks import READ
 from precomputed_fs.doctor.rules import RULES
+from precomputed_fs.interop.filesystem import PrecomputedFileSystem
 from precomputed_fs.store.location import resolve
 from precomputed_fs.store.storage_options import check_options
 from tests.support.brain import scan
@@ -69,6 +71,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(MemoryFileSystem, "store", {})
     monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+    fsspec.register_implementation("precomputed", PrecomputedFileSystem, clobber=True)  # or an older installation
     monkeypatch.setattr(neuroglancer_scripts.utils, "init_logging_for_cmdline", lambda: None)
     for name in neuroglancer_scripts.accessor.__all__:  # a session replaces some: they come back
         monkeypatch.setattr(neuroglancer_scripts.accessor, name, getattr(neuroglancer_scripts.accessor, name))
