@@ -243,7 +243,9 @@ def _chunk_exists(self: Any, key: str, chunk_coords: ChunkCoords) -> bool:  # no
 
 
 def _close(self: Any) -> None:  # noqa: ANN401
-    _accessor(self).close()
+    """Close what was made for each place that it was at."""
+    for accessor in list(vars(self).get("_precomputed_fs", {}).values()):
+        accessor.close()
 
 
 def _init_http(self: Any, base_url: str) -> None:  # noqa: ANN401

@@ -240,3 +240,15 @@ def test_threads_that_share_an_accessor_share_what_waits(tmp_path: Path) -> None
 
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         assert len(set(map(id, threads.map(ours, range(8))))) == 1
+
+
+@pytest.mark.usefixtures("installed")
+def test_closing_writes_what_waits_at_each_place(tmp_path: Path) -> None:
+    whole = {"array": np.full((8, 8, 8), 5, "uint8"), "chunk_size": 8, "sharding": sharding(), "overwrite": True}
+    volumes = [make(tmp_path / name, **whole) for name in "ab"]
+    accessor = ShardedFileAccessor(tmp_path / "a")
+    accessor.store_chunk(bytes([7]) * 512, KEY, (0, 8, 0, 8, 0, 8), overwrite=True)
+    accessor.base_dir = tmp_path / "b"
+    accessor.store_chunk(bytes([7]) * 512, KEY, (0, 8, 0, 8, 0, 8), overwrite=True)
+    accessor.close()
+    assert [(open_volume(volume.url)[0][:] == 7).all() for volume in volumes] == [True, True]
