@@ -209,7 +209,7 @@ def _take_levels(volume: Volume, levels: Sequence[Level], *, skip_empty: bool) -
     for scale, level in zip(volume, levels, strict=False):
         if scale.shape[:3] != level.array.shape[:3] or not is_same(scale.resolution, level.resolution):
             break
-        if not level.begins_at(scale.voxel_offset, levels[0], volume[0].voxel_offset):
+        if not level.fits(scale.voxel_offset, levels[0], volume[0].voxel_offset):
             break
         count += 1
         size = _block_size(scale.chunk_size, level.block, scale.shape[3] * scale.dtype.itemsize)

@@ -58,8 +58,10 @@ class Level(NamedTuple):
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """How far its first voxel begins behind that of the finest level, in voxels of that."""
 
-    def begins_at(self, start: Triple, finest: "Level", first: Triple) -> bool:
-        """Whether it begins at a voxel of its own size, where the finest level begins at `first`."""
+    def fits(self, start: Triple, finest: "Level", first: Triple) -> bool:
+        """Whether it begins at a voxel of its own size, if the finest level begins at `first`, and has such values."""
+        if self.array.shape[3:] != finest.array.shape[3:] or not np.can_cast(self.array.dtype, finest.array.dtype):
+            return False
         factors = map(operator.truediv, self.resolution, finest.resolution)
         return all(
             abs(low * factor - origin - shift) <= _MOST_SHIFT

@@ -187,7 +187,7 @@ def _factors_of(
     factors = triple(max(1, round(each)) for each in ratio)
     lower = halved(bounds, factors)
     fits = is_same(ratio, factors) and max(factors) > 1 and lower.shape == level.array.shape[:3]
-    return factors if fits and level.begins_at(lower.start, finest[0], first) else None
+    return factors if fits and level.fits(lower.start, finest[0], first) else None
 
 
 def checked_resolution(given: VoxelSize | None) -> tuple[float, float, float]:

@@ -10,7 +10,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from precomputed_fs.errors import URLError
-from precomputed_fs.pyramid.pyramid import OCTET_STREAM
+from precomputed_fs.pyramid.buffers import OCTET_STREAM
 from precomputed_fs.store.failures import Failures, Tries
 from precomputed_fs.store.location import Location
 from precomputed_fs.store.loop import in_thread

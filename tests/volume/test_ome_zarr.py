@@ -206,6 +206,14 @@ def test_a_level_whose_voxels_lie_elsewhere_is_computed(
     assert (volume[1][:] == 7).all() == is_taken
 
 
+@pytest.mark.parametrize("lower", [np.full((2, 4, 4, 4), 7, "uint8"), np.full((3, 4, 4, 4), 300, "uint16")])
+def test_a_level_of_other_values_is_computed(tmp_path: Path, lower: NDArray[Any]) -> None:
+    group = image(tmp_path / "a.zarr", [np.full((3, 8, 8, 8), 5, "uint8"), lower], "czyx")
+    volume = create_volume(tmp_path / "pyramid", group, scales=2)
+    assert volume[1].shape == (4, 4, 4, 3)
+    assert (volume[1][:] == 5).all()
+
+
 @pytest.mark.parametrize(
     ("chunk", "block", "voxel_bytes", "size"),
     [
