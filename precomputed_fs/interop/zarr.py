@@ -1,6 +1,7 @@
 """Volumes as Zarr groups: `Volume.to_zarr`."""
 
 import functools
+import os
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -39,7 +40,7 @@ class VolumeStore(Store):
         return self._view.volume
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return VolumeStore, (self.volume,)
+        return _restored, (self.volume, os.getpid())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VolumeStore) and self.volume is other.volume
@@ -110,6 +111,16 @@ class VolumeStore(Store):
         """Yield the names in a folder."""
         for name in self._view.entries(prefix.strip("/")):
             yield name
+
+
+def _restored(volume: Volume, home: int) -> VolumeStore:
+    """Return a store in the process that unpickles it, where memory of another one would be zeros."""
+    location = volume.pyramid.location
+    if home != os.getpid() and any(link.protocol == "memory" for link in location.links):
+        raise ValueError(
+            f"{location.display()}: memory:// belongs to one process, and this is another one: use threads"
+        )
+    return VolumeStore(volume)
 
 
 def _part(data: bytes | memoryview, asked: ByteRequest | None) -> bytes | memoryview:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import urllib.error
 import urllib.request
@@ -243,3 +244,13 @@ def test_what_must_not_miss_is_not_served_as_zeros(tmp_path: Path) -> None:
         request = urllib.request.Request(f"{server.zarr_url}/scale0/image/c/0/0/0")
         with pytest.raises(urllib.error.HTTPError, match="502"):
             urllib.request.urlopen(request)
+
+
+def test_memory_of_another_process_is_not_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = make("memory://zarr/pickled", overwrite=True)
+    pickled = pickle.dumps(group_of(volume)["scale0/image"])
+    assert np.array_equal(pickle.loads(pickled)[:], expected(volume))
+    here = os.getpid()
+    monkeypatch.setattr("os.getpid", lambda: here + 1)
+    with pytest.raises(ValueError, match="belongs to one process"):
+        pickle.loads(pickled)
