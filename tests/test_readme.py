@@ -278,7 +278,7 @@ PEERS = {
     "shards, compressed": volumes({"sharding": True, "gzip": True}),
     "chunks in files `.gz`": volumes({"gzip": True}),
     "sub-directories, as neuroglancer-scripts writes them": volumes({"flat": False}),
-    "absent chunks, unless told to fill them": volumes({}, hole=True),
+    "absent chunks, as zeros, by default": volumes({}, hole=True),
     "meshes, skeletons": beside("mesh", "skeletons"),
     "segment properties, annotations": beside("segment_properties", "annotations"),
 }
