@@ -26,6 +26,9 @@ _ID_BITS = 64
 _AT_ONCE = 1 << 18  # vectors of annotations that are compared with cells at once
 _EXTENT_BITS = 8  # of the steps that an extent is rounded to, so that cells have round sizes
 _MANY_UNITS = 16  # from here on bounds are whole
+_FLOAT32_BITS = 24
+_MOST_COPIES = 8  # of an annotation, on average, in the cells of a level that is divided further
+_FEW_COPIES = 1 << 18  # of all annotations, which take little memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,8 @@ def fill_levels(
     dimensions : mapping
         Whose units tell how long cells are.
     limit : int
-        The most annotations of a cell. The last of `MAX_LEVELS` may have more.
+        The most annotations of a cell. The last level may have more: the last of `MAX_LEVELS`, or one whose cells have
+        so many annotations in common that finer ones would only repeat them, such as large boxes.
     seed : int
         Of the random choice.
     """
@@ -126,12 +130,14 @@ def fill_levels(
     grid = whole
     numbers = random.permutation(len(block))
     cells = np.zeros((len(block), len(whole.shape)), np.int64)
+    most_copies = max(_MOST_COPIES * len(block), _FEW_COPIES)
     for level in itertools.count(1):
         numbers, cells, codes = _sorted(grid, numbers, cells)
         begins = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])) if len(codes) else np.zeros(0, int)
         counts = np.diff(np.append(begins, len(codes)))
         most = int(counts.max(initial=0))
-        axes = _longest(grid, dimensions) if most > limit and level < MAX_LEVELS else []
+        is_last = most <= limit or level == MAX_LEVELS or len(numbers) > most_copies
+        axes = [] if is_last else _longest(grid, dimensions)
         taken = counts
         if axes:  # the same part of each cell, rounded up or down at random
             taken = np.floor(counts * limit / most + random.random(len(counts))).astype(np.int64)
@@ -246,10 +252,15 @@ def round_bounds(low: Sequence[float], high: Sequence[float]) -> tuple[tuple[flo
     lower, upper = [], []
     for first, last in zip(map(float, low), map(float, high), strict=True):
         extent = last - first
-        step = 2.0 ** (math.frexp(extent)[1] - _EXTENT_BITS) if extent else 1.0
+        step = 2.0 ** (math.frexp(extent)[1] - _EXTENT_BITS) if extent else max(1.0, _step_at(first))
         if extent >= _MANY_UNITS or (first.is_integer() and last.is_integer()):
             step = max(step, 1.0)
         begin = math.floor(first / min(step, 1)) * min(step, 1.0)
         lower.append(begin)
         upper.append(begin + (math.floor((last - begin) / step) + 1) * step)
     return tuple(lower), tuple(upper)
+
+
+def _step_at(value: float) -> float:
+    """Return how far the next float32 is from a value, at most."""
+    return 2.0 ** (math.frexp(value)[1] - _FLOAT32_BITS)

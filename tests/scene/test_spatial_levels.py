@@ -69,3 +69,16 @@ def test_bounds_are_round(low: float, high: float, expected: tuple[float, float]
     assert lower <= low <= high < upper
     assert (lower, upper) == pytest.approx(expected, rel=1e-2)
     assert np.float32(upper - lower) == upper - lower
+
+
+def test_levels_end_where_finer_cells_would_only_repeat_what_overlaps() -> None:
+    corners = np.random.default_rng(0).random((4000, 2, 3)).astype(np.float32) * 300
+    corners[:, 1] += 700
+    block = Block(np.arange(4000, dtype=np.uint64), corners, np.zeros(4000, np.dtype([])))
+    whole = Grid(np.zeros(3), (1, 1, 1), np.full(3, 1000.0))
+    levels = [*fill_levels(block, "axis_aligned_bounding_box", whole, NM, limit=10)]
+    assert len(levels) < 6
+    assert sum(len(level.members.values) for level in levels) < 8 * (1 << 18)
+    assert {*itertools.chain.from_iterable(level.members.values.tolist() for level in levels)} == {*range(4000)}
+    assert [level.limit for level in levels[:-1]] == [10] * (len(levels) - 1)
+    assert levels[-1].limit == levels[-1].members.lengths.max()
