@@ -322,10 +322,11 @@ class AnnotationCollection:
         names = [*self.dimensions]
         low, high = np.full(len(names), -np.inf), np.full(len(names), np.inf)
         if isinstance(box, Mapping):
-            for name, (first, last) in box.items():
+            for name, ends in box.items():
                 if name not in names:
                     raise ValueError(expected_one_of("box", names, name))
-                low[names.index(name)], high[names.index(name)] = first, last
+                axis = names.index(name)
+                low[axis], high[axis] = _range_of(name, ends)
         elif box is not None:
             low, high = corners_of(box, names, "box")
         return low, np.where(np.isinf(high), high, np.nextafter(high, -np.inf))
@@ -433,6 +434,17 @@ def _readable(unit: Dimension) -> str:
 def cell_name(cell: Cell) -> str:
     """Name the file of a cell of the spatial index."""
     return "_".join(map(str, cell))
+
+
+def _range_of(name: str, given: Any) -> tuple[float, float]:  # noqa: ANN401 - anything
+    """Return the range of one dimension of a box."""
+    try:
+        first, last = map(float, given)
+    except (TypeError, ValueError):
+        first = last = math.nan
+    if math.isnan(first) or math.isnan(last):
+        raise ValueError(f"box: expected two numbers for {name!r}, such as (10, 20), got {shown(given)}")
+    return first, last
 
 
 def _checked_id(given: Any) -> int:  # noqa: ANN401 - anything

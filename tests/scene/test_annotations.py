@@ -202,3 +202,9 @@ def test_nothing(tmp_path: Path) -> None:
     assert len(made.within()) == 0
     assert made.to_pandas().shape == (0, 3)
     assert isinstance(open_annotations(tmp_path / "a"), AnnotationCollection)
+
+
+@pytest.mark.parametrize("given", [5, (1, np.nan), (None, 3), ("a", "b"), slice(1, 3), (1, 2, 3)])
+def test_a_range_that_is_none_is_refused(made: Made, given: Any) -> None:
+    with pytest.raises(ValueError, match=r"box: expected two numbers for 'z', such as \(10, 20\), got"):
+        made.collection.within({"z": given})
