@@ -1,6 +1,7 @@
 """How a new pyramid is made: its place claimed, its files stored, its `info` last, so that half of one never opens."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ def making(
     *,
     overwrite: bool,
     check_leftovers: Callable[[claims.Claimed | None], None],
+    check_unknown: Callable[[], None] = lambda: None,
 ) -> Iterator[bool]:
     """Claim the place for a block that stores everything else, and then store the `info`.
 
@@ -49,6 +51,9 @@ def making(
     check_leftovers : callable
         Called before anything is replaced, with the claim that was found; raises if files that exist could be mistaken
         for new ones.
+    check_unknown : callable
+        Called where there is no `info` and no record of one that was begun, unless ``overwrite=True``; raises if files
+        of unknown origin could be mistaken for new ones.
 
     Yields
     ------
@@ -57,7 +62,9 @@ def making(
     """
     claim = claims.Claim(pyramid, what)
     try:
-        was_there = _take_place(pyramid, claim, overwrite=overwrite, check_leftovers=check_leftovers)
+        was_there = _take_place(
+            pyramid, claim, overwrite=overwrite, check_leftovers=check_leftovers, check_unknown=check_unknown
+        )
         yield was_there
         claim.check_held()
         try:
@@ -77,6 +84,7 @@ def _take_place(
     *,
     overwrite: bool,
     check_leftovers: Callable[[claims.Claimed | None], None],
+    check_unknown: Callable[[], None],
 ) -> bool:
     """Claim the place, and delete an existing `info`, since what it describes will be replaced."""
     infos, there = claims.look(pyramid, reads_first=pyramid.can_read)
@@ -89,8 +97,9 @@ def _take_place(
     was_there = bool(infos) or there is not None
     if not pyramid.can_read:
         return False
-    if overwrite:
-        check_leftovers(there)
+    check = functools.partial(check_leftovers, there) if overwrite else check_unknown
+    if overwrite or not was_there:
+        check()
     try:
         claim.take(there)
     except AlreadyExistsError as exc:

@@ -4,6 +4,7 @@ Many values are small and known before the first is stored. So shards are not co
 chunks are, but packed from arrays, which takes a twentieth of the time.
 """
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from precomputed_fs.errors import DataAccessError
+from precomputed_fs.errors import AccessDeniedError, DataAccessError
 from precomputed_fs.format.annotation import Block, Layout, encode_lists, encode_singles
 from precomputed_fs.format.compression import gzip_compress
 from precomputed_fs.format.shard_index import ByteRange, pack_shard_index
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid.batches import IN_FLIGHT
 from precomputed_fs.pyramid.buffers import OCTET_STREAM, Buffer
+from precomputed_fs.pyramid.folders import has_files
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.pyramid.values import Values
 from precomputed_fs.scene.annotation_plan import Indexed, Plan
@@ -149,6 +151,13 @@ def pack_shard(sharding: Sharding, ids: Array, minishards: Array, values: list[B
 # ----------------------------------------------------------------------------------------------------------- leftovers
 
 
+def key_with_files(pyramid: Pyramid, keys: Iterable[str]) -> str:
+    """Return a folder of an index that has files; empty if none has, or if that cannot be listed."""
+    with contextlib.suppress(AccessDeniedError):  # credentials without list permission may still write
+        return next((key for key in keys if has_files(pyramid, key)), "")
+    return ""
+
+
 def delete_folders(pyramid: Pyramid, keys: Iterable[str]) -> None:
     """Delete what is in the folders of indexes, since it would be taken for a part of the new collection.
 
@@ -156,7 +165,10 @@ def delete_folders(pyramid: Pyramid, keys: Iterable[str]) -> None:
     ------
     DataAccessError
         If the store does not tell what is there.
+    AccessDeniedError
+        If there is a symbolic link to a folder outside of the collection.
     """
+    store = pyramid.store.confined()
     for key in keys:
         before: list[str] = []
         while (page := pyramid.store.list_page(key)) is None or page.objects:
@@ -164,7 +176,7 @@ def delete_folders(pyramid: Pyramid, keys: Iterable[str]) -> None:
             if names == before:  # nothing was listed, or nothing is deleted
                 message = "files of other annotations may be there, which cannot be listed: delete the folder first"
                 raise DataAccessError(f"{pyramid.location.display(key)}: {message}")
-            for _ in pyramid.store.run_many(map(_deleting, names), IN_FLIGHT):
+            for _ in store.run_many(map(_deleting, names), IN_FLIGHT):
                 pass
             before = names
 

@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from precomputed_fs.accessor import OPTION_DEFAULTS
-from precomputed_fs.errors import InvalidInfoError, NotFoundError, ReadOnlyError, expected_one_of, shown
+from precomputed_fs.errors import (
+    AlreadyExistsError,
+    InvalidInfoError,
+    NotFoundError,
+    ReadOnlyError,
+    expected_one_of,
+    shown,
+)
 from precomputed_fs.format.annotation_info import KINDS, AnnotationInfo
 from precomputed_fs.format.grid import Box
 from precomputed_fs.keywords import AccessorOptions, spelled_out
@@ -15,7 +22,7 @@ from precomputed_fs.scene.annotation_columns import Properties, Relationships
 from precomputed_fs.scene.annotation_dimensions import dimensions_of
 from precomputed_fs.scene.annotation_intake import read_annotations
 from precomputed_fs.scene.annotation_plan import planned
-from precomputed_fs.scene.annotation_storing import delete_folders, store_indexes
+from precomputed_fs.scene.annotation_storing import delete_folders, key_with_files, store_indexes
 from precomputed_fs.scene.annotation_values import counted
 from precomputed_fs.scene.annotations import AnnotationCollection
 from precomputed_fs.scene.folder import Folder
@@ -83,7 +90,8 @@ def create_annotations(
     bounds : pair of sequences, optional
         Lower and upper bound in the units of `dimensions`; by default round numbers around the annotations.
     limit : int
-        The most annotations in a cell of the spatial index, which has as many levels as that needs.
+        The most annotations in a cell of the spatial index, which has as many levels as that needs. Cells of the last
+        level may have more where very many annotations are at one place, or overlap.
     sharding : bool or mapping, optional
         Whether to store each index in shards, or how, as in `info`. By default those of more than 10,000 values.
     seed : int
@@ -102,7 +110,8 @@ def create_annotations(
     Raises
     ------
     AlreadyExistsError
-        If there is an `info`, or another process is writing one, and ``overwrite=False``.
+        If there is an `info`, or files in the folders of the new indexes, or another process is writing there, and
+        ``overwrite=False``.
     ValueError, TypeError
         If columns are missing, coordinates not finite, ids not unique, or values of no type that the format has.
 
@@ -146,13 +155,24 @@ def create_annotations(
     how = {"annotations": counted(len(block), kind), "info": info}
     text = json.dumps(info, indent=2, allow_nan=False).encode() + b"\n"
     old: list[str] = []
+
+    def check_unknown() -> None:
+        if key := key_with_files(pyramid, plan.keys):
+            message = "there are files of unknown origin, which would be taken for parts of the new annotations"
+            raise AlreadyExistsError(f"{pyramid.location.display(key)}: {message}; overwrite=True deletes them")
+
     with (
         closing_archive(pyramid),
         making(
-            pyramid, text, how, overwrite=overwrite, check_leftovers=lambda _: old.extend(_folders_of(pyramid))
+            pyramid,
+            text,
+            how,
+            overwrite=overwrite,
+            check_leftovers=lambda _: old.extend(_folders_of(pyramid)),
+            check_unknown=check_unknown,
         ) as was_there,
     ):
-        if was_there:
+        if was_there or (overwrite and pyramid.can_read and key_with_files(pyramid, plan.keys)):
             delete_folders(pyramid, dict.fromkeys([*old, *plan.keys]))
         store_indexes(pyramid, plan, progress)
     return AnnotationCollection(folder, plan.info, progress=progress)

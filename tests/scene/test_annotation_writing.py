@@ -9,14 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from precomputed_fs import AlreadyExistsError, NotFoundError, create_annotations, create_volume, open_annotations
+from precomputed_fs import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    NotFoundError,
+    create_annotations,
+    create_volume,
+    open_annotations,
+)
 from precomputed_fs.format.annotation_info import AnnotationInfo
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.scene import annotation_storing
 from tests.support import servers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from tests.support.places import Place
 
 POINTS = np.random.default_rng(0).random((300, 3)) * 100
 TABLE = pd.DataFrame(POINTS, columns=["x", "y", "z"])
@@ -180,6 +190,42 @@ def test_another_collection_is_replaced_only_if_asked(tmp_path: Path) -> None:
         "info",
         "spatial0",
     ]
+
+
+@pytest.mark.parametrize("protocol", ["memory", "local", "s3"])
+def test_files_of_unknown_origin_are_never_taken_for_new_ones(
+    make_pyramid: Callable[[str], Place], protocol: str
+) -> None:
+    place = make_pyramid(protocol)
+    place.put("spatial0/0_0_0", b"left over")
+    options: dict[str, Any] = {"storage_options": place.storage_options}
+    for _ in range(2):  # what was refused leaves nothing that the next run would go on from
+        with pytest.raises(AlreadyExistsError, match=r"/spatial0: there are files of unknown origin.*overwrite=True"):
+            create_annotations(place.url, POINTS[:5], sharding=True, **options)
+        assert place.names() == ["spatial0/0_0_0"]
+    made = create_annotations(place.url, POINTS[:5], sharding=True, overwrite=True, **options)
+    assert made.within().ids.tolist() == [0, 1, 2, 3, 4]
+    assert "spatial0/0_0_0" not in place.names()
+
+
+def test_what_is_behind_a_link_is_not_deleted(tmp_path: Path) -> None:
+    create_annotations(tmp_path / "a", POINTS)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1").write_bytes(b"1")
+    (tmp_path / "a" / "by_id" / "more").symlink_to(tmp_path / "other")
+    with pytest.raises(AccessDeniedError, match="what is there is not deleted"):
+        create_annotations(tmp_path / "a", POINTS, overwrite=True)
+    assert (tmp_path / "other" / "1").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("value", [1e17, -1e20, 3e38])
+def test_one_point_far_away_is_within_bounds_that_have_a_size(tmp_path: Path, value: float) -> None:
+    point = np.full((1, 3), value, np.float32)
+    create_annotations(tmp_path, point)
+    collection = open_annotations(tmp_path)
+    assert collection.within([(value * (1 - 1e-3 * np.sign(value)),) * 3, (np.inf,) * 3]).ids.tolist() == [0]
+    lower, upper = collection.bounds
+    assert np.all(np.float32(lower) < np.float32(upper)), "the client computes with float32"
 
 
 def test_a_volume_is_no_collection(tmp_path: Path) -> None:
