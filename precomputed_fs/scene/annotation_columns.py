@@ -360,6 +360,7 @@ def _in_range(array: Array, each: Property, place: str) -> Array:
         with np.errstate(over="ignore"):
             rounded = array.astype(np.float32)
         is_bad = np.isinf(rounded) & np.isfinite(array)
+        _warn_of_rounded(array, rounded, place)
     else:
         is_bad = ~((array >= encoding.low) & (array <= encoding.high))
         if array.dtype.kind == "f":
@@ -370,6 +371,19 @@ def _in_range(array: Array, each: Property, place: str) -> Array:
         span = "" if each.type == "float32" else f" ({encoding.low:g} to {encoding.high:g})"
         raise ValueError(f"{place}: expected {each.type}{span}, got {array[row]} in row {row}")
     return rounded.astype(encoding.dtype)
+
+
+def _warn_of_rounded(array: Array, rounded: Array, place: str) -> None:
+    """Warn of whole numbers that float32 does not have: they may be ids, which became floats as some are missing."""
+    with np.errstate(invalid="ignore"):
+        is_other = np.isfinite(rounded) & (array == np.floor(array)) & (rounded.astype(np.float64) != array)
+    if is_other.any():
+        row = int(np.argmax(is_other))
+        advice = "make them integers, or list them in `relationships` if they are ids of objects"
+        warn(
+            f"{place}: float32 rounds {int(is_other.sum())} of {len(array)} values that are whole numbers, such as "
+            f"{array[row]:.0f} to {rounded[row]:.0f} in row {row}: {advice}"
+        )
 
 
 def _colours(values: Any, each: Property, place: str) -> Array:  # noqa: ANN401

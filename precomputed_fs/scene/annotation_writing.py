@@ -118,7 +118,8 @@ def create_annotations(
     Warns
     -----
     UserWarning
-        If coordinates are rounded by more than half a unit, since the format has float32.
+        If coordinates are rounded by more than half a unit, or whole numbers of properties at all, since the format
+        has float32.
 
     Notes
     -----

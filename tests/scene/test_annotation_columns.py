@@ -102,3 +102,14 @@ def test_some_of_the_annotations() -> None:
 def test_dimensions_of_a_scale_and_of_other_units() -> None:
     assert dimensions_of("8 nm")["z"] == (8e-9, "m")
     assert dimensions_of({"c": (2, ""), "r": "rad/s"}) == {"c": (2, ""), "r": (1, "rad/s")}
+
+
+def test_whole_numbers_that_are_rounded_are_told() -> None:
+    table = pd.DataFrame({"x": [1], "y": [2], "z": [3], "volume": [0.1]}).loc[[0, 0]].reset_index(drop=True)
+    with pytest.warns(
+        UserWarning, match=r"column 'root': float32 rounds 1 of 2 values .* 16777217 to 16777216 in row 1.*relation"
+    ):
+        create_annotations(
+            "memory://test_annotation_columns/rounded", table.assign(root=[np.nan, 2**24 + 1]), overwrite=True
+        )
+    create_annotations("memory://test_annotation_columns/rounded", table.assign(root=[np.nan, 2**24]), overwrite=True)
