@@ -25,8 +25,8 @@ _COUNT_BYTES = 4
 _ROW_BYTES = 12  # of a vertex, and of a triangle
 _LONGEST_NAME = 1024  # characters
 _MOST_FRAGMENTS = 1 << 20
-_OUTSIDE = re.compile(r"[\0-\x1f\x7f\\]|(^|/)\.{0,2}(/|$)")
-"""Control characters, backslashes, and segments that are empty, ``.`` or ``..``."""
+_OUTSIDE = re.compile(r"[\0-\x1f\x7f\\\ud800-\udfff]|(^|/)\.{0,2}(/|$)")
+"""Control characters, backslashes, halves of a pair of UTF-16, and segments that are empty, ``.`` or ``..``."""
 
 
 def manifest_name(segment: int) -> str:

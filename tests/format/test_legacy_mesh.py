@@ -100,6 +100,7 @@ def test_a_manifest_lists_each_fragment_once_in_its_order() -> None:
         "../secret",
         "a/../../secret",
         "/etc/passwd",
+        "half \ud800",
         "a//b",
         "a/",
         "%2e%2e/secret",
