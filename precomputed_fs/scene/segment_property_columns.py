@@ -162,7 +162,7 @@ def _property(name: str, column: _Column, roles: Roles) -> dict[str, Any]:
         if roles.tags is not None and name != roles.tags:
             raise column.error("has lists, which only tags have, and these are others: choose one with tags=...")
         made |= _tags([_tag_set(column, value) for value in column.values], roles)
-    elif kinds and all(issubclass(kind, str) for kind in kinds):
+    elif column.values.dtype.kind == "O" and all(issubclass(kind, str) for kind in kinds):  # or there is no row
         made |= {"type": roles.type_of_texts(name), "values": list(map(str, column.values))}
     elif name in (roles.label, roles.description):
         raise column.error(f"expected texts, got {_kind_of(column)}: table[{name!r}].astype(str) makes some")

@@ -129,12 +129,21 @@ def test_tags_may_be_columns_of_booleans(tmp_path: Path) -> None:
 def test_there_may_be_no_segments_and_no_properties(tmp_path: Path) -> None:
     empty = create_segment_properties(tmp_path / "a", {"size": np.zeros(0, np.int64), "label": []}, ids=[])
     assert empty.to_pandas().shape == (0, 2)
+    assert [each.type for each in empty.info.inline.properties] == ["number", "label"]  # type: ignore[union-attr]
     assert create_segment_properties(tmp_path / "b", {}, ids=IDS).to_pandas().index.equals(INDEX)
     (tmp_path / "c").mkdir()
     (tmp_path / "c/info").write_text('{"@type": "neuroglancer_segment_properties"}')
     found = open_segment_properties(tmp_path / "c")
     assert (len(found), found.ids.tolist(), found.to_pandas().shape) == (0, [], (0, 0))
     assert repr(found) == f"<SegmentProperties {tmp_path}/c: 0 segments; no properties>"
+
+
+@pytest.mark.parametrize("tags", ["tuples", "columns"])
+def test_a_table_of_which_no_rows_are_left_is_stored(tmp_path: Path, tags: str) -> None:
+    table = {"name": ["a", "b"], "kinds": [["big"], []], "size": [1, 2]}
+    found = create_segment_properties(tmp_path / "a", table, ids=[1, 2], label="name").to_pandas(tags=tags)
+    again = create_segment_properties(tmp_path / "b", found[:0], **found.attrs)
+    assert [each.type for each in again.info.inline.properties] == ["label", "tags", "number"]  # type: ignore[union-attr]
 
 
 def test_properties_say_what_they_are(tmp_path: Path) -> None:
