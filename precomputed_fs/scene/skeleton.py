@@ -192,7 +192,8 @@ def _checked_vertices(given: ArrayLike) -> NDArray[np.float32]:
         vertices = vertices.reshape(-1, _AXES)
     if vertices.ndim != _ENDS or vertices.shape[1] != _AXES or vertices.dtype.kind not in "fiub":
         raise ValueError(f"vertices: expected numbers of shape (n, 3), got {vertices.dtype} of shape {vertices.shape}")
-    return vertices.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what float32 cannot tell is infinite, and is not stored
+        return vertices.astype(np.float32, copy=False)
 
 
 def _checked_edges(given: ArrayLike, vertices: int) -> NDArray[np.uint32]:

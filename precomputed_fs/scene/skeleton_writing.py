@@ -212,6 +212,8 @@ def _encoded(item: tuple[int, Any], *, attributes: Sequence[VertexAttribute], tr
     segment, skeleton = item[0], _checked(item[1])
     arrays = {each.id: _values_of(segment, skeleton, each) for each in attributes}
     vertices = skeleton.vertices
+    if not np.isfinite(vertices).all():
+        raise ValueError(f"skeleton {segment}: a vertex has a coordinate that is not a finite number")
     if transform is not None:
         vertices = transform.undone(vertices)
         if RADIUS in arrays and transform.uniform_scale is not None:

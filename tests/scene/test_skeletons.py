@@ -335,6 +335,12 @@ def test_what_are_no_skeletons_is_refused(tmp_path: Path, given: Any, message: s
     assert not (tmp_path / "info").exists()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_coordinates_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    with pytest.raises(ValueError, match="skeleton 7: a vertex has a coordinate that is not a finite number"):
+        create_skeletons(tmp_path, {7: Skeleton([[0.0, 0.0, 0.0], [0.0, value, 0.0]], [[0, 1]])})
+
+
 @pytest.mark.parametrize("value", [256, 0.5])
 def test_integers_are_stored_as_they_are_or_not_at_all(tmp_path: Path, value: float) -> None:
     first, second = (Skeleton([[0, 0, 0]], [], {"size": np.array([each])}) for each in (255, value))
