@@ -135,28 +135,22 @@ def store_meshes(
     checked = _Layout(**layout)
     place = folder_to_write(volume, "mesh", folder, "mesh", overwrite=overwrite)
     shows = volume.progress if progress is None else progress
-    _write(place, meshes, checked, overwrite=overwrite, shows=shows)
-    finish_writing(volume, "mesh", place, folder or volume.info.mesh or "mesh")
+    if _write(place, meshes, checked, overwrite=overwrite, shows=shows):
+        finish_writing(volume, "mesh", place, folder or volume.info.mesh or "mesh")
+        volume.make_again("mesh")  # there may have been no `info` before
 
 
-def _write(folder: Folder, meshes: MeshItems, layout: _Layout, *, overwrite: bool, shows: bool | None) -> None:
+def _write(folder: Folder, meshes: MeshItems, layout: _Layout, *, overwrite: bool, shows: bool | None) -> bool:
+    """Store meshes in a folder; tell whether it has an `info`, which is not made without any meshes."""
     total = count_of(meshes)
     items = _checked(items_of(meshes, "meshes"))
     first = next(items, None)
     there = meshes_in(folder, None)
     if there.info is None:
         if first is None:
-            return
-        has_levels = layout.multiresolution or bool(layout.options_of_levels) or len(first[1]) > 1
-        if has_levels:
-            require_draco()
-        info = (
-            _new_info(meshes, layout) if has_levels and layout.multiresolution is not False else {"@type": LEGACY_TYPE}
-        )
-        folder.store_info(info)
-        there = Meshes(folder, info)
-    else:
-        _check_alike(there, layout)
+            return False
+        there = _begun(folder, meshes, first[1], layout)
+    _check_alike(there, layout)
     if there.has_levels:
         require_draco()
     writer = (
@@ -168,6 +162,20 @@ def _write(folder: Folder, meshes: MeshItems, layout: _Layout, *, overwrite: boo
     with Progress("storing meshes", total, shows, "mesh") as bar:
         for stored in folder.pyramid.store.run_many(jobs, _IN_FLIGHT):
             bar.relative_update(len(stored))
+    return True
+
+
+def _begun(folder: Folder, meshes: MeshItems, first: Sequence[Mesh], layout: _Layout) -> Meshes:
+    """Store the `info` of a new folder; if another writer was faster, take that one's."""
+    has_levels = layout.multiresolution or bool(layout.options_of_levels) or len(first) > 1
+    if has_levels:
+        require_draco()
+    info = _new_info(meshes, layout) if has_levels and layout.multiresolution is not False else {"@type": LEGACY_TYPE}
+    try:
+        folder.store_info(info)
+    except AlreadyExistsError:
+        return Meshes(folder, folder.info())
+    return Meshes(folder, info)
 
 
 def _new_info(meshes: MeshItems, layout: _Layout) -> dict[str, Any]:
@@ -200,7 +208,7 @@ def _checked(items: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, list[Mesh]
             raise ValueError(f"segment {segment} is given twice: a segment has one mesh; join several with trimesh")
         seen.add(segment)
         try:
-            levels = [Mesh.from_trimesh(mesh) for mesh in (given if isinstance(given, (list, tuple)) else [given])]
+            levels = [_made(mesh) for mesh in (given if isinstance(given, (list, tuple)) else [given])]
         except (TypeError, ValueError) as exc:
             raise type(exc)(f"mesh {segment}: {exc}") from exc
         if not 1 <= len(levels) <= MOST_LEVELS:
@@ -210,6 +218,12 @@ def _checked(items: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, list[Mesh]
             if problem:
                 raise ValueError(f"mesh {segment}{f', level {lod}' if len(levels) > 1 else ''}: {problem}")
         yield segment, levels
+
+
+def _made(given: Any) -> Mesh:  # noqa: ANN401 - see `Mesh.from_trimesh`
+    """Return a mesh whose arrays are right now: they may have been changed since it was made."""
+    mesh = Mesh.from_trimesh(given)
+    return mesh if mesh.faces.size > _LARGEST_INDEX else Mesh(mesh.vertices, mesh.faces)
 
 
 def _problem(mesh: Mesh) -> str:

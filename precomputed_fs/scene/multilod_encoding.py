@@ -50,6 +50,7 @@ def encoded_mesh(
     ValueError
         If there would be too many fragments, or no triangle is left when vertices are rounded.
     """
+    meshes = [_without_unused(mesh) for mesh in meshes]
     transform = Transform.of(info.transform)
     if transform is not None:
         meshes = [Mesh(transform.undone(mesh.vertices), mesh.faces) for mesh in meshes]
@@ -59,11 +60,14 @@ def encoded_mesh(
     octree = octree_around(meshes, fragment_size)
     bits = info.vertex_quantization_bits
     cut_levels = cut(meshes, octree, bits)
-    if not any(len(fragment.faces) for fragment in cut_levels[0]):
-        raise ValueError(
-            f"no triangle is left when vertices are rounded to {bits} bits of a fragment of "
-            f"{' x '.join(f'{length:g}' for length in octree.cell)}: choose a smaller fragment_size"
-        )
+    for lod, fragments in enumerate(cut_levels):
+        if not any(len(fragment.faces) for fragment in fragments):
+            which = f" of level {lod}" if lod else ""
+            raise ValueError(
+                f"no triangle{which} is left when vertices are rounded to {bits} bits of a fragment of "
+                f"{' x '.join(f'{length * 2**lod:g}' for length in octree.cell)}: choose a smaller fragment_size"
+                f"{', or leave the level out' if lod else ''}"
+            )
     levels, data = [], []
     for fragments, scale in zip(cut_levels, stored_scales, strict=False):
         encoded = [_encoded(fragment, bits) for fragment in fragments]
@@ -71,6 +75,15 @@ def encoded_mesh(
         levels.append(Level(scale / info.lod_scale_multiplier, (0, 0, 0), positions_of(fragments), sizes))
         data += encoded
     return EncodedMesh(Manifest(octree.cell, octree.origin, tuple(levels)).to_bytes(), b"".join(data))
+
+
+def _without_unused(mesh: Mesh) -> Mesh:
+    """Leave out vertices without triangles: fragments around them would be larger, and so the steps of coordinates."""
+    is_used = np.zeros(len(mesh.vertices), bool)
+    is_used[mesh.faces] = True
+    if is_used.all():
+        return mesh
+    return Mesh(mesh.vertices[is_used], (np.cumsum(is_used) - 1)[mesh.faces])
 
 
 def _encoded(fragment: Fragment, bits: int) -> bytes:

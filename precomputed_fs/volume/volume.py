@@ -365,6 +365,12 @@ class Volume:
             made = self._beside[key] = make()
         return made
 
+    def make_again(self, member: str) -> None:
+        """Have `beside` make again what a member of `info` names, because its folder has changed."""
+        made = self._beside.pop((member, self.info.get(member)), None)
+        if made is not None and made.pyramid is not self.pyramid:
+            self._beside[member, made] = made  # to be closed, too
+
     def _pyramids(self) -> set[Pyramid]:
         others = (pyramid for pyramid, _ in self._places.copy().values())
         return {self.pyramid, *others, *(made.pyramid for made in self._beside.copy().values())}

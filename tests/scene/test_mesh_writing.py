@@ -116,6 +116,39 @@ def test_info_names_the_folder_of_meshes(tmp_path: Path) -> None:
         volume.store_meshes(MESHES, folder="other")
 
 
+def test_no_meshes_are_not_named(tmp_path: Path) -> None:
+    volume = labels(tmp_path)
+    volume.store_meshes({}, multiresolution=True)
+    assert "mesh" not in open_volume(tmp_path).info
+    volume.store_meshes({1: ball(0)})
+    volume.store_meshes({})
+    assert list(volume.meshes) == [1]
+
+
+@pytest.mark.parametrize("folder", ["mesh", "../beside"])
+def test_a_folder_without_info_gets_one_and_is_looked_at_again(tmp_path: Path, folder: str) -> None:
+    labels(tmp_path / "volume")
+    info = json.loads((tmp_path / "volume/info").read_text())
+    (tmp_path / "volume/info").write_text(json.dumps({**info, "mesh": folder}))
+    with open_volume(tmp_path / "volume") as volume:
+        assert 1 not in volume.meshes
+        volume.store_meshes(LEVELS)
+        assert volume.meshes.has_levels
+        assert 1 in volume.meshes
+
+
+@each_kind
+def test_writers_of_one_new_folder_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    create_meshes(tmp_path, {7: ball(1)}, **KINDS[kind])
+    monkeypatch.setattr("precomputed_fs.scene.folder.Folder.info_if_any", lambda _: None)  # as before the other began
+    other = "files" if kind == "legacy" else "legacy"
+    create_meshes(tmp_path, {1: ball(0)}, **KINDS[kind])
+    with pytest.raises(AlreadyExistsError, match=r"is of .*meshes"):
+        create_meshes(tmp_path, {2: ball(0)}, **{"multiresolution": False, **KINDS[other]})
+    monkeypatch.undo()
+    assert list(open_meshes(tmp_path)) == [1, 7]
+
+
 @pytest.mark.parametrize(("kind", "puts"), [("legacy", 2), ("files", 2), ("shards", 0)])
 def test_a_mesh_takes_two_writes_and_in_shards_none_of_its_own(
     make_pyramid: Callable[[str], Place], kind: str, puts: int
@@ -276,6 +309,20 @@ def test_options_that_are_mistaken_are_explained(tmp_path: Path, options: Any, m
     assert not (tmp_path / "5.index").exists()
 
 
+def test_arrays_that_were_changed_are_checked_again(tmp_path: Path) -> None:
+    made = ball(0)
+    made.vertices = made.vertices[:5]
+    with pytest.raises(ValueError, match="mesh 1: faces: expected vertices from 0 to 4"):
+        create_meshes(tmp_path, {1: [ball(0), made]})
+
+
+def test_a_level_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    flat = Mesh([[0, 0, 0], [0, 0, 0], [80, 80, 80]], [[0, 1, 2]])
+    with pytest.raises(ValueError, match=r"mesh 5: no triangle of level 1 is left .* or leave the level out"):
+        create_meshes(tmp_path, {5: [ball(0), flat]})
+    assert not (tmp_path / "5.index").exists()
+
+
 def test_a_sharding_that_is_mistaken_is_explained(tmp_path: Path) -> None:
     with pytest.raises(InvalidInfoError, match="sharding"):
         create_meshes(tmp_path, {5: ball(0)}, sharding={"@type": "x"})
@@ -298,6 +345,13 @@ def test_without_draco_such_meshes_are_neither_read_nor_stored(tmp_path: Path, m
 def test_no_meshes_make_an_empty_folder(tmp_path: Path) -> None:
     assert list(create_meshes(tmp_path, {})) == []
     assert open_meshes(tmp_path).info is None
+
+
+def test_a_vertex_without_triangles_takes_no_precision_from_the_others(tmp_path: Path) -> None:
+    mesh = ball(2, (1e7, 2e7, 5e6), 100)
+    beyond = Mesh([[0, 0, 0], *mesh.vertices], mesh.faces + np.uint32(1))
+    found = create_meshes(tmp_path, {1: mesh, 2: beyond}, multiresolution=True)
+    assert found[2] == found[1]
 
 
 def test_large_coordinates_keep_their_precision(tmp_path: Path) -> None:
