@@ -222,7 +222,12 @@ def _from_objects(column: _Column) -> NDArray[Any]:
     are_booleans = [issubclass(kind, (bool, np.bool_)) for kind in kinds]
     are_numbers = [issubclass(kind, (int, float, np.number)) for kind in kinds]
     if all(are_booleans) or (all(are_numbers) and not any(are_booleans)):
-        return np.array(column.values.tolist())
+        plain = [value.item() if isinstance(value, np.generic) else value for value in column.values]
+        made = np.array(plain)
+        if made.dtype.kind == "f" and made.tolist() != plain:  # Python compares integers with floats exactly
+            lost = next(value for value, near in zip(plain, made.tolist(), strict=True) if value != near)
+            raise column.error(f"{lost} would be rounded in float64, as there are floats or large integers beside it")
+        return made
     if len(kinds) > 1:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise column.error(f"has values of several types, {names}: .astype(str) makes texts")

@@ -122,6 +122,8 @@ def _ids_of(table: Any, columns: dict[str, Any], ids: str | Iterable[int] | None
 
 
 def _checked(given: Iterable[Any]) -> list[int]:
+    if np.ma.is_masked(given):
+        raise ValueError("ids: expected a segment for each row, got masked values")
     array = np.asarray(given)
     if array.ndim == 1 and array.dtype.kind in "iu" and (not len(array) or array.min() >= 0):
         segments: list[int] = array.tolist()

@@ -324,6 +324,22 @@ def test_what_cannot_be_stored_exactly_is_refused_with_what_to_do(tmp_path: Path
     assert not (tmp_path / "info").exists()
 
 
+@pytest.mark.parametrize("values", [[2**53 + 1, 0.5], [2**63 + 1, -1], [np.uint64(2**53 + 1), np.float32(1)]])
+def test_integers_among_other_numbers_are_not_rounded_silently(tmp_path: Path, values: list[Any]) -> None:
+    with pytest.raises(ValueError, match=rf"column 'size': {values[0]} would be rounded"):
+        create_segment_properties(tmp_path, {"size": values}, ids=[1, 2])
+
+
+def test_integers_of_several_types_stay_integers(tmp_path: Path) -> None:
+    found = create_segment_properties(tmp_path, {"size": [np.uint64(5), 1]}, ids=[1, 2])
+    assert (found["size"].dtype.name, found["size"].tolist()) == ("int32", [5, 1])
+
+
+def test_masked_ids_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ids: expected a segment for each row, got masked values"):
+        create_segment_properties(tmp_path, {"size": [1, 2]}, ids=np.ma.masked_equal([1, 2], 2))
+
+
 def test_all_columns_that_are_refused_are_listed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^column 'a': .* rounds; column 'b': .* a number; column 'd': 1 missing"):
         create_segment_properties(tmp_path, {"a": [0.1], "b": [True], "c": [1], "d": [None]}, ids=[1])
