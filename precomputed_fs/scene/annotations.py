@@ -280,6 +280,16 @@ class AnnotationCollection:
         -------
         Annotations
             Each once, sorted by id.
+
+        Raises
+        ------
+        NotFoundError
+            If the collection has no spatial index.
+
+        Notes
+        -----
+        What is beyond the bounds is looked for in the outermost cells: Neuroglancer's own writer of ellipsoids stores
+        bounds that not all of them are in.
         """
         found = self._annotations([each.block for each in self.blocks(box, exact=exact)])
         return Annotations(self.info, found.block.take(np.unique(found.ids, return_index=True)[1]))
@@ -298,7 +308,10 @@ class AnnotationCollection:
             Those of one cell, in any order; each annotation once.
         """
         low, high = self._corners(box)
-        if np.any(low > high) or np.any(low > self.bounds[1]) or np.any(high < self.bounds[0]):
+        if not self.info.levels:
+            message = "`info` names no spatial index: use get(), such as of `ids`, or related()"
+            raise NotFoundError(f"{self.url}: {message}")
+        if np.any(low > high):
             return
         seen: set[int] = set()
         wanted = [(level, *self._cells_in(level, low, high)) for level in self.info.levels]

@@ -1,5 +1,6 @@
 """Annotations written and read again, against what brute force finds."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,3 +209,26 @@ def test_nothing(tmp_path: Path) -> None:
 def test_a_range_that_is_none_is_refused(made: Made, given: Any) -> None:
     with pytest.raises(ValueError, match=r"box: expected two numbers for 'z', such as \(10, 20\), got"):
         made.collection.within({"z": given})
+
+
+def test_what_is_beyond_the_bounds_is_found(tmp_path: Path) -> None:
+    create_annotations(tmp_path, np.array([[1.0, 2, 3], [50, 50, 50], [150, 5, 5]]), sharding=False)
+    path = tmp_path / "info"
+    info = json.loads(path.read_text())
+    info |= {"lower_bound": [10, 0, 0], "upper_bound": [100, 100, 100]}  # as a foreign writer may have them
+    info["spatial"][0]["chunk_size"] = [90, 100, 100]
+    path.write_text(json.dumps(info))
+    collection = open_annotations(tmp_path)
+    assert collection.within([(120, 0, 0), (200, 10, 10)]).ids.tolist() == [2]
+    assert collection.within({"x": (-5, 5)}).ids.tolist() == [0]
+    assert collection.within({"x": (5, 9)}).ids.tolist() == []
+
+
+def test_without_a_spatial_index_there_is_no_telling_what_is_where(tmp_path: Path) -> None:
+    create_annotations(tmp_path, np.ones((3, 3)), sharding=False)
+    path = tmp_path / "info"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"spatial": []}))
+    collection = open_annotations(tmp_path)
+    with pytest.raises(NotFoundError, match=r"names no spatial index: use get\(\)"):
+        collection.to_pandas()
+    assert len(collection.get(collection.ids)) == 3
