@@ -71,7 +71,7 @@ def test_within_a_box_each_cell_is_asked_for_once(counted: Counted, request: pyt
     assert len(levels) > 2
     collection.within(
         [(0, 0, 0), (1, 1, 1)]
-    )  # so that it is known how files are named, before absent ones are asked for
+    )  # says how files are named
     sent, found = counted(collection.within)
     assert len(found) == COUNT
     if is_sharded:
