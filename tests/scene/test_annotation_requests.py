@@ -69,9 +69,7 @@ def test_within_a_box_each_cell_is_asked_for_once(counted: Counted, request: pyt
     levels = collection.info.levels
     cells = [int(np.prod(level.grid_shape)) for level in levels]
     assert len(levels) > 2
-    collection.within(
-        [(0, 0, 0), (1, 1, 1)]
-    )  # says how files are named
+    collection.within([(0, 0, 0), (1, 1, 1)])  # says how files are named
     sent, found = counted(collection.within)
     assert len(found) == COUNT
     if is_sharded:
