@@ -29,6 +29,7 @@ SCHEMES: Mapping[str, str] = {
     "http+s3": "is written s3+http://endpoint/bucket/path",
     "https+s3": "is written s3+https://endpoint/bucket/path",
     "mem": "is written memory://path",
+    "precomputed": "is left out, or stands once, in front of the whole URL",
     "s3n": "is written s3://bucket/path",
 }
 """What to do about schemes, and adapters after a ``|``, that other tools open or that are written differently here."""
