@@ -35,7 +35,7 @@ __all__ = [
 
 
 class _Replaceable(Exception):  # noqa: N818 - never raised
-    """A base class in the place of which a class of another package can stand; Python allows it for no built-in one."""
+    """A base class that can be replaced by a class of another package; Python lets no built-in one be replaced."""
 
 
 class DataAccessError(_Replaceable):

@@ -67,7 +67,7 @@ def _covers(copy: FolderCopy, path: str) -> bool:
 
 
 def _names(volume: Volume, folder: SceneFolder, info_of: _InfoOf) -> tuple[str, ...] | None:
-    """Return the names of the files in a folder, of which some may be absent; None if they can be listed."""
+    """Return the names that files of a folder may have; None if they can be listed."""
     _check_place(volume, folder)
     store, why = volume.pyramid.store, "which is on a server that cannot list files"
     try:

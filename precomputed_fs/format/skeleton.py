@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from precomputed_fs.errors import CorruptDataError, InvalidInfoError, shown
 from precomputed_fs.format.info_members import (
-    DATA_TYPE_BYTES,
     IDENTITY,
     expected,
     problems_of,
@@ -92,11 +91,6 @@ class VertexAttribute(InfoObject):
     def of(cls, name: str, data_type: str, num_components: int) -> Self:
         """Make an attribute that is not in an `info` yet."""
         return cls({"id": name, "data_type": data_type, "num_components": num_components})
-
-    @property
-    def vertex_bytes(self) -> int:
-        """Bytes of the attribute for one vertex."""
-        return DATA_TYPE_BYTES[self.data_type] * self.num_components
 
     def __str__(self) -> str:
         return f"{self.id} ({self.data_type}{f' x {self.num_components}' if self.num_components > 1 else ''})"

@@ -49,10 +49,6 @@ class PrecomputedFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec 
             return [cls._strip_protocol(each) for each in path]
         return path.removeprefix(_SCHEME).rstrip("/")
 
-    def unstrip_protocol(self, name: str) -> str:
-        """Return the whole URL of a path."""
-        return f"{_SCHEME}{self._strip_protocol(name)}"
-
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: ANN401
         """List a pyramid, or a scale: the chunks that `info` implies, whether they are stored or not.
 

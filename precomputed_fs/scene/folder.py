@@ -81,7 +81,7 @@ class Folder:
         return self.pyramid.location.display(joined(self.path, name) if name else self.path)
 
     def info(self) -> dict[str, Any]:
-        """Fetch the folder's `info`: a JSON object, of which nothing else is checked.
+        """Fetch the folder's `info`, and check only that it is a JSON object.
 
         Raises
         ------
