@@ -319,7 +319,9 @@ def leaving_nothing(lane: Lane, server: FaultServer) -> Iterator[FsspecAccessor]
     closed(accessor, server)
     server.talk = answering(echo)
     read_well(accessor)
-    assert closed(accessor, server) == before, threading.enumerate()
+    left = closed(accessor, server)
+    # Fewer are left where something of an earlier test has ended meanwhile.
+    assert all(now <= then for now, then in zip(left, before, strict=True)), (before, left, threading.enumerate())
 
 
 def read_well(accessor: FsspecAccessor) -> None:

@@ -195,11 +195,21 @@ _SCRIPT = """() => window.tests = (() => {
     return failed > 0 && underWay === 0;
   }
 
+  // The client draws what has come when asked, too, and throws there what it does in its own turn.
+  function isReady() {
+    try {
+      return viewer.isReady();
+    } catch (error) {
+      reportError(error);
+      return false;
+    }
+  }
+
   // Twice, with all that was to be done in between, as the client does before its own screenshots.
   async function settled(seconds) {
     const end = Date.now() + seconds * 1000;
     for (let calm = 0; calm < 2; await pause()) {
-      const done = panel() !== undefined && viewer.isReady() || await isStuck();
+      const done = panel() !== undefined && isReady() || await isStuck();
       calm = done && isConnected() ? calm + 1 : 0;
       if (Date.now() > end) return false;
     }
