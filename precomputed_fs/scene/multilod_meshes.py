@@ -15,7 +15,7 @@ from precomputed_fs.scene.folder import Folder
 from precomputed_fs.store.pool import HOP
 from precomputed_fs.store.requests import Body, Compute, Job
 
-_TRIES = 5  # at a mesh whose shard is being replaced
+_TRIES = 5  # at a mesh that is being replaced
 _Ranges = list[tuple[int, int, int]]  # fragment, where it begins and where it ends
 
 
@@ -57,11 +57,24 @@ class MultilodMeshes:
             require_draco()
             manifest: Manifest = yield Compute(functools.partial(self.manifest, stored))
             level = _Level(self.info, manifest, _checked_lod(manifest, lod, stored), stored)
-            data = yield from self._fragments(segment, level)
-            if data is not None:
-                return (yield from level.decoded(data))
-            stored = yield from self.values.find(segment)  # another version of the shard has replaced the one seen
-        raise DataAccessError(f"{self._folder.shown()}: the shard of mesh {segment} is replaced again and again")
+            failure: CorruptDataError | None = None
+            try:
+                data = yield from self._fragments(segment, level)
+                if data is not None:
+                    return (yield from level.decoded(data))
+            except CorruptDataError as exc:  # damaged, or of a mesh that has replaced the one seen
+                failure = exc
+            there = yield from self._found_again(segment)
+            if failure is not None and there is not None and _is_same(there, stored):
+                raise failure
+            stored = there
+        raise DataAccessError(f"{self._folder.shown()}: mesh {segment} is replaced again and again")
+
+    def _found_again(self, segment: int) -> Job[Stored | None]:
+        """Find a manifest without what is known of its shard."""
+        if self.values.sharding is not None:
+            self._pyramid.shards.forget(self._folder.path, self.values.sharding.locate(segment)[0])
+        return (yield from self.values.find(segment))
 
     def _fragments(self, segment: int, level: "_Level") -> Job[bytes | None]:
         """Read all fragments of a level; None if the manifest is of another version of the shard."""
@@ -83,19 +96,8 @@ class MultilodMeshes:
         begin = stored.position - level.manifest.nbytes
         if begin < sharding.index_size * stored.name.endswith(".shard"):
             raise CorruptDataError(f"{stored.shown}: its fragments do not fit into the shard before it")
-        shard = sharding.locate(segment)[0]
-        try:
-            body = yield from self._range(level, stored.name, begin + start, begin + end)
-        except CorruptDataError:  # or a smaller shard has replaced this one
-            self._pyramid.shards.forget(self._folder.path, shard)
-            there = yield from self.values.find(segment)
-            if there is not None and there.body.version == stored.body.version:
-                raise
-            return None
-        if body.version == stored.body.version:
-            return body.data
-        self._pyramid.shards.forget(self._folder.path, shard)
-        return None
+        body = yield from self._range(level, stored.name, begin + start, begin + end)
+        return body.data if body.version == stored.body.version else None
 
     def _range(self, level: "_Level", name: str, start: int, end: int) -> Job[Body]:
         what = f"level {level.lod} of the mesh"
@@ -156,6 +158,11 @@ class _Level:
             Geometry(self.manifest.placed(self.lod, fragment, points, self.info), faces)
             for (fragment, *_), (points, faces) in zip(ranges, decoded, strict=True)
         ]
+
+
+def _is_same(manifest: Stored, other: Stored) -> bool:
+    """Whether two manifests are of one version of a mesh, as far as can be seen."""
+    return manifest.body.version == other.body.version and manifest.data == other.data
 
 
 def _checked_lod(manifest: Manifest, lod: int, stored: Stored) -> int:

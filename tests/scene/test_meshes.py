@@ -278,12 +278,12 @@ def test_meshes_are_read_over_http_but_not_listed(
 
 
 @pytest.mark.parametrize("when", ["before its manifest is read", "after its manifest is read"])
-@pytest.mark.parametrize("other", [0, 5])
-def test_a_mesh_whose_shard_is_replaced_is_read_from_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, other: int
+@pytest.mark.parametrize(("sharding", "other"), [(ONE_SHARD, 0), (ONE_SHARD, 5), (None, 0)])
+def test_a_mesh_that_is_replaced_while_it_is_read_is_read_from_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, sharding: Any, other: int
 ) -> None:
-    """By one that is smaller, or larger."""
-    create_meshes(tmp_path, {1: balls(2, 1), 2: ball(4), 0: ball(4)}, sharding=ONE_SHARD)
+    """Also where the new shard is smaller than the old one, or larger."""
+    create_meshes(tmp_path, {1: balls(2, 1), 2: ball(4), 0: ball(4)}, sharding=sharding, multiresolution=True)
     meshes = open_meshes(tmp_path)
     before = meshes.get([1])[1]
     indexes = meshes.pyramid.shards.indexes
@@ -291,8 +291,8 @@ def test_a_mesh_whose_shard_is_replaced_is_read_from_the_new_one(
 
     def replace() -> None:
         monkeypatch.undo()
-        shards = {0: ball(other), 1: balls(3, 1), 2: ball(other)}
-        create_meshes(tmp_path, shards, overwrite=True)
+        others = {0: ball(other), 1: balls(3, 1), 2: ball(other)}
+        create_meshes(tmp_path, others, overwrite=True)
 
     def replace_first(name: str, start: int, end: int, what: str) -> Any:
         if "level" in what:
@@ -306,6 +306,21 @@ def test_a_mesh_whose_shard_is_replaced_is_read_from_the_new_one(
     after = meshes.get([1])[1]
     assert len(after.faces) > 2 * len(before.faces)
     assert same_surface(after, ball(3), 1)
+
+
+def test_a_mesh_that_is_deleted_while_it_is_read_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_meshes(tmp_path, {1: balls(2, 1)})
+    meshes = open_meshes(tmp_path)
+    read = meshes.pyramid.shards.indexes.read
+
+    def delete_first(name: str, start: int, end: int, what: str) -> Any:
+        (tmp_path / "1").unlink(missing_ok=True)
+        (tmp_path / "1.index").unlink(missing_ok=True)
+        return read(name, start, end, what)
+
+    monkeypatch.setattr(meshes.pyramid.shards.indexes, "read", delete_first)
+    with pytest.raises(NotFoundError, match=rf"{tmp_path}"):
+        meshes[1]
 
 
 # -------------------------------------------------------------------------------------------------------------- damage
