@@ -131,7 +131,9 @@ def _ca_bundle_of_profile(profile: str | None) -> str:
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
     with contextlib.suppress(BotoCoreError):  # the filesystem reports a missing or broken profile
-        return str(botocore.session.Session(profile=profile).get_scoped_config().get("ca_bundle", ""))
+        # The handlers take 20 ms to register, and only requests use them.
+        session = botocore.session.Session(include_builtin_handlers=False, profile=profile)
+        return str(session.get_scoped_config().get("ca_bundle", ""))
     return ""
 
 
