@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from precomputed_fs import Volume
     from precomputed_fs.view.server import Server
     from tests.support.browser import Neuroglancer
@@ -47,6 +49,11 @@ def show(neuroglancer: Neuroglancer, server: Server) -> Any:
     )  # fmt: skip
 
 
+def orange_pixels(picture: NDArray[np.uint8]) -> int:
+    red, blue = picture[..., 0].astype(int), picture[..., 2].astype(int)
+    return int((red > blue + 50).sum())
+
+
 @pytest.mark.parametrize("sharding", [None, True], ids=["files", "shards"])
 def test_the_client_decodes_the_skeletons_that_we_write(
     neuroglancer: Neuroglancer, run: Callable[..., Server], tmp_path: Path, sharding: bool | None
@@ -56,32 +63,38 @@ def test_the_client_decodes_the_skeletons_that_we_write(
     with show(neuroglancer, run(volume)) as view:
         assert view.errors == []
         found = view.skeletons()
-        picture = view.slice().astype(int)
+        picture = view.slice()
     assert found.keys() == SKELETONS.keys()
     for segment, expected in SKELETONS.items():
         np.testing.assert_array_equal(found[segment].vertices, expected.vertices)
         np.testing.assert_array_equal(found[segment].edges, expected.edges)
         names = [attribute.id for attribute in volume.skeletons.info.vertex_attributes]
         assert found[segment].attributes == [expected.attributes[name].tobytes() for name in names]
-    assert (picture[..., 0] > picture[..., 2] + 50).sum() > 500
+    assert orange_pixels(picture) > 500
 
 
 @pytest.mark.parametrize(
-    ("values", "error"),
+    ("values", "message"),
     [
-        (np.ones(1, np.uint8), "Data type not supported by WebGL: UINT8"),
-        (np.ones((1, 5), np.float32), "error: No supported texture format for FLOAT32[5]."),
+        (np.uint8(1), "Data type not supported by WebGL: UINT8"),
+        (np.ones(5, np.float32), ""),  # an error of JavaScript, which the client's workers catch now and then
     ],
+    ids=["uint8", "five components"],
 )
 def test_the_client_shows_no_skeletons_with_other_attributes(
-    neuroglancer: Neuroglancer, run: Callable[..., Server], tmp_path: Path, values: Any, error: str
+    neuroglancer: Neuroglancer, run: Callable[..., Server], tmp_path: Path, values: Any, message: str
 ) -> None:
     """Where it does, the warnings of `store_skeletons` and the rules of `doctor` can go."""
     volume = volume_in(tmp_path)
+    skeletons = {
+        segment: Skeleton(made.vertices, made.edges, {"kind": np.array([values] * len(made.vertices))})
+        for segment, made in SKELETONS.items()
+    }
     with pytest.warns(UserWarning, match="Neuroglancer shows skeletons only if"):
-        volume.store_skeletons(dict.fromkeys(SEGMENTS, Skeleton([[8000, 8000, 8000]], [], {"kind": values})))
+        volume.store_skeletons(skeletons)
     with show(neuroglancer, run(volume)) as view:
-        assert set(view.errors) == {error}
+        assert message in "\n".join(view.errors)
+        assert orange_pixels(view.slice()) == 0
 
 
 def test_the_client_decodes_the_properties_that_we_write(
