@@ -18,13 +18,16 @@ from precomputed_fs.interop.zarr_view import ZarrView
 from tests.interop.samples import CHUNK, OFFSET, RESOLUTION, SIZE, empty, make, sharding, voxels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from tests.support.browser import Neuroglancer
+
 zarr: Any = pytest.importorskip("zarr")
 
-LABELS = {"type": "segmentation", "encoding": "compressed_segmentation"}
+LABELS: Any = {"type": "segmentation", "encoding": "compressed_segmentation"}
 
 
 def group_of(volume: Volume) -> Any:
@@ -195,20 +198,41 @@ def test_tensorstore_reads_what_is_served(tmp_path: Path, options: dict[str, Any
             assert np.array_equal(opened.read().result(), expected(volume, i))
 
 
+def assert_same_slices(neuroglancer: Neuroglancer, sources: Sequence[str], layer_type: str, **layer: Any) -> None:
+    """Check that Neuroglancer shows the same slice of all sources, at the same place, and no errors."""
+    slices = []
+    for source in sources:
+        with neuroglancer.show(source, layer_type, position=(20, 10, 12.5), scale=0.2, **layer) as view:
+            slices.append(view.slice())
+            assert view.errors == []
+    assert slices[0].std() > 10
+    assert [np.array_equal(slices[0], other) for other in slices] == [True] * len(sources)
+
+
+IN_NEUROGLANCER: Any = {"resolution": (1e6,) * 3, "voxel_offset": (4, -4, 8), "chunk_size": 16}
+
+
 @pytest.mark.browser
 @pytest.mark.slow
-def test_neuroglancer_shows_the_same_voxels_at_the_same_places(tmp_path: Path, neuroglancer: Any) -> None:
-    array = voxels((40, 32, 20), "uint8")
-    volume = create_volume(tmp_path, array, resolution=(1e6,) * 3, voxel_offset=(4, -4, 8), chunk_size=16)
+def test_neuroglancer_shows_the_same_voxels_at_the_same_places(tmp_path: Path, neuroglancer: Neuroglancer) -> None:
+    volume = create_volume(tmp_path, voxels((40, 32, 20), "uint8"), **IN_NEUROGLANCER)
     with serve(volume) as server:
-        at = {"position": (20, 10, 12.5), "size": (400, 400), "scale": 0.2}
-        with neuroglancer.show(server.source, **at) as view:
-            before, errors = view.slice(), view.errors
-        with neuroglancer.show(f"zarr3://{server.zarr_url}/", **at) as view:
-            after = view.slice()
-            assert (errors, view.errors) == ([], [])
-    assert before.std() > 10
-    assert np.array_equal(before, after)
+        assert_same_slices(neuroglancer, [server.source, f"zarr3://{server.zarr_url}/"], "image")
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_neuroglancer_shows_the_same_segments_at_the_same_places(tmp_path: Path, neuroglancer: Neuroglancer) -> None:
+    """Of ids that are no JavaScript numbers, and which differ in their highest bits and in their lowest."""
+    ids = np.array([0, 7, 2**53 + 1, 2**53, 2**64 - 1], np.uint64)
+    colours = dict(zip(map(str, ids.tolist()), ("#000000", "#ff0000", "#00ff00", "#8040ff", "#ffff00"), strict=True))
+    array = ids[np.random.default_rng(0).integers(0, len(ids), (40, 32, 20))]
+    volume = create_volume(tmp_path, array, **IN_NEUROGLANCER, **LABELS)
+    with serve(volume) as server:
+        zarr3 = f"zarr3://{server.zarr_url}/"
+        shown = {"segmentColors": colours, "selectedAlpha": 1, "saturation": 1}
+        sources = [server.source, zarr3, f"{zarr3}labels/segmentation/"]
+        assert_same_slices(neuroglancer, sources, "segmentation", **shown)
 
 
 def test_the_metadata_are_json_without_python_s_own(tmp_path: Path) -> None:
