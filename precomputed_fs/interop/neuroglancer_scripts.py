@@ -40,8 +40,8 @@ class Accessor(FsspecAccessor, theirs.Accessor):  # type: ignore[misc] # no type
     """An accessor of ours that is one of theirs, too."""
 
 
-_to_close: list[FsspecAccessor] | None = None
-"""The accessors that were made within `installed`; None outside of it."""
+_to_close: contextlib.ExitStack | None = None
+"""Closes the accessors that were made within `installed`; None outside of it."""
 
 
 def get_accessor_for_url(url: AnyURL, accessor_options: Mapping[str, Any] = {}) -> Accessor:
@@ -146,23 +146,28 @@ def uninstall() -> None:
 
 @contextlib.contextmanager
 def installed(**accessor_options: Unpack[AccessorOptions]) -> Iterator[None]:
-    """Install for a block, and at its end close all accessors that were made in it, which writes what waits."""
+    """Install for a block, then restore what was installed before.
+
+    At the end of the block all accessors that were made in it are closed, which writes what waits, also if it fails.
+    """
     global _to_close  # noqa: PLW0603 - what is installed is so for the whole process
+    outer = _to_close
+    options_before = dict(_options) if _kept else None
     install(**accessor_options)
-    _to_close = []
     try:
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as _to_close:
             yield
-            for accessor in _to_close:
-                stack.callback(accessor.close)
     finally:
-        _to_close = None
-        uninstall()
+        _to_close = outer
+        if options_before is None:
+            uninstall()
+        else:
+            install(**options_before)
 
 
 def _noted(accessor: _Accessor) -> _Accessor:
     if _to_close is not None:
-        _to_close.append(accessor)
+        _to_close.callback(accessor.close)
     return accessor
 
 

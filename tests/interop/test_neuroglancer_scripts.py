@@ -103,6 +103,26 @@ def test_what_is_installed_twice_is_taken_back_at_once() -> None:
     assert state() == before
 
 
+def test_a_block_restores_what_was_installed_before() -> None:
+    def flat() -> bool:
+        flat: bool = neuroglancer_scripts.accessor.get_accessor_for_url("memory://ngs/x").pyramid.options.flat
+        return flat
+
+    precomputed_fs.install(flat=False)
+    try:
+        with ngs.installed():
+            assert flat()
+            with ngs.installed(flat=False):
+                assert not flat()
+            assert flat()
+        assert not flat()
+    finally:
+        precomputed_fs.uninstall()
+    with ngs.installed():
+        pass
+    assert neuroglancer_scripts.accessor.get_accessor_for_url is theirs_get
+
+
 @pytest.mark.usefixtures("installed")
 def test_who_catches_their_errors_catches_ours(tmp_path: Path) -> None:
     with pytest.raises(TheirError) as caught:
@@ -214,6 +234,18 @@ def test_shards_of_a_tool_are_complete_when_it_has_ended(tmp_path: Path) -> None
     (tmp_path / "copy/info").write_text(json.dumps(info))
     assert main(["ngs", "convert-chunks", str(tmp_path / "source"), str(tmp_path / "copy")]) == 0
     assert open_volume(tmp_path / "copy", missing="raise")[0][:].all()
+
+
+def test_a_tool_that_fails_leaves_no_chunks_waiting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    volume = create_volume(tmp_path / "source", np.ones((130, 70, 70), np.uint8), resolution=1000, scales=1)
+    (tmp_path / "source" / volume[0].key / "128-130_64-70_64-70").unlink()
+    info = {**volume.info.to_dict()}
+    info["scales"][0]["sharding"] = sharding()
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/info").write_text(json.dumps(info))
+    assert main(["ngs", "convert-chunks", str(tmp_path / "source"), str(tmp_path / "copy")]) != 0
+    assert "128-130_64-70_64-70" in capsys.readouterr().err
+    assert open_volume(tmp_path / "copy", missing="raise")[0][:128, :64, :64].all()
 
 
 @pytest.mark.parametrize("odd", [None, object(), types.ModuleType("odd")])
