@@ -151,8 +151,8 @@ def create_volume(
 
     Of an OME-Zarr image (0.4 or 0.5: a group of zarr, or a URL with a name that ends in ".zarr"), the levels become
     scales, as long as each has the voxels that whole numbers of those of the level before make; the scales after these
-    are computed. Voxel size and offset are those of its metadata. It is read block by block, so that few of
-    its chunks are read twice.
+    are computed. Voxel size and offset are those of its metadata; float64 and float16 are stored as float32. It is read
+    block by block, so that few of its chunks are read twice.
     """
     checked_missing(missing)
     for_array = ArrayOptions(

@@ -14,7 +14,7 @@ from precomputed_fs.store.url import URLPath
 from precomputed_fs.volume.files import map_array, opened
 from precomputed_fs.volume.indexing import AXES, DIMENSIONS, checked_numbers
 from precomputed_fs.volume.labels import is_for_labels, storable_labels
-from precomputed_fs.volume.lazy import Arranged, arranged
+from precomputed_fs.volume.lazy import Arranged, arranged, as_float32
 from precomputed_fs.volume.nifti import Image, is_image, read_image, read_nifti
 from precomputed_fs.volume.ome_zarr import Level, OmeImage, is_group, is_named_so, open_group
 from precomputed_fs.volume.ome_zarr import read_image as read_ome_zarr
@@ -123,6 +123,8 @@ def _of_ome_zarr(image: OmeImage, options: ArrayOptions) -> Given:
     encoding, levels = options.encoding or "raw", image.levels
     if is_for_labels(options.type, encoding) or levels[0].array.dtype == np.int64:
         levels = tuple(level._replace(array=storable_labels(level.array, encoding)) for level in levels)
+    elif as_float32(levels[0].array) is not levels[0].array:
+        levels = tuple(level._replace(array=as_float32(level.array)) for level in levels)
     finest = levels[0]
     if options.resolution is None:
         if not image.has_units:

@@ -76,6 +76,14 @@ class Taken:
         return np.asarray(self.source[(*cuts[: self.axis], self.index, *cuts[self.axis :])])
 
 
+def as_float32(array: Any) -> Any:  # noqa: ANN401 - an array, or a lazy one
+    """Convert floats of other widths, which the format does not have; return other arrays as they are."""
+    dtype = np.dtype(array.dtype)
+    if dtype.kind != "f" or dtype == np.float32:
+        return array
+    return Converted(array, tuple(array.shape), np.dtype(np.float32), lambda part: part.astype(np.float32))
+
+
 def arranged(array: Any, order: tuple[int | None, ...]) -> Any:  # noqa: ANN401 - NumPy's or dask's
     """Bring the axes of an array into another order; None inserts an axis of length 1."""
     moved = array.transpose([axis for axis in order if axis is not None])

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
@@ -16,6 +17,8 @@ from precomputed_fs.format.grid import Box, ChunkGrid, Triple
 from precomputed_fs.format.info import Info
 from precomputed_fs.format.lengths import VoxelSize, doubt_about, is_same, voxel_size
 from precomputed_fs.format.sharding import propose_sharding
+from precomputed_fs.store.location import Location
+from precomputed_fs.store.url import URLPath
 from precomputed_fs.volume.downsampling import factors_for, halved
 from precomputed_fs.volume.indexing import AXES, DIMENSIONS, checked_numbers, checked_size, triple
 from precomputed_fs.volume.labels import TYPES, type_for
@@ -55,7 +58,8 @@ def check_voxels(array: Any, source: object) -> None:  # noqa: ANN401 - an array
         message = f"expected an array (x, y, z) or (x, y, z, channel), got shape {shape}"
         if shape:
             wanted = (*shape, 1, 1)[:3] if len(shape) < len(AXES) else (*shape[:3], math.prod(shape[3:]))
-            message += f": pass {expression_for(source, 'reshape')}.reshape{wanted}"
+            advice, code = _what_to_pass(source, "reshape")
+            message += f": {advice} {code}.reshape{wanted}"
         raise ValueError(message)
     if any(map(math.isnan, shape)):
         raise ValueError(f"expected an array of known shape, got {shape}: call array.compute_chunk_sizes() first")
@@ -64,8 +68,16 @@ def check_voxels(array: Any, source: object) -> None:  # noqa: ANN401 - an array
     if dtype != np.bool_ and dtype.name not in ENCODINGS["raw"].data_types:
         message = f"{_STORED_TYPES}, got {dtype}"
         if dtype.kind in _CONVERSIONS:
-            message += f": pass {_CONVERSIONS[dtype.kind].format(array=expression_for(source, 'astype'))}"
+            advice, code = _what_to_pass(source, "astype")
+            message += f": {advice} {_CONVERSIONS[dtype.kind].format(array=code)}"
         raise TypeError(message)
+
+
+def _what_to_pass(source: object, method: str) -> tuple[str, str]:
+    """Return advice, and code that makes an array with a method of what a source is, or has."""
+    if isinstance(source, (str, os.PathLike, URLPath, Location)):
+        return "read the file, and pass", "array"
+    return "pass", expression_for(source, method)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import zarr.storage
+from fsspec import AbstractFileSystem
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from precomputed_fs.errors import URLError
 from precomputed_fs.pyramid.buffers import OCTET_STREAM
 from precomputed_fs.store.failures import Failures, Tries
 from precomputed_fs.store.location import Location
@@ -22,6 +22,22 @@ from precomputed_fs.store.requests import Delete, Get, List
 _ATTEMPTS, _TIMEOUT = 5, 30.0  # of requests
 
 _T = TypeVar("_T")
+
+
+class _WithQuery(AbstractFileSystem):  # type: ignore[misc] # no types come with it
+    """Files over HTTP of which each is asked for with the same query, as one with a token or a signature."""
+
+    cachable = False
+
+    def __init__(self, fs: Filesystem, query: str) -> None:
+        super().__init__()
+        self._fs, self._query = fs, query
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> Any:  # noqa: ANN401
+        return self._fs.cat_file(f"{path}?{self._query}", start=start, end=end)
+
+    def ls(self, path: str, **_: Any) -> Any:  # noqa: ANN401
+        raise FileNotFoundError(path)  # as of servers that list nothing
 
 
 class RemoteStore(zarr.storage.FsspecStore):
@@ -106,8 +122,6 @@ def store_at(location: Location, *, read_only: bool) -> Any:  # noqa: ANN401 - o
     ------
     NotFoundError, AccessDeniedError, DataAccessError
         If the filesystem cannot be opened, as an archive that is not there.
-    URLError
-        If the URL has a query, which the URLs of many files cannot have.
     """
     try:
         fs, root = location.open(_TIMEOUT)
@@ -117,8 +131,7 @@ def store_at(location: Location, *, read_only: bool) -> Any:  # noqa: ANN401 - o
         if len(location.links) == 1 and location.links[0].protocol == "file" and location.fs is None:
             return zarr.storage.LocalStore(root, read_only=read_only)
         if location.links[0].protocol in ("http", "https") and "?" in root:
-            raise URLError(
-                f"{location.display()}: a Zarr hierarchy is many files, and is not read by a URL with a query"
-            )
+            root, _, query = root.partition("?")
+            fs = _WithQuery(fs, query)
         return RemoteStore(location, fs, root, read_only=read_only)
     raise failure

@@ -71,6 +71,15 @@ def test_a_file_of_numpy_s_is_an_array(tmp_path: Path, of: Any, suffix: str) -> 
         store(tmp_path / f"array{suffix}", axes="czyx", resolution=None)
 
 
+def test_what_a_file_holds_is_to_be_read_and_converted(tmp_path: Path) -> None:
+    np.save(tmp_path / "doubles.npy", np.zeros((4, 3, 2)))
+    np.save(tmp_path / "series.npy", np.zeros(8, np.uint8))
+    with pytest.raises(TypeError, match=r'got float64: read the file, and pass array\.astype\("float32"\)'):
+        store(tmp_path / "doubles.npy")
+    with pytest.raises(ValueError, match=r"got shape \(8,\): read the file, and pass array\.reshape\(8, 1, 1\)"):
+        store(str(tmp_path / "series.npy"))
+
+
 def test_a_damaged_file_of_numpy_s_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([None, 1]), allow_pickle=True)
     np.save(tmp_path / "array.npy", ARRAY)
