@@ -61,7 +61,7 @@ class Scale:
         """The folder of its chunks."""
         return self.info.key
 
-    @property
+    @functools.cached_property
     def shown(self) -> str:
         """What messages call the scale: by its key and the size of a voxel."""
         return f"scale {one_line(self.key)} ({readable(self.resolution)})"
