@@ -229,7 +229,9 @@ def protocols(*names: str) -> Callable[[Path, str], bool]:
 
     def opens(_folder: Path, reader: str) -> bool:
         rules = [rule for rule in RULES if rule.id == "protocol" and reader in rule.readers]
-        found = {name: any(rule.finds(SimpleNamespace(protocol=name)) for rule in rules) for name in names}
+        found = {
+            name: any(rule.finds(SimpleNamespace(protocol=name, protocols=(name,))) for rule in rules) for name in names
+        }
         assert len({*found.values()}) == 1, found
         return not any(found.values())
 

@@ -41,12 +41,17 @@ _OPENED = {
     TS: ("file", "http", "s3", "gs"),
     NGS: ("file", "http"),
 }
+_OPENED_IN = {TS: ("zip",)}
+"""The archives that a reader opens wherever it opens files."""
 
 
 def unopened(reader: str) -> Callable[[SeenPyramid], str | None]:
     def finds(pyramid: SeenPyramid) -> str | None:
-        is_served = reader == NG and pyramid.protocol == "file"
-        return None if is_served or pyramid.protocol in _OPENED[reader] else f"{pyramid.protocol}://"
+        first, *others = pyramid.protocols
+        if len(others) == 1 and first in _OPENED_IN.get(reader, ()):
+            (first,) = others
+        is_served = reader == NG and first == "file"
+        return None if is_served or first in _OPENED[reader] else f"{pyramid.protocol}://"
 
     return finds
 

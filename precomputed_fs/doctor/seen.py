@@ -167,12 +167,19 @@ class SeenPyramid:
     said: str = ""
 
     @property
+    def protocols(self) -> tuple[str, ...]:
+        """The protocols: "file", "http", "s3", "gs", or others; that of an archive before that of the place it is in.
+
+        Caches are left out.
+        """
+        links = self.location.links
+        kept = [link for link in links if not protocol_of(link.protocol).keeps_copies] or links
+        return tuple(_PROTOCOLS.get(link.protocol, link.protocol) for link in kept)
+
+    @property
     def protocol(self) -> str:
-        """The protocol: "file", "http", "s3", "gs", or another; that of the target, if a cache is in front."""
-        link = self.location.links[0]
-        if len(self.location.links) > 1 and protocol_of(link.protocol).keeps_copies:
-            link = self.location.links[1]
-        return _PROTOCOLS.get(link.protocol, link.protocol)
+        """The first of the protocols."""
+        return self.protocols[0]
 
     @property
     def kind(self) -> str:

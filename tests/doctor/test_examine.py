@@ -7,9 +7,11 @@ import json
 import shutil
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import numpy as np
 import pytest
 from aiohttp import web
@@ -19,7 +21,7 @@ from precomputed_fs.doctor import SAMPLES, examine
 from precomputed_fs.doctor.checks import READERS
 from precomputed_fs.doctor.examine import MOST_REQUESTS
 from tests.doctor.flaws import KEY, SIZE, contents, ids, read_with_ours, scale, server, write
-from tests.support import servers
+from tests.support import servers, tools
 from tests.support.brain import image
 from tests.support.shards import sharding_of
 
@@ -65,6 +67,24 @@ def test_a_failure_that_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.Monke
     assert "info-unreachable" in ids(report)
     assert "RuntimeError" in str(report)
     assert "s3cret" not in str(report)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_tensorstore_opens_archives_where_it_opens_files(tmp_path: Path, compression: int) -> None:
+    write(tmp_path / "made")
+    with zipfile.ZipFile(tmp_path / "made.zip", "w", compression) as archive:
+        for name in contents(tmp_path / "made"):
+            archive.write(name, f"brain/{Path(name).relative_to(tmp_path / 'made')}")
+    voxels = open_volume(tmp_path / "made")[0][:]
+    with servers.http_server(tmp_path) as served:
+        for place in (f"file://{tmp_path}/made.zip", f"{served.url}/made.zip"):
+            kvstore = {"driver": "zip", "base": place, "path": "brain/"}
+            assert np.array_equal(tools.read_with_tensorstore(kvstore)[1], voxels)
+            report = doctor(f"zip://brain::{place}")
+            assert {str(report[reader]) for reader in ("precomputed_fs", "tensorstore")} == {"ok"}
+            assert readers_of(report, "protocol") == {"neuroglancer", "cloud-volume", "neuroglancer-scripts"}
+    fsspec.filesystem("memory").pipe_file("/doctor/made.zip", (tmp_path / "made.zip").read_bytes())
+    assert str(doctor("zip://brain::memory://doctor/made.zip")["tensorstore"]) == "ok elsewhere"
 
 
 def test_a_cache_in_front_is_not_what_others_read(tmp_path: Path) -> None:
