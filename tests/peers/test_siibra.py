@@ -43,7 +43,7 @@ def scan() -> Any:
 def run(folder: Path, program: str, **environment: str) -> Any:
     """Run a program that makes an `image`; return this with the axes x, y, z."""
     environment |= {"SIIBRA_CACHEDIR": str(folder / "cache"), "SIIBRA_LOG_LEVEL": "WARNING"}
-    command = [sys.executable, "-W", "error", "-c", f"{program}\n{SAVE}"]
+    command = [sys.executable, "-c", f"{program}\n{SAVE}"]
     done = subprocess.run(
         command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False
     )
