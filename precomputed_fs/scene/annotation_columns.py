@@ -18,6 +18,7 @@ from precomputed_fs.format.annotation_info import (
     encoding_order,
     property_of,
 )
+from precomputed_fs.scene.annotation_arrays import array_of, coordinates_of, is_missing, numbers_of
 from precomputed_fs.scene.annotation_values import BOOLEAN, ID_COLUMN, POINTS_COLUMN, Annotations, coordinate_columns
 from precomputed_fs.volume.progress import warn
 
@@ -31,7 +32,7 @@ Relationships = Sequence[str] | Mapping[str, Any] | None
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}([0-9a-fA-F]{2})?")
 _MOST_LABELS = 1000  # distinct texts that are taken for categories
-_LARGEST_EXACT = 2.0**53  # integers beyond are rounded in float64
+_TOO_LARGE = 2.0**53  # from here on, float64 rounds integers
 _LARGEST_ERROR = 0.5  # units by which coordinates are rounded without a warning
 _PAIR = 2
 _IDS = 1 << 64
@@ -45,7 +46,16 @@ class Table(NamedTuple):
     columns: Mapping[str, Any]
     length: int
     geometry: Array | Ragged | None = None
-    """As in `Block`, float64; None if columns have the coordinates."""
+    """As in `Block`; None if columns have the coordinates."""
+
+    ids: Array | None = None
+    """uint64; None if a column has them, or they are counted."""
+
+    known: Mapping[str, Property] = {}
+    """What is known of columns that are properties."""
+
+    related: Mapping[str, str] = {}
+    """The columns of relationships, where these are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +84,12 @@ def table_of(given: Any, kind: str, axes: Sequence[str]) -> Table:  # noqa: ANN4
         If it is neither a table nor an array of coordinates of such annotations.
     """
     if isinstance(given, Annotations):
-        given = given.to_pandas()
+        return _of_annotations(given, kind, axes)
     if hasattr(given, "columns") and hasattr(given, "index"):  # a DataFrame
+        names = [*map(str, given.columns)]
+        if len({*names}) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"expected columns with different names, got {shown(twice)} twice")
         columns = {str(name): given[name] for name in given.columns}
         if given.index.name == ID_COLUMN:
             columns.setdefault(ID_COLUMN, given.index)
@@ -86,14 +100,34 @@ def table_of(given: Any, kind: str, axes: Sequence[str]) -> Table:  # noqa: ANN4
             told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
             raise ValueError(f"expected columns of equal length: {told}")
         return Table(given, next(iter(lengths.values()), 0))
+    if hasattr(given, "columns"):  # a table of polars or pyarrow, whose columns NumPy would take in their order
+        what = f"expected a DataFrame of pandas or a mapping of columns, got {type(given).__name__}"
+        raise TypeError(f"{what}: its to_pandas() makes one")
     geometry = _lines_of(given, axes) if kind == "polyline" else _coordinates_of(given, kind, axes)
     return Table({}, len(geometry.lengths) if isinstance(geometry, Ragged) else len(geometry), geometry)
+
+
+def _of_annotations(given: Annotations, kind: str, axes: Sequence[str]) -> Table:
+    """Return annotations of another collection as columns, with what is known of them."""
+    if given.kind != kind:
+        raise ValueError(f"kind: expected {given.kind!r}, as these annotations are, got {kind!r}")
+    if [*given.info.dimensions] != [*axes]:
+        raise ValueError(
+            f"dimensions: expected {', '.join(given.info.dimensions)}, as of these annotations, got {', '.join(axes)}"
+        )
+    columns: dict[str, Any] = dict(given.properties)
+    related = {}
+    for name, lists in zip(given.related or (), given.block.related or (), strict=True):
+        related[name] = name if name not in columns else f"{name} (objects)"
+        columns[related[name]] = lists
+    known = {each.id: each for each in given.info.properties}
+    return Table(columns, len(given), given.block.geometry, given.ids, known, related)
 
 
 def _coordinates_of(given: Any, kind: str, axes: Sequence[str]) -> Array:  # noqa: ANN401
     vectors, rank = KINDS[kind], len(axes)
     try:
-        array = np.asarray(given, np.float64)
+        array = coordinates_of(given, "coordinates")
     except (TypeError, ValueError) as exc:
         raise TypeError(f"expected a table or an array of coordinates, got {type(given).__name__}: {exc}") from exc
     if array.size == 0 and array.ndim <= 1:
@@ -105,7 +139,7 @@ def _coordinates_of(given: Any, kind: str, axes: Sequence[str]) -> Array:  # noq
 
 
 def _lines_of(given: Iterable[Any], axes: Sequence[str]) -> Ragged:
-    lines = [np.asarray(line, np.float64) for line in given]
+    lines = [coordinates_of(line, f"polyline {i}") for i, line in enumerate(given)]
     for i, line in enumerate(lines):
         if line.ndim != _PAIR or line.shape[1] != len(axes) or len(line) < _PAIR:
             raise ValueError(
@@ -144,18 +178,20 @@ def schema_of(
     ValueError
         If a column is absent or of no type that a property can have.
     """
-    ids = ID_COLUMN if ids is None and ID_COLUMN in table.columns else ids
-    related = _named(relationships)
+    if ids is None and table.ids is None and ID_COLUMN in table.columns:
+        ids = ID_COLUMN
+    related = _named(table.related if relationships is None else relationships)
     related = {name: str(column or name) for name, column in related.items()}
     places = [] if table.geometry is not None else coordinate_columns(kind, axes)
     if properties is None:
-        used = {*places, *related.values(), ids}
+        used = {*places, *related.values(), *table.related.values(), ids}
         specs: dict[str, Any] = {name: None for name in table.columns if name not in used}
     else:
         specs = _named(properties)
     for what, names in (("relationships", related.values()), ("properties", specs), ("ids", [ids] if ids else [])):
         for name in names:
             _check_column(name, table, what)
+    specs = {name: table.known.get(name) if spec is None else spec for name, spec in specs.items()}
     made = [_property(name, table.columns[name], spec, is_all=is_all) for name, spec in specs.items()]
     return Schema(kind, tuple(axes), tuple(encoding_order(made)), related, ids)
 
@@ -194,7 +230,7 @@ def _inferred(name: str, values: Any, *, is_all: bool) -> Property:  # noqa: ANN
     categories = getattr(getattr(values, "dtype", None), "categories", None)
     if categories is not None:
         return _labelled(name, [str(label) for label in categories])
-    array = _array(values)
+    array = numbers_of(values, f"column {name!r}")
     if array.ndim == _PAIR and array.dtype == np.uint8 and array.shape[1] in (3, 4):
         return Property(name, "rgb" if array.shape[1] == 3 else "rgba")  # noqa: PLR2004 - colours
     if array.ndim == 1 and array.dtype.kind == "b":
@@ -229,7 +265,9 @@ def _integer_type(name: str, array: Array, *, is_all: bool) -> str:
 
 
 def _of_texts(name: str, array: Array, *, is_all: bool) -> Property:
-    texts = [text for text in array.tolist() if not _is_missing(text)]
+    texts = [text for text in array.tolist() if not is_missing(text)]
+    if len(array) and not texts:
+        raise ValueError(f"column {name!r}: expected values, got none in any row{_ADVICE}")
     if not all(isinstance(text, str) for text in texts):
         other = next(text for text in texts if not isinstance(text, str))
         raise ValueError(f"column {name!r}: expected numbers or texts, got {shown(other)}{_ADVICE}")
@@ -269,10 +307,11 @@ def block_of(table: Table, schema: Schema, first_id: int) -> Block:
     for column in schema.relationships.values():
         _check_column(column, table, "relationships")
     related = tuple(_related(table.columns[column], column) for column in schema.relationships.values())
-    ids = np.arange(first_id, first_id + table.length, dtype=np.uint64)
+    ids = np.arange(first_id, first_id + table.length, dtype=np.uint64) if table.ids is None else table.ids
     if schema.ids is not None:
         _check_column(schema.ids, table, "ids")
-        ids = _ids(_array(table.columns[schema.ids]), f"column {schema.ids!r}")
+        place = f"column {schema.ids!r}"
+        ids = ids_of(table.columns[schema.ids], place)
     return Block(ids, _geometry(table, schema), properties, related)
 
 
@@ -290,7 +329,7 @@ def _geometry(table: Table, schema: Schema) -> Array | Ragged:
         if schema.kind == "polyline":
             geometry = _lines_of(table.columns[POINTS_COLUMN], schema.axes)
         else:
-            columns = [_floats(table.columns[name], name) for name in names]
+            columns = [coordinates_of(table.columns[name], f"column {name!r}") for name in names]
             geometry = np.stack(columns, axis=1).reshape(table.length, KINDS[schema.kind], len(schema.axes))
     if isinstance(geometry, Ragged):
         owners = np.repeat(np.arange(table.length), geometry.lengths)
@@ -316,13 +355,6 @@ def _finite(values: Array, rows: Array, what: str) -> Array:
     return rounded
 
 
-def _floats(values: Any, name: str) -> Array:  # noqa: ANN401
-    try:
-        return np.asarray(values, np.float64)
-    except (TypeError, ValueError) as exc:
-        raise ValueError(f"column {name!r}: expected numbers, as it has coordinates: {exc}") from exc
-
-
 def _stored(values: Any, each: Property) -> Array:  # noqa: ANN401
     """Return the values of a property as they are encoded."""
     place = f"column {each.id!r}"
@@ -334,10 +366,10 @@ def _stored(values: Any, each: Property) -> Array:  # noqa: ANN401
         by_code = np.array([*(_value_of(str(label), labels, place) for label in categories), _unused(each)])
         array = by_code[np.asarray(values.cat.codes if hasattr(values, "cat") else values.codes)]
     else:
-        array = _array(values)
-        if array.dtype.kind in "OUT" and labels:
+        array = numbers_of(values, place)
+        if array.dtype.kind in "OUT" and (labels or not len(array)):
             texts = array.tolist()
-            array = np.array([_unused(each) if _is_missing(text) else _value_of(text, labels, place) for text in texts])
+            array = np.array([_unused(each) if is_missing(text) else _value_of(text, labels, place) for text in texts])
     return _in_range(array, each, place)
 
 
@@ -387,7 +419,7 @@ def _warn_of_rounded(array: Array, rounded: Array, place: str) -> None:
 
 
 def _colours(values: Any, each: Property, place: str) -> Array:  # noqa: ANN401
-    array = _array(values)
+    array = array_of(values, place)
     count = each.encoding.components
     if array.ndim == 1 and array.dtype.kind in "OUT":
         texts = array.tolist()
@@ -407,27 +439,40 @@ def _colours(values: Any, each: Property, place: str) -> Array:  # noqa: ANN401
 
 def _related(values: Any, name: str) -> Ragged:  # noqa: ANN401
     """Return the object ids of each row: one, several, or none."""
+    if isinstance(values, Ragged):
+        return values
     place = f"column {name!r}"
-    array = _array(values)
+    array = array_of(values, place)
     if array.dtype.kind in "iuf" and array.ndim in (1, _PAIR):
         table = array.reshape(len(array), -1)
         is_given = ~np.isnan(table) if array.dtype.kind == "f" else np.ones(table.shape, bool)
         return Ragged.of(_ids(table[is_given], place), is_given.sum(axis=1))
     lists = [_listed(item) for item in array.tolist()] if array.ndim == 1 else [*array]
     lengths = np.array([*map(len, lists)], np.int64)
-    if lists and all(isinstance(item, np.ndarray) for item in lists):
-        return Ragged.of(_ids(np.concatenate(lists), place), lengths)
+    if lists and all(isinstance(item, np.ndarray) for item in lists) and len({item.dtype for item in lists}) == 1:
+        return Ragged.of(_ids(np.concatenate(lists), place), lengths)  # of several types, NumPy may make floats
     items = np.empty(int(lengths.sum()), object)
     items[:] = [item for row in lists for item in row]
     return Ragged.of(_ids(items, place), lengths)
 
 
 def _listed(item: Any) -> Any:  # noqa: ANN401
-    if _is_missing(item):
+    if is_missing(item):
         return ()
     if isinstance(item, np.ndarray) and item.ndim == 1:
         return item
     return [*item] if isinstance(item, Iterable) and not isinstance(item, (str, bytes)) else [item]
+
+
+def ids_of(values: Any, place: str) -> Array:  # noqa: ANN401
+    """Return ids as uint64.
+
+    Raises
+    ------
+    ValueError
+        If they are not exact.
+    """
+    return _ids(array_of(values, place), place)
 
 
 def _ids(array: Array, place: str) -> Array:
@@ -441,11 +486,11 @@ def _ids(array: Array, place: str) -> Array:
         raise ValueError(f"{place}: expected ids, integers of at least 0, got {array.dtype}")
     is_bad = ~(array >= 0)
     if array.dtype.kind == "f":
-        is_bad |= (array != np.floor(array)) | (array > _LARGEST_EXACT)
+        is_bad |= (array != np.floor(array)) | (array >= _TOO_LARGE)
     if is_bad.any():
         row = int(np.argmax(is_bad))
         what = "ids, integers of at least 0"
-        if array.dtype.kind == "f" and array[row] > _LARGEST_EXACT:
+        if array.dtype.kind == "f" and array[row] >= _TOO_LARGE:
             what = "exact ids: floats are rounded beyond 2**53, read them as integers, such as with dtype='uint64'"
         raise ValueError(f"{place}: expected {what}, got {array[row]!r} in row {row}")
     return array.astype(np.uint64)
@@ -455,29 +500,3 @@ def _one_id(item: Any) -> int:  # noqa: ANN401
     if isinstance(item, bool) or not isinstance(item, (int, np.integer)) or not 0 <= item < _IDS:
         raise ValueError(f"expected ids, integers from 0 to 2**64 - 1, got {shown(item)}")
     return int(item)
-
-
-def _array(values: Any) -> Array:  # noqa: ANN401
-    """Return a column as an array; integers of pandas with missing values as objects."""
-    nullable = getattr(getattr(values, "dtype", None), "numpy_dtype", None)  # of pandas' own types
-    if nullable is not None and not values.isna().any():
-        return np.asarray(values, nullable)
-    if nullable is not None and nullable.kind == "f":
-        return np.asarray(values.to_numpy(nullable, na_value=np.nan))
-    try:
-        array = np.asarray(values)
-        if array.dtype.kind == "U" and isinstance(values, (list, tuple)):  # NumPy makes texts of the numbers among them
-            array = np.asarray(values, object)
-    except ValueError:  # lists of different lengths
-        array = np.empty(len(values), object)
-        array[:] = values
-    if array.dtype.kind == "O" and array.ndim == 1 and len(array) and isinstance(array[0], (int, np.integer)):
-        numbers = [item for item in array.tolist() if not _is_missing(item)]
-        if len(numbers) == len(array) and all(isinstance(item, int) and abs(item) < _IDS for item in numbers):
-            return np.array(numbers, np.uint64 if min(numbers) >= 0 else np.int64)
-    return array
-
-
-def _is_missing(item: Any) -> bool:  # noqa: ANN401
-    """Tell whether a value is None, NaN or pandas' NA."""
-    return item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item)  # noqa: PLR0124

@@ -12,6 +12,7 @@ from precomputed_fs.scene.annotation_columns import (
     Schema,
     Table,
     block_of,
+    ids_of,
     schema_of,
     table_of,
 )
@@ -103,8 +104,8 @@ def _with_values(
 
     properties, relationships = taken(properties, "properties"), taken(relationships, "relationships")
     if ids is not None and not isinstance(ids, str):
-        columns["id"] = _of_length(ids, table.length, "ids")
-        ids = "id"
+        table = table._replace(ids=ids_of(_of_length(ids, table.length, "ids"), "ids"))
+        ids = None
     return table._replace(columns=columns), properties, relationships, ids
 
 

@@ -1,7 +1,8 @@
 """How annotation collections are written: sorted in memory, stored index by index, their `info` last."""
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from precomputed_fs.accessor import OPTION_DEFAULTS
@@ -13,7 +14,7 @@ from precomputed_fs.errors import (
     expected_one_of,
     shown,
 )
-from precomputed_fs.format.annotation_info import KINDS, AnnotationInfo
+from precomputed_fs.format.annotation_info import KINDS, AnnotationInfo, Dimension
 from precomputed_fs.format.grid import Box
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.making import closing_archive, making
@@ -23,7 +24,7 @@ from precomputed_fs.scene.annotation_dimensions import dimensions_of
 from precomputed_fs.scene.annotation_intake import read_annotations
 from precomputed_fs.scene.annotation_plan import planned
 from precomputed_fs.scene.annotation_storing import delete_folders, key_with_files, store_indexes
-from precomputed_fs.scene.annotation_values import counted
+from precomputed_fs.scene.annotation_values import Annotations, counted
 from precomputed_fs.scene.annotations import AnnotationCollection
 from precomputed_fs.scene.folder import Folder
 from precomputed_fs.store.url import AnyURL
@@ -71,7 +72,8 @@ def create_annotations(
         A table has the coordinates in columns that are named like the dimensions: points ``x, y, z``; the ends of
         lines and the corners of boxes ``x0, y0, z0, x1, y1, z1``; ellipsoids ``x, y, z`` and the radii ``rx, ry, rz``;
         polylines a column ``points`` of arrays (points, 3). An array has points (n, 3); lines, boxes, and the centres
-        and radii of ellipsoids (n, 2, 3); polylines are a list of arrays (points, 3).
+        and radii of ellipsoids (n, 2, 3); polylines are a list of arrays (points, 3). `Annotations` of a collection
+        keep their ids, properties, relationships (if known) and dimensions, unless others are given.
     kind : {"point", "line", "axis_aligned_bounding_box", "ellipsoid", "polyline"}
         The type of all annotations.
     dimensions : float, str, sequence of 3, Scale or mapping
@@ -146,7 +148,7 @@ def create_annotations(
     folder = Folder.open(url, **options)
     if not folder.pyramid.can_write:
         raise ReadOnlyError(f"{folder.pyramid.url}: this cannot be written to; create it where it is to be stored")
-    units = dimensions_of(dimensions)
+    annotations, units = _with_dimensions(annotations, dimensions)
     schema, block = read_annotations(
         annotations, kind, [*units], properties=properties, relationships=relationships, ids=ids
     )
@@ -177,6 +179,19 @@ def create_annotations(
             delete_folders(pyramid, dict.fromkeys([*old, *plan.keys]))
         store_indexes(pyramid, plan, progress)
     return AnnotationCollection(folder, plan.info, progress=progress)
+
+
+def _with_dimensions(given: Any, dimensions: Any) -> tuple[Any, Mapping[str, Dimension]]:  # noqa: ANN401
+    """Return annotations, and their dimensions: by default those of the collection that they are from."""
+    if dimensions is not None:
+        return given, dimensions_of(dimensions)
+    first = given
+    if isinstance(given, Iterator):
+        first = next(given, None)
+        given = given if first is None else itertools.chain([first], given)
+    elif isinstance(given, (list, tuple)) and given:
+        first = given[0]
+    return given, first.info.dimensions if isinstance(first, Annotations) else dimensions_of(None)
 
 
 def _folders_of(pyramid: Pyramid) -> list[str]:

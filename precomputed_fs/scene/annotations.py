@@ -39,6 +39,7 @@ BoxLike = Box | Sequence[Sequence[float]] | Mapping[str, Sequence[float]] | None
 """Two corners, or a range for some of the dimensions by name; None: everything."""
 
 _IDS = 1 << 64
+_TOO_LARGE = 2.0**53  # from here on, float64 rounds integers
 _FEW_CELLS = 8  # of one level's shards, which are read without joining those that are close to each other
 _MANY_CELLS = 4096  # in a box: to list those that are stored takes no longer
 _MOST_CELLS = 10_000_000
@@ -462,7 +463,9 @@ def _range_of(name: str, given: Any) -> tuple[float, float]:  # noqa: ANN401 - a
 
 def _checked_id(given: Any) -> int:  # noqa: ANN401 - anything
     try:
-        checked = int(given) if not isinstance(given, (bool, str)) and given == int(given) else -1
+        is_exact = not isinstance(given, (float, np.floating)) or float(given) < _TOO_LARGE
+        is_id = is_exact and not isinstance(given, (bool, np.bool_, str)) and given == int(given)
+        checked = int(given) if is_id else -1
     except (TypeError, ValueError, OverflowError):
         checked = -1
     if not 0 <= checked < _IDS:
