@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import tempfile
-from collections import Counter
 from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING
@@ -76,23 +75,52 @@ def pytest_configure() -> None:
 
 _MARKS_OF_FIXTURES = {"chromium": ["browser"], "dask_client": ["processes"], "taken": ["processes", "slow"]}
 _HEAVY = frozenset({"browser", "processes", "slow"})
-_MEASURED = 3  # sets of parameters of one test
+_REMOTE = frozenset({"s3", "gcs", "azure", "sftp"})
+_UNMEASURED = (  # what takes long and runs hardly a line that other tests do not
+    "copying/test_chunks",
+    "copying/test_recut",
+    "doctor/test_rules",
+    "format/test_compression",
+    "format/test_info",
+    "format/test_sharding",
+    "peers/",
+    "pyramid/test_batches",
+    "pyramid/test_robustness",
+    "pyramid/test_shard_jobs",
+    "pyramid/test_shards",
+    "pyramid/test_storing",
+    "pyramid/test_surroundings",
+    "store/test_connections",
+    "store/test_drivers",
+    "store/test_location",
+    "store/test_transfers",
+    "support/",
+    "test_benchmarks",
+    "test_readme",
+    "view/test_plots",
+    "volume/test_indexing",
+    "volume/test_labels",
+    "volume/test_writing",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures that start a browser or processes, and those that run without coverage.
 
-    Coverage doubles the time of a test, so it is measured on the first sets of parameters of each test, and on none
-    that is heavy.
+    Coverage doubles the time of a test, so it is measured on none that is heavy or talks to a remote store, nor on
+    those of `_UNMEASURED`.
     """
-    measured: Counter[str] = Counter()
     for item in items:
         for fixture in _MARKS_OF_FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
             for name in _MARKS_OF_FIXTURES[fixture]:
                 item.add_marker(name)
-        function = item.nodeid.partition("[")[0]
-        measured[function] += 1
-        if measured[function] > _MEASURED or not _HEAVY.isdisjoint(mark.name for mark in item.iter_markers()):
+        callspec = getattr(item, "callspec", None)
+        parameters = [] if callspec is None else [value for value in callspec.params.values() if isinstance(value, str)]
+        if (
+            not _HEAVY.isdisjoint(mark.name for mark in item.iter_markers())
+            or not _REMOTE.isdisjoint(parameters)
+            or item.nodeid.removeprefix("tests/").startswith(_UNMEASURED)
+        ):
             item.add_marker("unmeasured")
 
 
