@@ -45,7 +45,7 @@ MAX_TAGS = 1 << 16
 
 _ID = re.compile(r"0|[1-9][0-9]{0,19}")
 _LARGEST_ID = (1 << 64) - 1
-_LARGEST_FLOAT = (2 - 2**-23) * 2.0**127
+_INFINITE_FLOAT = (2 - 2**-24) * 2.0**127  # the least that float32 rounds to infinity
 _SPACE = re.compile(r"\s")
 
 
@@ -174,7 +174,7 @@ def _are_integers(values: Collection[JSON], low: int, high: int) -> bool:
 
 def _are_floats(values: Collection[JSON]) -> bool:
     """Whether these are numbers; NaN and infinity, too, which some writers write though JSON does not have them."""
-    return set(map(type, values)) <= {int, float} and not any(_LARGEST_FLOAT < abs(v) < math.inf for v in values)
+    return set(map(type, values)) <= {int, float} and not any(_INFINITE_FLOAT <= abs(v) < math.inf for v in values)
 
 
 def _are_lists_of_indices(values: Collection[JSON], most: int) -> bool:
@@ -304,7 +304,7 @@ def violations_of(each: SegmentProperty) -> Iterator[str]:
     if each.type == TAGS:
         yield from _violations_of_tags(each)
     elif each.type == NUMBER and each.data_type == FLOAT:
-        infinite = [value for value in each.values if not abs(value) <= _LARGEST_FLOAT]
+        infinite = [value for value in each.values if not abs(value) < _INFINITE_FLOAT]
         if infinite:
             yield f".values: expected what JSON can say, got {infinite[0]}"
 

@@ -20,6 +20,7 @@ from precomputed_fs.format.annotation_info import (
 )
 from precomputed_fs.scene.annotation_arrays import array_of, coordinates_of, is_missing, numbers_of
 from precomputed_fs.scene.annotation_values import BOOLEAN, ID_COLUMN, POINTS_COLUMN, Annotations, coordinate_columns
+from precomputed_fs.scene.exactness import differing
 from precomputed_fs.volume.progress import warn
 
 Array = NDArray[Any]
@@ -408,7 +409,7 @@ def _in_range(array: Array, each: Property, place: str) -> Array:
 def _warn_of_rounded(array: Array, rounded: Array, place: str) -> None:
     """Warn of whole numbers that float32 does not have: they may be ids, which became floats as some are missing."""
     with np.errstate(invalid="ignore"):
-        is_other = np.isfinite(rounded) & (array == np.floor(array)) & (rounded.astype(np.float64) != array)
+        is_other = np.isfinite(rounded) & (array == np.floor(array)) & differing(array, rounded)
     if is_other.any():
         row = int(np.argmax(is_other))
         advice = "make them integers, or list them in `relationships` if they are ids of objects"

@@ -106,6 +106,8 @@ def _number(count: int, many: str, one: str) -> str:
 
 
 def _rows(given: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    if np.ma.is_masked(given):
+        raise ValueError(f"{name}: expected numbers, got masked values")
     array = np.asarray(given)
     if array.ndim == 1 and not len(array):
         array = array.reshape(0, 3)

@@ -201,12 +201,8 @@ def _counted(job: Job[None]) -> Job[list[None]]:
 
 
 def _checked(items: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, list[Mesh]]]:
-    """Yield the levels of each mesh; each segment once."""
-    seen: set[int] = set()
+    """Yield the levels of each mesh."""
     for segment, given in items:
-        if segment in seen:
-            raise ValueError(f"segment {segment} is given twice: a segment has one mesh; join several with trimesh")
-        seen.add(segment)
         try:
             levels = [_made(mesh) for mesh in (given if isinstance(given, (list, tuple)) else [given])]
         except (TypeError, ValueError) as exc:

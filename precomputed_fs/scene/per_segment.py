@@ -220,13 +220,24 @@ def _checked_missing(missing: str) -> str:
 
 
 def items_of(given: Any, kinds: str) -> Iterator[tuple[int, Any]]:  # noqa: ANN401 - checked here
-    """Return pairs of segment id and object, one after the other: from a mapping, or an iterable of such pairs."""
+    """Return pairs of segment id and object, one after the other: from a mapping, or an iterable of such pairs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is something else, or a segment is given twice.
+    """
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise TypeError(f"expected a mapping of segment ids to {kinds}, or an iterable of pairs, got {shown(given)}")
+    seen: set[int] = set()
     for item in given.items() if isinstance(given, Mapping) else given:
         if not isinstance(item, (tuple, list)) or len(item) != 2:  # noqa: PLR2004 - a pair
             raise TypeError(f"expected {kinds} in pairs, each with its segment id first, got {shown(item)}")
-        yield checked_id(item[0]), item[1]
+        segment = checked_id(item[0])
+        if segment in seen:
+            raise ValueError(f"segment {segment} is given twice: expected one of the {kinds} for each segment")
+        seen.add(segment)
+        yield segment, item[1]
 
 
 def count_of(given: Any) -> int | None:  # noqa: ANN401 - see `items_of`

@@ -45,7 +45,7 @@ class Roles:
         Raises
         ------
         ValueError
-            If one is not.
+            If one is not, or one column is to be two things.
         """
         tags = () if self.tags is None else (self.tags,) if isinstance(self.tags, str) else self.tags
         for what, names in (
@@ -57,6 +57,8 @@ class Roles:
             for name in names:
                 if name not in columns:
                     raise ValueError(expected_one_of(what, list(map(str, columns)), name))
+        if self.label is not None and self.label == self.description:
+            raise ValueError(f"description: expected another column than that of the labels, got {self.label!r}")
 
     def type_of_texts(self, name: str) -> str:
         """Return the type of a property of texts; a column called "label" is the label, unless another one is."""
@@ -73,6 +75,8 @@ def properties_of_columns(columns: Mapping[str, Any], ids: Sequence[int], roles:
     ------
     ColumnError
         If a column cannot be stored exactly; the message lists all that cannot, and what to do.
+    ValueError
+        If `roles` are of columns or tags that there are not.
     """
     roles.check(columns)
     flags = [] if roles.tags is None or isinstance(roles.tags, str) else list(roles.tags)
@@ -88,6 +92,8 @@ def properties_of_columns(columns: Mapping[str, Any], ids: Sequence[int], roles:
             problems.append(str(exc))
     if problems:
         raise ColumnError("; ".join(problems))
+    if roles.tag_descriptions and not any(each["type"] == TAGS for each in made):
+        raise ValueError("tag_descriptions: there are no tags: tags=... tells which columns have some")
     return made
 
 

@@ -187,7 +187,7 @@ class Skeleton:
 
 
 def _checked_vertices(given: ArrayLike) -> NDArray[np.float32]:
-    vertices = np.asarray(given)
+    vertices = _unmasked(given, "vertices")
     if vertices.size == 0:
         vertices = vertices.reshape(-1, _AXES)
     if vertices.ndim != _ENDS or vertices.shape[1] != _AXES or vertices.dtype.kind not in "fiub":
@@ -197,7 +197,7 @@ def _checked_vertices(given: ArrayLike) -> NDArray[np.float32]:
 
 
 def _checked_edges(given: ArrayLike, vertices: int) -> NDArray[np.uint32]:
-    edges = np.asarray(given)
+    edges = _unmasked(given, "edges")
     if edges.size == 0:
         return np.empty((0, _ENDS), np.uint32)
     if edges.ndim != _ENDS or edges.shape[1] != _ENDS or edges.dtype.kind not in "iu":
@@ -210,7 +210,7 @@ def _checked_edges(given: ArrayLike, vertices: int) -> NDArray[np.uint32]:
 
 
 def _checked_attribute(name: str, given: ArrayLike, vertices: int) -> NDArray[Any]:
-    values = np.asarray(given)
+    values = _unmasked(given, f"attribute {name!r}")
     if values.ndim == _ENDS and values.shape[1] == 1:
         values = values[:, 0]
     if (
@@ -222,6 +222,12 @@ def _checked_attribute(name: str, given: ArrayLike, vertices: int) -> NDArray[An
         what = f"numbers of shape ({vertices},) or ({vertices}, components)"
         raise ValueError(f"attribute {name!r}: expected {what}, got {values.dtype} of shape {values.shape}")
     return values.astype(np.float32, copy=False) if name == RADIUS else values
+
+
+def _unmasked(given: ArrayLike, name: str) -> NDArray[Any]:
+    if np.ma.is_masked(given):
+        raise ValueError(f"{name}: expected numbers, got masked values")
+    return np.asarray(given)
 
 
 def _kind_of(values: NDArray[Any]) -> str:

@@ -25,6 +25,7 @@ from precomputed_fs.format.skeleton import (
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.values import Values
 from precomputed_fs.scene.beside import finish_writing, folder_to_write
+from precomputed_fs.scene.exactness import differing
 from precomputed_fs.scene.folder import Folder
 from precomputed_fs.scene.per_segment import count_of, items_of, sharding_for, sharding_mismatch
 from precomputed_fs.scene.skeleton import Skeleton
@@ -147,15 +148,18 @@ def _store_info(
 
 def _peeked(items: Iterator[tuple[int, Any]]) -> tuple[tuple[int, Skeleton] | None, Iterator[tuple[int, Skeleton]]]:
     """Return the first item, and all items; without any, None."""
-    made = ((segment, _checked(given)) for segment, given in items)
+    made = ((segment, _checked(segment, given)) for segment, given in items)
     first = next(made, None)
     return first, made if first is None else itertools.chain([first], made)
 
 
-def _checked(given: Any) -> Skeleton:  # noqa: ANN401 - see `Skeleton.of`
+def _checked(segment: int, given: Any) -> Skeleton:  # noqa: ANN401 - see `Skeleton.of`
     """Return a skeleton whose arrays are right now: they may have been changed since it was made."""
-    skeleton = Skeleton.of(given)
-    return Skeleton(skeleton.vertices, skeleton.edges, skeleton.attributes)
+    try:
+        skeleton = Skeleton.of(given)
+        return Skeleton(skeleton.vertices, skeleton.edges, skeleton.attributes)
+    except (TypeError, ValueError) as exc:
+        raise type(exc)(f"skeleton {segment}: {exc}") from exc
 
 
 # ----------------------------------------------------------------------------------------------------------- attributes
@@ -209,7 +213,7 @@ def _check_alike(folder: Folder, info: SkeletonsInfo, types: list[VertexAttribut
 
 
 def _encoded(item: tuple[int, Any], *, attributes: Sequence[VertexAttribute], transform: Transform | None) -> bytes:
-    segment, skeleton = item[0], _checked(item[1])
+    segment, skeleton = item[0], _checked(*item)
     arrays = {each.id: _values_of(segment, skeleton, each) for each in attributes}
     vertices = skeleton.vertices
     if not np.isfinite(vertices).all():
@@ -236,7 +240,7 @@ def _values_of(segment: int, skeleton: Skeleton, attribute: VertexAttribute) -> 
     with np.errstate(over="ignore", invalid="ignore"):
         converted = values.astype(dtype)
     rounds = dtype.kind == values.dtype.kind == "f"  # which was asked for
-    lost = ~np.isfinite(converted) & np.isfinite(values) if rounds else converted != values
+    lost = ~np.isfinite(converted) & np.isfinite(values) if rounds else differing(values, converted)
     if lost.any():
         raise ValueError(f"skeleton {segment}: attribute {attribute.id!r}: {shown(values[lost][0])} is no {dtype}")
     return converted

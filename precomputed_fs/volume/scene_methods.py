@@ -252,7 +252,7 @@ def store_skeletons(
     AlreadyExistsError
         If one exists and `overwrite` is false, or the folder has skeletons with other attributes or another sharding.
     TypeError, ValueError
-        If something is not a skeleton, or an attribute cannot be stored exactly.
+        If something is not a skeleton, an attribute cannot be stored exactly, or a segment is given twice.
     DataAccessError
         If something cannot be written.
 

@@ -73,3 +73,9 @@ def test_an_empty_mesh_is_told_as_such() -> None:
     assert repr(empty) == "Mesh(0 vertices, 0 triangles)"
     with pytest.raises(ValueError, match="no bounds"):
         _ = empty.bounds
+
+
+def test_masked_vertices_are_refused() -> None:
+    masked = np.ma.masked_array([[0, 0, 1]], mask=[[False, False, True]])
+    with pytest.raises(ValueError, match="vertices: expected numbers, got masked values"):
+        Mesh(masked, [])

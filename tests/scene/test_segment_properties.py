@@ -409,3 +409,17 @@ def test_an_info_of_something_else_is_called_so(tmp_path: Path) -> None:
     labels(tmp_path)
     with pytest.raises(InvalidInfoError, match=rf"{tmp_path}/info: @type: expected 'neuroglancer_segment_prop"):
         open_segment_properties(tmp_path)
+
+
+def test_the_largest_float_is_kept(tmp_path: Path) -> None:
+    largest = np.array([np.finfo(np.float32).max, -np.finfo(np.float32).max])
+    create_segment_properties(tmp_path, {"size": largest.astype(np.float32)}, ids=[1, 2])
+    np.testing.assert_array_equal(open_segment_properties(tmp_path)["size"], largest)
+
+
+def test_options_that_would_have_no_effect_are_refused(tmp_path: Path) -> None:
+    table = {"name": ["a", "b"]}
+    with pytest.raises(ValueError, match="description: expected another column than that of the labels, got 'name'"):
+        create_segment_properties(tmp_path, table, ids=[1, 2], label="name", description="name")
+    with pytest.raises(ValueError, match="tag_descriptions: there are no tags"):
+        create_segment_properties(tmp_path, table, ids=[1, 2], tag_descriptions={"big": "large"})

@@ -54,3 +54,11 @@ def test_other_arrays_are_refused(arguments: Any, message: str) -> None:
 
 def test_the_cable_length_is_that_of_all_edges() -> None:
     assert Skeleton(np.array([[0, 0, 0], [3e6, 4e6, 0], [0, 0, 1]]), [[0, 1], [2, 0]]).cable_length == 5_000_001
+
+
+def test_masked_values_are_refused() -> None:
+    masked = np.ma.masked_array([[0, 0, 1]], mask=[[False, False, True]])
+    with pytest.raises(ValueError, match="vertices: expected numbers, got masked values"):
+        Skeleton(masked, [])
+    with pytest.raises(ValueError, match="attribute 'a': expected numbers, got masked values"):
+        Skeleton([[0, 0, 0]], [], {"a": masked})

@@ -422,3 +422,21 @@ def test_damaged_files_are_corrupt_or_still_skeletons(tmp_path: Path, sharding: 
     assert len(errors) > 60
     assert {type(exc) for exc in errors} == {CorruptDataError, InvalidInfoError}
     assert all(str(tmp_path) in str(exc) for exc in errors)
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, 2**64 - 1])
+def test_large_ids_are_not_rounded_to_floats(tmp_path: Path, value: int) -> None:
+    made = Skeleton([[0, 0, 0]], [], {"synapse": np.array([value], np.uint64)})
+    with pytest.raises(ValueError, match=f"skeleton 5: attribute 'synapse': .*{value}.* is no float32"):
+        create_skeletons(tmp_path, {5: made}, attributes={"synapse": "float32"})
+
+
+def test_a_segment_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    one = Skeleton([[0, 0, 0]], [])
+    with pytest.raises(ValueError, match="segment 5 is given twice"):
+        create_skeletons(tmp_path, [(5, one), (6, one), (5, one)], overwrite=True)
+
+
+def test_what_is_not_a_skeleton_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="skeleton 7: expected a skeleton with vertices and edges, got 'x'"):
+        create_skeletons(tmp_path, [(5, Skeleton([[0, 0, 0]], [])), (7, "x")])
