@@ -165,11 +165,17 @@ class Manifest:
         return cls(tuple(cell), tuple(origin), tuple(levels))
 
     def to_bytes(self) -> bytes:
-        """Write a manifest."""
+        """Write a manifest.
+
+        Raises
+        ------
+        ValueError
+            If it has a number that float32 has not.
+        """
         levels = self.levels
-        head = np.array([*self.cell, *self.origin], "<f4").tobytes() + len(levels).to_bytes(4, "little")
-        scales = np.array([level.scale for level in levels], "<f4").tobytes()
-        offsets = np.array([level.offset for level in levels], "<f4").tobytes()
+        head = _floats(*self.cell, *self.origin) + len(levels).to_bytes(4, "little")
+        scales = _floats(*(level.scale for level in levels))
+        offsets = _floats(*(number for level in levels for number in level.offset))
         counts = np.array([len(level.sizes) for level in levels], "<u4").tobytes()
         tables = [np.vstack([level.positions.T, level.sizes]).astype("<u4").tobytes() for level in levels]
         return b"".join([head, scales, offsets, counts, *tables])
@@ -212,6 +218,15 @@ class Manifest:
         if not np.isfinite(vertices).all():
             raise CorruptDataError("a vertex is farther away than float32 can tell")
         return vertices
+
+
+def _floats(*numbers: float) -> bytes:
+    with np.errstate(over="ignore"):
+        rounded = np.array(numbers, "<f4")
+    if not np.isfinite(rounded).all():
+        wrong = numbers[int(np.argmin(np.isfinite(rounded)))]
+        raise ValueError(f"a manifest has lengths of float32, and cannot have {wrong:g}")
+    return rounded.tobytes()
 
 
 def _fragment_bytes(manifest: bytes) -> int:

@@ -29,6 +29,18 @@ SCENE_TYPES: Mapping[str, SceneType] = {
 """By ``@type``, as the specification spells it."""
 
 
+def kind_of(info: Mapping[str, object]) -> str:
+    """Say in words what an `info` is of: "a volume", "meshes" and so on; empty if that is unknown.
+
+    Examples
+    --------
+    >>> kind_of({"@type": "neuroglancer_skeletons"}), kind_of({"scales": []}), kind_of({})
+    ('skeletons', 'a volume', '')
+    """
+    kind = scene_type_of(info)
+    return kind.holds if kind is not None else "a volume" if "scales" in info else ""
+
+
 def scene_type_of(info: Mapping[str, object]) -> SceneType | None:
     """Return what an `info` is of, in whatever case it is written; None for volumes and for what is unknown."""
     kind = info.get("@type")

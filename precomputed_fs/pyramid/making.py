@@ -7,7 +7,8 @@ from typing import Any
 
 from precomputed_fs.errors import AlreadyExistsError, DataAccessError, InvalidInfoError, NotFoundError
 from precomputed_fs.format.annotation_info import ANNOTATIONS_TYPE
-from precomputed_fs.format.info_text import HtmlError
+from precomputed_fs.format.info_text import HtmlError, parse_info
+from precomputed_fs.format.scene_types import kind_of
 from precomputed_fs.pyramid import claims
 from precomputed_fs.pyramid.pyramid import Pyramid
 
@@ -63,7 +64,12 @@ def making(
     claim = claims.Claim(pyramid, what)
     try:
         was_there = _take_place(
-            pyramid, claim, overwrite=overwrite, check_leftovers=check_leftovers, check_unknown=check_unknown
+            pyramid,
+            claim,
+            parse_info(info, "info", len(info)),
+            overwrite=overwrite,
+            check_leftovers=check_leftovers,
+            check_unknown=check_unknown,
         )
         yield was_there
         claim.check_held()
@@ -81,6 +87,7 @@ def making(
 def _take_place(
     pyramid: Pyramid,
     claim: claims.Claim,
+    info: Mapping[str, Any],
     *,
     overwrite: bool,
     check_leftovers: Callable[[claims.Claimed | None], None],
@@ -100,6 +107,7 @@ def _take_place(
     check = functools.partial(check_leftovers, there) if overwrite else check_unknown
     if overwrite or not was_there:
         check()
+    _check_kind(pyramid, info, is_there=bool(infos))
     try:
         claim.take(there)
     except AlreadyExistsError as exc:
@@ -115,6 +123,18 @@ def _take_place(
         claim.release()
         raise AlreadyExistsError(f"{pyramid.url}: meanwhile {what_is_there(pyramid)}; {REPLACE}")
     return was_there
+
+
+def _check_kind(pyramid: Pyramid, info: Mapping[str, Any], *, is_there: bool) -> None:
+    """Check that an `info` that is to be replaced is of the same kind: with it, all that it describes would be lost."""
+    there, new = "", kind_of(info)
+    if not is_there:
+        return
+    with contextlib.suppress(DataAccessError, InvalidInfoError):  # what cannot be read may be replaced
+        there = kind_of(pyramid.fetch_info())
+    if there and there != new:
+        what = f"there is the info of {there}, and overwrite=True does not replace that by one of {new}"
+        raise AlreadyExistsError(f"{pyramid.url}: {what}: choose another folder, or delete it first")
 
 
 def what_is_there(pyramid: Pyramid) -> str:

@@ -113,7 +113,7 @@ def create_annotations(
     ------
     AlreadyExistsError
         If there is an `info`, or files in the folders of the new indexes, or another process is writing there, and
-        ``overwrite=False``.
+        ``overwrite=False``; or if that `info` is of something else, such as a volume.
     ValueError, TypeError
         If columns are missing, coordinates not finite, ids not unique, or values of no type that the format has.
 

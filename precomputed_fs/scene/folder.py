@@ -1,14 +1,16 @@
 """A folder with an `info` of its own: beside the scales of a volume, which names it, or standing alone."""
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, Unpack
 
 from precomputed_fs.accessor import FsspecAccessor
-from precomputed_fs.errors import InvalidInfoError, NotFoundError, URLError
+from precomputed_fs.errors import AlreadyExistsError, DataAccessError, InvalidInfoError, NotFoundError, URLError
 from precomputed_fs.format.info_text import parse_info
 from precomputed_fs.format.names import joined
+from precomputed_fs.format.scene_types import kind_of
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.keywords import AccessorOptions
 from precomputed_fs.pyramid import claims
@@ -124,6 +126,28 @@ class Folder:
         """
         text = info if isinstance(info, bytes) else json.dumps(info, allow_nan=False).encode()
         self.pyramid.store_file(joined(self.path, "info"), text, _JSON_TYPE, overwrite=overwrite)
+
+    def check_replaceable(self, new: str) -> None:
+        """Check that an `info` that is to be replaced is of the same kind: with it, what it describes would be lost.
+
+        Parameters
+        ----------
+        new : str
+            What the new one is of, as `kind_of` says it.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If it is of another kind, such as of a volume.
+        """
+        there = ""
+        if not self.pyramid.can_read:
+            return
+        with contextlib.suppress(DataAccessError, InvalidInfoError):  # what cannot be read may be replaced
+            there = kind_of(self.info_if_any() or {})
+        if there and there != new:
+            what = f"there is the info of {there}, and overwrite=True does not replace that by one of {new}"
+            raise AlreadyExistsError(f"{self.shown()}: {what}: choose another folder, or delete it first")
 
     def values(
         self,

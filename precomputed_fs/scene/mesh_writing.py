@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -62,7 +63,8 @@ class _Layout:
             raise ValueError(f"{named}: legacy meshes have no such option; leave multiresolution=False out")
         if self.level_scales is not None:
             scales = [nanometres(scale) for scale in self.level_scales]
-            if not scales or scales[0] <= 0 or any(b < a for a, b in itertools.pairwise(scales)):
+            is_right = all(0 < scale < math.inf for scale in scales)
+            if not scales or not is_right or any(b < a for a, b in itertools.pairwise(scales)):
                 raise ValueError(f"level_scales: expected positive lengths that do not decrease, got {scales}")
 
     def encoded(self, levels: Sequence[Mesh], info: MultilodInfo) -> EncodedMesh:

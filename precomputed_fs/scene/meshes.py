@@ -19,6 +19,7 @@ from precomputed_fs.scene.multilod_meshes import MultilodMeshes
 from precomputed_fs.scene.per_segment import PerSegment, checked_id
 from precomputed_fs.store.requests import Job
 from precomputed_fs.store.url import AnyURL
+from precomputed_fs.volume.indexing import checked_integer
 from precomputed_fs.volume.volume import Volume
 
 
@@ -72,7 +73,7 @@ class Meshes(PerSegment[Mesh]):
         self.info = info
         """The content of the folder's `info`, or None."""
 
-        self._lod = lod
+        self._lod = checked_integer("lod", lod)
         self._in_flight = checked_in_flight(in_flight)
 
     @property

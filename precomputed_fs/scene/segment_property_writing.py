@@ -7,6 +7,7 @@ import numpy as np
 
 from precomputed_fs.accessor import OPTION_DEFAULTS
 from precomputed_fs.errors import expected_one_of, shown
+from precomputed_fs.format.scene_types import kind_of
 from precomputed_fs.format.segment_properties import SegmentPropertiesInfo
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.scene.beside import finish_writing, folder_to_write
@@ -58,7 +59,7 @@ def create_segment_properties(
     roles = Roles(label, description, tags, descriptions or {}, tag_descriptions or {})
     info = _info_of(table, ids, roles)
     folder = Folder.open(url, **accessor_options)
-    folder.store_info(info.to_json(indent=None), overwrite=overwrite)
+    _store(folder, info, overwrite=overwrite)
     return SegmentProperties(info, folder.shown())
 
 
@@ -79,8 +80,14 @@ def store_segment_properties(
     roles = Roles(label, description, tags, descriptions or {}, tag_descriptions or {})
     info = _info_of(table, ids, roles)
     place = folder_to_write(volume, _MEMBER, folder, _MEMBER, overwrite=overwrite)
-    place.store_info(info.to_json(indent=None), overwrite=overwrite)
+    _store(place, info, overwrite=overwrite)
     finish_writing(volume, _MEMBER, place, folder or volume.info.segment_properties or _MEMBER)
+
+
+def _store(folder: Folder, info: SegmentPropertiesInfo, *, overwrite: bool) -> None:
+    if overwrite:
+        folder.check_replaceable(kind_of(info.to_dict()))
+    folder.store_info(info.to_json(indent=None), overwrite=overwrite)
 
 
 def _info_of(table: Any, ids: str | Iterable[int] | None, roles: Roles) -> SegmentPropertiesInfo:  # noqa: ANN401

@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -19,6 +19,7 @@ _COLUMNS = 7
 _NO_PARENT = -1
 _UNKNOWN_RADII = ("NA", "N/A")
 _LARGEST_TYPE = 255
+_INFINITE = (2 - 2**-24) * 2.0**127  # the least that float32 rounds to infinity
 
 
 class Points(NamedTuple):
@@ -88,9 +89,11 @@ def write_swc(
     Raises
     ------
     ValueError
-        If the edges have a cycle and `break_cycles` is false, or there is no such root or unit.
+        If the edges have a cycle and `break_cycles` is false, a vertex is nowhere, or there is no such root or unit.
     """
     factor = _nanometres_of(unit)
+    if not np.isfinite(vertices).all():
+        raise ValueError("vertices: expected finite coordinates for SWC")
     count = len(vertices)
     if root is not None and not 0 <= root < count:
         raise ValueError(f"root: expected a vertex from 0 to {count - 1}, got {root!r}")
@@ -119,12 +122,13 @@ class _Row:
     @classmethod
     def read(cls, number: int, line: str, factor: Decimal) -> Self:
         columns = line.split()
-        with contextlib.suppress(ValueError, InvalidOperation):
+        with contextlib.suppress(ValueError, ArithmeticError):  # of Decimal
             point, kind, *position, radius, parent = columns[:_COLUMNS]
             place = tuple(float(Decimal(text) * factor) for text in position)
             size = math.nan if radius in _UNKNOWN_RADII else float(Decimal(radius) * factor)
             row = cls(number, int(point), int(kind), place, size, int(parent))
-            if len(place) == _AXES and all(map(math.isfinite, place)) and 0 <= row.type <= _LARGEST_TYPE:
+            are_floats = all(abs(number) < _INFINITE for number in place) and not abs(size) >= _INFINITE
+            if len(place) == _AXES and are_floats and 0 <= row.type <= _LARGEST_TYPE:
                 return row
         what = f"id, type (0 to {_LARGEST_TYPE}), x, y, z, radius and parent"
         raise ValueError(f"line {number}: expected {what}, got {shown(line.strip())}")

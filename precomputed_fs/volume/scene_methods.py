@@ -76,7 +76,7 @@ def store_segment_properties(
     Raises
     ------
     AlreadyExistsError
-        If there are some and `overwrite` is false.
+        If there are some and `overwrite` is false, or something else is there, such as meshes.
     TypeError, ValueError
         If the table cannot be stored exactly; the message lists all columns that cannot, and what to do.
     DataAccessError

@@ -149,3 +149,10 @@ def test_cells_are_ordered_along_the_z_curve_up_to_the_largest() -> None:
 
     expected = sorted(range(len(cells)), key=lambda i: code(tuple(cells[i].tolist())))
     assert z_order(cells).tolist() == expected
+
+
+def test_a_manifest_that_could_not_be_read_is_not_written() -> None:
+    none = np.zeros((0, 3), np.uint32), np.zeros(0, np.uint32)
+    for scale, shown in ((1e39, r"1e\+39"), (float("nan"), "nan")):
+        with pytest.raises(ValueError, match=f"a manifest has lengths of float32, and cannot have {shown}"):
+            Manifest((1, 1, 1), (0, 0, 0), (Level(1, (0, 0, 0), *none), Level(scale, (0, 0, 0), *none))).to_bytes()

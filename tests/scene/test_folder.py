@@ -5,10 +5,22 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
-from precomputed_fs import FsspecAccessor, InvalidInfoError, NotFoundError, URLError
+from precomputed_fs import (
+    AlreadyExistsError,
+    FsspecAccessor,
+    InvalidInfoError,
+    Mesh,
+    NotFoundError,
+    URLError,
+    create_annotations,
+    create_segment_properties,
+    create_volume,
+)
 from precomputed_fs.scene.folder import Folder
+from tests.scene.samples import labels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,3 +71,22 @@ def test_what_is_there_instead_of_an_info_is_told(tmp_path: Path) -> None:
     (tmp_path / "lab/skeletons/info").write_text('{"@type": "neuroglancer_skeletons"}')
     with pytest.raises(NotFoundError, match=r"lab/info does not exist; .*skeletons"):
         Folder.open(tmp_path / "lab").info()
+
+
+def test_an_info_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
+    volume = labels(tmp_path)
+    volume.store_meshes({1: Mesh([[0, 0, 0], [8, 0, 0], [0, 8, 0]], [[0, 1, 2]])})
+    before = {name: (tmp_path / name).read_bytes() for name in ("info", "mesh/info")}
+    properties: dict[str, Any] = {"table": {"label": ["a"]}, "ids": [1], "overwrite": True}
+    array = np.zeros((2, 3), np.uint8)
+    for store, there in (
+        (lambda: create_segment_properties(tmp_path, **properties), "a volume"),
+        (lambda: volume.store_segment_properties(folder="mesh", **properties), "meshes"),
+        (lambda: create_annotations(tmp_path, array, overwrite=True), "a volume"),
+        (lambda: create_annotations(tmp_path / "mesh", array, overwrite=True), "meshes"),
+        (lambda: create_volume(tmp_path / "mesh", array[..., None], resolution=1, overwrite=True), "meshes"),
+    ):
+        with pytest.raises(AlreadyExistsError, match=f"there is the info of {there}, and overwrite=True does not"):
+            store()
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert not [*tmp_path.rglob("*.partial")]

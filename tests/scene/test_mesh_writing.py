@@ -360,3 +360,9 @@ def test_large_coordinates_keep_their_precision(tmp_path: Path) -> None:
     found = create_meshes(tmp_path, {1: [mesh, ball(2, (1e7, 2e7, 5e6), 3000)]})[1]
     assert merged(found).volume == pytest.approx(merged(mesh).volume, rel=1e-3)
     assert np.abs(found.bounds - mesh.bounds).max() <= 2
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf])
+def test_levels_have_finite_scales(tmp_path: Path, scale: float) -> None:
+    with pytest.raises(ValueError, match="level_scales: expected positive lengths that do not decrease"):
+        create_meshes(tmp_path, {5: ball(0)}, level_scales=[scale])

@@ -144,3 +144,15 @@ def test_cloud_volume_reads_our_swc_and_we_read_its() -> None:
     ours = Skeleton.from_swc(theirs.to_swc())
     assert sorted(ours.attributes["radius"].tolist()) == [0.5, 1, 2, 3, 4, 6]
     assert ours.cable_length == pytest.approx(skeleton.cable_length)
+
+
+@pytest.mark.parametrize("number", ["1e39", "1e999999999999999999", "-1e400", "inf"])
+@pytest.mark.parametrize("line", ["1 1 {} 0 0 1 -1", "1 1 0 0 0 {} -1"])
+def test_numbers_that_float32_has_not_are_refused(line: str, number: str) -> None:
+    with pytest.raises(ValueError, match="line 1: expected id, type"):
+        Skeleton.from_swc(line.format(number))
+
+
+def test_a_vertex_that_is_nowhere_is_not_written() -> None:
+    with pytest.raises(ValueError, match="vertices: expected finite coordinates for SWC"):
+        Skeleton([[0, 0, np.inf]], []).to_swc()
