@@ -17,9 +17,10 @@ from precomputed_fs.errors import (
     ReadOnlyError,
 )
 from precomputed_fs.format.info import Info
+from precomputed_fs.format.scene_types import VOLUME
 from precomputed_fs.pyramid import claims, copies, folders
 from precomputed_fs.pyramid.claims import Claimed
-from precomputed_fs.pyramid.making import what_is_there
+from precomputed_fs.pyramid.making import check_kind, what_is_there
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.overlap import place_of
 from precomputed_fs.volume import Volume
@@ -77,6 +78,7 @@ class Destination:
         if in_the_way and not overwrite:
             raise AlreadyExistsError(f"{pyramid.url}: {in_the_way}; {advice}")
         if in_the_way:
+            check_kind(pyramid, VOLUME, is_there=bool(infos))
             self._clear(volume, there)
             return "new"
         try:

@@ -29,6 +29,10 @@ SCENE_TYPES: Mapping[str, SceneType] = {
 """By ``@type``, as the specification spells it."""
 
 
+VOLUME = "a volume"
+"""What `kind_of` says of an `info` with scales."""
+
+
 def kind_of(info: Mapping[str, object]) -> str:
     """Say in words what an `info` is of: "a volume", "meshes" and so on; empty if that is unknown.
 
@@ -38,7 +42,7 @@ def kind_of(info: Mapping[str, object]) -> str:
     ('skeletons', 'a volume', '')
     """
     kind = scene_type_of(info)
-    return kind.holds if kind is not None else "a volume" if "scales" in info else ""
+    return kind.holds if kind is not None else VOLUME if "scales" in info else ""
 
 
 def scene_type_of(info: Mapping[str, object]) -> SceneType | None:

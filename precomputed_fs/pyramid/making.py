@@ -66,7 +66,7 @@ def making(
         was_there = _take_place(
             pyramid,
             claim,
-            parse_info(info, "info", len(info)),
+            kind_of(parse_info(info, "info", len(info))),
             overwrite=overwrite,
             check_leftovers=check_leftovers,
             check_unknown=check_unknown,
@@ -87,7 +87,7 @@ def making(
 def _take_place(
     pyramid: Pyramid,
     claim: claims.Claim,
-    info: Mapping[str, Any],
+    new: str,
     *,
     overwrite: bool,
     check_leftovers: Callable[[claims.Claimed | None], None],
@@ -107,7 +107,7 @@ def _take_place(
     check = functools.partial(check_leftovers, there) if overwrite else check_unknown
     if overwrite or not was_there:
         check()
-    _check_kind(pyramid, info, is_there=bool(infos))
+    check_kind(pyramid, new, is_there=bool(infos))
     try:
         claim.take(there)
     except AlreadyExistsError as exc:
@@ -125,11 +125,24 @@ def _take_place(
     return was_there
 
 
-def _check_kind(pyramid: Pyramid, info: Mapping[str, Any], *, is_there: bool) -> None:
-    """Check that an `info` that is to be replaced is of the same kind: with it, all that it describes would be lost."""
-    there, new = "", kind_of(info)
+def check_kind(pyramid: Pyramid, new: str, *, is_there: bool) -> None:
+    """Check that an `info` that is to be replaced is of the same kind: with it, all that it describes would be lost.
+
+    Parameters
+    ----------
+    new : str
+        What the new one is of, as `kind_of` says it.
+    is_there : bool
+        Whether there is an `info`; otherwise nothing is checked.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If it is of another kind.
+    """
     if not is_there:
         return
+    there = ""
     with contextlib.suppress(DataAccessError, InvalidInfoError):  # what cannot be read may be replaced
         there = kind_of(pyramid.fetch_info())
     if there and there != new:

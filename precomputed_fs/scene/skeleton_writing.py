@@ -205,7 +205,7 @@ def _warn_of_unusual(types: list[VertexAttribute]) -> None:
 def _check_alike(folder: Folder, info: SkeletonsInfo, types: list[VertexAttribute], sharding: ShardingLike) -> None:
     """Check that new skeletons fit to those that are there."""
     has, have = (", ".join(map(str, some)) or "no attributes" for some in (info.vertex_attributes, types))
-    if has != have:
+    if sorted(map(str, info.vertex_attributes)) != sorted(map(str, types)):
         what = f"has skeletons with {has}, and these have {have}"
         raise AlreadyExistsError(f"{folder.shown('info')} {what}: choose another folder, or attributes=[...]")
     if how := sharding_mismatch(sharding, info.sharding):

@@ -21,9 +21,10 @@ from precomputed_fs.format.grid import Box, ChunkGrid, Triple
 from precomputed_fs.format.info import Info, ScaleInfo
 from precomputed_fs.format.info_text import HtmlError
 from precomputed_fs.format.lengths import VoxelSize, is_same
+from precomputed_fs.format.scene_types import VOLUME
 from precomputed_fs.keywords import WritingOptions, spelled_out
 from precomputed_fs.pyramid import claims
-from precomputed_fs.pyramid.making import REPLACE, closing_archive, making, what_is_there
+from precomputed_fs.pyramid.making import REPLACE, check_kind, closing_archive, making, what_is_there
 from precomputed_fs.pyramid.pyramid import Pyramid
 from precomputed_fs.store.url import AnyURL
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
@@ -119,7 +120,8 @@ def create_volume(
     ------
     AlreadyExistsError
         If there is an `info` or another pyramid was begun, and ``overwrite=False``; if existing scales of the same
-        keys are stored in a way that cannot be overwritten; or if another process is making a pyramid there.
+        keys are stored in a way that cannot be overwritten; if there is an `info` of something else, such as meshes;
+        or if another process is making a pyramid there.
     InvalidInfoError, ValueError, TypeError
         If the scales are invalid, or the encoding cannot store such voxels; before anything is written.
 
@@ -279,6 +281,7 @@ def _store_info(pyramid: Pyramid, info: Info, *, overwrite: bool) -> None:
         claims.check_free(pyramid, there, overwrite=overwrite, advice=REPLACE)
     if overwrite and pyramid.can_read:
         _check_leftovers(pyramid, info, there, replaces_data=False)
+        check_kind(pyramid, VOLUME, is_there=bool(infos))
     try:
         pyramid.store_info(info.to_json(), overwrite=overwrite, listed=infos)
     except AlreadyExistsError as exc:

@@ -15,9 +15,11 @@ from precomputed_fs import (
     Mesh,
     NotFoundError,
     URLError,
+    copy_pyramid,
     create_annotations,
     create_segment_properties,
     create_volume,
+    open_annotations,
 )
 from precomputed_fs.scene.folder import Folder
 from tests.scene.samples import labels
@@ -85,8 +87,17 @@ def test_an_info_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
         (lambda: create_annotations(tmp_path, array, overwrite=True), "a volume"),
         (lambda: create_annotations(tmp_path / "mesh", array, overwrite=True), "meshes"),
         (lambda: create_volume(tmp_path / "mesh", array[..., None], resolution=1, overwrite=True), "meshes"),
+        (lambda: create_volume(tmp_path / "mesh", volume.info, overwrite=True), "meshes"),
     ):
         with pytest.raises(AlreadyExistsError, match=f"there is the info of {there}, and overwrite=True does not"):
             store()
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     assert not [*tmp_path.rglob("*.partial")]
+
+
+def test_a_copy_does_not_replace_annotations(tmp_path: Path) -> None:
+    create_annotations(tmp_path / "points", np.zeros((2, 3)))
+    volume = labels(tmp_path / "volume")
+    with pytest.raises(AlreadyExistsError, match="there is the info of annotations, and overwrite=True does not"):
+        copy_pyramid(volume.url, tmp_path / "points", overwrite=True)
+    assert len(open_annotations(tmp_path / "points").within()) == 2

@@ -440,3 +440,10 @@ def test_a_segment_that_is_given_twice_is_refused(tmp_path: Path) -> None:
 def test_what_is_not_a_skeleton_is_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="skeleton 7: expected a skeleton with vertices and edges, got 'x'"):
         create_skeletons(tmp_path, [(5, Skeleton([[0, 0, 0]], [])), (7, "x")])
+
+
+def test_attributes_may_be_in_any_order(tmp_path: Path) -> None:
+    one, two = np.ones(1, np.float32), np.full(1, 2, np.float32)
+    create_skeletons(tmp_path, {5: Skeleton([[0, 0, 0]], [], {"a": one, "b": two})})
+    made = Skeleton([[0, 0, 0]], [], {"b": two, "a": one})
+    assert create_skeletons(tmp_path, {7: made})[7] == made
