@@ -321,7 +321,7 @@ class AnnotationCollection:
             for _, block in self._fetched(wanted, callback):
                 if block is None:
                     continue
-                if exact:
+                if exact and box is not None:  # or else what is nowhere, such as NaN, would be left out
                     block = block.take(meets(self.kind, block.geometry, low, high))  # noqa: PLW2901
                 block = self._not_seen(block, seen)  # noqa: PLW2901
                 if len(block):

@@ -219,7 +219,10 @@ def _encoded(item: tuple[int, Any], *, attributes: Sequence[VertexAttribute], tr
     if not np.isfinite(vertices).all():
         raise ValueError(f"skeleton {segment}: a vertex has a coordinate that is not a finite number")
     if transform is not None:
-        vertices = transform.undone(vertices)
+        try:
+            vertices = transform.undone(vertices)
+        except ValueError as exc:
+            raise type(exc)(f"skeleton {segment}: {exc}") from exc
         if RADIUS in arrays and transform.uniform_scale is not None:
             arrays[RADIUS] = arrays[RADIUS] / np.float32(transform.uniform_scale)
     return encode_skeleton(StoredSkeleton(vertices, skeleton.edges, arrays), attributes)

@@ -7,7 +7,7 @@ from typing import Unpack
 import numpy as np
 
 from precomputed_fs.accessor import OPTION_DEFAULTS
-from precomputed_fs.errors import NotFoundError
+from precomputed_fs.errors import CorruptDataError, NotFoundError
 from precomputed_fs.format.scene_folders import resolved
 from precomputed_fs.format.skeleton import RADIUS, SkeletonsInfo, decode_skeleton
 from precomputed_fs.keywords import AccessorOptions, spelled_out
@@ -74,7 +74,9 @@ class Skeletons(PerSegment[Skeleton]):
             return None
         vertices, edges, attributes = decode_skeleton(data, self.info.vertex_attributes)
         if self._transform is not None:
-            vertices = self._transform.applied(vertices)
+            stored, vertices = vertices, self._transform.applied(vertices)
+            if np.isfinite(stored).all() and not np.isfinite(vertices).all():
+                raise CorruptDataError("a vertex is farther away than float32 can tell")
             if RADIUS in attributes and self._transform.uniform_scale is not None:
                 attributes = {**attributes, RADIUS: attributes[RADIUS] * np.float32(self._transform.uniform_scale)}
         return Skeleton(vertices, edges, attributes)

@@ -41,8 +41,9 @@ class Transform:
         return float(np.sqrt(squared))
 
     def applied(self, stored: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return stored vertices, (n, 3), in nanometres."""
-        return (stored @ self.matrix.T + self.offset).astype(np.float32)
+        """Return stored vertices, (n, 3), in nanometres; infinite ones where float32 has no such number."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (stored @ self.matrix.T + self.offset).astype(np.float32)
 
     def undone(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return vertices in nanometres, (n, 3), as they are stored.
@@ -51,9 +52,15 @@ class Transform:
         ------
         InvalidInfoError
             If the matrix has no inverse.
+        ValueError
+            If float32 does not have such a number.
         """
         try:
             inverse = np.linalg.inv(self.matrix)
         except np.linalg.LinAlgError as exc:
             raise InvalidInfoError("transform: expected a matrix with an inverse") from exc
-        return ((vertices - self.offset) @ inverse.T).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = ((vertices - self.offset) @ inverse.T).astype(np.float32)
+        if not np.isfinite(stored).all():
+            raise ValueError("a vertex is farther away than float32 and the folder's transform allow")
+        return stored

@@ -1,5 +1,6 @@
 """What annotations are made of, beside plain tables: those of other collections, and what is refused."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,11 @@ def test_what_may_be_another_id_is_refused(tmp_path: Path, given: Any) -> None:
     for read in (ann.get, lambda ids: ann.related("segment", ids)):
         with pytest.raises(TypeError, match="expected an id, an integer"):
             read(given)
+
+
+def test_everything_has_also_what_is_nowhere(tmp_path: Path) -> None:
+    ann = create_annotations(tmp_path, np.ones((1, 3)))
+    cell = tmp_path / "spatial0" / "0_0_0"
+    cell.write_bytes(struct.pack("<Q3fQ", 1, np.nan, 1, 1, 5))
+    assert ann.within().ids.tolist() == ann.to_pandas().index.tolist() == [5]
+    assert ann.within([(0, 0, 0), (9, 9, 9)]).ids.tolist() == []

@@ -447,3 +447,14 @@ def test_attributes_may_be_in_any_order(tmp_path: Path) -> None:
     create_skeletons(tmp_path, {5: Skeleton([[0, 0, 0]], [], {"a": one, "b": two})})
     made = Skeleton([[0, 0, 0]], [], {"b": two, "a": one})
     assert create_skeletons(tmp_path, {7: made})[7] == made
+
+
+def test_vertices_that_float32_has_not_are_errors(tmp_path: Path) -> None:
+    made = create_skeletons(tmp_path, {5: Skeleton([[1e30, 0, 0]], [])})
+    scaled = {**made.folder.info(), "transform": [1e30, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]}
+    made.folder.store_info(scaled, overwrite=True)
+    with pytest.raises(CorruptDataError, match="5: a vertex is farther away than float32 can tell"):
+        open_skeletons(tmp_path)[5]
+    made.folder.store_info({**scaled, "transform": [1e-30, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]}, overwrite=True)
+    with pytest.raises(ValueError, match="skeleton 6: a vertex is farther away than float32"):
+        create_skeletons(tmp_path, {6: Skeleton([[1e30, 0, 0]], [])})

@@ -46,3 +46,10 @@ def test_a_transform_without_an_inverse_cannot_be_written_through() -> None:
     assert transform is not None
     with pytest.raises(InvalidInfoError, match="transform: expected a matrix with an inverse"):
         transform.undone(np.zeros((1, 3), np.float32))
+
+
+def test_what_float32_has_not_is_not_stored() -> None:
+    transform = Transform.of([1e-30, 0, 0, 0, 0, 1e-30, 0, 0, 0, 0, 1e-30, 0])
+    assert transform is not None
+    with pytest.raises(ValueError, match="farther away than float32 and the folder's transform allow"):
+        transform.undone(np.array([[1e30, 0, 0]], np.float32))
