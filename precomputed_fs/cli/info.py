@@ -12,6 +12,7 @@ from precomputed_fs.errors import DataAccessError, InvalidInfoError, URLError
 from precomputed_fs.format.scene_folders import SceneFolder, scene_folders
 from precomputed_fs.format.scene_types import SceneType, scene_type_of
 from precomputed_fs.scene.folder import Folder
+from precomputed_fs.store.redaction import without_secrets
 from precomputed_fs.view import notebook
 from precomputed_fs.volume import Volume, one_line
 from precomputed_fs.volume.open import open_info, volume_from
@@ -78,12 +79,12 @@ def _beside(volume: Volume) -> Iterator[str]:
         try:
             yield repr(_OPENED[folder.member](volume))
         except (DataAccessError, InvalidInfoError, URLError, ValueError) as exc:
-            yield f"{folder.kind} in {one_line(folder.given)}: {one_line(str(exc))}"
+            yield f"{folder.kind} in {one_line(without_secrets(folder.given))}: {one_line(str(exc))}"
 
 
 def _described(volume: Volume, folder: SceneFolder) -> dict[str, Any]:
     """Describe a folder that `info` names."""
-    described: dict[str, Any] = {"folder": folder.given}
+    described: dict[str, Any] = {"folder": without_secrets(folder.given)}
     try:
         info = Folder.beside(volume.pyramid, folder.given, folder.member).info_if_any()
     except (DataAccessError, InvalidInfoError, URLError) as exc:

@@ -13,6 +13,7 @@ from precomputed_fs.format.info_text import parse_info
 from precomputed_fs.format.scene_folders import SceneFolder, resolved, scene_folders
 from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.pyramid.pyramid import Pyramid
+from precomputed_fs.store.redaction import without_secrets
 from precomputed_fs.store.url import check_relative_path
 from precomputed_fs.volume import Volume
 
@@ -52,7 +53,7 @@ def plan_scene(volume: Volume, destination: Pyramid, target: Target) -> ScenePla
             try:
                 names = _names(volume, named, info_of)
             except _LeftOutError as exc:
-                left_out.append(f"{named.kind} in {named.given!r}, {exc}")
+                left_out.append(f"{named.kind} in {without_secrets(named.given)!r}, {exc}")
                 break
             if named is folder:
                 members.add(folder.member)

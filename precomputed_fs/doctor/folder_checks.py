@@ -11,6 +11,7 @@ from precomputed_fs.format.multilod_mesh import MULTILOD_TYPE
 from precomputed_fs.format.scene_folders import KINDS
 from precomputed_fs.format.segment_properties import SEGMENT_PROPERTIES_TYPE
 from precomputed_fs.format.skeleton import FLOAT, MOST_COMPONENTS, SKELETONS_TYPE, is_identifier
+from precomputed_fs.store.redaction import without_secrets
 
 READ = {
     OURS: ("mesh", "skeletons", "segment_properties", "annotations"),
@@ -154,7 +155,7 @@ def is_outside(folder: SeenFolder) -> str | None:
 
 
 def is_url(folder: SeenFolder) -> str | None:
-    return when(folder.folder and folder.folder.is_url, folder.folder and folder.folder.given)
+    return when(folder.folder and folder.folder.is_url, folder.folder and without_secrets(folder.folder.given))
 
 
 def is_empty(folder: SeenFolder) -> str | None:

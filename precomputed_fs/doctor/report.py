@@ -12,6 +12,7 @@ from precomputed_fs.doctor.folder_rules import FOLDER_RULES
 from precomputed_fs.doctor.rules import RULES, Rule
 from precomputed_fs.doctor.seen import SeenFolder, SeenPyramid, SeenScale
 from precomputed_fs.format.scene_folders import KINDS
+from precomputed_fs.store.redaction import without_secrets
 from precomputed_fs.volume import one_line
 
 _SHOWN_KEYS = 6  # of scales, in a line of the report
@@ -130,7 +131,7 @@ class Report:
         return cls(
             one_line(seen.location.display()),
             tuple(keys),
-            {folder.member: folder.folder.given if folder.folder else "" for folder in seen.folders},
+            {folder.member: without_secrets(folder.folder.given) if folder.folder else "" for folder in seen.folders},
             sum(len(scale.samples) for scale in scales),
             {
                 reader: _verdict(

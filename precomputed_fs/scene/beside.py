@@ -3,6 +3,7 @@
 from precomputed_fs.errors import AlreadyExistsError, NotFoundError
 from precomputed_fs.format.scene_folders import KINDS, resolved
 from precomputed_fs.scene.folder import Folder
+from precomputed_fs.store.redaction import without_secrets
 from precomputed_fs.volume.info_update import update_info
 from precomputed_fs.volume.volume import Volume
 
@@ -43,8 +44,9 @@ def folder_to_write(volume: Volume, member: str, folder: str | None, default: st
     chosen = folder or there or default
     if there and not overwrite and resolved("", chosen) != resolved("", there):
         where = volume.pyramid.location.display("info")
-        what = f"pass folder={there!r} to use that one, or overwrite=True to have info name {folder!r}"
-        raise AlreadyExistsError(f"{where} names the folder {there!r} as {member}: {what}")
+        named = without_secrets(there)
+        what = f"pass folder={named!r} to use that one, or overwrite=True to have info name {folder!r}"
+        raise AlreadyExistsError(f"{where} names the folder {named!r} as {member}: {what}")
     return Folder.beside(volume.pyramid, resolved("", chosen) if "://" not in chosen else chosen, member)
 
 

@@ -19,6 +19,7 @@ from precomputed_fs.format.lengths import VoxelSize, is_same, readable, voxel_si
 from precomputed_fs.format.scene_folders import scene_folders
 from precomputed_fs.keywords import spelled_out
 from precomputed_fs.pyramid.pyramid import Pyramid
+from precomputed_fs.store.redaction import without_secrets
 from precomputed_fs.volume import interop_methods, picture_methods, scene_methods
 from precomputed_fs.volume.downsampling import checked_method, compute_lower_scales
 from precomputed_fs.volume.indexing import Index, checked_missing, index_text, select
@@ -98,7 +99,7 @@ class Volume:
     def __repr__(self) -> str:
         kind = f"{one_line(self.info.type)} of {self.info.data_type}"
         has = [f"{len(self)} {'scale' if len(self) == 1 else 'scales'}"]
-        has += (f"{folder.kind} in {one_line(folder.given)}" for folder in scene_folders(self.info))
+        has += (f"{folder.kind} in {one_line(without_secrets(folder.given))}" for folder in scene_folders(self.info))
         return f"<Volume {one_line(self.url)}: {kind}, {', '.join(has)}>"
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,11 @@ from precomputed_fs import (
     create_annotations,
     create_segment_properties,
     create_volume,
+    doctor,
     open_annotations,
+    open_volume,
 )
+from precomputed_fs.__main__ import main
 from precomputed_fs.scene.folder import Folder
 from tests.scene.samples import labels
 
@@ -101,3 +105,20 @@ def test_a_copy_does_not_replace_annotations(tmp_path: Path) -> None:
     with pytest.raises(AlreadyExistsError, match="there is the info of annotations, and overwrite=True does not"):
         copy_pyramid(volume.url, tmp_path / "points", overwrite=True)
     assert len(open_annotations(tmp_path / "points").within()) == 2
+
+
+@pytest.mark.parametrize("url", ["https://u:hidden@h/x", "s3://b/x?token=hidden"])
+def test_a_url_in_the_place_of_a_folder_shows_no_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    volume = labels(tmp_path / "volume")
+    (tmp_path / "volume" / "info").write_bytes(json.dumps({**volume.info.to_dict(), "mesh": url}).encode())
+    volume = open_volume(tmp_path / "volume")
+    with pytest.raises(AlreadyExistsError) as refused:
+        volume.store_meshes({}, folder="other")
+    with pytest.warns(UserWarning, match="meshes in") as left_out:
+        copy_pyramid(volume.url, tmp_path / "copy")
+    assert main(["info", volume.url]) == 0
+    told = [volume, volume._repr_html_(), refused.value, left_out[0].message, doctor(volume.url), capsys.readouterr()]
+    assert all("x" in str(text) for text in told)
+    assert "hidden" not in " ".join(map(str, told))
