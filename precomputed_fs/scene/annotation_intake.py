@@ -97,9 +97,13 @@ def _with_values(
         left: dict[str, Any] = {}
         for name, value in given.items():
             is_values = value is not None and not isinstance(value, (str, Mapping)) and hasattr(value, "__len__")
-            left[name] = None if is_values else value
+            left[name] = value
             if is_values:
-                columns[name] = _of_length(value, table.length, f"{what}: {name}")
+                if name in table.columns:
+                    raise ValueError(f"{what}: there are values for {name!r}, and a column of that name, too")
+                column = name if name not in columns else f"{name} ({what})"  # of a property of that name
+                columns[column] = _of_length(value, table.length, f"{what}: {name}")
+                left[name] = None if column == name else column
         return left
 
     properties, relationships = taken(properties, "properties"), taken(relationships, "relationships")

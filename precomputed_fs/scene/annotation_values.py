@@ -1,6 +1,6 @@
 """What a query of annotations returns: arrays of ids, coordinates, properties and related objects; tables of pandas."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -167,13 +167,14 @@ class Annotations:
             boxes ``x0, y0, z0, x1, y1, z1``; ellipsoids ``x, y, z`` and the radii ``rx, ry, rz``; of polylines
             ``points`` has an array (n, rank) each. Then properties follow with their types: those with labels are
             categories, colours are texts such as "#ff8000". Then relationships, if they are known, as arrays of ids.
+            One that has the name of a column before it gets an underscore at its end.
         """
         pd = _pandas()
         columns = self._coordinates()
         for each in self.info.properties:
-            columns[each.id] = _column(self.block.properties[each.id], each)
+            columns[_free(each.id, columns)] = _column(self.block.properties[each.id], each)
         for name, lists in (self.related or {}).items():
-            columns[name] = _objects(lists)
+            columns[_free(name, columns)] = _objects(lists)
         return pd.DataFrame(columns, index=pd.Index(self.ids, name=ID_COLUMN))
 
     def _coordinates(self) -> dict[str, Any]:
@@ -215,6 +216,12 @@ def _column(values: Array, each: Property) -> Any:  # noqa: ANN401 - what pandas
     for value, label in zip(each.enum_values, each.enum_labels, strict=True):
         codes[values == value] = labels.index(label)
     return _pandas().Categorical.from_codes(codes, labels)
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    while name in taken:
+        name = f"{name}_"
+    return name
 
 
 def _objects(items: Sequence[Array]) -> Array:

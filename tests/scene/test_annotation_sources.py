@@ -120,3 +120,17 @@ def test_everything_has_also_what_is_nowhere(tmp_path: Path) -> None:
     cell.write_bytes(struct.pack("<Q3fQ", 1, np.nan, 1, 1, 5))
     assert ann.within().ids.tolist() == ann.to_pandas().index.tolist() == [5]
     assert ann.within([(0, 0, 0), (9, 9, 9)]).ids.tolist() == []
+
+
+def test_tables_have_all_columns_whatever_their_names(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"properties": {"x": [7], "s": [8]}, "relationships": {"s": [70], "z": [80]}}
+    table = create_annotations(tmp_path, np.ones((1, 3)), **values).get([0]).to_pandas()
+    assert [*table.columns] == ["x", "y", "z", "x_", "s", "s_", "z_"]
+    assert table.iloc[0].tolist() == [1, 1, 1, 7, 8, [70], [80]]
+
+
+def test_values_do_not_take_the_place_of_a_column(tmp_path: Path) -> None:
+    table = {"x": [1], "y": [2], "z": [3]}
+    for option in ("properties", "relationships"):
+        with pytest.raises(ValueError, match=f"{option}: there are values for 'x', and a column of that name, too"):
+            create_annotations(tmp_path, table, **{option: {"x": [7]}})  # type: ignore[arg-type]
