@@ -9,7 +9,7 @@ import io
 import math
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from fsspec import AbstractFileSystem
 
@@ -111,9 +111,14 @@ class PrecomputedFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec 
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> io.BytesIO:  # noqa: ANN401
         if mode != "rb":
-            path = without_secrets(self._strip_protocol(path))
-            raise ReadOnlyError(f"{path}: {_SCHEME} is read-only; create_volume makes a pyramid, vol[0][...] writes it")
+            self._refuse(path)
         return io.BytesIO(self.cat_file(path))
+
+    def _refuse(self, path: str, *_: Any, **__: Any) -> NoReturn:  # noqa: ANN401 - as the base class
+        path = without_secrets(self._strip_protocol(path))
+        raise ReadOnlyError(f"{path}: {_SCHEME} is read-only; create_volume makes a pyramid, vol[0][...] writes it")
+
+    mkdir = makedirs = rmdir = rm_file = cp_file = _refuse  # of which the base class would ignore some
 
     def _found(self, path: str) -> tuple[Volume, str]:
         """Return the pyramid that has a path, and the path in it: the nearest folder above it with an `info`."""

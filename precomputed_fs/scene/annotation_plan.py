@@ -14,6 +14,7 @@ from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.scene.annotation_columns import Schema
 from precomputed_fs.scene.annotation_geometry import bounds_of, corners_of
 from precomputed_fs.scene.annotations import cell_name
+from precomputed_fs.scene.per_segment import checked_sharding
 from precomputed_fs.scene.spatial_levels import FilledLevel, Grid, fill_levels, round_bounds
 
 Array = NDArray[Any]
@@ -73,7 +74,7 @@ def planned(
     bounds: Any,  # noqa: ANN401
     limit: int,
     seed: int,
-    sharding: bool | Mapping[str, Any] | None,
+    sharding: bool | Mapping[str, Any] | Sharding | None,
 ) -> Plan:
     """Distribute annotations over the indexes.
 
@@ -146,7 +147,9 @@ def _keys(relationships: Iterable[str]) -> list[str]:
     return keys
 
 
-def _related(each: Relationship, objects: Ragged, sharding: bool | Mapping[str, Any] | None, size: int) -> Indexed:
+def _related(
+    each: Relationship, objects: Ragged, sharding: bool | Mapping[str, Any] | Sharding | None, size: int
+) -> Indexed:
     """Turn the objects of each annotation into the annotations of each object."""
     owners = np.repeat(np.arange(len(objects.lengths)), objects.lengths)
     order = np.lexsort((owners, objects.values))
@@ -158,7 +161,7 @@ def _related(each: Relationship, objects: Ragged, sharding: bool | Mapping[str, 
     return Indexed(index, ids, ids, Ragged.of(owners[is_first], counts))
 
 
-def _cells(number: int, level: FilledLevel, sharding: bool | Mapping[str, Any] | None, size: int) -> Indexed:
+def _cells(number: int, level: FilledLevel, sharding: bool | Mapping[str, Any] | Sharding | None, size: int) -> Indexed:
     index = Index(f"spatial{number}", _sharding(sharding, len(level.codes), size * _mean(level.members.lengths)))
     return Indexed(index, level.cells, level.codes, level.members, cell_name)
 
@@ -167,7 +170,7 @@ def _mean(lengths: Array) -> float:
     return float(lengths.mean()) if len(lengths) else 0.0
 
 
-def _sharding(given: bool | Mapping[str, Any] | None, count: int, size: float) -> Sharding | None:
+def _sharding(given: bool | Mapping[str, Any] | Sharding | None, count: int, size: float) -> Sharding | None:
     """Return how an index is sharded.
 
     Parameters
@@ -177,9 +180,10 @@ def _sharding(given: bool | Mapping[str, Any] | None, count: int, size: float) -
     size : float
         Bytes of a value, on average.
     """
-    if isinstance(given, Mapping):
-        return Sharding.from_info(given)
-    if not (count > _MANY if given is None else given):
+    wanted = checked_sharding(given)
+    if isinstance(wanted, Sharding):
+        return wanted
+    if not (count > _MANY if wanted is None else wanted):
         return None
     bits = max(0, (-(-count // _IN_MINISHARD) - 1).bit_length())
     fitting = max(0, int(_SHARD_BYTES // (_IN_MINISHARD * max(size, 1.0))).bit_length() - 1)

@@ -16,6 +16,7 @@ from precomputed_fs.errors import (
 )
 from precomputed_fs.format.annotation_info import KINDS, AnnotationInfo, Dimension
 from precomputed_fs.format.grid import Box
+from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.keywords import AccessorOptions, spelled_out
 from precomputed_fs.pyramid.making import closing_archive, making
 from precomputed_fs.pyramid.pyramid import Pyramid
@@ -56,7 +57,7 @@ def create_annotations(
     ids: Any = None,  # noqa: ANN401 - see below
     bounds: Box | Sequence[Sequence[float]] | None = None,
     limit: int = 5000,
-    sharding: bool | Mapping[str, Any] | None = None,
+    sharding: bool | Mapping[str, Any] | Sharding | None = None,
     seed: int = 0,
     overwrite: bool = False,
     progress: bool | None = None,

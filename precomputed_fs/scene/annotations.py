@@ -255,6 +255,8 @@ class AnnotationCollection:
         index = next((each.index for each in self.info.relationships if each.id == relationship), None)
         if index is None:
             raise ValueError(expected_one_of("relationship", self.relationships, relationship))
+        if isinstance(object_ids, np.ndarray):
+            object_ids = np.atleast_1d(object_ids)
         given = object_ids if isinstance(object_ids, Iterable) else [object_ids]
         wanted = dict.fromkeys(map(_checked_id, given))
         values = self._values(index)

@@ -113,3 +113,22 @@ def test_a_pyramid_that_was_replaced_is_opened_again(tmp_path: Path) -> None:
     fs.invalidate_cache()
     (chunk,) = fs.ls(f"{tmp_path}/8_8_40", detail=False)
     assert fs.cat_file(chunk) == voxels().tobytes(order="F")
+
+
+def test_no_other_way_to_write_is_ignored(tmp_path: Path) -> None:
+    make(tmp_path)
+    url = f"precomputed://{tmp_path}"
+    fs = PrecomputedFileSystem()
+    for write in (
+        lambda: fs.mkdir(f"{url}/new"),
+        lambda: fs.makedirs(f"{url}/new", exist_ok=True),
+        lambda: fs.rmdir(f"{url}/new"),
+        lambda: fs.rm([f"{url}/info"]),
+        lambda: fs.mv(f"{url}/info", f"{url}/other"),
+        lambda: fs.cp_file(f"{url}/info", f"{url}/other"),
+        lambda: fs.touch(f"{url}/other"),
+        lambda: fs.put_file(__file__, f"{url}/other"),
+    ):
+        with pytest.raises(ReadOnlyError, match="precomputed:// is read-only"):
+            write()  # type: ignore[no-untyped-call]
+    assert (tmp_path / "info").exists()

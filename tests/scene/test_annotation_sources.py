@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from precomputed_fs import create_annotations, open_annotations
+from precomputed_fs.format.sharding import Sharding
 from precomputed_fs.scene.annotations import AnnotationCollection
 
 BOXES = pd.DataFrame(
@@ -134,3 +135,14 @@ def test_values_do_not_take_the_place_of_a_column(tmp_path: Path) -> None:
     for option in ("properties", "relationships"):
         with pytest.raises(ValueError, match=f"{option}: there are values for 'x', and a column of that name, too"):
             create_annotations(tmp_path, table, **{option: {"x": [7]}})  # type: ignore[arg-type]
+
+
+def test_a_sharding_is_used_as_it_is_or_refused(tmp_path: Path) -> None:
+    wanted = Sharding(preshift_bits=0, hash="identity", minishard_bits=2, shard_bits=1)
+    ann = create_annotations(tmp_path, np.ones((3, 3)), relationships={"segment": [1, 2, 3]}, sharding=wanted)
+    assert ann.info.by_id is not None
+    assert ann.info.by_id.sharding == wanted
+    assert ann.related("segment", np.array(3)).ids.tolist() == [2]
+    for other in ("yes", 1):
+        with pytest.raises(TypeError, match="sharding: expected True, False or a mapping"):
+            create_annotations(tmp_path, np.ones((3, 3)), sharding=other, overwrite=True)  # type: ignore[arg-type]
