@@ -146,9 +146,14 @@ def _note_ports(sockets: dict[int, int], new: set[int]) -> None:
         del sockets[port]
     for descriptor in list(new):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-            if port := connection.getsockname()[1]:  # it has none until it connects
-                sockets[port] = descriptor
-                new.discard(descriptor)
+            match connection.getsockname():
+                case (_, 0, *_):  # it has no port until it connects
+                    pass
+                case (_, int(port), *_):
+                    sockets[port] = descriptor
+                    new.discard(descriptor)
+                case _:  # libcurl has closed it, and the descriptor is that of another kind of socket by now
+                    new.discard(descriptor)
 
 
 def take_connections(key: Hashable) -> Connections:

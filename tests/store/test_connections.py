@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from precomputed_fs import DataAccessError, FsspecAccessor
+from precomputed_fs.store import curl
 from tests.store.conftest import Lane
 from tests.support import servers
 from tests.support.faults import SOON, Asked, FaultServer, Peer, answering, gated, part, saying, sized
@@ -471,14 +473,14 @@ def test_a_caller_that_is_busy_for_longer_than_the_timeout_loses_nothing(
     def coordinates() -> Iterator[tuple[int, int, int, int, int, int]]:
         for place, coords in enumerate(boxes(60)):
             if busy == "with coordinates" and place == 10:
-                time.sleep(3 * timeout)
+                time.sleep(2 * timeout)
             yield coords
 
     found = {}
     for coords, chunk in accessor.fetch_chunks(KEY, coordinates()):
         found[coords] = chunk
         if busy == "with a chunk" and len(found) in (5, 30):
-            time.sleep(3 * timeout)
+            time.sleep(2 * timeout)
     assert found == expected(60)
     assert caplog.records == []
 
@@ -655,12 +657,24 @@ def test_a_fork_in_the_middle_of_a_batch(lane: Lane) -> None:
     assert accessor.fetch_file(NAME) == f"/{NAME}".encode()
 
 
-def test_readers_at_once_share_how_many_connections_are_kept(lane: Lane) -> None:
-    server = lane.serve(waiting(0.005))
-    accessor = lane.accessor(server.url)
+def test_readers_at_once_share_how_many_connections_are_kept(plain: Lane) -> None:
+    server = plain.serve(waiting(0.005))
+    accessor = plain.accessor(server.url)
     batches = [iter(accessor.fetch_chunks(KEY, boxes(200))) for _ in range(12)]
     for batch in batches:
         next(batch)
     with ThreadPoolExecutor(12) as threads:
         list(threads.map(list, batches))
     assert server.open <= 2 * 128
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs sockets of Unix")
+def test_a_descriptor_that_another_kind_of_socket_has_by_now_is_no_connection() -> None:
+    """As of an attempt to connect that libcurl has given up, and of another thread's event loop."""
+    ports: dict[int, int] = {}
+    one, other = socket.socketpair(socket.AF_UNIX)
+    with one, other, socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as unbound:
+        new = {one.fileno(), server.fileno(), unbound.fileno()}
+        curl._note_ports(ports, new)
+        assert ports == {server.getsockname()[1]: server.fileno()}
+        assert new == {unbound.fileno()}
