@@ -46,7 +46,8 @@ import google_crc32c
 import psutil
 import requests
 from aiohttp import web
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.backends import get_backend
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from multidict import CIMultiDict
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.serving import ThreadedWSGIServer
@@ -762,7 +763,7 @@ class _MotoServer(ThreadedWSGIServer):
         self._log = log
         self._honours_if_none_match = honours_if_none_match
         self._refuses_conditions = refuses_conditions
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto = create_backend_app("s3")  # moto's dispatcher lists the services on disk, twice a request
         self._creating = threading.Lock()
         super().__init__(LOOPBACK, 0, self._answer, _MotoHandler)
 
@@ -870,7 +871,7 @@ class S3Server:
 
     def reset(self) -> None:
         """Remove all buckets, also those of other moto servers in this process: moto's state is one."""
-        requests.post(f"{self.endpoint}/moto-api/reset", headers={_HELPER: "1"}, timeout=DEADLINE).raise_for_status()
+        get_backend("s3").reset()
 
     def close(self) -> None:
         """Drop the helpers' connections."""
