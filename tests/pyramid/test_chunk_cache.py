@@ -182,12 +182,12 @@ def test_own_writes_are_seen(options: dict[str, Any]) -> None:
         box, index = random_box()
         assert np.array_equal(volume[0][box], expected[index])
 
-    for _ in range(40):
+    for _ in range(20):
         step(volume)
     with volume:
-        for _ in range(40):
+        for _ in range(20):
             step(volume)
-    for _ in range(20):
+    for _ in range(10):
         step(volume)
     assert np.array_equal(open_volume("memory://tests/volume/cached")[0][...], expected)
 

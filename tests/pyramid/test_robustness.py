@@ -55,7 +55,7 @@ SCALE = {"key": KEY, "size": [64, 64, 64], "resolution": [8, 8, 8], "chunk_sizes
 INFO = json.dumps({"type": "image", "data_type": "uint8", "num_channels": 1, "scales": [SCALE]}).encode()
 COORDS = (0, 64, 0, 64, 0, 64)
 CHUNK = f"{KEY}/0-64_0-64_0-64"
-BUCKET = "bucket"
+BUCKET = "robustness"
 
 needs_sshd = pytest.mark.skipif(not servers.sshd_installed(), reason="needs openssh-server")
 
@@ -75,6 +75,16 @@ WRITES: dict[str, Act] = {
 CACHES = ["simplecache", "filecache", "blockcache"]
 BUCKETS = ["s3", "gcs", "azure"]
 KINDS = ["http", *BUCKETS, *CACHES, "zip"]
+
+
+def pairs(kinds: list[str], acts: dict[str, Act], one: str) -> list[Any]:
+    """Return parameters: the first act on each kind, and each act on one of these."""
+    first = next(iter(acts))
+    chosen = ((kind, name) for kind in kinds for name in acts if kind == one or name == first)
+    return [pytest.param(kind, acts[name], id=f"{kind}-{name}") for kind, name in chosen]
+
+
+EACH_KIND_EACH_READ = pairs(KINDS, READS, "http")
 
 
 def url_and_options(kind: str, url: str, cache: Path) -> tuple[str, dict[str, Any]]:
@@ -266,8 +276,7 @@ def test_a_failed_write_says_what_it_is(faulty: Faulty, tmp_path: Path, kind: st
     assert type(failure(lambda: write(accessor))) is STATUSES[status]
 
 
-@pytest.mark.parametrize("act", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
-@pytest.mark.parametrize("kind", BUCKETS)
+@pytest.mark.parametrize(("kind", "act"), [*pairs(BUCKETS, READS, "s3"), *pairs(BUCKETS, WRITES, "s3")])
 def test_an_unreachable_bucket_says_so_soon(tmp_path: Path, kind: str, act: Act) -> None:
     url, options = url_and_options(kind, servers.refused_url(), tmp_path)
     began = time.monotonic()
@@ -286,8 +295,7 @@ def test_an_unreachable_server_says_so_soon(tmp_path: Path, kind: str, read: Act
     assert time.monotonic() - began < 3
 
 
-@pytest.mark.parametrize("read", READS.values(), ids=READS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "read"), EACH_KIND_EACH_READ)
 def test_a_read_that_is_not_answered_ends_by_timeout(faulty: Faulty, tmp_path: Path, kind: str, read: Act) -> None:
     accessor = faulty.accessor(kind, servers.latency(20, servers.respond(404)), tmp_path, timeout=0.2)
     began = time.monotonic()
@@ -303,8 +311,7 @@ def test_a_body_that_stalls_ends_by_timeout(faulty: Faulty, tmp_path: Path, kind
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-@pytest.mark.parametrize("kind", BUCKETS)
+@pytest.mark.parametrize(("kind", "write"), pairs(BUCKETS, WRITES, "s3"))
 def test_a_write_that_is_not_answered_ends_by_timeout(faulty: Faulty, tmp_path: Path, kind: str, write: Act) -> None:
     accessor = faulty.accessor(kind, servers.latency(20, servers.respond(404)), tmp_path, timeout=0.2)
     began = time.monotonic()
@@ -677,10 +684,9 @@ def on_s3(root: Path) -> Iterator[Pyramid]:
 
 
 @pytest.fixture(scope="module")
-def on_gcs(root: Path) -> Iterator[Pyramid]:
-    with servers.gcs_server() as server:
-        _put_all(server, root)
-        yield Pyramid(f"gs://{BUCKET}/p", server.storage_options)
+def on_gcs(root: Path, gcs_server: servers.GcsServer) -> Pyramid:
+    _put_all(gcs_server, root)
+    return Pyramid(f"gs://{BUCKET}/p", gcs_server.storage_options)
 
 
 @pytest.fixture(scope="module")
@@ -748,20 +754,20 @@ def small_body(i: int) -> bytes:
 
 @on_each(PLACES)
 def test_many_threads_read_through_one_accessor(pyramid: Pyramid) -> None:
-    barrier = threading.Barrier(32)
-    with pyramid.accessor() as accessor, ThreadPoolExecutor(32) as pool:
+    barrier = threading.Barrier(16)
+    with pyramid.accessor() as accessor, ThreadPoolExecutor(16) as pool:
 
         def read(i: int) -> bool:
             barrier.wait(10)
             return all(accessor.fetch_chunk(KEY, small(j % 32)) == small_body(j % 32) for j in range(i, i + 4))
 
-        assert all(pool.map(read, range(32)))
+        assert all(pool.map(read, range(16)))
 
 
 @on_each(WRITABLE)
 def test_many_threads_read_and_write_through_one_accessor(pyramid: Pyramid, tmp_path: Path) -> None:
-    barrier = threading.Barrier(32)
-    with pyramid.accessor() as accessor, ThreadPoolExecutor(32) as pool:
+    barrier = threading.Barrier(16)
+    with pyramid.accessor() as accessor, ThreadPoolExecutor(16) as pool:
 
         def use(i: int) -> bool:
             key = f"{tmp_path.name}_{i % 4}"
@@ -774,7 +780,7 @@ def test_many_threads_read_and_write_through_one_accessor(pyramid: Pyramid, tmp_
                 and accessor.fetch_file(f"{tmp_path.name}/{i}") == small_body(i)
             )
 
-        assert all(pool.map(use, range(32)))
+        assert all(pool.map(use, range(16)))
 
 
 @on_each(["http", "s3", "zip", "simplecache"])

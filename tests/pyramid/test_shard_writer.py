@@ -122,8 +122,11 @@ ENCODINGS = [
     sharding(hash_=hash_, index=index, data=data)
     for hash_, index, data in itertools.product(("identity", MURMUR), ("raw", "gzip"), ("raw", "gzip"))
 ]
-BITS = [(0, 0, 0), (7, 0, 0), (63, 0, 1), (3, 4, 0), (0, 0, 7), (1, 2, 4), (2, 3, 9), (0, 7, 2)]
-SPECS = ENCODINGS + [sharding(bits, hash_) for bits in BITS for hash_ in ("identity", MURMUR)]
+BITS = {
+    "identity": [(7, 0, 0), (63, 0, 1), (0, 0, 7), (2, 3, 9)],
+    MURMUR: [(0, 0, 0), (3, 4, 0), (1, 2, 4), (0, 7, 2)],
+}
+SPECS = ENCODINGS + [sharding(bits, hash_) for hash_ in BITS for bits in BITS[hash_]]
 SOME_SPECS = [ENCODINGS[0], ENCODINGS[3], ENCODINGS[5], ENCODINGS[6]]
 
 
@@ -135,8 +138,8 @@ def name_of(spec: Spec) -> str:
 # ------------------------------------------------------------------------------------------------------ whole volumes
 
 
-@pytest.mark.parametrize("spec", SOME_SPECS, ids=name_of)
-def test_a_volume_is_read_back_on_every_protocol(each_pyramid: Place, spec: Spec) -> None:
+def test_a_volume_is_read_back_on_every_protocol(each_pyramid: Place) -> None:
+    spec = ENCODINGS[3]
     written(each_pyramid, spec)
     assert parse_all(each_pyramid.contents(), spec) == BY_ID
     assert read_all(each_pyramid.accessor()) == CHUNKS
@@ -1724,8 +1727,13 @@ def test_what_was_flushed_leaves_the_buffer_while_other_chunks_wait_on(
 # --- E: in tests/test_shards.py, or beside the writers of one shard
 
 
-@pytest.mark.parametrize("protocol", ["memory", "local", "http", "nginx", "s3", "gcs", "azure", "sftp"])
-@pytest.mark.parametrize("index", ["raw", "gzip"])
+@pytest.mark.parametrize(
+    ("protocol", "index"),
+    [
+        *((protocol, "gzip") for protocol in ("memory", "local", "http", "nginx", "s3", "gcs", "azure", "sftp")),
+        *((protocol, "raw") for protocol in ("memory", "local", "nginx", "s3")),
+    ],
+)
 def test_a_shard_that_has_become_smaller_is_read_by_those_who_knew_it(
     make_pyramid: Callable[[str], Place], protocol: str, index: str
 ) -> None:

@@ -46,7 +46,7 @@ BODY = bytes(range(256)) * 40
 PACKED = gzip.compress(BODY, mtime=0)
 NAME = "a/blob"
 EMPTY = "a/empty"
-BUCKET = "bucket"
+BUCKET = "objects"
 
 Where = tuple[str, dict[str, Any]]
 """A URL and its storage options."""
@@ -110,22 +110,20 @@ def s3() -> Iterator[servers.S3Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def gcs() -> Iterator[servers.GcsServer]:
-    with servers.gcs_server() as server:
-        server.create_bucket(BUCKET)
-        server.put(BUCKET, f"p/{NAME}", BODY)
-        server.put(BUCKET, f"p/{EMPTY}", b"")
-        yield server
+@pytest.fixture(scope="session")
+def gcs(gcs_server: servers.GcsServer) -> servers.GcsServer:
+    gcs_server.create_bucket(BUCKET)
+    gcs_server.put(BUCKET, f"p/{NAME}", BODY)
+    gcs_server.put(BUCKET, f"p/{EMPTY}", b"")
+    return gcs_server
 
 
-@pytest.fixture(scope="module")
-def azure() -> Iterator[servers.AzureServer]:
-    with servers.azure_server() as server:
-        server.create_container(BUCKET)
-        server.put(BUCKET, f"p/{NAME}", BODY)
-        server.put(BUCKET, f"p/{EMPTY}", b"")
-        yield server
+@pytest.fixture(scope="session")
+def azure(azure_server: servers.AzureServer) -> servers.AzureServer:
+    azure_server.create_container(BUCKET)
+    azure_server.put(BUCKET, f"p/{NAME}", BODY)
+    azure_server.put(BUCKET, f"p/{EMPTY}", b"")
+    return azure_server
 
 
 @pytest.fixture(scope="module")
