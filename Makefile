@@ -2,6 +2,7 @@
 # make demo URL=...    the picture of any pyramid
 # make test            every test
 # make check           what CI runs: lint, types, test
+# make docs            a site of the guide and the reference, in build/docs
 # make bench           speed beside other tools: a table, and bench.json
 # make bench ARGS=...  what `python -m benchmarks --help` says, such as --quick or ARGS="--only 'https 0, raw'"
 # make bench PROFILE=1 with a profile of each workload that runs
@@ -18,6 +19,7 @@ BIN := $(VENV)/bin
 
 # Empty files; each says that the extra of its name is installed.
 FOR_DEMO := $(VENV)/.demo
+FOR_DOCS := $(VENV)/.docs
 FOR_TEST := $(VENV)/.test
 
 # The raw text of URL: a `$` in it is the URL's own, and the shell sees it only quoted.
@@ -27,7 +29,7 @@ export DEMO_URL := $(value URL)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types check bench clean
+.PHONY: demo test lint types check docs bench clean
 
 demo: $(FOR_DEMO)
 	@$(BIN)/python -m tests.demo $${DEMO_URL:+"$$DEMO_URL"}
@@ -46,10 +48,13 @@ types: $(FOR_TEST)
 
 check: lint types test
 
+docs: $(FOR_DOCS)
+	@$(BIN)/python -m tests.docs build/docs && echo "open build/docs/index.html"
+
 bench: $(FOR_TEST)
 	@$(BIN)/python -m benchmarks $(if $(PROFILE),--profile) $(ARGS)
 
-$(FOR_DEMO) $(FOR_TEST): $(VENV)/.%: pyproject.toml
+$(FOR_DEMO) $(FOR_DOCS) $(FOR_TEST): $(VENV)/.%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "precomputed_fs needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1)." >&2; \
 	  echo "Name another with: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }

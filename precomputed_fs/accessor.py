@@ -129,7 +129,10 @@ class FsspecAccessor(Accessor):
         store = ObjectStore(location, attempts=attempts, timeout=timeout, denied_is_missing=denied_is_missing)
         self._pyramid = Pyramid(store, options)
         self.can_read = location.readable
+        """Whether the protocol can be read."""
+
         self.can_write = location.writable
+        """Whether the protocol can be written to."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -141,7 +144,7 @@ class FsspecAccessor(Accessor):
 
     @property
     def url(self) -> str:
-        """Where the pyramid is, without secrets: no query, password or options."""
+        """Where the pyramid is, without secrets, such as a query, a password or options."""
         return self._pyramid.url
 
     def __enter__(self) -> Self:

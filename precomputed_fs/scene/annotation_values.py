@@ -80,7 +80,7 @@ class Annotations:
 
     @property
     def kind(self) -> str:
-        """The type of the annotations: "point", "line", "axis_aligned_bounding_box", "ellipsoid" or "polyline"."""
+        """The type of the annotations, "point", "line", "axis_aligned_bounding_box", "ellipsoid" or "polyline"."""
         return self.info.kind
 
     @property

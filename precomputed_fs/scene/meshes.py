@@ -78,7 +78,7 @@ class Meshes(PerSegment[Mesh]):
 
     @property
     def has_levels(self) -> bool:
-        """Whether meshes have levels of detail: "neuroglancer_multilod_draco"; else they are legacy meshes."""
+        """Whether meshes have levels of detail ("neuroglancer_multilod_draco"); else they are legacy meshes."""
         return isinstance(self.reader, MultilodMeshes)
 
     def get(

@@ -63,7 +63,7 @@ class Scale:
 
     @functools.cached_property
     def shown(self) -> str:
-        """What messages call the scale: by its key and the size of a voxel."""
+        """What messages call the scale, with its key and the size of a voxel."""
         return f"scale {one_line(self.key)} ({readable(self.resolution)})"
 
     @property

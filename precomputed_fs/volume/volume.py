@@ -84,7 +84,7 @@ class Volume:
 
     @property
     def orientation(self) -> str:
-        """How pictures of the volume are turned, also in a notebook: see `open_volume`. It may be changed."""
+        """How pictures of the volume are turned, also in a notebook; see `open_volume`. It may be changed."""
         return self._orientation
 
     @orientation.setter

@@ -1,0 +1,93 @@
+"""The site: it is built without warnings, its links lead somewhere, pages have titles, no public name is missing."""
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from sphinx.util.inventory import InventoryFile
+
+import precomputed_fs
+from precomputed_fs import Scale, Volume
+
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
+
+
+class Page(HTMLParser):
+    """What a page links to, what can be linked to in it, and its title."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.anchors = {""}
+        self.title = ""
+        self._is_title = False
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value for name, value in attrs if value is not None}
+        self.anchors.add(given.get("id", ""))
+        if tag == "a":
+            self.links.append(given.get("href", ""))
+        elif tag in {"img", "link", "script"}:
+            self.loaded += [given[name] for name in ("href", "src") if name in given]
+        self._is_title = tag == "title" and not self.title
+
+    def handle_data(self, data: str) -> None:
+        if self._is_title:
+            self.title += data
+            self._is_title = False
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "tests.docs", str(folder)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[Path, Page]:
+    return {path: Page(path) for path in site.rglob("*.html")}
+
+
+def test_each_page_has_a_title(pages: dict[Path, Page]) -> None:
+    assert len(pages) > 20
+    assert not [path for path, page in pages.items() if not page.title.strip()]
+
+
+def test_links_within_the_site_lead_somewhere(pages: dict[Path, Page]) -> None:
+    broken = []
+    for path, page in pages.items():
+        for link in (*page.links, *page.loaded):
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            anchors = pages[target].anchors if target in pages else {""}
+            if not target.exists() or (target.suffix == ".html" and unquote(parts.fragment) not in anchors):
+                broken.append((path.name, link))
+    assert not broken
+
+
+def test_pages_load_nothing_from_other_servers(pages: dict[Path, Page]) -> None:
+    assert not [link for page in pages.values() for link in page.loaded if urlsplit(link).netloc]
+
+
+def test_the_pictures_of_the_guide_are_shown(site: Path, pages: dict[Path, Page]) -> None:
+    shown = {Path(link).name for page in pages.values() for link in page.loaded}
+    assert {path.name for path in Path(precomputed_fs.__file__).parent.glob("guide/*.png")} <= shown
+
+
+def test_every_public_name_and_method_is_described(site: Path) -> None:
+    inventory = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="")
+    described = {name for kind in inventory.data.values() for name in kind}
+    names = {f"precomputed_fs.{name}" for name in precomputed_fs.__all__}
+    for owner in (Volume, Scale, precomputed_fs.FsspecAccessor):
+        names |= {f"precomputed_fs.{owner.__name__}.{name}" for name in dir(owner) if not name.startswith("_")}
+    assert sorted(names - described) == []
