@@ -854,7 +854,7 @@ print("usable")
         ("local", 64, False, 40, 0.006),
         ("nginx", 64, False, 40, 0.006),
         ("local", 64, True, 40, 0.006),
-        ("s3", 8, True, 8, 0.3),
+        ("s3", 16, True, 10, 0.6),
     ],
 )
 def test_ctrl_c_at_any_time_leaves_the_accessor_usable(
@@ -1095,13 +1095,13 @@ def test_chunks_are_taken_as_they_are_stored(make_pyramid: Callable[[str], Place
     callback, ahead = Counting(), []
 
     def chunks() -> Iterator[tuple[ChunkCoords, bytes]]:
-        for taken, chunk in enumerate(chunks_of(range(60)), 1):
+        for taken, chunk in enumerate(chunks_of(range(24)), 1):
             ahead.append(taken - callback.value)
             yield chunk
 
     pyramid = make_pyramid(protocol)
     store(pyramid.accessor(), chunks(), in_flight=5, callback=callback)
-    assert callback.value == len(pyramid.names()) == 60
+    assert callback.value == len(pyramid.names()) == 24
     assert max(ahead) <= 5
 
 
