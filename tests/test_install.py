@@ -6,22 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
-from collections import deque
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from tests import install
+from tests.support.extras import ROOT, command_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
 DEADLINE = 110.0
 
 # ------------------------------------------------------------------------------------------------------- the installers
@@ -191,57 +187,20 @@ def test_what_was_not_installed_is_installed_the_next_time(
 
 # ------------------------------------------------------------------------------------------------------ the extra demo
 
-AS_INSTALLED = """\
+SMALL_DEMO = """\
 import sys
-from importlib import machinery, metadata
-
-of_extra = set(sys.argv[1].split())
-foreign = {
-    module
-    for module, names in metadata.packages_distributions().items()
-    if of_extra.isdisjoint(name.lower().replace("_", "-").replace(".", "-") for name in names)
-}
-
-
-class Installed(machinery.PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        return None if name.partition(".")[0] in foreign else super().find_spec(name, path, target)
-
-
-sys.meta_path[sys.meta_path.index(machinery.PathFinder)] = Installed
 from tests import demo
 
 whole = demo.mni152()
 demo.mni152 = lambda: whole.slicer[::3, ::3, ::3]
-sys.exit(demo.main(["--picture", sys.argv[2]]))
+sys.exit(demo.main(["--picture", sys.argv[1]]))
 """
-
-
-def with_dependencies(extra: str) -> set[str]:
-    """Return the names of the distributions that the package needs with one of its extras."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found = set()
-    waiting = deque((line, "") for line in project["dependencies"] + project["optional-dependencies"][extra])
-    while waiting:
-        line, of = waiting.popleft()
-        needed = Requirement(line)
-        if needed.marker is not None and not needed.marker.evaluate({"extra": of}):
-            continue
-        for one in {"", *needed.extras}:
-            reached = (canonicalize_name(needed.name), one)
-            if reached not in found:
-                found.add(reached)
-                waiting += [(line, one) for line in metadata.requires(needed.name) or ()]
-    return {name for name, _ in found}
 
 
 @pytest.mark.processes
 @pytest.mark.slow
 def test_the_demo_needs_no_more_than_its_extra(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", AS_INSTALLED, " ".join(with_dependencies("demo")), str(tmp_path / "demo.png")],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=DEADLINE,
-    )  # fmt: skip
+    command = command_with("demo", SMALL_DEMO, str(tmp_path / "demo.png"))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=DEADLINE)
     assert done.returncode == 0, done.stderr
     assert "equals its source, voxel by voxel" in done.stdout

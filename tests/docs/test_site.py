@@ -1,7 +1,6 @@
 """The site: it is built without warnings, its links lead somewhere, pages have titles, no public name is missing."""
 
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,8 +10,14 @@ from sphinx.util.inventory import InventoryFile
 
 import precomputed_fs
 from precomputed_fs import Scale, Volume
+from tests.support.extras import ROOT, command_with
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
+
+BUILD = """\
+import runpy
+runpy.run_module("tests.docs", run_name="__main__")
+"""
 
 
 class Page(HTMLParser):
@@ -45,8 +50,8 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "tests.docs", str(folder)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    command = command_with("docs", BUILD, str(folder))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return folder
 
