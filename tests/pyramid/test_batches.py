@@ -365,7 +365,7 @@ def test_as_many_requests_as_in_flight_are_under_way_and_no_more(in_flight: int,
 
 @each_fetch
 def test_200_chunks_cost_a_few_latencies_by_default(fetch: Any) -> None:
-    latency = 0.1
+    latency = 0.2
     with servers.fault_server(slow(chunk_server(), latency)) as server, FsspecAccessor(server.url) as accessor:
         began = time.monotonic()
         assert len(fetch(accessor, map(coords_of, range(200)))) == 200
