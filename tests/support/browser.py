@@ -18,15 +18,13 @@ import asyncio
 import base64
 import importlib.util
 import io
-import json
 import mimetypes
 import shutil
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import quote
 
 import numpy as np
 from aiohttp import web
@@ -377,11 +375,35 @@ def _typed(name: str, data: str) -> NDArray[Any]:
 
 
 class Neuroglancer:
-    """The web client, at `url`."""
+    """The web client, at `url`. As opening it takes a second, its page shows one volume after another.
+
+    The client keeps what it has read of a source as long as its page is open, and may have more to say of what went
+    wrong: a new page is opened for a source that was shown before, and after a failure.
+    """
 
     def __init__(self, browser: Chromium, url: str) -> None:
         self._browser = browser
         self.url = url
+        self._opened = ExitStack()
+        self._page: Page | None = None
+        self._seen: set[str] = set()
+
+    def close(self) -> None:
+        """Close the page."""
+        self._page = None
+        self._seen.clear()
+        self._opened.close()
+
+    def _page_for(self, source: str, size: tuple[int, int]) -> Page:
+        """Return a page, `size` pixels wide and high, that shows nothing yet and knows nothing of a source."""
+        if source in self._seen:
+            self.close()
+        if self._page is None:
+            self._page = self._opened.enter_context(self._browser.page(self.url, size=size))
+        self._seen.add(source)
+        width, height = size
+        self._browser.run(self._page.handle.set_viewport_size({"width": width, "height": height}))
+        return self._page
 
     @contextmanager
     def show(
@@ -434,8 +456,23 @@ class Neuroglancer:
             "showScaleBar": False,
             **viewer,
         }
-        with opened(self._browser, f"{self.url}#!{quote(json.dumps(state))}", size=size) as view:
+        page = self._page_for(source, size)
+        keeps_page = False
+        try:
+            page.evaluate(_SHOW, state)
+            view = loaded(page)
             yield view
+            keeps_page = not view.errors
+            page.evaluate(_SHOW, {})
+        finally:
+            if not keeps_page:
+                self.close()
+
+
+_SHOW = """state => {
+  viewer.state.reset();
+  viewer.state.restoreState(state);
+}"""
 
 
 @contextmanager
@@ -468,8 +505,11 @@ def neuroglancer(browser: Chromium) -> Iterator[Neuroglancer]:
     assert spec is not None
     assert spec.submodule_search_locations is not None
     (folder,) = spec.submodule_search_locations
-    with servers.fault_server(_client(Path(folder) / "static" / "client")) as server:
-        yield Neuroglancer(browser, f"{server.url}/v/tests/index.html")
+    with (
+        servers.fault_server(_client(Path(folder) / "static" / "client")) as server,
+        closing(Neuroglancer(browser, f"{server.url}/v/tests/index.html")) as client,
+    ):
+        yield client
 
 
 def _client(folder: Path) -> servers.Handler:
@@ -481,6 +521,8 @@ def _client(folder: Path) -> servers.Handler:
             stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
             await stream.prepare(request)
             await asyncio.Event().wait()  # until the page hangs up
+        if request.method == "POST" and request.path.startswith("/state/"):  # the client tells of each change
+            return web.json_response({})
         if request.path == "/favicon.ico":
             return web.Response(status=204)
         response = await static(request.clone(rel_url=request.path.removeprefix("/v/tests")))
