@@ -101,9 +101,9 @@ def warned(what: str | None) -> Any:
     ("source", "there", "wish", "name"),
     [
         ("s3", "gcs", None, "mesh/1:0:a"),
-        ("s3", "memory", None, "mesh/1:0:a"),
-        ("s3", "memory", True, "mesh/1:0:a.gz"),
-        ("s3", "gcs", False, "mesh/1:0:a"),
+        ("gcs", "memory", None, "mesh/1:0:a"),
+        ("gcs", "memory", True, "mesh/1:0:a.gz"),
+        ("gcs", "gcs", False, "mesh/1:0:a"),
         ("local", "s3", None, "mesh/1:0:a"),
         ("local", "memory", None, "mesh/1:0:a.gz"),
         ("local", "memory", False, "mesh/1:0:a"),

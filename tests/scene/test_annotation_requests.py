@@ -87,8 +87,7 @@ def test_within_a_box_each_cell_is_asked_for_once(counted: Counted, request: pyt
     assert counted(lambda: collection.within({"x": (10, 10)}))[0] == []
 
 
-@pytest.mark.parametrize("sharding", [False, True], ids=["files", "shards"])
-@pytest.mark.parametrize("protocol", ["memory", "s3"])
+@pytest.mark.parametrize(("protocol", "sharding"), [("memory", False), ("memory", True), ("s3", True)])
 def test_written_to_a_store(make_pyramid: Callable[[str], Place], protocol: str, *, sharding: bool) -> None:
     place = make_pyramid(protocol)
     options: dict[str, Any] = {"storage_options": place.storage_options}

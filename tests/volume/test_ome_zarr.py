@@ -126,7 +126,7 @@ def test_labels_stay_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", ["s3", "sftp"])
 def test_images_are_read_from_and_written_to_any_store(make_pyramid: Any, tmp_path: Path, protocol: str) -> None:
     place = make_pyramid(protocol)
-    volume = make(tmp_path / "before", voxels((50, 40, 30)), scales=2)
+    volume = make(tmp_path / "before", voxels((20, 12, 10)), scales=2)
     url = f"{place.url}/image.zarr"
     volume.export_zarr(url, storage_options=place.storage_options)
     with pytest.raises(AlreadyExistsError, match="overwrite=True"):
