@@ -35,7 +35,10 @@ class Mesh:
     __slots__ = ("faces", "vertices")
 
     vertices: npt.NDArray[np.float32]
+    """``[n, 3]``: xyz in nanometres."""
+
     faces: npt.NDArray[np.uint32]
+    """``[m, 3]``: the three vertices of each triangle."""
 
     def __init__(self, vertices: npt.ArrayLike, faces: npt.ArrayLike) -> None:
         with np.errstate(over="ignore"):  # what float32 cannot tell is infinite, and is not stored

@@ -4,7 +4,10 @@ import os
 import sys
 from pathlib import Path
 
+from docutils.nodes import Element, reference
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -78,6 +81,7 @@ changelog
 def setup(app: Sphinx) -> None:
     """Have pages link within the site to what they link to in the repository, and the first one list all."""
     app.connect("source-read", _adapt)
+    app.connect("missing-reference", _find_public)
 
 
 def _adapt(_: Sphinx, page: str, source: list[str]) -> None:
@@ -85,3 +89,11 @@ def _adapt(_: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"]({original}", f"]({os.path.relpath(copy, Path(page).parent)}")
     if page == "index":
         source[0] += CONTENTS
+
+
+def _find_public(app: Sphinx, env: BuildEnvironment, name: pending_xref, text: Element) -> reference | None:
+    """Link public names, such as `open_volume`, in the docstrings of classes of other modules."""
+    if name.get("refdomain") != "py":
+        return None
+    target = f"precomputed_fs.{name['reftarget']}"
+    return env.domains.python_domain.resolve_xref(env, name["refdoc"], app.builder, "obj", target, name, text)

@@ -9,7 +9,14 @@ import pytest
 from sphinx.util.inventory import InventoryFile
 
 import precomputed_fs
-from precomputed_fs import Scale, Volume
+from precomputed_fs import FsspecAccessor, Mesh, Scale, Skeleton, Volume
+from precomputed_fs.doctor.report import Report
+from precomputed_fs.scene.annotation_values import Annotations
+from precomputed_fs.scene.annotations import AnnotationCollection
+from precomputed_fs.scene.meshes import Meshes
+from precomputed_fs.scene.segment_properties import SegmentProperties
+from precomputed_fs.scene.skeletons import Skeletons
+from precomputed_fs.view.server import Server, View
 from tests.support.extras import ROOT, command_with
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
@@ -93,6 +100,18 @@ def test_every_public_name_and_method_is_described(site: Path) -> None:
     inventory = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="")
     described = {name for kind in inventory.data.values() for name in kind}
     names = {f"precomputed_fs.{name}" for name in precomputed_fs.__all__}
-    for owner in (Volume, Scale, precomputed_fs.FsspecAccessor):
-        names |= {f"precomputed_fs.{owner.__name__}.{name}" for name in dir(owner) if not name.startswith("_")}
+    for owner in (Volume, Scale, Mesh, Skeleton, FsspecAccessor):
+        names |= _members(f"precomputed_fs.{owner.__name__}", owner)
+    for owner in (Meshes, Skeletons, SegmentProperties, AnnotationCollection, Annotations, Report, Server, View):
+        names |= _members(f"{owner.__module__}.{owner.__name__}", owner)
     assert sorted(names - described) == []
+
+
+def _members(owner: str, of: type) -> set[str]:
+    return {owner, *(f"{owner}.{name}" for name in dir(of) if not name.startswith("_"))}
+
+
+def test_classes_of_other_modules_link_to_public_names(site: Path, pages: dict[Path, Page]) -> None:
+    links = pages[site / "reference" / "dataset.html"].links
+    assert {f"#precomputed_fs.{name}" for name in ("open_meshes", "open_skeletons")} <= set(links)
+    assert "volumes.html#precomputed_fs.Volume.meshes" in links
