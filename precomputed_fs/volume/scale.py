@@ -48,7 +48,7 @@ class Scale:
     volume : Volume
         The volume that it is a scale of.
     info : ScaleInfo
-        The scale's part of `info`.
+        The scale's part of `Volume.info`.
     """
 
     def __init__(self, volume: "Volume", index: int) -> None:

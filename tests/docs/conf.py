@@ -3,8 +3,8 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from docutils.nodes import Element, reference
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -82,6 +82,7 @@ def setup(app: Sphinx) -> None:
     """Have pages link within the site to what they link to in the repository, and the first one list all."""
     app.connect("source-read", _adapt)
     app.connect("missing-reference", _find_public)
+    app.connect("autodoc-process-docstring", _keep_colon, priority=400)  # before napoleon, at 500
 
 
 def _adapt(_: Sphinx, page: str, source: list[str]) -> None:
@@ -91,9 +92,15 @@ def _adapt(_: Sphinx, page: str, source: list[str]) -> None:
         source[0] += CONTENTS
 
 
-def _find_public(app: Sphinx, env: BuildEnvironment, name: pending_xref, text: Element) -> reference | None:
+def _find_public(app: Sphinx, env: BuildEnvironment, name: pending_xref, text: Any) -> Any:
     """Link public names, such as `open_volume`, in the docstrings of classes of other modules."""
     if name.get("refdomain") != "py":
         return None
     target = f"precomputed_fs.{name['reftarget']}"
     return env.domains.python_domain.resolve_xref(env, name["refdoc"], app.builder, "obj", target, name, text)
+
+
+def _keep_colon(_: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
+    """Begin a property with an empty comment: napoleon takes what is before a colon in its first line for a type."""
+    if what in {"attribute", "property"}:
+        lines[:0] = ["..", ""]

@@ -102,8 +102,8 @@ def test_every_public_name_and_method_is_described(site: Path) -> None:
     names = {f"precomputed_fs.{name}" for name in precomputed_fs.__all__}
     for owner in (Volume, Scale, Mesh, Skeleton, FsspecAccessor):
         names |= _members(f"precomputed_fs.{owner.__name__}", owner)
-    for owner in (Meshes, Skeletons, SegmentProperties, AnnotationCollection, Annotations, Report, Server, View):
-        names |= _members(f"{owner.__module__}.{owner.__name__}", owner)
+    for result in (Meshes, Skeletons, SegmentProperties, AnnotationCollection, Annotations, Report, Server, View):
+        names |= _members(f"{result.__module__}.{result.__name__}", result)
     assert sorted(names - described) == []
 
 
@@ -115,3 +115,7 @@ def test_classes_of_other_modules_link_to_public_names(site: Path, pages: dict[P
     links = pages[site / "reference" / "dataset.html"].links
     assert {f"#precomputed_fs.{name}" for name in ("open_meshes", "open_skeletons")} <= set(links)
     assert "volumes.html#precomputed_fs.Volume.meshes" in links
+
+
+def test_what_a_property_says_before_a_colon_is_not_taken_for_its_type(site: Path) -> None:
+    assert "<p>4: x, y, z and channel.</p>" in (site / "reference" / "volumes.html").read_text()
