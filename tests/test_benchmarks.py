@@ -93,13 +93,13 @@ def test_each_first_read_is_in_a_process_of_its_own(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(processes, "Worker", Noted)
     output = tmp_path / "bench.json"
-    small = ["--side", "64", "--rounds", "2", "--output", str(output), "--system", "ours"]
+    small = ["--side", "64", "--rounds", "1", "--output", str(output), "--system", "ours"]
     assert main([*small, "--only", "https 0, raw, first open and read after import"]) == 0
     (row,) = json.loads(output.read_bytes())["rows"]
     assert row["systems"]["tensorstore"]["reason"] == "was not asked for"
     assert row["systems"]["ours"]["requests"] == 2, "opening is counted, and timed"
-    assert len(row["systems"]["ours"]["seconds"]) >= 2
-    assert len(pids) == len(set(pids)) >= 3
+    assert len(row["systems"]["ours"]["seconds"]) >= 1
+    assert len(pids) == len(set(pids)) >= 2
 
 
 @needs_lua
@@ -171,7 +171,11 @@ def test_workloads_are_found_by_name(capsys: pytest.CaptureFixture[str]) -> None
 
 @needs_nginx
 @pytest.mark.slow
-def test_workers_copy_and_compute_a_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_workers_copy_and_compute_a_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = {"threads": scale_out.Mode(), "2 workers": scale_out.Mode(2), "1, no trim": scale_out.Mode(1, trims=False)}
+    monkeypatch.setattr(scale_out, "MODES", modes)
     output = tmp_path / "bench.json"
     small = ["--scale-out", "--side", "86", "--rounds", "2", "--output", str(output), "--keep", str(tmp_path)]
     assert main([*small, "--only", "http 0, raw, copy into", "--only", "http 0, raw, mean"]) == 0
@@ -179,7 +183,7 @@ def test_workers_copy_and_compute_a_mean(tmp_path: Path, capsys: pytest.CaptureF
     assert [row["workload"].rpartition(", ")[2] for row in rows] == ["mean", "copy into shards"]
     for row in rows:
         assert row["chunks"] == 3**3, "of 129^3 voxels"
-        assert [*row["modes"]] == ["threads", "1 worker", "2 workers", "2, no trim"]
+        assert [*row["modes"]] == [*modes]
         for mode in row["modes"].values():
             assert len(mode["seconds"]) == 2
             assert min(mode["seconds"]) <= mode["value"] <= max(mode["seconds"])
